@@ -1,0 +1,1 @@
+"""Suites of runs, the data they need, and the tables made from their results."""

@@ -1,0 +1,45 @@
+"""Errors meant for the person at the keyboard, and the one place where they turn into an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Something the user can mend. The message says what is wrong, where, and what to do about it."""
+
+
+def run_command(command: Callable[[], int | None], *, name: str, debug: bool = False) -> int:
+    """Run ``command`` and turn whatever stops it into one sentence on stderr and an exit code.
+
+    Exit codes: 0 done, 1 finished with failures (returned by the command itself), 2 the user has to mend something,
+    70 a defect of ours, 130 interrupted. With ``debug`` the traceback is shown instead.
+    """
+    try:
+        return command() or 0
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print(f"\n{name}: interrupted; what was finished is kept, start the same command again to go on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        print(f"{name}: error: {explain(error)}", file=sys.stderr)
+        return 2 if isinstance(error, UserError | OSError) else 70
+
+
+def explain(error: BaseException) -> str:
+    """One sentence for any exception: what, where, what to do."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"no space left on the disk{where}; free some and start the same command again"
+    if isinstance(error, PermissionError):
+        return f"no permission for {error.filename}; check who owns it, or choose another place"
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+    return f"{type(error).__name__}: {error} (a defect in PixBench? run again with --debug for the traceback)"
