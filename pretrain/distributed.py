@@ -1,0 +1,53 @@
+"""What the methods need of `torch.distributed`; without a process group there is one process, of rank 0.
+
+Shapes: B local batch, R number of processes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def _initialised() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def world_size() -> int:
+    return dist.get_world_size() if _initialised() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if _initialised() else 0
+
+
+def all_gather_cat(x: Tensor, grad: bool) -> Tensor:
+    """``x`` (B, ...) of every process, in the order of the ranks: (R·B, ...). B must be the same everywhere.
+
+    With ``grad`` each process receives the sum of the gradients that all of them have for its part: DDP's average over
+    processes then is the gradient of the mean of their losses. Without, the result is detached.
+    """
+    if world_size() == 1:
+        return x if grad else x.detach()
+    return _Gather.apply(x) if grad else _gather(x.detach())
+
+
+def _gather(x: Tensor) -> Tensor:
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _gather(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(world_size())[rank()]

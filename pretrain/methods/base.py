@@ -1,0 +1,52 @@
+"""What the engine expects of a pre-training method.
+
+Shapes: B batch, C channels, (H, W) map of cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.models.resnet import ResNet
+
+if TYPE_CHECKING:
+    from pretrain.data.views import Views
+
+
+class Method(nn.Module):
+    """Student trunk, heads and loss of one method. Subclasses have a frozen dataclass `Config` with the method's knobs.
+
+    The trunk is what is exported. A method with a slowly moving copy of the student keeps it under `target`
+    (`pretrain.models.target.Target`).
+    """
+
+    title: ClassVar[str]  # one line for lists of methods
+
+    @dataclass(frozen=True)
+    class Config:
+        """No knobs."""
+
+    def __init__(self, trunk: ResNet, config: Any, total_steps: int) -> None:
+        """``total_steps``: optimiser updates of the whole run, the length of the target's momentum schedule."""
+        super().__init__()
+        self.trunk, self.config, self.total_steps = trunk, config, total_steps
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        """Scalars by name: "loss" carries the gradient, the others ("feature_std" among them) are logged."""
+        raise NotImplementedError
+
+    def update_target(self) -> None:
+        """Move the target towards the student. Called once per optimiser update, before `forward`."""
+
+
+def feature_std(features: Tensor) -> Tensor:
+    """How far features (B, C) or (B, C, H, W) are from having collapsed: 0 all the same, 1 uniform on the sphere.
+
+    Standard deviation of the L2-normalised features over batch and cells, averaged over channels, times √C. Detached.
+    """
+    unit = F.normalize(features.detach().float(), dim=1).transpose(0, 1).flatten(1)  # (C, B·H·W)
+    return unit.std(dim=1, correction=0).mean() * unit.shape[0] ** 0.5

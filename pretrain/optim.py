@@ -1,0 +1,121 @@
+"""Optimisers: LARS as the official PixPro code has it, SGD and AdamW.
+
+Notation of the comments: w parameter, g gradient, λ weight decay, t trust coefficient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from pretrain.errors import UserError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Which optimiser, and its rates.
+
+    Args:
+        name: "lars" (as PixPro and SimCLR), "sgd" (as MoCo) or "adamw".
+        base_lr: peak learning rate for 256 images a step; it grows in proportion with the total batch.
+        momentum: of LARS and SGD; AdamW keeps PyTorch's betas.
+        weight_decay: LARS and AdamW spare one-dimensional parameters (BN, biases), SGD does not, as published.
+        trust_coefficient: of LARS: length of an update relative to its weight, before the learning rate.
+        eps: added to the gradient's norm (LARS) or to the root of its second moment (AdamW).
+    """
+
+    name: Literal["lars", "sgd", "adamw"] = "lars"
+    base_lr: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 1e-5
+    trust_coefficient: float = 0.001
+    eps: float = 1e-8
+
+
+def scaled_lr(config: OptimizerConfig, total_batch: int) -> float:
+    """Peak learning rate for ``total_batch`` images per update (all processes and accumulated batches together)."""
+    return config.base_lr * total_batch / 256
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trained parameters in two groups: matrices and kernels (decayed, adapted), and one-dimensional ones (neither)."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "adapt": True},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "adapt": False},
+    ]
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """Optimiser over the trained parameters of ``model``. Its rate is `base_lr` until the schedule sets another."""
+    if config.name == "sgd":  # one group: MoCo and the official PixPro code decay everything under plain SGD
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return torch.optim.SGD(trained, config.base_lr, config.momentum, weight_decay=config.weight_decay)
+    groups = parameter_groups(model, config.weight_decay)
+    if config.name == "lars":
+        return LARS(
+            groups, config.base_lr, config.momentum, trust_coefficient=config.trust_coefficient, eps=config.eps
+        )
+    if config.name == "adamw":
+        return AdamW(groups, config.base_lr, eps=config.eps)
+    raise UserError(f"optimizer.name '{config.name}' is not known; choose lars, sgd or adamw")
+
+
+class LARS(Optimizer):
+    """SGD with momentum on gradients that are rescaled layer by layer (You et al., arXiv 1708.03888).
+
+    g ← g + λw, then g ← g · t‖w‖ / (‖g‖ + eps) in groups with ``adapt``, then momentum and the step. The decay enters before
+    the ratio, as in `contrast/lars.py` of the official PixPro code; timm, lightly and solo-learn divide by ‖g‖ + λ‖w‖ instead.
+    Where ‖w‖ or ‖g‖ is 0 nothing is rescaled.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 0.001,
+        eps: float = 1e-8,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust_coefficient": trust_coefficient,
+            "eps": eps,
+            "adapt": True,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update(weight, weight.grad, group)
+        return loss
+
+    def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        if group["weight_decay"]:
+            gradient = gradient.add(weight, alpha=group["weight_decay"])
+        if group["adapt"]:
+            weight_norm, gradient_norm = weight.norm(), gradient.norm()
+            ratio = group["trust_coefficient"] * weight_norm / (gradient_norm + group["eps"])
+            # torch.where rather than `if`: reading the norms would make the CPU wait for the GPU at every parameter
+            gradient = gradient * torch.where((weight_norm > 0) & (gradient_norm > 0), ratio, torch.ones_like(ratio))
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = gradient.clone()
+        else:
+            state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
+        weight.add_(state["momentum_buffer"], alpha=-group["lr"])

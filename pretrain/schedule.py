@@ -1,0 +1,80 @@
+"""Learning rate and EMA momentum as functions of the step alone, so that resuming needs nothing but the step.
+
+Steps count optimiser updates from 0. Source: `contrast/lr_scheduler.py` and `contrast/models/PixPro.py` of the official code.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Literal
+
+from pretrain.errors import UserError
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Linear warm-up, then a cosine per step or a decay at epochs.
+
+    Args:
+        name: "cosine" or "step".
+        warmup_epochs: length of the warm-up; may be a fraction, 0 for none.
+        warmup_multiplier: the warm-up starts at the peak divided by this.
+        min_lr: where the cosine ends (not scaled by the batch).
+        milestones: epochs, counted from the start of the run, at which "step" multiplies the rate by `gamma`.
+        gamma: factor of the step decay.
+    """
+
+    name: Literal["cosine", "step"] = "cosine"
+    warmup_epochs: float = 5.0
+    warmup_multiplier: float = 100.0
+    min_lr: float = 1e-6
+    milestones: tuple[int, ...] = (120, 160, 200)
+    gamma: float = 0.1
+
+
+class LRSchedule:
+    """The rate of every step of one run.
+
+    Args:
+        config: the shape of the curve.
+        peak_lr: rate at the end of the warm-up, see `pretrain.optim.scaled_lr`.
+        steps_per_epoch: optimiser updates an epoch.
+        epochs: length of the run.
+
+    Raises:
+        UserError: unknown name, a warm-up longer than the run, or a multiplier below 1.
+    """
+
+    def __init__(self, config: ScheduleConfig, peak_lr: float, steps_per_epoch: int, epochs: float) -> None:
+        if config.name not in ("cosine", "step"):
+            raise UserError(f"schedule.name '{config.name}' is not known; choose cosine or step")
+        if not 0 <= config.warmup_epochs <= epochs:
+            raise UserError(
+                f"schedule.warmup_epochs is {config.warmup_epochs:g} in a run of {epochs:g} epochs; "
+                f"set it between 0 and {epochs:g}"
+            )
+        if config.warmup_multiplier < 1:
+            raise UserError(f"schedule.warmup_multiplier is {config.warmup_multiplier:g}; set it to 1 or more")
+        self.config, self.peak_lr, self.steps_per_epoch = config, peak_lr, steps_per_epoch
+        self.warmup = config.warmup_epochs * steps_per_epoch
+        self.total = epochs * steps_per_epoch
+
+    def lr(self, step: int) -> float:
+        """Rate of update ``step``; from the end of the run on it stays what it is there."""
+        config, peak = self.config, self.peak_lr
+        step = min(step, math.ceil(self.total))
+        if step < self.warmup:
+            start = peak / config.warmup_multiplier
+            return start + (peak - start) * step / self.warmup
+        if config.name == "step":
+            return peak * config.gamma ** bisect_right([m * self.steps_per_epoch for m in config.milestones], step)
+        fraction = min((step - self.warmup) / max(self.total - self.warmup, 1), 1.0)
+        return config.min_lr + (peak - config.min_lr) * (1 + math.cos(math.pi * fraction)) / 2
+
+
+def ema_momentum(start: float, step: int, total_steps: int) -> float:
+    """Share of the old value that the target keeps: from ``start`` at step 0 along a cosine to 1 at ``total_steps``."""
+    fraction = min(step / total_steps, 1.0)
+    return 1 - (1 - start) * (math.cos(math.pi * fraction) + 1) / 2
