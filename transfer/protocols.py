@@ -34,6 +34,8 @@ class Protocol:
     """Our name of each reported metric -> the name the framework's evaluator gives it."""
     source: str
     """Where the published values were read."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Those of our metrics that a comparison table shows -> the head of their column."""
     mini: dict[str, Any] = field(default_factory=dict)
     """Config keys and the values they take at mini scale: sizes, iterations and width only."""
 

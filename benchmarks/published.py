@@ -1,0 +1,31 @@
+"""Published numbers (`published.yaml`), each with its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Published:
+    label: str
+    title: str
+    values: dict[str, dict[str, float]]
+    """protocol -> metric -> number."""
+    sources: dict[str, str]
+    """protocol -> where its numbers were read."""
+    note: str = ""
+
+
+@cache
+def published() -> dict[str, Published]:
+    table = yaml.safe_load((Path(__file__).with_name("published.yaml")).read_text(encoding="utf-8"))
+    rows = {}
+    for label, row in table["rows"].items():
+        keys = row["source"] if isinstance(row["source"], dict) else dict.fromkeys(row["values"], row["source"])
+        sources = {protocol: table["sources"][key] for protocol, key in keys.items()}
+        rows[label] = Published(label, row["title"], row["values"], sources, row.get("note", ""))
+    return rows

@@ -1,0 +1,220 @@
+"""Comparison tables in the shape of the paper's Table 1, made from `result.json` files and `published.yaml` alone."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import math
+import statistics
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmarks.published import Published, published
+from pretrain.errors import UserError
+from pretrain.files import write_text
+from transfer.protocols import Protocol, protocols
+from transfer.results import RESULT, read_result
+
+@dataclass
+class Cell:
+    """All runs of one row under one protocol at one scale."""
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def values(self, metric: str) -> list[float]:
+        """One number a seed; NaN where the run measured none (recorded as null)."""
+        found = [run["metrics"].get(metric) for run in self.runs]
+        return [math.nan if value is None else float(value) for value in found]
+
+    def text(self, metric: str) -> str:
+        values = self.values(metric)
+        if not values:
+            return "–"
+        mean = statistics.fmean(values)
+        if math.isnan(mean):
+            return "nan"
+        return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ± {statistics.stdev(values):.1f}"
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        return tuple(sorted({text for run in self.runs for text in run["deviations"]}))
+
+
+@dataclass
+class Scale:
+    """Everything measured at one scale: label -> protocol -> cell."""
+
+    name: str
+    rows: dict[str, dict[str, Cell]] = field(default_factory=dict)
+
+    def protocols(self) -> list[Protocol]:
+        """Those measured, in the order of `configs/protocols.yaml`."""
+        used = {name for cells in self.rows.values() for name in cells}
+        return [protocol for name, protocol in protocols().items() if name in used]
+
+
+def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
+    """Read every transfer result below ``runs``; return scales by name, and a line per run that does not count.
+
+    Raises `UserError` if there is none, or if two results claim the same row, protocol, scale and seed.
+    """
+    scales: dict[str, Scale] = {}
+    left_out, seen = [], {}
+    for path in sorted(runs.rglob(RESULT)):
+        result = read_result(path)
+        if result.get("kind") != "transfer":
+            continue
+        if result["status"] != "ok":
+            left_out.append(f"{path.parent.relative_to(runs)}: {result.get('reason', 'failed')}")
+            continue
+        label = result.get("label") or result["init"]
+        key = (label, result["protocol"], result["scale"], result["seed"])
+        if key in seen:
+            raise UserError(f"{path} and {seen[key]} are both {key}; a seed counts once: remove one, or name its --label")
+        seen[key] = path
+        scale = scales.setdefault(result["scale"], Scale(result["scale"]))
+        scale.rows.setdefault(label, {}).setdefault(result["protocol"], Cell()).runs.append(result)
+    if not seen:
+        raise UserError(f"no finished transfer run below {runs}; `pixbench transfer` or `pixbench suite` make them")
+    return scales, left_out
+
+
+def columns(used: Iterable[Protocol]) -> list[tuple[str, str, str]]:
+    """(protocol, metric, head) of each column."""
+    return [(protocol.name, metric, head) for protocol in used for metric, head in protocol.columns.items()]
+
+
+class Footnotes:
+    """Letters for sets of deviations; the same set gets the same letter."""
+
+    def __init__(self) -> None:
+        self.letters: dict[tuple[str, tuple[str, ...]], str] = {}
+
+    def mark(self, protocol: str, deviations: tuple[str, ...]) -> str:
+        if not deviations:
+            return ""
+        index = len(self.letters)
+        letter = string.ascii_lowercase[index % 26] * (1 + index // 26)
+        return f" [{self.letters.setdefault((protocol, deviations), letter)}]"
+
+    def lines(self) -> list[str]:
+        return [f"[{letter}] {name}: " + "; ".join(texts) for (name, texts), letter in self.letters.items()]
+
+
+def render(scale: Scale, order: Sequence[str] = ()) -> str:
+    """One scale's table in Markdown, with its footnotes; the paper scale has the published numbers beside its own."""
+    heads = columns(scale.protocols())
+    notes, body = Footnotes(), []
+    shared = {name: _shared_deviations(scale, name) for name, _, _ in heads}
+    marks = {name: notes.mark(name, texts) for name, texts in shared.items()}
+    labels = [label for label in order if label in scale.rows] + [label for label in scale.rows if label not in order]
+    for label in labels:
+        line = [title(label)]
+        for protocol, metric, _ in heads:
+            cell = scale.rows[label].get(protocol, Cell())
+            text = cell.text(metric)
+            if cell.deviations != shared[protocol]:
+                text += notes.mark(protocol, cell.deviations)
+            if scale.name == "paper" and label in published():
+                text += f" ({published()[label].values.get(protocol, {}).get(metric, '–')})"
+            line.append(text)
+        body.append(line)
+    seeds = sorted({len(cell.runs) for cells in scale.rows.values() for cell in cells.values()})
+    about = f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} fine-tuning seed(s) a cell"
+    if scale.name == "paper":
+        intro = f"## Measured at full scale (published in brackets)\n\nMean ± standard deviation, {about}."
+    else:
+        intro = (
+            f"## Measured at {scale.name} scale\n\n**Not comparable with any published number**: generated data, a narrow trunk and short "
+            f"schedules. It shows that the whole path runs. {about}."
+        )
+    table = _markdown(body, [head + marks[name] for name, _, head in heads])
+    footer = "\n".join(f"- {line}" for line in notes.lines())
+    return f"{intro}\n\n{table}\n" + (f"\nDeviations from the published protocols:\n\n{footer}\n" if footer else "")
+
+
+def _shared_deviations(scale: Scale, protocol: str) -> tuple[str, ...]:
+    """The deviations of a column if all its cells have the same, else none: then each cell is marked by itself."""
+    found = {cells[protocol].deviations for cells in scale.rows.values() if protocol in cells}
+    return found.pop() if len(found) == 1 else ()
+
+
+def _markdown(body: list[list[str]], heads: list[str]) -> str:
+    return tabulate(body, ["Pre-training", *heads], tablefmt="github", disable_numparse=True)
+
+
+def render_published(names: Iterable[str]) -> str:
+    """The published numbers of these protocols, with sources; a table of its own."""
+    heads = columns([protocols()[name] for name in names])
+    rows = [row for row in published().values() if any(name in row.values for name, _, _ in heads)]
+    body = [[row.title + ("*" if row.note else ""), *(_published(row, name, metric) for name, metric, _ in heads)] for row in rows]
+    table = _markdown(body, [head for _, _, head in heads])
+    sources = list(dict.fromkeys(text for row in rows for text in row.sources.values()))
+    notes = [f"- \\* {row.title}: {row.note}" for row in rows if row.note]
+    lines = "\n".join([*notes, *(f"- [{index}] {text}" for index, text in enumerate(_all_sources(), 1) if text in sources)])
+    return f"## Published, full scale\n\n{table}\n\n{lines}\n"
+
+
+def _all_sources() -> list[str]:
+    return list(dict.fromkeys(text for row in published().values() for text in row.sources.values()))
+
+
+def _published(row: Published, protocol: str, metric: str) -> str:
+    value = row.values.get(protocol, {}).get(metric)
+    return "–" if value is None else f"{value:.1f} [{_all_sources().index(row.sources[protocol]) + 1}]"
+
+
+def title(label: str) -> str:
+    return published()[label].title if label in published() else label
+
+
+def tidy_csv(scales: Iterable[Scale]) -> str:
+    """One line per row, protocol, metric: what was measured, and what was published for the same label at full scale."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow("scale label protocol metric mean std seeds published source deviations".split())
+    for scale in scales:
+        for label, cells in scale.rows.items():
+            known = published().get(label) if scale.name == "paper" else None
+            for name, cell in cells.items():
+                for metric in protocols()[name].metrics:
+                    values = cell.values(metric)
+                    spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""
+                    value = known.values.get(name, {}).get(metric, "") if known else ""
+                    source = known.sources.get(name, "") if known and value != "" else ""
+                    mean = f"{statistics.fmean(values):.4f}"
+                    writer.writerow(
+                        [scale.name, label, name, metric, mean, spread, len(values), value, source, len(cell.deviations)]
+                    )
+    return out.getvalue()
+
+
+def write_tables(runs: Path, out: Path, order: Sequence[str] = ()) -> str:
+    """Write ``out/table.md`` and ``out/table.csv`` from the results below ``runs``; return the Markdown."""
+    scales, left_out = collect(runs)
+    used = list(dict.fromkeys(p.name for scale in scales.values() for p in scale.protocols()))
+    parts = [render(scales[name], order) for name in sorted(scales, reverse=True)] + [render_published(used)]
+    if left_out:
+        parts.append("## Runs left out\n\n" + "\n".join(f"- {line}" for line in left_out) + "\n")
+    text = "# Transfer results\n\n" + "\n".join(parts)
+    write_text(out / "table.md", text)
+    write_text(out / "table.csv", tidy_csv(scales.values()))
+    return text
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    parser = subparsers.add_parser("table", help="make the comparison tables from finished runs")
+    parser.add_argument("runs", type=Path, help="folder with result.json files, at any depth")
+    parser.add_argument("--out", type=Path, help="folder for table.md and table.csv (default: RUNS)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    print(write_tables(args.runs, args.out or args.runs))
+    print(f"written: {(args.out or args.runs) / 'table.md'} and table.csv")

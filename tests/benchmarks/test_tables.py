@@ -1,0 +1,97 @@
+"""Tables: what they show, what they never show, and what they refuse."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from benchmarks.published import published
+from benchmarks.tables import collect, write_tables
+from pretrain.errors import UserError
+from pretrain.files import write_json
+from transfer.protocols import protocols
+from transfer.results import SCHEMA
+
+COCO = {"box_AP": 21.0, "box_AP50": 40.0, "mask_AP": 20.0, "mask_AP50": 38.0}
+
+
+def result(folder: Path, label: str, protocol: str, metrics: dict[str, float | None], **changes: object) -> None:
+    base = {
+        **dict(schema=SCHEMA, kind="transfer", status="ok", protocol=protocol, scale="mini", seed=0, label=label),
+        **dict(init="random", metrics=metrics, deviations=["MAX_ITER 5 instead of 24000"]),
+    }
+    write_json(folder / "result.json", {**base, **changes})
+
+
+def test_mini_numbers_never_stand_beside_published_ones(tmp_path: Path) -> None:
+    result(tmp_path / "a", "pixpro_400ep", "voc_c4", {"AP": 11.5, "AP50": 20.0, "AP75": 3.0})
+    text = write_tables(tmp_path, tmp_path)
+    measured, reference = text.split("## Published")
+    assert "11.5" in measured
+    assert "Not comparable" in measured
+    assert "60.2" not in measured
+    assert "60.2" in reference
+    assert "11.5" not in reference
+
+
+def test_paper_scale_shows_the_published_number_in_brackets(tmp_path: Path) -> None:
+    metrics = {"AP": 59.9, "AP50": 83.0, "AP75": 67.0}
+    result(tmp_path / "a", "pixpro_400ep", "voc_c4", metrics, scale="paper", deviations=[])
+    text = write_tables(tmp_path, tmp_path)
+    assert "59.9 (60.2)" in text
+    assert "Deviations" not in text
+    with (tmp_path / "table.csv").open() as stream:
+        rows = {row["metric"]: row for row in csv.DictReader(stream)}
+    assert rows["AP"]["published"] == "60.2"
+    assert "PixPro" in rows["AP"]["source"]
+
+
+def test_seeds_become_mean_and_standard_deviation(tmp_path: Path) -> None:
+    for seed, value in enumerate((10.0, 12.0)):
+        result(tmp_path / f"s{seed}", "random", "cityscapes_fcn16s", {"mIoU": value}, seed=seed)
+    assert "11.0 ± 1.4" in write_tables(tmp_path, tmp_path)
+
+
+def test_shared_deviations_mark_the_column_and_others_the_cell(tmp_path: Path) -> None:
+    result(tmp_path / "a", "random", "cityscapes_fcn16s", {"mIoU": 10.0})
+    result(tmp_path / "b", "pixpro", "cityscapes_fcn16s", {"mIoU": 11.0})
+    assert "mIoU [a]" in write_tables(tmp_path, tmp_path)
+    result(tmp_path / "b", "pixpro", "cityscapes_fcn16s", {"mIoU": 11.0}, deviations=["lr 1 instead of 2"])
+    text = write_tables(tmp_path, tmp_path)
+    assert "mIoU [a]" not in text
+    assert "10.0 [a]" in text
+    assert "11.0 [b]" in text
+    assert "[b] cityscapes_fcn16s: lr 1 instead of 2" in text
+
+
+def test_nan_is_shown_and_failed_runs_are_left_out_by_name(tmp_path: Path) -> None:
+    result(tmp_path / "a", "random", "coco_fpn_1x", {**COCO, "mask_AP": None})
+    result(tmp_path / "b", "pixpro", "coco_fpn_1x", COCO, status="failed", reason="loss became NaN at iteration 3")
+    text = write_tables(tmp_path, tmp_path)
+    assert "nan" in text
+    assert "- b: loss became NaN at iteration 3" in text
+    assert "pixpro" not in text.split("## Published")[0].split("Runs left out")[0]
+
+
+def test_one_seed_counts_once(tmp_path: Path) -> None:
+    for name in "ab":
+        result(tmp_path / name, "random", "cityscapes_fcn16s", {"mIoU": 10.0})
+    with pytest.raises(UserError, match="a seed counts once"):
+        collect(tmp_path)
+
+
+def test_no_results_and_broken_results_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished transfer run"):
+        collect(tmp_path)
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(UserError, match="delete it"):
+        collect(tmp_path)
+
+
+def test_published_numbers_belong_to_known_protocols_and_metrics_and_have_sources() -> None:
+    for row in published().values():
+        for name, values in row.values.items():
+            assert set(values) <= set(protocols()[name].metrics), (row.label, name)
+            assert row.sources[name]
