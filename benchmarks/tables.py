@@ -21,6 +21,9 @@ from pretrain.files import write_text
 from transfer.protocols import Protocol, protocols
 from transfer.results import RESULT, read_result
 
+BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+
+
 @dataclass
 class Cell:
     """All runs of one row under one protocol at one scale."""
@@ -208,13 +211,32 @@ def write_tables(runs: Path, out: Path, order: Sequence[str] = ()) -> str:
     return text
 
 
+def insert(text: str, document: Path) -> None:
+    """Replace what stands between the two table markers of a Markdown document."""
+    try:
+        content = document.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{document} cannot be read: {error}") from error
+    head, begin, rest = content.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not end:
+        raise UserError(f"{document} has no place for a table: put the lines {BEGIN} and {END} where it shall stand")
+    write_text(document, f"{head}{begin}\n{text.strip()}\n{end}{tail}")
+
+
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = subparsers.add_parser("table", help="make the comparison tables from finished runs")
     parser.add_argument("runs", type=Path, help="folder with result.json files, at any depth")
     parser.add_argument("--out", type=Path, help="folder for table.md and table.csv (default: RUNS)")
+    parser.add_argument("--into", type=Path, help=f"also put it between {BEGIN} and {END} of this document")
+    parser.add_argument("--rows", nargs="+", default=(), metavar="LABEL", help="order of the rows")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    print(write_tables(args.runs, args.out or args.runs))
-    print(f"written: {(args.out or args.runs) / 'table.md'} and table.csv")
+    out = args.out or args.runs
+    text = write_tables(args.runs, out, args.rows)
+    print(text)
+    print(f"written: {out / 'table.md'} and {out / 'table.csv'}")
+    if args.into:
+        insert(text.replace("\n## ", "\n### ").partition("\n\n")[2], args.into)

@@ -13,7 +13,7 @@ for arg in "$@"; do
     -MMD|-MD|-MP) ;;
     *.cpp|*.cc|*.cxx|*.o|*.so) ;;
     *) flags+=("$arg")
-       case "$arg" in -I*/torch/include) torch_dir=${arg#-I} ;; esac ;;
+       case "$arg" in -I*/torch/csrc/api/include) torch_dir=${arg#-I} ;; esac ;;
   esac
 done
 if [ "$compiles" = yes ] && [ -n "$torch_dir" ] && [ -f "$torch_dir/torch/types.h" ] && [ -n "${PCH_DIR:-}" ]; then
