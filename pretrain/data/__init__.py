@@ -1,0 +1,1 @@
+"""From image files to batches of two views with their boxes."""

@@ -1,0 +1,130 @@
+"""Where images come from: a folder with one sub-folder per class, or any folder of images without labels.
+
+A source is a list of file names with labels; `read` gives the bytes of one, `decode` turns bytes into an RGB image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from pretrain.errors import UserError, explain
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+LAYOUTS = ("class_folder", "flat")
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images below ``root``: ``names`` relative to it, sorted, and one label each."""
+
+    root: Path
+    names: list[str]
+    labels: list[int]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> Path:
+        return self.root / self.names[index]
+
+    def load(self, index: int) -> Image.Image:
+        """Image ``index`` in RGB. Raises UserError, naming the file, if it cannot be read."""
+        path = self.path(index)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"image {path} cannot be read ({explain(error)})") from error
+        return decode(data, str(path))
+
+    def fingerprint(self) -> str:
+        """sha256 of the names and labels: the same for the same images in another place."""
+        lines = (f"{name}\t{label}\n" for name, label in zip(self.names, self.labels, strict=True))
+        digest = hashlib.sha256()
+        for line in lines:
+            digest.update(line.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def thinned(self, limit: int | None) -> Source:
+        """At most ``limit`` images, evenly spread over the sorted list, hence over the classes."""
+        if limit is None or limit >= len(self):
+            return self
+        keep = [i * len(self) // limit for i in range(limit)]
+        return Source(self.root, [self.names[i] for i in keep], [self.labels[i] for i in keep])
+
+
+def open_source(root: str | os.PathLike[str], layout: str = "class_folder") -> Source:
+    """List the images below ``root``.
+
+    ``class_folder``: ``root/train/CLASS/...`` (or ``root/CLASS/...`` where there is no ``train``); labels count the
+    classes in sorted order. ``flat``: every image below ``root``; label -1.
+    """
+    if not str(root):
+        raise UserError("data.root is not set; give the folder that holds the images, for example --data.root DIR")
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise UserError(f"data.root {root} {what}; give the folder that holds the images")
+    if layout == "flat":
+        source = _flat(root)
+    elif layout == "class_folder":
+        source = _class_folder(root / "train" if (root / "train").is_dir() else root)
+    else:
+        raise UserError(f"data.layout {layout!r} is not known; choose one of {', '.join(LAYOUTS)}")
+    if not source:
+        raise UserError(f"data.root {root} holds no images ({', '.join(SUFFIXES)}); is it the right folder?")
+    return source
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """Encoded image bytes -> RGB image. Raises UserError naming ``name`` whatever is wrong with them."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
+        reason = "it is empty" if not data else str(error).replace("\n", " ").partition(" <_io.")[0] or repr(error)
+        raise UserError(f"image {name} is broken ({reason}); replace it or delete it, then start again") from error
+
+
+def _flat(root: Path) -> Source:
+    names = [os.path.relpath(path, root) for path in _images(root)]
+    return Source(root, names, [NO_LABEL] * len(names))
+
+
+def _class_folder(root: Path) -> Source:
+    try:
+        classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    except OSError as error:
+        raise UserError(f"data.root {root} cannot be listed ({explain(error)})") from error
+    if not classes:
+        raise UserError(
+            f"data.root {root} has no class folders; images without classes need --data.layout flat, "
+            "ImageNet needs the folder that holds train/"
+        )
+    names: list[str] = []
+    labels: list[int] = []
+    for label, folder in enumerate(classes):
+        found = [os.path.relpath(path, root) for path in _images(root / folder)]
+        names += found
+        labels += [label] * len(found)
+    return Source(root, names, labels)
+
+
+def _images(folder: Path) -> Iterator[str]:
+    """Paths of the image files below ``folder``, in an order that does not depend on the file system."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"folder {error.filename} cannot be listed ({error.strerror}); check its permissions")
+
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders.sort()
+        for name in sorted(files):
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield os.path.join(parent, name)

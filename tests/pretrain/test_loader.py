@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pretrain.data.augment import MEAN, STD
+from pretrain.data.loader import Batches, TwoViews, ViewLoader, normalise
+from pretrain.data.sources import open_source
+from pretrain.data.views import Views
+from pretrain.errors import UserError
+
+Tree = Callable[..., Path]
+
+
+def batches_of(
+    root: Path, *, first: int = 0, last: int = 6, workers: int = 0, cache: bool = False, **share: int
+) -> list[Views]:
+    dataset = TwoViews(open_source(root), size=16, scale=(0.2, 1.0), recipe="byol", seed=3, cache=cache)
+    batches = Batches(len(dataset), 8, seed=3, first=first, last=last, **share)
+    return list(ViewLoader(dataset, batches, workers=workers))
+
+
+def same(left: list[Views], right: list[Views]) -> bool:
+    pairs = zip(left, right, strict=True)
+    return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def test_class_folder(image_tree: Tree) -> None:
+    root = image_tree(3, 4)
+    source = open_source(root)
+    assert len(source) == 12
+    assert source.labels == [0] * 4 + [1] * 4 + [2] * 4
+    assert open_source(root / "train").labels == source.labels  # the folder of class folders will do as well
+    assert source.load(5).mode == "RGB"
+    assert source.thinned(3).labels == [0, 1, 2]
+    assert source.thinned(100) is source
+
+
+def test_all_suffixes_and_modes(tmp_path: Path) -> None:
+    for suffix, mode in [
+        (".jpg", "L"),
+        (".PNG", "RGBA"),
+        (".webp", "RGB"),
+        (".bmp", "1"),
+        (".tif", "CMYK"),
+        (".jpeg", "RGB"),
+    ]:
+        Image.new(mode, (6, 5)).save(tmp_path / f"a{suffix}")
+    (tmp_path / "notes.txt").write_text("no image")
+    source = open_source(tmp_path, "flat")
+    assert len(source) == 6
+    assert source.labels == [-1] * 6
+    assert all(source.load(i).mode == "RGB" for i in range(6))
+
+
+def test_fingerprint_follows_the_names_not_the_place(image_tree: Tree) -> None:
+    one, other, third = (open_source(image_tree(2, n, name=f"t{i}")) for i, n in enumerate((4, 4, 5)))
+    assert one.fingerprint() == other.fingerprint() != third.fingerprint()
+
+
+def test_roots_that_will_not_do(tmp_path: Path, image_tree: Tree) -> None:
+    with pytest.raises(UserError, match=r"data\.root is not set"):
+        open_source("")
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        open_source(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is not a folder"):
+        open_source(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no class folders"):
+        open_source(tmp_path / "empty")
+    with pytest.raises(UserError, match="holds no images"):
+        open_source(tmp_path / "empty", "flat")
+    (tmp_path / "empty" / "cats").mkdir()
+    with pytest.raises(UserError, match="holds no images"):
+        open_source(tmp_path / "empty")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_root(image_tree: Tree) -> None:
+    root = image_tree(1, 1)
+    (root / "train").chmod(0)
+    try:
+        with pytest.raises(UserError, match="cannot be listed"):
+            open_source(root)
+    finally:
+        (root / "train").chmod(0o755)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
+def test_a_broken_image_is_one_sentence(image_tree: Tree, workers: int, damage: str) -> None:
+    root = image_tree(2, 8)
+    path = root / "train" / "n00000001" / "n00000001_3.JPEG"
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[: len(content) // 2], "garbage": b"<html>" * 50, "empty": b""}[damage])
+    with pytest.raises(UserError) as caught:
+        batches_of(root, last=2, workers=workers)
+    message = str(caught.value)
+    assert f"image {path} is broken" in message
+    assert "\n" not in message
+    assert "Traceback" not in message
+
+
+def test_batches_do_not_depend_on_workers_or_cache(image_tree: Tree) -> None:
+    root = image_tree(2, 12)
+    straight = batches_of(root)
+    assert same(straight, batches_of(root, workers=2))
+    assert same(straight, batches_of(root, cache=True))
+    assert same(straight, batches_of(root, workers=1, cache=True))
+
+
+def test_a_restarted_run_sees_the_same_batches(image_tree: Tree) -> None:
+    root = image_tree(2, 12)  # 24 images, 3 batches an epoch
+    straight = batches_of(root)
+    assert same(straight[4:], batches_of(root, first=4))  # in the middle of the second epoch
+    assert not torch.equal(straight[0].view1, straight[3].view1)
+
+
+def test_epochs_are_permutations() -> None:
+    batches = Batches(26, 8, seed=0, first=0, last=6)
+    assert batches.per_epoch == 3
+    keys = [key for batch in batches for key in batch]
+    for epoch in (0, 1):
+        seen = [index for key_epoch, index in keys if key_epoch == epoch]
+        assert len(set(seen)) == len(seen) == 24
+    assert batches.order(0) != batches.order(1)
+    assert batches.order(0) != Batches(26, 8, seed=1, first=0, last=6).order(0)
+
+
+def test_processes_share_a_batch(image_tree: Tree) -> None:
+    root = image_tree(2, 12)
+    straight = batches_of(root)
+    shares = [batches_of(root, rank=rank, world=2) for rank in (0, 1)]
+    for step, whole in enumerate(straight):
+        for field in range(len(Views._fields)):
+            assert torch.equal(whole[field][0::2], shares[0][step][field])
+            assert torch.equal(whole[field][1::2], shares[1][step][field])
+
+
+def test_sizes_that_do_not_fit() -> None:
+    with pytest.raises(UserError, match="multiple of 3"):
+        Batches(100, 8, seed=0, first=0, last=1, world=3)
+    with pytest.raises(UserError, match="there are 5 images but batch_size is 8"):
+        Batches(5, 8, seed=0, first=0, last=1)
+
+
+def test_shapes_types_and_scale(image_tree: Tree) -> None:
+    views = batches_of(image_tree(2, 12), last=1)[0]
+    assert views.view1.shape == views.view2.shape == (8, 3, 16, 16)
+    assert views.box1.shape == views.box2.shape == (8, 4)
+    assert [t.dtype for t in views] == [torch.float32] * 4 + [torch.int64] * 2
+    assert views.view1.is_contiguous(memory_format=torch.channels_last)
+    assert views.view1.min() >= (0 - max(MEAN)) / min(STD)
+
+
+def test_normalise_is_to_tensor_and_normalize() -> None:
+    from torchvision import transforms
+
+    array = torch.randint(0, 256, (5, 7, 3), dtype=torch.uint8).numpy()
+    official = transforms.Normalize(MEAN, STD)(transforms.ToTensor()(array))
+    assert torch.equal(normalise((array,))[0], official)
