@@ -58,9 +58,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
         return torch.optim.SGD(trained, config.base_lr, config.momentum, weight_decay=config.weight_decay)
     groups = parameter_groups(model, config.weight_decay)
     if config.name == "lars":
-        return LARS(
-            groups, config.base_lr, config.momentum, trust_coefficient=config.trust_coefficient, eps=config.eps
-        )
+        return LARS(groups, config.base_lr, config.momentum, trust_coefficient=config.trust_coefficient, eps=config.eps)
     if config.name == "adamw":
         return AdamW(groups, config.base_lr, eps=config.eps)
     raise UserError(f"optimizer.name '{config.name}' is not known; choose lars, sgd or adamw")
@@ -69,9 +67,9 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 class LARS(Optimizer):
     """SGD with momentum on gradients that are rescaled layer by layer (You et al., arXiv 1708.03888).
 
-    g ← g + λw, then g ← g · t‖w‖ / (‖g‖ + eps) in groups with ``adapt``, then momentum and the step. The decay enters before
-    the ratio, as in `contrast/lars.py` of the official PixPro code; timm, lightly and solo-learn divide by ‖g‖ + λ‖w‖ instead.
-    Where ‖w‖ or ‖g‖ is 0 nothing is rescaled.
+    g ← g + λw, then g ← g · t‖w‖ / (‖g‖ + eps) in groups with ``adapt``, then momentum and the step. The decay enters
+    before the ratio, as in `contrast/lars.py` of the official PixPro code; timm, lightly and solo-learn divide by ‖g‖
+    + λ‖w‖ instead. Where ‖w‖ or ‖g‖ is 0 nothing is rescaled.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Learning rate and EMA momentum as functions of the step alone, so that resuming needs nothing but the step.
 
-Steps count optimiser updates from 0. Source: `contrast/lr_scheduler.py` and `contrast/models/PixPro.py` of the official code.
+Steps count optimiser updates from 0. Source: `contrast/lr_scheduler.py` and `contrast/models/PixPro.py` of the
+official code.
 """
 
 from __future__ import annotations

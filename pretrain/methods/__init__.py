@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 from pretrain.methods.base import Method
+from pretrain.methods.moco import MoCoV2
+from pretrain.methods.pixpro import PixPro
+from pretrain.methods.simclr import SimCLR
 
-METHODS: dict[str, type[Method]] = {}
+METHODS: dict[str, type[Method]] = {"pixpro": PixPro, "moco_v2": MoCoV2, "simclr": SimCLR}

@@ -6,15 +6,13 @@ Shapes: B batch, C channels, (H, W) map of cells.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.data.views import Views
+from pretrain.losses import unit
 from pretrain.models.resnet import ResNet
-
-if TYPE_CHECKING:
-    from pretrain.data.views import Views
 
 
 class Method(nn.Module):
@@ -48,5 +46,5 @@ def feature_std(features: Tensor) -> Tensor:
 
     Standard deviation of the L2-normalised features over batch and cells, averaged over channels, times √C. Detached.
     """
-    unit = F.normalize(features.detach().float(), dim=1).transpose(0, 1).flatten(1)  # (C, B·H·W)
-    return unit.std(dim=1, correction=0).mean() * unit.shape[0] ** 0.5
+    samples = unit(features.detach()).transpose(0, 1).flatten(1)  # (C, B·H·W)
+    return samples.std(dim=1, correction=0).mean() * samples.shape[0] ** 0.5

@@ -1,0 +1,80 @@
+"""PixPro: pixel-to-propagation consistency (Xie et al., arXiv 2011.10043).
+
+Shapes: B batch, C channels, (H, W) map of cells, N = H·W.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pretrain.data.views import Views
+from pretrain.losses import unit
+from pretrain.losses.geometry import positive_mask
+from pretrain.losses.pixel import pixel_consistency
+from pretrain.methods.base import Method, feature_std
+from pretrain.models.heads import ConvHead
+from pretrain.models.ppm import PixelPropagation
+from pretrain.models.resnet import ResNet
+from pretrain.models.target import Target
+
+
+class PixPro(Method):
+    """Student trunk -> projector -> PPM against target trunk -> projector, for both views and both ways.
+
+    Loss: pixel_consistency(y1, x2') + pixel_consistency(y2, x1'), between −4 (all positive pairs agree) and +4; a
+    negative loss is normal. Views go through the networks one after the other, so BN statistics are per view
+    (official code).
+    """
+
+    title = "PixPro: pixel-to-propagation consistency"
+
+    @dataclass(frozen=True)
+    class Config:
+        """Knobs of PixPro, with the values of the paper.
+
+        Args:
+            gamma: exponent γ of the similarity in the PPM.
+            layers: layers l of the transform in the PPM: 0, 1 or 2.
+            clamp: lower bound of the cosine in the PPM.
+            threshold: T: two cells are a positive pair below this distance, in cell diagonals.
+            momentum: of the target at the start; it grows to 1 along a cosine.
+            hidden: channels between the two layers of the projector.
+            dim: channels of the projector's output.
+        """
+
+        gamma: float = 2.0
+        layers: int = 1
+        clamp: float = 0.0
+        threshold: float = 0.7
+        momentum: float = 0.99
+        hidden: int = 4096
+        dim: int = 256
+
+    config: Config
+
+    def __init__(self, trunk: ResNet, config: Config, total_steps: int) -> None:
+        super().__init__(trunk, config, total_steps)
+        self.projector = ConvHead(trunk.channels, config.hidden, config.dim)
+        self.propagation = PixelPropagation(config.dim, config.layers, config.gamma, config.clamp)
+        self.target = Target(self, ("trunk", "projector"), config.momentum, total_steps)
+
+    def update_target(self) -> None:
+        self.target.update(self)
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        """`views` -> "loss", "feature_std" of the projections, "positives": mean number of positive pairs an image."""
+        images = (views.view1, views.view2)
+        projections = [self.projector(self.trunk(x)) for x in images]  # (B, C, H, W) each
+        queries = [unit(self.propagation(x)) for x in projections]
+        with torch.no_grad():
+            keys = [unit(self.target.projector(self.target.trunk(x))) for x in images]
+        shape = (keys[0].shape[2], keys[0].shape[3])
+        mask = positive_mask(views.box1, views.box2, shape, self.config.threshold)  # (B, N of view 1, N of view 2)
+        loss = pixel_consistency(queries[0], keys[1], mask) + pixel_consistency(
+            queries[1], keys[0], mask.transpose(1, 2)
+        )
+        positives = mask.sum() / len(mask)
+        return {"loss": loss, "feature_std": feature_std(torch.cat(projections)), "positives": positives}

@@ -1,0 +1,58 @@
+"""SimCLR: contrast within the batch (Chen et al., arXiv 2002.05709).
+
+Shapes: B batch of this process, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pretrain.data.views import Views
+from pretrain.losses import unit
+from pretrain.losses.instance import nt_xent
+from pretrain.methods.base import Method, feature_std
+from pretrain.models.heads import PooledHead
+from pretrain.models.resnet import ResNet
+
+
+class SimCLR(Method):
+    """Both views through one network; every image is told from all others of all processes.
+
+    As in the authors' TensorFlow code: both views share one forward pass, hence BN statistics, and the projector has
+    BN after both layers (many PyTorch ports leave it out). BN is synchronised by the engine's conversion, as theirs
+    is.
+    """
+
+    title = "SimCLR: contrast within the batch"
+
+    @dataclass(frozen=True)
+    class Config:
+        """Knobs of SimCLR, with the values of the paper.
+
+        Args:
+            temperature: of the softmax.
+            hidden: width of the projector's hidden layer.
+            dim: width of the projector's output.
+        """
+
+        temperature: float = 0.1
+        hidden: int = 2048
+        dim: int = 128
+
+    config: Config
+
+    def __init__(self, trunk: ResNet, config: Config, total_steps: int) -> None:
+        super().__init__(trunk, config, total_steps)
+        self.projector = PooledHead(trunk.channels, config.hidden, config.dim, batch_norm=True)
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        """`views` -> "loss" in [0, ∞), "feature_std", "accuracy": share of images nearest to their own other view.
+
+        Before anything is learned the loss is about ln(2RB − 1), R processes.
+        """
+        features = unit(self.projector(self.trunk(torch.cat([views.view1, views.view2]))))  # (2B, C)
+        loss, accuracy = nt_xent(*features.chunk(2), self.config.temperature)
+        return {"loss": loss, "feature_std": feature_std(features), "accuracy": accuracy}
