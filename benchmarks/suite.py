@@ -59,8 +59,8 @@ def read_suite(path: Path) -> Suite:
         rows[label] = Row(**{**entry, "pretrain": tuple(entry.get("pretrain", ()))})
     for name in values["protocols"]:
         find_protocol(name)
-    lists = {key: tuple(values[key]) for key in ("protocols", "seeds") if key in values}
-    return Suite(**{**values, "rows": rows, **lists})
+    seeds = tuple(values.get("seeds", (0,)))
+    return Suite(**{**values, "rows": rows, "protocols": tuple(values["protocols"]), "seeds": seeds})
 
 
 def _checked(cls: type, content: Any, where: str) -> dict[str, Any]:
@@ -69,7 +69,9 @@ def _checked(cls: type, content: Any, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: expected a mapping of settings, found {type(content).__name__}")
     known = {f.name: f for f in fields(cls)}
     unknown = sorted(set(content) - set(known))
-    missing = [n for n, f in known.items() if n not in content and f.default is MISSING and f.default_factory is MISSING]
+    missing = [
+        n for n, f in known.items() if n not in content and f.default is MISSING and f.default_factory is MISSING
+    ]
     if unknown or missing:
         raise UserError(
             f"{where}: unknown keys {unknown or 'none'}, missing keys {missing or 'none'}; known: {sorted(known)}"
@@ -114,11 +116,24 @@ def _pretrain_job(label: str, row: Row, out: Path, data_root: Path, after: tuple
     for path in files:
         if not path.is_file():
             raise UserError(f"row {label}: there is no config {path}")
-    start = ("-m", "torch.distributed.run", f"--nproc_per_node={gpus}", "-m", "pretrain") if gpus > 1 else ("-m", "pretrain")
+    start = (
+        ("-m", "torch.distributed.run", f"--nproc_per_node={gpus}", "-m", "pretrain")
+        if gpus > 1
+        else ("-m", "pretrain")
+    )
     folder = out / "pretrain" / label
     configs = [word for path in files for word in ("--config", str(path))]
     settings = [f"--{key}={value}" for key, value in row.set.items()]
-    command = (sys.executable, *start, *configs, "--data.root", str(data_root / "imagenet"), "--out", str(folder), *settings)
+    command = (
+        sys.executable,
+        *start,
+        *configs,
+        "--data.root",
+        str(data_root / "imagenet"),
+        "--out",
+        str(folder),
+        *settings,
+    )
     return Job(f"pretrain/{label}", command, folder / "checkpoint.pth", after, files)
 
 
@@ -126,7 +141,16 @@ def _convert_job(label: str, layout: str, out: Path) -> Job:
     target, _, variant = layout.partition("_")
     path = out / "weights" / f"{label}_{layout}.{'pkl' if target == 'detectron2' else 'pth'}"
     options = ("--layout", variant) if variant else ()
-    command = (*PIXBENCH, "convert", str(out / "pretrain" / label / "checkpoint.pth"), "--to", target, *options, "-o", str(path))
+    command = (
+        *PIXBENCH,
+        "convert",
+        str(out / "pretrain" / label / "checkpoint.pth"),
+        "--to",
+        target,
+        *options,
+        "-o",
+        str(path),
+    )
     return Job(f"convert/{label}/{layout}", command, path, (f"pretrain/{label}",))
 
 

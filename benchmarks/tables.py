@@ -15,7 +15,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.published import Published, published
+from benchmarks.published import Published, published, title
 from pretrain.errors import UserError
 from pretrain.files import write_text
 from transfer.protocols import Protocol, protocols
@@ -68,7 +68,8 @@ def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
     Raises `UserError` if there is none, or if two results claim the same row, protocol, scale and seed.
     """
     scales: dict[str, Scale] = {}
-    left_out, seen = [], {}
+    left_out: list[str] = []
+    seen: dict[tuple[Any, ...], Path] = {}
     for path in sorted(runs.rglob(RESULT)):
         result = read_result(path)
         if result.get("kind") != "transfer":
@@ -79,7 +80,9 @@ def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
         label = result.get("label") or result["init"]
         key = (label, result["protocol"], result["scale"], result["seed"])
         if key in seen:
-            raise UserError(f"{path} and {seen[key]} are both {key}; a seed counts once: remove one, or name its --label")
+            raise UserError(
+                f"{path} and {seen[key]} are both {key}; a seed counts once: remove one, or name its --label"
+            )
         seen[key] = path
         scale = scales.setdefault(result["scale"], Scale(result["scale"]))
         scale.rows.setdefault(label, {}).setdefault(result["protocol"], Cell()).runs.append(result)
@@ -134,8 +137,8 @@ def render(scale: Scale, order: Sequence[str] = ()) -> str:
         intro = f"## Measured at full scale (published in brackets)\n\nMean ± standard deviation, {about}."
     else:
         intro = (
-            f"## Measured at {scale.name} scale\n\n**Not comparable with any published number**: generated data, a narrow trunk and short "
-            f"schedules. It shows that the whole path runs. {about}."
+            f"## Measured at {scale.name} scale\n\n**Not comparable with any published number**: generated data, a narrow "
+            f"trunk and short schedules. It shows that the whole path runs. {about}."
         )
     table = _markdown(body, [head + marks[name] for name, _, head in heads])
     footer = "\n".join(f"- {line}" for line in notes.lines())
@@ -156,11 +159,16 @@ def render_published(names: Iterable[str]) -> str:
     """The published numbers of these protocols, with sources; a table of its own."""
     heads = columns([protocols()[name] for name in names])
     rows = [row for row in published().values() if any(name in row.values for name, _, _ in heads)]
-    body = [[row.title + ("*" if row.note else ""), *(_published(row, name, metric) for name, metric, _ in heads)] for row in rows]
+    body = [
+        [row.title + ("*" if row.note else ""), *(_published(row, name, metric) for name, metric, _ in heads)]
+        for row in rows
+    ]
     table = _markdown(body, [head for _, _, head in heads])
     sources = list(dict.fromkeys(text for row in rows for text in row.sources.values()))
     notes = [f"- \\* {row.title}: {row.note}" for row in rows if row.note]
-    lines = "\n".join([*notes, *(f"- [{index}] {text}" for index, text in enumerate(_all_sources(), 1) if text in sources)])
+    lines = "\n".join(
+        [*notes, *(f"- [{index}] {text}" for index, text in enumerate(_all_sources(), 1) if text in sources)]
+    )
     return f"## Published, full scale\n\n{table}\n\n{lines}\n"
 
 
@@ -171,10 +179,6 @@ def _all_sources() -> list[str]:
 def _published(row: Published, protocol: str, metric: str) -> str:
     value = row.values.get(protocol, {}).get(metric)
     return "–" if value is None else f"{value:.1f} [{_all_sources().index(row.sources[protocol]) + 1}]"
-
-
-def title(label: str) -> str:
-    return published()[label].title if label in published() else label
 
 
 def tidy_csv(scales: Iterable[Scale]) -> str:
@@ -193,7 +197,18 @@ def tidy_csv(scales: Iterable[Scale]) -> str:
                     source = known.sources.get(name, "") if known and value != "" else ""
                     mean = f"{statistics.fmean(values):.4f}"
                     writer.writerow(
-                        [scale.name, label, name, metric, mean, spread, len(values), value, source, len(cell.deviations)]
+                        [
+                            scale.name,
+                            label,
+                            name,
+                            metric,
+                            mean,
+                            spread,
+                            len(values),
+                            value,
+                            source,
+                            len(cell.deviations),
+                        ]
                     )
     return out.getvalue()
 

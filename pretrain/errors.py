@@ -22,7 +22,9 @@ def run_command(command: Callable[[], int | None], *, name: str, debug: bool = F
     except KeyboardInterrupt:
         if debug:
             raise
-        print(f"\n{name}: interrupted; what was finished is kept, start the same command again to go on", file=sys.stderr)
+        print(
+            f"\n{name}: interrupted; what was finished is kept, start the same command again to go on", file=sys.stderr
+        )
         return 130
     except Exception as error:
         if debug:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -76,7 +77,12 @@ def _start(job: Job, logs: Path, workers: int) -> _Running:
         stream.write(f"$ {' '.join(job.command)}\n".encode())
         stream.flush()
         process = subprocess.Popen(
-            job.command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, env=env, start_new_session=True
+            job.command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
         )
     return _Running(job, process, time.monotonic(), log)
 
@@ -97,10 +103,8 @@ def _stop(running: Sequence[_Running]) -> None:
 
 
 def _signal(run: _Running, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(run.process.pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _last_line(log: Path) -> str:

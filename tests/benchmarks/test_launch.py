@@ -38,7 +38,11 @@ def test_jobs_wait_for_what_they_need(tmp_path: Path) -> None:
 def test_a_failure_blocks_only_its_dependents_and_its_last_words_are_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    jobs = [job(tmp_path, "a", "raise SystemExit('the disk is on fire')"), job(tmp_path, "b", after=("a",)), job(tmp_path, "c")]
+    jobs = [
+        job(tmp_path, "a", "raise SystemExit('the disk is on fire')"),
+        job(tmp_path, "b", after=("a",)),
+        job(tmp_path, "c"),
+    ]
     assert run(jobs, tmp_path) == {"a": "failed", "b": "blocked", "c": "done"}
     assert "the disk is on fire" in capsys.readouterr().out
 
