@@ -1,0 +1,63 @@
+"""`pixbench convert`: a pre-training checkpoint for Detectron2, MMSegmentation or torchvision."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretrain.errors import UserError
+
+if TYPE_CHECKING:
+    from transfer.weights.conversion import Conversion
+
+LAYOUTS_OF = {"detectron2": ("fpn", "c4"), "mmseg": (), "torchvision": ()}
+"""Frameworks -> their layouts, if there are several; the first is the default."""
+
+
+def register(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("convert", help="convert a checkpoint for a framework and prove that it arrived")
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="checkpoint, or weights written by this command")
+    parser.add_argument("--to", required=True, choices=tuple(LAYOUTS_OF), help="framework to write for")
+    parser.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="FILE", help=".pkl for detectron2, else .pth"
+    )
+    parser.add_argument("--layout", choices=("fpn", "c4"), help="Detectron2 only: kind of detector (default: fpn)")
+    parser.add_argument("--branch", choices=("student", "target"), help="trunk to take (default: student)")
+    parser.add_argument("--no-verify", action="store_true", help="do not run the file in the framework")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    from transfer.weights.conversion import convert
+
+    choices = LAYOUTS_OF[args.to]
+    if args.layout and args.layout not in choices:
+        raise UserError(f"--layout {args.layout} means nothing to {args.to}; leave it out")
+    layout = "_".join([args.to, args.layout or choices[0]]) if choices else args.to
+    print(report(convert(args.checkpoint, args.output, layout, args.branch, not args.no_verify)))
+
+
+def report(done: Conversion) -> str:
+    """What the command prints."""
+    from tabulate import tabulate
+
+    from transfer.weights.layouts import LAYOUTS
+    from transfer.weights.readers import FORMATS
+
+    reading, spec = done.reading, done.reading.trunk.spec
+    lines = [
+        f"read     {reading.trunk.source}: {FORMATS[reading.format].title}, {reading.branch} branch",
+        f"trunk    ResNet-{spec.depth}, width {spec.width:g}",
+        f"keys     {reading.counts}",
+        f"written  {done.written}",
+    ]
+    if done.parity is None:
+        lines.append("verified no, left out on request")
+    else:
+        rows = [(stage, f"{d.max_abs:.2e}", f"{d.relative:.2e}") for stage, d in done.parity.stages.items()]
+        lines += ["", tabulate(rows, headers=("stage", "max abs difference", "relative"), disable_numparse=True), ""]
+        if silent := len(done.parity.silent):
+            lines.append(f"note     {silent} blocks have a last BN gamma of 0: of these only the tensors were compared")
+        lines.append(f"verified in {LAYOUTS[done.parity.layout].title}: every tensor equal, maps within 1e-4")
+    return "\n".join([*lines, f"output   {done.output} (record: {done.record.name})"])

@@ -1,0 +1,73 @@
+"""One conversion from file to file: read, write beside the output, prove it, and only then put it in its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from pretrain.errors import UserError
+from pretrain.files import atomic_path, sha256, write_json
+from transfer.results import versions
+from transfer.weights.parity import Parity, verify
+from transfer.weights.readers import Reading, read
+from transfer.weights.trunk import Counts
+from transfer.weights.writers import check_target, write
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was done, as stored in the record."""
+
+    reading: Reading
+    written: Counts
+    parity: Parity | None
+    """None if verification was left out."""
+    output: Path
+    record: Path
+    """JSON beside the output: both sha256, counts, differences."""
+
+
+def convert(
+    source: str | PathLike[str],
+    output: str | PathLike[str],
+    layout: str,
+    branch: str | None = None,
+    prove: bool = True,
+) -> Conversion:
+    """Convert the trunk in ``source`` to a file of ``layout``; on any error ``output`` and its record stay as they were."""
+    output = Path(output)
+    record = output.with_name(output.name + ".json")
+    if output.exists() and Path(source).exists() and output.samefile(source):
+        raise UserError(f"{output} is the source itself; name another output")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder; name a file")
+    reading = read(source, branch)
+    check_target(reading.trunk, output, layout)
+    with atomic_path(record) as record_part, atomic_path(output) as part:
+        written = write(reading.trunk, part, layout)
+        parity = None
+        if prove:
+            parity = verify(reading.trunk, part, layout)
+            parity.require(output)
+        write_json(record_part, _record(reading, written, parity, sha256(source), sha256(part), output.name, layout))
+    return Conversion(reading, written, parity, output, record)
+
+
+def _record(
+    reading: Reading, written: Counts, parity: Parity | None, source: str, output: str, name: str, layout: str
+) -> dict[str, Any]:
+    return {
+        "source": {
+            "file": reading.trunk.source,
+            "sha256": source,
+            "format": reading.format,
+            "branch": reading.branch,
+            "trunk": reading.trunk.spec.as_dict(),
+            "counts": reading.counts.as_dict(),
+        },
+        "output": {"file": name, "sha256": output, "layout": layout, "counts": written.as_dict()},
+        "parity": parity and parity.as_dict(),
+        "versions": versions(),
+    }

@@ -1,0 +1,63 @@
+"""Putting a trunk into a framework's live model: all of it, or an error before anything is changed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.errors import UserError
+from transfer.weights.layouts import find_layout, to_target
+from transfer.weights.trunk import COUNTER, Counts, Problems, Trunk, check, is_counter
+
+
+def load_into(model: nn.Module, trunk: Trunk, layout: str) -> Counts:
+    """Copy ``trunk`` into ``model`` (a whole detector or segmentor) and make sure that it arrived.
+
+    Raises `UserError` with the list of keys if a weight of the trunk has no place or another shape there, or if a
+    parameter or buffer of the model's trunk would get nothing. BatchNorm's counters are exempt both ways. Heads are
+    left as they are.
+    """
+    check(trunk)
+    rules, state, places = find_layout(layout), to_target(trunk, layout), model.state_dict()
+    own = [name for name in places if rules.owns.match(name)]
+    state = {name: tensor for name, tensor in state.items() if name in places or not is_counter(name)}
+    problems = Problems()
+    problems.add("without a place in the model", (name for name in state if name not in places))
+    problems.add(
+        "of another shape in the model",
+        (
+            f"{name} is {tuple(tensor.shape)}, the model's is {tuple(places[name].shape)}"
+            for name, tensor in state.items()
+            if name in places and places[name].shape != tensor.shape
+        ),
+    )
+    problems.add("in the model that get nothing", (name for name in own if name not in state and not is_counter(name)))
+    problems.raise_if_any(
+        f"the trunk from {trunk.source} does not fit the model as {layout}",
+        "build the model with the trunk's depth and width, a 7×7 stem and no other changes",
+    )
+    with torch.no_grad():
+        for name, tensor in state.items():
+            places[name].copy_(tensor)
+    if wrong := unequal(model, trunk, layout):
+        raise UserError(f"{len(wrong)} weights changed on their way into the model ({', '.join(wrong)}); use float32")
+    untouched = {COUNTER: sum(name not in state for name in own), "outside the trunk": len(places) - len(own)}
+    return Counts(len(state), _nonzero({COUNTER: len(trunk.state) - len(state)}), _nonzero(untouched))
+
+
+def unequal(model: nn.Module, trunk: Trunk, layout: str) -> list[str]:
+    """Names of the trunk's weights that the model does not hold bit for bit, counters aside."""
+    places = model.state_dict()
+    return [
+        name
+        for name, tensor in to_target(trunk, layout).items()
+        if not is_counter(name) and not _same(places.get(name), tensor)
+    ]
+
+
+def _same(mine: Tensor | None, theirs: Tensor) -> bool:
+    return mine is not None and mine.dtype == theirs.dtype and torch.equal(mine.cpu(), theirs.cpu())
+
+
+def _nonzero(table: dict[str, int]) -> dict[str, int]:
+    return {reason: number for reason, number in table.items() if number}

@@ -1,0 +1,122 @@
+"""What every format is read into and written from: a ResNet trunk under torchvision's names, checked for wholeness."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain.errors import UserError
+from pretrain.models.resnet import BLOCKS, TrunkSpec
+
+COUNTER = "num_batches_tracked"
+"""BatchNorm's count of training batches. With a fixed momentum, as everywhere here, no output depends on it."""
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Weights of one trunk: exactly the names, shapes and types of ``spec.build().state_dict()``."""
+
+    spec: TrunkSpec
+    state: dict[str, Tensor]
+    source: str
+    """Where it came from, for messages and records."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Where every tensor of one step (reading, writing, loading) went. Nothing ends anywhere else without an error."""
+
+    converted: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Left out on purpose: reason -> how many."""
+    initialised: dict[str, int] = field(default_factory=dict)
+    """Not from the source but of the receiver's own making, by design: reason -> how many."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        text = f"{self.converted} converted"
+        for verb, table in (("dropped on purpose", self.dropped), ("initialised by design", self.initialised)):
+            if table:
+                text += f", {sum(table.values())} {verb} ({', '.join(f'{n} {reason}' for reason, n in table.items())})"
+        return text
+
+
+class Problems:
+    """Collects what is wrong with which key, so that one error names them all."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[str]] = {}
+
+    def add(self, kind: str, keys: Iterable[str]) -> None:
+        if keys := list(keys):
+            self.found.setdefault(kind, []).extend(keys)
+
+    def raise_if_any(self, what: str, advice: str) -> None:
+        if self.found:
+            listing = "; ".join(f"{len(keys)} {kind} ({', '.join(keys)})" for kind, keys in self.found.items())
+            raise UserError(f"{what}: {listing}; {advice}")
+
+
+def is_counter(name: str) -> bool:
+    return name.endswith(f".{COUNTER}")
+
+
+def expected(spec: TrunkSpec) -> dict[str, Tensor]:
+    """Names, shapes and types of a trunk of ``spec``, on the meta device: takes no memory, whatever a file claims."""
+    with torch.device("meta"):
+        return spec.build().state_dict()
+
+
+def infer_spec(state: Mapping[str, Tensor], source: str = "the state dict") -> TrunkSpec:
+    """Depth from the number of blocks a stage, width from the channels of the stem."""
+    stem = state.get("conv1.weight")
+    if stem is None or stem.dim() != 4:
+        raise UserError(f"{source} holds no ResNet trunk: there is no 4-D conv1.weight; is this the right file?")
+    blocks = {match[0] for name in state if (match := re.match(r"layer[1-4]\.\d+\.", name))}
+    per_stage = Counter(block[len("layer")] for block in blocks)
+    counts = tuple(per_stage[stage] for stage in "1234")
+    depth = next((depth for depth, known in BLOCKS.items() if known == counts), None)
+    if depth is None or not any(name.endswith(".conv3.weight") for name in state):
+        raise UserError(
+            f"{source} holds stages of {counts} blocks, which is no bottleneck ResNet-{'/'.join(map(str, BLOCKS))}; "
+            "other trunks cannot be converted"
+        )
+    return TrunkSpec(depth, stem.shape[0] / 64)
+
+
+def check(trunk: Trunk) -> None:
+    """Raise one `UserError` that lists every missing, unexpected, mis-shaped, mis-typed or non-finite key."""
+    wanted, problems = expected(trunk.spec), Problems()
+    problems.add("missing", (name for name in wanted if name not in trunk.state))
+    problems.add("unexpected", (name for name in trunk.state if name not in wanted))
+    shared = [name for name in trunk.state if name in wanted]
+    problems.add(
+        "of the wrong shape",
+        (
+            f"{name} is {tuple(trunk.state[name].shape)}, should be {tuple(wanted[name].shape)}"
+            for name in shared
+            if trunk.state[name].shape != wanted[name].shape
+        ),
+    )
+    problems.add(
+        "of the wrong type",
+        (
+            f"{name} is {trunk.state[name].dtype}, should be {wanted[name].dtype}"
+            for name in shared
+            if trunk.state[name].dtype != wanted[name].dtype
+        ),
+    )
+    problems.add("with NaN or infinite values", (name for name in shared if not trunk.state[name].isfinite().all()))
+    spec = trunk.spec
+    problems.raise_if_any(
+        f"{trunk.source} does not hold a sound ResNet-{spec.depth} trunk of width {spec.width:g}",
+        "use a checkpoint that was written whole, of a trunk of this kind",
+    )
