@@ -28,8 +28,7 @@ def info_nce(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) 
 
 
 def nt_xent(view1: Tensor, view2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """NT-Xent over all processes (SimCLR, arXiv 2002.05709, Eq. 1): loss and share of anchors whose partner comes
-    first.
+    """NT-Xent over all processes (SimCLR, arXiv 2002.05709, Eq. 1): loss, and share of anchors with the partner first.
 
     Each of the 2B local features is told from the 2RB − 1 others. The loss is this process's mean; gradients of the
     gathered features flow back to the processes they came from.

@@ -14,8 +14,8 @@ from pretrain.losses import full_precision
 def pixel_consistency(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
     """−2 × mean over images of the mean cosine of the positive pairs, one direction (PixPro, Eq. 5).
 
-    A scalar in [−2, 2]. The symmetric loss is the sum of two calls, in [−4, 4]. An image without a positive pair contributes 0; the
-    official code, followed here, still counts it in the mean, the paper leaves it out.
+    A scalar in [−2, 2]. The symmetric loss is the sum of two calls, in [−4, 4]. An image without a positive pair
+    contributes 0; the official code, followed here, still counts it in the mean, the paper leaves it out.
 
     Args:
         query, key: L2-normalised over channels, (B, C, H, W). The gradient goes wherever they require it.

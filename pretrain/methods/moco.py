@@ -23,7 +23,7 @@ from pretrain.models.target import Target
 
 
 class MoCoV2(Method):
-    """View 1 is the query, view 2 the target's key; the keys of earlier batches are the negatives. As published, one way.
+    """View 1 is the query, view 2 the target's key, earlier keys are the negatives; one way only, as published.
 
     Batch norm: the published code shuffles the key batch over the GPUs so that a query cannot recognise its key by
     the batch statistics they share. Here BN is synchronised instead (the engine converts the whole model), which

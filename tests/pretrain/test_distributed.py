@@ -1,0 +1,81 @@
+"""Two real processes (gloo) against one with the doubled batch.
+
+BN differs between one and two processes unless it is synchronised, which PyTorch does on GPUs only; so the methods run
+with BN in evaluation mode here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from tiny import trunk, views
+from torch.nn.parallel import DistributedDataParallel
+
+from pretrain.data.views import Views
+from pretrain.distributed import all_gather_cat, rank, world_size
+from pretrain.methods import METHODS
+from pretrain.methods.base import Method
+
+KNOBS = {"pixpro": {}, "moco_v2": {"queue_size": 16}, "simclr": {}}
+BATCH = 4
+
+
+def build(name: str) -> Method:
+    torch.manual_seed(0)
+    model = METHODS[name](trunk(), METHODS[name].Config(hidden=32, dim=16, **KNOBS[name]), total_steps=10)  # type: ignore[call-arg]
+    return model.double().eval()
+
+
+def share(batch: Views, of: int, processes: int) -> Views:
+    return Views(*(x.chunk(processes)[of] for x in batch))
+
+
+def measure(model: torch.nn.Module, batch: Views) -> dict[str, torch.Tensor]:
+    loss = model(batch)["loss"]
+    loss.backward()
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    found = {f"grad/{n}": p.grad for n, p in inner.named_parameters() if p.grad is not None}
+    found |= {n: b for n, b in inner.named_buffers() if n.startswith("queue")}
+    return found | {"loss": loss.detach()}
+
+
+def process(index: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=index, world_size=2)
+    assert (rank(), world_size()) == (index, 2)
+    gathered = all_gather_cat(torch.full((2, 3), float(index)), grad=False)
+    assert gathered.tolist() == [[0.0] * 3] * 2 + [[1.0] * 3] * 2
+    results = {}
+    for name in METHODS:
+        model = DistributedDataParallel(build(name))
+        results[name] = measure(model, share(views(BATCH, dtype=torch.float64), index, 2))
+    torch.save(results, folder / f"{index}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, torch.Tensor]]]:
+    folder = tmp_path_factory.mktemp("ddp")
+    torch.multiprocessing.spawn(process, (folder,), nprocs=2)
+    return [torch.load(folder / f"{index}.pt") for index in range(2)]
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_two_processes_equal_one(name: str, two_processes: list[dict[str, dict[str, torch.Tensor]]]) -> None:
+    first, second = (results[name] for results in two_processes)
+    expected = measure(build(name), views(BATCH, dtype=torch.float64))
+    assert (first["loss"] + second["loss"]).item() / 2 == pytest.approx(expected.pop("loss").item(), abs=1e-12)
+    assert expected.keys() == first.keys() - {"loss"}
+    for key, value in expected.items():
+        torch.testing.assert_close(first[key], value, rtol=1e-8, atol=1e-12, msg=lambda m, key=key: f"{key}: {m}")
+        assert first[key].equal(second[key])
+
+
+def test_one_process_without_a_group() -> None:
+    x = torch.randn(2, 3, requires_grad=True)
+    assert (rank(), world_size()) == (0, 1)
+    assert all_gather_cat(x, grad=True) is x
+    assert not all_gather_cat(x, grad=False).requires_grad

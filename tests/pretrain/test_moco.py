@@ -1,0 +1,103 @@
+"""MoCo v2: the loss by hand, the queue, who gets gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny import trunk, views
+from torch.nn.functional import normalize
+
+from pretrain.errors import UserError
+from pretrain.losses.instance import info_nce
+from pretrain.methods.moco import MoCoV2
+
+
+def moco(queue_size: int = 8, **knobs: float) -> MoCoV2:
+    model = trunk()
+    return MoCoV2(model, MoCoV2.Config(queue_size=queue_size, hidden=32, dim=16, **knobs), total_steps=10)
+
+
+def test_paper_defaults() -> None:
+    config = MoCoV2.Config()
+    assert (config.queue_size, config.temperature, config.momentum) == (65536, 0.2, 0.999)
+    assert (config.hidden, config.dim) == (2048, 128)
+
+
+def test_loss_by_hand() -> None:
+    """Cosines 1 with the key and 0, −1 with two negatives at temperature ½; then 0 with the key and 1 with a negative."""
+    query = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double()
+    key = torch.tensor([[1.0, 0.0], [1.0, 0.0]]).double()
+    negatives = torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double()
+    loss, accuracy = info_nce(query, key, negatives, 0.5)
+    first = math.log(math.exp(2) + 1 + math.exp(-2)) - 2
+    second = math.log(1 + math.exp(2) + 1)
+    assert loss.item() == pytest.approx((first + second) / 2)
+    assert accuracy.item() == 0.5
+
+
+def test_gradient_by_differences() -> None:
+    torch.manual_seed(0)
+    query, key, negatives = (normalize(torch.randn(n, 4).double(), dim=1) for n in (3, 3, 5))
+    assert torch.autograd.gradcheck(lambda q: info_nce(q, key, negatives, 0.2)[0], query.requires_grad_())
+
+
+def test_queue_is_filled_in_order_and_wraps() -> None:
+    method = moco()
+    first, second, third = (torch.full((4, 16), float(n)) for n in (1, 2, 3))
+    for keys in (first, second, third):
+        method.enqueue(keys)
+    assert method.queue.equal(torch.cat([third, second]))
+    assert method.queue_pointer == 4
+
+
+def test_batch_goes_into_the_queue_after_it_was_used() -> None:
+    """The negatives of a step are the keys of earlier steps; the loss does not see the keys it adds."""
+    method = moco(queue_size=4).double()
+    batch = views(dtype=torch.float64)
+    before = method.queue.clone()
+    loss = method(batch)["loss"]
+    assert not method.queue.equal(before)
+    torch.testing.assert_close(method.queue.norm(dim=1), torch.ones(4, dtype=torch.float64))
+    again = moco(queue_size=4).double()
+    again.queue.copy_(before)
+    query = normalize(again.projector(again.trunk(batch.view1)), dim=1)
+    key = normalize(again.target.projector(again.target.trunk(batch.view2)), dim=1)  # type: ignore[operator]
+    assert loss.item() == pytest.approx(info_nce(query, key, before, 0.2)[0].item())
+
+
+@pytest.mark.parametrize(("queue_size", "advice"), [(2, 4), (10, 8), (13, 12)])
+def test_queue_that_the_batch_does_not_divide(queue_size: int, advice: int) -> None:
+    with pytest.raises(
+        UserError, match=f"queue_size {queue_size} is not a multiple of the total batch 4; set it to {advice}"
+    ):
+        moco(queue_size)(views())
+
+
+def test_gradients_reach_the_student_alone() -> None:
+    method = moco()
+    method(views())["loss"].backward()
+    with_gradient = {name for name, p in method.named_parameters() if p.grad is not None}
+    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("target.")}
+
+
+def test_loss_before_learning() -> None:
+    """Nothing learned and a temperature that drowns the cosines: ln(K + 1)."""
+    assert moco(queue_size=64, temperature=1e6)(views())["loss"].item() == pytest.approx(math.log(65), abs=1e-3)
+
+
+def test_queue_and_pointer_are_saved() -> None:
+    method = moco()
+    method(views())
+    resumed = moco()
+    resumed.load_state_dict(method.state_dict())
+    assert resumed.queue.equal(method.queue)
+    assert resumed.queue_pointer == 4
+
+
+def test_loss_in_full_precision_under_autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        scalars = moco()(views())
+    assert {name: x.dtype for name, x in scalars.items()} == dict.fromkeys(scalars, torch.float32)
+    scalars["loss"].backward()

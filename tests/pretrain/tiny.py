@@ -1,0 +1,23 @@
+"""A trunk and batches small enough for many tests."""
+
+from __future__ import annotations
+
+import torch
+
+from pretrain.data.views import Views
+from pretrain.models.resnet import ResNet
+
+
+def trunk(seed: int = 0) -> ResNet:
+    """One block a stage, 64 channels in C5; residual branches switched on, so that every parameter matters."""
+    torch.manual_seed(seed)
+    return ResNet((1, 1, 1, 1), width=1 / 32, zero_init_residual=False)
+
+
+def views(count: int = 4, size: int = 64, seed: int = 0, dtype: torch.dtype = torch.float32) -> Views:
+    generator = torch.Generator().manual_seed(seed)
+    view1, view2 = torch.randn(2, count, 3, size, size, generator=generator, dtype=dtype)
+    corner, extent = 0.3 * torch.rand(2, 2, count, 2, generator=generator, dtype=dtype)
+    boxes = torch.cat([corner, corner + extent + 0.3], dim=2)
+    index = torch.arange(count)
+    return Views(view1, view2, boxes[0], boxes[1], index, index)
