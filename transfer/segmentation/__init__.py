@@ -1,0 +1,1 @@
+"""Fine-tuning of a trunk in MMSegmentation: `run.run(job, trunk)`. Importing this package imports no framework."""

@@ -1,0 +1,176 @@
+"""What this project adds to MMSegmentation: readable errors, weights loaded at the right moment, sparse progress.
+
+Importing this file imports MMSegmentation (seconds) and registers the two classes that a run puts in place of its own.
+Shapes: H × W pixels of a label map; 19 classes of Cityscapes; 255 is ignored.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmseg.datasets import CityscapesDataset
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import DATASETS, METRICS
+from torch import Tensor
+
+from pretrain.errors import UserError
+from pretrain.files import atomic_path
+from transfer.segmentation.config import LOG
+from transfer.weights import Trunk, load_into
+
+FIRST_OBJECT = 11
+"""trainIds from here on (person to bicycle) are Cityscapes' countable objects; those before are its stuff."""
+REPORTS = 10
+"""Progress lines a run prints when it takes minutes; a long one prints one a minute."""
+
+
+@DATASETS.register_module()
+class NamedCityscapes(CityscapesDataset):
+    """MMSegmentation's Cityscapes; a picture that cannot be read is named."""
+
+    def prepare_data(self, idx: int) -> Any:
+        try:
+            return super().prepare_data(idx)
+        except (OSError, AssertionError, ValueError, SyntaxError) as error:
+            info = self.get_data_info(idx)
+            files = f"{info['img_path']} or {info['seg_map_path']}"
+            raise UserError(
+                f"{files} cannot be used ({error}); restore the file, or check it with an image viewer"
+            ) from error
+
+
+@METRICS.register_module()
+class CityscapesIoU(IoUMetric):
+    """IoUMetric, whose mIoU, aAcc and mAcc it leaves alone, with the IoU of each class and of objects against stuff."""
+
+    @staticmethod
+    def intersect_and_union(
+        pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
+    ) -> tuple[Tensor, ...]:
+        """Areas (num_classes + 1,) each, for maps (H, W); the last counts objects of any class."""
+        classes = IoUMetric.intersect_and_union(pred_label, label, num_classes, ignore_index)
+        is_object = (label >= FIRST_OBJECT).to(label.dtype)
+        is_object[label == ignore_index] = ignore_index
+        objects = IoUMetric.intersect_and_union(
+            (pred_label >= FIRST_OBJECT).to(label.dtype), is_object, 2, ignore_index
+        )
+        return tuple(torch.cat([area, extra[1:]]) for area, extra in zip(classes, objects, strict=True))
+
+    def compute_metrics(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
+        metrics = super().compute_metrics([tuple(area[:-1] for area in areas) for areas in results])
+        intersect, union = (sum(areas[i] for areas in results) for i in (0, 1))
+        iou = (100 * intersect / union).tolist()  # 0 / 0 = NaN for a class in no picture
+        names = [f"IoU/{name}" for name in self.dataset_meta["classes"]]
+        return {**metrics, "fgIoU": iou[-1], **dict(zip(names, iou[:-1], strict=True))}
+
+
+class QuietRunner(Runner):
+    """mmengine's Runner with one log file, a silent console and checkpoints that are never half there."""
+
+    def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any) -> Any:
+        logger = super().build_logger(log_level, str(Path(self.work_dir) / LOG), **kwargs)
+        logger.handlers[:] = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+        return logger
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        """Only the config: asking the compilers for their versions takes seconds, and result.json names the packages."""
+        self.logger.info(f"Config:\n{self.cfg.pretty_text}")
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        if is_main_process():
+            with atomic_path(Path(out_dir) / filename) as part:
+                super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+
+
+class LoadTrunk(Hook):
+    """Puts the weights into the live model when a fresh run is about to start, after mmengine's own initialisation.
+
+    A trunk that does not fit raises `UserError`, before the first iteration.
+    """
+
+    def __init__(self, trunk: Trunk) -> None:
+        self.trunk = trunk
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.iter == 0:
+            model = getattr(runner.model, "module", runner.model)
+            runner.logger.info(f"trunk of {self.trunk.source}: {load_into(model, self.trunk, 'mmseg')}")
+
+
+class StopWhenNotFinite(Hook):
+    """Ends a run whose loss is no number any more, before the next checkpoint is written."""
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        loss = _loss(outputs)
+        if not math.isfinite(loss):
+            rate = runner.optim_wrapper.get_lr()["lr"][0]
+            raise UserError(
+                f"the loss became {loss} at iteration {runner.iter + 1} of {runner.max_iters}; lower "
+                f"optim_wrapper.optimizer.lr (now {rate:g}) or set optim_wrapper.clip_grad, and start in a new folder"
+            )
+
+
+class PlainCheckpoint(Hook):
+    """Leaves mmengine's log history out of checkpoints, so that they hold plain containers and tensors only.
+
+    `torch.load` refuses its `HistoryBuffer` since PyTorch 2.6: upstream mmengine 0.10.7 could not resume, and the
+    maintained fork allows the file to call `getattr`.
+    """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        info = checkpoint["message_hub"]["runtime_info"]
+        kept = {name: value for name, value in info.items() if isinstance(value, int | float | str | list)}
+        checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": kept, "resumed_keys": {}}
+
+
+class Progress(Hook):
+    """Prints a line now and then, and keeps the metrics of the last validation."""
+
+    def __init__(self, name: str, shown: dict[str, str], console: TextIO) -> None:
+        self.name, self.console = name, console
+        self.shown = shown
+        """Our name of a metric -> the evaluator's."""
+        self.metrics: dict[str, float] = {}
+        self.measured_at = -1
+        self.printed = 0.0
+
+    def say(self, text: str) -> None:
+        if is_main_process():
+            print(f"{self.name}: {text}", file=self.console, flush=True)
+
+    def before_train(self, runner: Runner) -> None:
+        start = f"resuming at iteration {runner.iter}" if runner.iter else "starting"
+        images = len(runner.train_dataloader.dataset)
+        self.say(f"{start}, {runner.max_iters} iterations, {images} training images, log in {runner.work_dir}/{LOG}")
+        self.printed = time.monotonic()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        done, now = runner.iter + 1, time.monotonic()
+        if done % max(1, runner.max_iters // REPORTS) and now - self.printed < 60:
+            return
+        self.printed = now
+        left = time.strftime("%H:%M:%S", time.gmtime(runner.message_hub.get_info("eta")))
+        rate = runner.optim_wrapper.get_lr()["lr"][0]
+        self.say(f"iteration {done}/{runner.max_iters}  loss {_loss(outputs):.3f}  lr {rate:.2g}  {left} left")
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self.metrics = {name: float(value) for name, value in (metrics or {}).items()}
+        self.measured_at = runner.iter
+        shown = "  ".join(f"{ours} {self.metrics[theirs]:.1f}" for ours, theirs in self.shown.items())
+        self.say(f"validation at iteration {runner.iter}  {shown}")
+
+
+def _loss(outputs: dict[str, Any] | None) -> float:
+    return float(torch.as_tensor((outputs or {})["loss"]).detach())

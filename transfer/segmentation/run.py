@@ -1,0 +1,128 @@
+"""Fine-tune a trunk in MMSegmentation with its own Runner, data set and IoUMetric.
+
+One job = one folder: ``log.txt`` (all that mmengine says), ``iter_N.pth`` (the last two checkpoints), the config.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from pretrain.errors import UserError
+from transfer.job import Outcome, TransferJob
+from transfer.segmentation.config import DATALOADERS, LOG, place, plain, resolve, trunk_spec
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from transfer.segmentation.parts import Progress, QuietRunner
+    from transfer.weights import Trunk
+
+IMAGE, LABEL = "_leftImg8bit.png", "_gtFine_labelTrainIds.png"
+
+
+def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
+    """Train, validate and report ``job``; go on from the newest checkpoint in ``job.out`` if there is one.
+
+    ``trunk`` None starts from random weights of the project's own kind, so that rows differ in weights only.
+
+    Raises:
+        UserError: missing or broken data, an unknown override, weights that do not fit, a loss that is not finite.
+    """
+    check_data(job.data_root / "cityscapes")
+    config = resolve(job, trunk.spec if trunk else None)
+    described = plain(config)
+    place(config, job.data_root, job.out)
+    with chatter_into(job.out / LOG) as console:
+        runner, progress = build_runner(job, config, trunk or random_trunk(config, job.seed), console)
+        try:
+            runner.train()
+            if progress.measured_at != runner.iter:  # stopped between its last checkpoint and the last validation
+                runner.val()
+        except UserError as error:
+            raise UserError(_innermost(str(error))) from error
+        finally:
+            for handler in runner.logger.handlers:
+                handler.close()
+    return Outcome(metrics=progress.metrics, config=described, iterations=runner.iter)
+
+
+@contextmanager
+def chatter_into(log: Path) -> Iterator[TextIO]:
+    """Append to ``log`` what is printed or warned about inside; yields the console for what a person should see."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    console = sys.stdout
+    with open(log, "a", buffering=1, encoding="utf-8") as stream, redirect_stdout(stream), redirect_stderr(stream):
+        yield console
+
+
+def build_runner(job: TransferJob, config: Config, trunk: Trunk, console: TextIO) -> tuple[QuietRunner, Progress]:
+    """mmengine's Runner, ready to train; the weights are loaded when `train` is about to do its first iteration."""
+    import torch
+
+    from transfer.segmentation import parts
+
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if distributed and not torch.cuda.is_available():
+        raise UserError("several processes need a GPU each here (SyncBN has no CPU form); start without torchrun")
+    config.launcher = "pytorch" if distributed else "none"
+    for loader in DATALOADERS:
+        config[loader].dataset.type = parts.NamedCityscapes.__name__
+    config.val_evaluator.type = parts.CityscapesIoU.__name__
+    config.experiment_name = f"{job.protocol.name}-{uuid.uuid4().hex}"  # mmengine shares loggers by this name
+    checkpoint = newest_checkpoint(job.out)
+    if checkpoint is not None:
+        config.load_from, config.resume = str(checkpoint), True
+    runner = parts.QuietRunner.from_cfg(config)
+    with suppress(OSError):
+        Path(runner.log_dir).rmdir()  # mmengine makes one every start; nothing here writes into it
+    progress = parts.Progress(job.protocol.name, job.protocol.metrics, console)
+    for hook in (parts.LoadTrunk(trunk), parts.StopWhenNotFinite(), parts.PlainCheckpoint(), progress):
+        runner.register_hook(hook)
+    return runner, progress
+
+
+def check_data(root: Path) -> None:
+    """Every training and validation picture below ``root`` has its label map of training ids."""
+    for split in ("train", "val"):
+        folder = root / "leftImg8bit" / split
+        images = sorted(folder.rglob(f"*{IMAGE}"))
+        if not images:
+            raise UserError(f"no picture *{IMAGE} below {folder}; unpack Cityscapes there, or mend the data root")
+        places = [image.relative_to(folder) for image in images]
+        labels = [root / "gtFine" / split / place.parent / (place.name.removesuffix(IMAGE) + LABEL) for place in places]
+        missing = [label for label in labels if not label.exists()]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of {len(labels)} label maps are missing, the first is {missing[0]}; make them by "
+                f"CITYSCAPES_DATASET={root} python -m cityscapesscripts.preparation.createTrainIdLabelImgs"
+            )
+
+
+def random_trunk(config: Config, seed: int) -> Trunk:
+    """Weights as pre-training starts from, without touching the random state of the run."""
+    import torch
+
+    from transfer.weights import Trunk
+
+    spec = trunk_spec(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = spec.build().state_dict()
+    return Trunk(spec, state, f"random initialisation, seed {seed}")
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the latest iteration. All there are whole: they are written under another name first."""
+    found = [path for path in folder.glob("iter_*.pth") if path.stem[5:].isdigit()]
+    return max(found, key=lambda path: int(path.stem[5:]), default=None)
+
+
+def _innermost(message: str) -> str:
+    """An error from a data worker comes back with that process's traceback around it."""
+    return message.strip().rpartition("UserError: ")[2] if "Traceback" in message else message
