@@ -31,7 +31,7 @@ class Method(nn.Module):
     def __init__(self, trunk: ResNet, config: Any, total_steps: int) -> None:
         """``total_steps``: optimiser updates of the whole run, the length of the target's momentum schedule."""
         super().__init__()
-        self.trunk, self.config, self.total_steps = trunk, config, total_steps
+        self.trunk, self.config = trunk, config
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Scalars by name: "loss" carries the gradient, the others ("feature_std" among them) are logged."""

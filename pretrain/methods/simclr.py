@@ -54,5 +54,6 @@ class SimCLR(Method):
         Before anything is learned the loss is about ln(2RB − 1), R processes.
         """
         features = unit(self.projector(self.trunk(torch.cat([views.view1, views.view2]))))  # (2B, C)
-        loss, accuracy = nt_xent(*features.chunk(2), self.config.temperature)
+        view1, view2 = features.chunk(2)
+        loss, accuracy = nt_xent(view1, view2, self.config.temperature)
         return {"loss": loss, "feature_std": feature_std(features), "accuracy": accuracy}

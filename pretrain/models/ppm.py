@@ -5,6 +5,8 @@ Shapes: B batch, C channels, N = H·W cells.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,14 +40,14 @@ class PixelPropagation(nn.Module):
 
     def __init__(self, channels: int, layers: int = 1, gamma: float = 2.0, clamp: float = 0.0) -> None:
         super().__init__()
-        transforms = {
+        transforms: dict[int, Callable[[], nn.Module]] = {
             0: nn.Identity,
             1: lambda: nn.Conv2d(channels, channels, 1),
             2: lambda: ConvHead(channels, channels, channels),
         }
         if layers not in transforms:
             raise UserError(f"the PPM cannot have {layers} layers; choose 0, 1 or 2")
-        self.transform: nn.Module = transforms[layers]()
+        self.transform = transforms[layers]()
         self.gamma, self.clamp = gamma, clamp
 
     def forward(self, x: Tensor) -> Tensor:

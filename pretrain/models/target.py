@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pretrain.schedule import ema_momentum
 
@@ -25,7 +25,9 @@ class Target(nn.Module):
         total_steps: momentum grows to 1 along a cosine in so many updates; None keeps it constant.
     """
 
-    step: torch.Tensor
+    step: Tensor
+    trunk: nn.Module
+    projector: nn.Module
 
     def __init__(
         self, student: nn.Module, names: Iterable[str], momentum: float, total_steps: int | None = None
@@ -48,7 +50,7 @@ class Target(nn.Module):
         """target ← m · target + (1 − m) · student, and count one step."""
         weight = 1 - self.momentum()
         for name in self.names:
-            ours = list(self.get_submodule(name).parameters())
-            theirs = list(student.get_submodule(name).parameters())
+            ours: list[Tensor] = [*self.get_submodule(name).parameters()]
+            theirs: list[Tensor] = [*student.get_submodule(name).parameters()]
             torch._foreach_lerp_(ours, theirs, weight)
         self.step += 1

@@ -25,7 +25,7 @@ BATCH = 4
 
 def build(name: str) -> Method:
     torch.manual_seed(0)
-    model = METHODS[name](trunk(), METHODS[name].Config(hidden=32, dim=16, **KNOBS[name]), total_steps=10)  # type: ignore[call-arg]
+    model = METHODS[name](trunk(), METHODS[name].Config(hidden=32, dim=16, **KNOBS[name]), total_steps=10)
     return model.double().eval()
 
 

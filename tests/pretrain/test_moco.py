@@ -63,7 +63,7 @@ def test_batch_goes_into_the_queue_after_it_was_used() -> None:
     again = moco(queue_size=4).double()
     again.queue.copy_(before)
     query = normalize(again.projector(again.trunk(batch.view1)), dim=1)
-    key = normalize(again.target.projector(again.target.trunk(batch.view2)), dim=1)  # type: ignore[operator]
+    key = normalize(again.target.projector(again.target.trunk(batch.view2)), dim=1)
     assert loss.item() == pytest.approx(info_nce(query, key, before, 0.2)[0].item())
 
 

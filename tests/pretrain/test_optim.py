@@ -106,4 +106,4 @@ def test_rate_grows_with_the_batch() -> None:
 
 def test_unknown_optimiser() -> None:
     with pytest.raises(UserError, match="'adam' is not known"):
-        build_optimizer(nn.Linear(1, 1), OptimizerConfig("adam"))  # type: ignore[arg-type]
+        build_optimizer(nn.Linear(1, 1), OptimizerConfig("adam"))

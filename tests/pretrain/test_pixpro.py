@@ -26,7 +26,7 @@ def test_paper_defaults() -> None:
 
 def test_identical_views_and_branches_without_propagation_reach_minus_four() -> None:
     method = pixpro(threshold=1e-3).double()
-    method.propagation = torch.nn.Identity()  # type: ignore[assignment]
+    method.propagation = torch.nn.Identity()
     batch = views(dtype=torch.float64)
     batch = batch._replace(view2=batch.view1, box2=batch.box1)
     assert method(batch)["loss"].item() == pytest.approx(-4, abs=1e-5)

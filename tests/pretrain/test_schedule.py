@@ -64,7 +64,7 @@ def test_warm_up_of_a_fraction_of_an_epoch() -> None:
         (ScheduleConfig(warmup_epochs=5), "warmup_epochs is 5 in a run of 3 epochs"),
         (ScheduleConfig(warmup_epochs=-1), "warmup_epochs is -1"),
         (ScheduleConfig(warmup_epochs=1, warmup_multiplier=0), "warmup_multiplier is 0"),
-        (ScheduleConfig(name="poly"), "'poly' is not known"),  # type: ignore[arg-type]
+        (ScheduleConfig(name="poly"), "'poly' is not known"),
     ],
 )
 def test_impossible_schedules(config: ScheduleConfig, message: str) -> None:
