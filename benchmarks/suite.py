@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from collections import Counter
@@ -39,6 +40,8 @@ class Suite:
     seeds: tuple[int, ...] = (0,)
     mini: dict[str, Any] | None = None
     """Options of `pixbench data mini`; the world is generated below the output folder unless a data root is given."""
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """protocol -> its framework's config keys to set, for every row alike; recorded as deviations."""
     workers: int = 1
     """Jobs at a time on this machine; each gets its share of the cores."""
 
@@ -57,7 +60,7 @@ def read_suite(path: Path) -> Suite:
         if entry.get("weights") and entry.get("pretrain"):
             raise UserError(f"{path}, row {label}: give either weights or pretrain, not both")
         rows[label] = Row(**{**entry, "pretrain": tuple(entry.get("pretrain", ()))})
-    for name in values["protocols"]:
+    for name in [*values["protocols"], *values.get("overrides", {})]:
         find_protocol(name)
     seeds = tuple(values.get("seeds", (0,)))
     return Suite(**{**values, "rows": rows, "protocols": tuple(values["protocols"]), "seeds": seeds})
@@ -107,7 +110,7 @@ def plan(suite: Suite, out: Path, data_root: Path | None, gpus: int = 0) -> list
                     jobs.append(convert)
                 weights, after = str(convert.output), (convert.name,)
             for seed in suite.seeds:
-                transfers.append(_transfer_job(label, name, seed, weights, suite.scale, out, data_root, after, gpus))
+                transfers.append(_transfer_job(suite, label, name, seed, weights, out, data_root, after, gpus))
     return jobs + transfers
 
 
@@ -155,11 +158,11 @@ def _convert_job(label: str, layout: str, out: Path) -> Job:
 
 
 def _transfer_job(
+    suite: Suite,
     label: str,
     protocol: str,
     seed: int,
     weights: str | None,
-    scale: str,
     out: Path,
     data_root: Path,
     after: tuple[str, ...],
@@ -168,9 +171,11 @@ def _transfer_job(
     folder = out / "runs" / label / protocol / f"seed{seed}"
     init = ("--weights", weights) if weights else ("--init", "random")
     devices = ("--gpus", str(gpus)) if gpus > 1 else ()
+    chosen = suite.overrides.get(protocol, {})
+    settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={json.dumps(value)}")]
     command = (
-        *(*PIXBENCH, "transfer", protocol, *init, "--data-root", str(data_root), "--scale", scale),
-        *("--seed", str(seed), "--label", label, "--out", str(folder), *devices),
+        *(*PIXBENCH, "transfer", protocol, *init, "--data-root", str(data_root), "--scale", suite.scale),
+        *("--seed", str(seed), "--label", label, "--out", str(folder), *settings, *devices),
     )
     return Job(
         f"transfer/{label}/{protocol}/seed{seed}",
