@@ -6,13 +6,13 @@ import argparse
 import csv
 import io
 import math
-import statistics
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
 from benchmarks.published import Published, published, title
@@ -39,14 +39,17 @@ class Cell:
         values = self.values(metric)
         if not values:
             return "–"
-        mean = statistics.fmean(values)
-        if math.isnan(mean):
-            return "nan"
-        return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ± {statistics.stdev(values):.1f}"
+        mean, spread = mean_std(values)
+        return f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
 
     @property
     def deviations(self) -> tuple[str, ...]:
         return tuple(sorted({text for run in self.runs for text in run["deviations"]}))
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; the latter is None for a single value, both are NaN if any value is."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 @dataclass
@@ -192,10 +195,9 @@ def tidy_csv(scales: Iterable[Scale]) -> str:
             for name, cell in cells.items():
                 for metric in protocols()[name].metrics:
                     values = cell.values(metric)
-                    spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""
+                    mean, spread = mean_std(values)
                     value = known.values.get(name, {}).get(metric, "") if known else ""
                     source = known.sources.get(name, "") if known and value != "" else ""
-                    mean = f"{statistics.fmean(values):.4f}"
                     writer.writerow(
                         [
                             scale.name,
