@@ -82,10 +82,9 @@ def verify(trunk: Trunk, path: str | PathLike[str], layout: str) -> Parity:
     part of the weights.
     """
     spec = replace(trunk.spec, output_stride=32)
-    with torch.random.fork_rng(devices=[]):
-        reference = spec.build()
-    reference.load_state_dict(trunk.state)
-    reference.eval()
+    with torch.device("meta"):  # no weights of its own, hence no random numbers and no second copy
+        reference = spec.build().eval()
+    reference.load_state_dict(trunk.state, assign=True)
     target = targets.build(layout, spec, Path(path))
     images = probe()
     with torch.no_grad():

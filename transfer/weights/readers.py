@@ -115,7 +115,7 @@ def read(path: str | PathLike[str], branch: str | None = None) -> Reading:
     content = safe.read(Path(path))
     name = recognise(content, path)
     kind = FORMATS[name]
-    weights = content if kind.container is None else content[kind.container]
+    weights = content if kind.container is None else content.get(kind.container)
     if not isinstance(weights, Mapping):
         raise UserError(f"{path} is a {kind.title} whose {kind.container!r} is no table of weights; write it again")
     branch = branch or next(iter(kind.branches))
@@ -173,10 +173,16 @@ def _sort(
     problems = Problems()
     problems.add("unknown", unknown + [prefix + name for name in strange])
     problems.add("not a tensor", (name for name, value in found.items() if not isinstance(value, Tensor | np.ndarray)))
+    problems.add("larger than what is stored of it", (name for name, value in found.items() if _is_stretched(value)))
     problems.raise_if_any(
         f"{path} holds keys that a {kind.title} should not have", "no key is skipped without being named as such"
     )
     return {name: torch.as_tensor(value) for name, value in found.items()}, dict(dropped)
+
+
+def _is_stretched(value: Any) -> bool:
+    """A few stored numbers can be declared a tensor of any size; no honest checkpoint does so."""
+    return isinstance(value, Tensor) and value.nbytes > value.untyped_storage().nbytes()
 
 
 def _fill_counters(state: dict[str, Tensor], path: object) -> dict[str, int]:

@@ -114,6 +114,10 @@ class _Array:
 
     array: np.ndarray
 
+    def __init__(self, *size: object) -> None:
+        if size:
+            raise _NotAdmitted("a numpy array of a size without content")
+
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _version, shape, kind, fortran_order, data = state
         self.array = _frombuffer(data, kind, shape, "F" if fortran_order else "C").array

@@ -78,8 +78,8 @@ def expected(spec: TrunkSpec) -> dict[str, Tensor]:
 def infer_spec(state: Mapping[str, Tensor], source: str = "the state dict") -> TrunkSpec:
     """Depth from the number of blocks a stage, width from the channels of the stem."""
     stem = state.get("conv1.weight")
-    if stem is None or stem.dim() != 4:
-        raise UserError(f"{source} holds no ResNet trunk: there is no 4-D conv1.weight; is this the right file?")
+    if stem is None or stem.dim() != 4 or not len(stem):
+        raise UserError(f"{source} holds no ResNet trunk: conv1.weight, its stem, is not there or is no 4-D kernel")
     blocks = {match[0] for name in state if (match := re.match(r"layer[1-4]\.\d+\.", name))}
     per_stage = Counter(block[len("layer")] for block in blocks)
     counts = tuple(per_stage[stage] for stage in "1234")
@@ -114,7 +114,10 @@ def check(trunk: Trunk) -> None:
             if trunk.state[name].dtype != wanted[name].dtype
         ),
     )
-    problems.add("with NaN or infinite values", (name for name in shared if not trunk.state[name].isfinite().all()))
+    problems.add(
+        "with NaN or infinite values",
+        (n for n in shared if trunk.state[n].shape == wanted[n].shape and not trunk.state[n].isfinite().all()),
+    )
     spec = trunk.spec
     problems.raise_if_any(
         f"{trunk.source} does not hold a sound ResNet-{spec.depth} trunk of width {spec.width:g}",

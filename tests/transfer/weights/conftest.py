@@ -1,0 +1,117 @@
+"""Trunks and checkpoints that look trained: no gamma is 0, and BatchNorm's statistics are neither 0 nor 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pretrain.models.resnet import ResNet, TrunkSpec
+from transfer.weights import Trunk
+
+TINY = 1 / 16
+"""Width of the trunks that no framework has to build: 4 channels in the stem."""
+
+
+def _trained(spec: TrunkSpec, seed: int = 0) -> ResNet:
+    random = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = spec.build()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5, generator=random)
+            module.bias.data.normal_(0, 0.2, generator=random)
+            module.running_mean.normal_(0, 0.2, generator=random)
+            module.running_var.uniform_(0.5, 1.5, generator=random)
+            module.num_batches_tracked.fill_(100 + seed)
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_trunk() -> Callable[..., Trunk]:
+    """``make_trunk(width, depth, seed)``: a trunk with random but lively weights. Do not change its tensors."""
+    made: dict[tuple[float, int, int], Trunk] = {}
+
+    def make(width: float = TINY, depth: int = 50, seed: int = 0) -> Trunk:
+        key = (width, depth, seed)
+        if key not in made:
+            spec = TrunkSpec(depth, width)
+            made[key] = Trunk(spec, dict(_trained(spec, seed).state_dict()), f"seed {seed}")
+        return made[key]
+
+    return make
+
+
+def checkpoint_content(trunk: Trunk, target: Trunk | None = None) -> dict:
+    """What the pre-training engine saves, as far as the weights go."""
+    model: dict[str, Tensor] = {f"trunk.{name}": tensor for name, tensor in trunk.state.items()}
+    model["projector.linear1.weight"] = torch.ones(4, 4)
+    if target is not None:
+        model |= {f"target.trunk.{name}": tensor for name, tensor in target.state.items()}
+        model |= {"target.projector.linear1.weight": torch.ones(4, 4), "target.step": torch.tensor(3)}
+    spec = {"depth": trunk.spec.depth, "width": trunk.spec.width, "output_stride": 16}
+    return {"format": "pixbench-pretrain", "version": 1, "method": "pixpro", "trunk": spec, "model": model, "step": 3}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, make_trunk: Callable[..., Trunk]) -> Callable[..., Path]:
+    """``checkpoint(width, edit)`` writes a pre-training checkpoint of a narrow or wide trunk after ``edit(content)``."""
+
+    def write(width: float = TINY, edit: Callable[[dict], object] | None = None) -> Path:
+        content = checkpoint_content(make_trunk(width), make_trunk(width, seed=1))
+        if edit:
+            edit(content)
+        path = tmp_path / "checkpoint.pt"
+        torch.save(content, path)
+        return path
+
+    return write
+
+
+def _detector(kind: str, spec: TrunkSpec, device: str) -> nn.Module:
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+
+    config, base = get_cfg(), int(64 * spec.width)
+    config.MODEL.DEVICE, config.MODEL.MASK_ON = device, True
+    resnet = config.MODEL.RESNETS
+    resnet.DEPTH, resnet.STEM_OUT_CHANNELS, resnet.RES2_OUT_CHANNELS = spec.depth, base, 4 * base
+    resnet.WIDTH_PER_GROUP, resnet.NORM, resnet.STRIDE_IN_1X1 = base, "SyncBN", False
+    config.MODEL.BACKBONE.FREEZE_AT = 0
+    if kind == "detectron2_fpn":
+        config.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+        resnet.OUT_FEATURES = config.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+        config.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
+        config.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
+        config.MODEL.ROI_HEADS.NAME, config.MODEL.ROI_HEADS.IN_FEATURES = "StandardROIHeads", ["p2", "p3", "p4", "p5"]
+        box, mask = config.MODEL.ROI_BOX_HEAD, config.MODEL.ROI_MASK_HEAD
+        box.NAME, box.NUM_FC, box.NUM_CONV, box.NORM, box.POOLER_RESOLUTION = "FastRCNNConvFCHead", 1, 4, "SyncBN", 7
+        mask.NAME, mask.NUM_CONV, mask.NORM, mask.POOLER_RESOLUTION = "MaskRCNNConvUpsampleHead", 4, "SyncBN", 14
+    return build_model(config)
+
+
+def _segmentor(spec: TrunkSpec) -> nn.Module:
+    import mmseg.models  # noqa: F401
+    from mmseg.registry import MODELS
+
+    base = int(64 * spec.width)
+    norm = {"type": "SyncBN", "requires_grad": True}
+    backbone = {"type": "ResNet", "depth": spec.depth, "stem_channels": base, "base_channels": base, "norm_cfg": norm}
+    dilation = {"strides": (1, 2, 2, 1), "dilations": (1, 1, 1, 2), "contract_dilation": True}
+    head = {"type": "FCNHead", "in_channels": 32 * base, "channels": 8, "num_classes": 3, "norm_cfg": norm}
+    return MODELS.build({"type": "EncoderDecoder", "backbone": {**backbone, **dilation}, "decode_head": head})
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Callable[..., nn.Module]:
+    """``real_model(layout, spec, device)``: a whole Mask R-CNN or segmentor as the protocols use them."""
+
+    def build(layout: str, spec: TrunkSpec, device: str = "cpu") -> nn.Module:
+        with torch.random.fork_rng(), torch.device(device):
+            return _segmentor(spec) if layout == "mmseg" else _detector(layout, spec, device)
+
+    return build

@@ -1,0 +1,274 @@
+"""From file to file with proof: what the command prints and stores, and that the proof can fail."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.errors import UserError, run_command
+from pretrain.files import sha256
+from pretrain.models.resnet import STAGES, TrunkSpec
+from transfer.weights import LAYOUTS, Trunk, convert, load, save, verify
+from transfer.weights import command as weights_command
+from transfer.weights.layouts import Names
+from transfer.weights.parity import BOUND, compare, probe
+from transfer.weights.trunk import is_counter
+
+
+def pixbench(*words: object) -> int:
+    parser = argparse.ArgumentParser()
+    weights_command.register(parser.add_subparsers())
+    args = parser.parse_args(["convert", *map(str, words)])
+    return run_command(lambda: args.run(args), name="pixbench")
+
+
+TARGETS = {
+    "detectron2_fpn": ("--to", "detectron2"),
+    "detectron2_c4": ("--to", "detectron2", "--layout", "c4"),
+    "mmseg": ("--to", "mmseg"),
+}
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("layout", TARGETS)
+def test_the_command_converts_and_proves(tmp_path, capfd, checkpoint, make_trunk, layout):
+    source, output = checkpoint(0.25), tmp_path / "out" / f"trunk{LAYOUTS[layout].suffixes[0]}"
+    assert pixbench(source, *TARGETS[layout], "-o", output) == 0
+    said = capfd.readouterr()
+    assert said.err == ""
+    assert "PixBench pre-training checkpoint, student branch" in said.out
+    assert "ResNet-50, width 0.25" in said.out
+    assert "318 converted, 321 dropped on purpose (2 projector, 318 target trunk, 1 EMA counter)" in said.out
+    assert all(stage in said.out for stage in STAGES)
+    assert "every tensor equal" in said.out
+
+    assert sorted(p.name for p in output.parent.iterdir()) == [output.name, f"{output.name}.json"]
+    record = json.loads((tmp_path / "out" / f"{output.name}.json").read_text())
+    assert record["source"]["sha256"] == sha256(source)
+    assert record["source"]["trunk"] == {"depth": 50, "width": 0.25, "output_stride": 16}
+    assert record["output"]["sha256"] == sha256(output)
+    assert record["output"]["layout"] == layout
+    assert record["parity"]["ok"] is True
+    assert set(record["parity"]["stages"]) == set(STAGES)
+    assert all(stage["max_abs"] <= BOUND for stage in record["parity"]["stages"].values())
+    assert record["parity"]["silent"] == []
+
+    back = load(output)
+    names = [name for name in back.state if LAYOUTS[layout].counters or not is_counter(name)]
+    assert all(torch.equal(back.state[name], make_trunk(0.25).state[name]) for name in names)
+
+
+@pytest.fixture(scope="module")
+def full_width(tmp_path_factory, make_trunk) -> Path:
+    path = tmp_path_factory.mktemp("full") / "resnet50.pth"
+    save(make_trunk(1), path, "torchvision")
+    return path
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_full_width(tmp_path, full_width, layout):
+    done = convert(full_width, tmp_path / f"x{LAYOUTS[layout].suffixes[0]}", layout)
+    assert done.reading.trunk.spec == TrunkSpec(50, 1)
+    assert done.parity is not None
+    assert done.parity.ok
+
+
+@pytest.mark.frameworks
+def test_target_branch_and_round_trip_through_every_framework(tmp_path, checkpoint, make_trunk):
+    steps = [("a.pkl", "detectron2_c4"), ("b.pth", "mmseg"), ("c.pkl", "detectron2_fpn")]
+    source, branch = checkpoint(), "target"
+    for name, layout in steps:
+        done = convert(source, tmp_path / name, layout, branch)
+        assert done.parity is not None
+        assert done.parity.ok
+        source, branch = tmp_path / name, None
+    back, wanted = load(source).state, make_trunk(seed=1).state
+    assert all(torch.equal(back[name], wanted[name]) for name in wanted if not is_counter(name))
+
+
+@pytest.mark.frameworks
+def test_mmsegs_own_segmentor_takes_the_file(tmp_path, make_trunk, real_model):
+    from mmengine.runner import load_checkpoint
+
+    trunk = make_trunk(0.25)
+    save(trunk, tmp_path / "x.pth", "mmseg")
+    model = real_model("mmseg", trunk.spec)
+    load_checkpoint(model, str(tmp_path / "x.pth"), map_location="cpu")
+    assert all(torch.equal(model.state_dict()[f"backbone.{name}"], tensor) for name, tensor in trunk.state.items())
+
+
+def test_torchvisions_own_resnet_takes_the_file_but_for_the_classifier(full_width):
+    from torchvision.models import resnet50
+
+    result = resnet50().load_state_dict(torch.load(full_width, weights_only=True), strict=False)
+    assert result.missing_keys == ["fc.weight", "fc.bias"]
+    assert result.unexpected_keys == []
+
+
+def _tampered(path: Path, change) -> None:
+    content = pickle.loads(path.read_bytes())
+    change(content["model"])
+    path.write_bytes(pickle.dumps(content, 4))
+
+
+def _swap(state: dict, a: str, b: str) -> None:
+    state[a], state[b] = state[b], state[a]
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        (lambda s: _swap(s, *(f"backbone.res4.5.conv{i}.norm.running_mean" for i in (1, 2))), STAGES[3:]),
+        (lambda s: _swap(s, *(f"backbone.res3.1.conv3.norm.{leaf}" for leaf in ("weight", "running_var"))), STAGES[2:]),
+        (lambda s: _swap(s, *(f"backbone.stem.conv1.norm.{leaf}" for leaf in ("weight", "running_var"))), STAGES),
+        (lambda s: s.update({k: s[k].swapaxes(2, 3) for k in ["backbone.res2.2.conv2.weight"]}), STAGES[1:]),
+        (lambda s: s.update({k: s[k].swapaxes(0, 1) for k in ["roi_heads.res5.2.conv2.weight"]}), STAGES[4:]),
+        (lambda s: s.update({k: s[k][:, ::-1] for k in ["backbone.stem.conv1.weight"]}), STAGES),  # BGR
+        (lambda s: s.pop("roi_heads.res5.2.conv3.norm.running_var"), STAGES[4:]),
+    ],
+)
+def test_the_proof_fails_in_the_stages_a_change_reaches(tmp_path, make_trunk, change, stages):
+    path = tmp_path / "x.pkl"
+    save(make_trunk(0.25), path, "detectron2_c4")
+    _tampered(path, change)
+    parity = verify(make_trunk(0.25), path, "detectron2_c4")
+    assert not parity.ok
+    assert [stage for stage, difference in parity.stages.items() if not difference.ok] == list(stages)
+    assert 1 <= len(parity.unequal) <= 2
+    with pytest.raises(UserError, match=rf"x\.pkl does not reproduce the trunk .*{stages[0]} differs by"):
+        parity.require(path)
+
+
+@pytest.fixture
+def wrong_map(monkeypatch):
+    """A name map that is a bijection and fits all shapes, and yet is wrong: two norms of each block are exchanged."""
+    real = LAYOUTS["detectron2_fpn"].names
+    block = {f"conv{i}": f"conv{i}" for i in (1, 2, 3)} | {
+        "bn1": "conv2.norm",
+        "bn2": "conv1.norm",
+        "bn3": "conv3.norm",
+    }
+    names = Names(
+        {"conv1": "backbone.bottom_up.stem.conv1", "bn1": "backbone.bottom_up.stem.conv1.norm"},
+        real.stages,
+        block | {"downsample.0": "shortcut", "downsample.1": "shortcut.norm"},
+    )
+    monkeypatch.setitem(LAYOUTS, "detectron2_fpn", replace(LAYOUTS["detectron2_fpn"], names=names))
+
+
+@pytest.mark.frameworks
+def test_a_wrong_name_map_is_caught_by_the_maps_alone(tmp_path, checkpoint, wrong_map):
+    output = tmp_path / "out.pkl"
+    with pytest.raises(UserError, match="layer1 differs by") as error:
+        convert(checkpoint(), output, "detectron2_fpn")
+    assert "tensors are not the trunk's" not in str(error.value)
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.frameworks
+def test_what_was_there_survives_a_failure(tmp_path, checkpoint, wrong_map):
+    output, record = tmp_path / "out.pkl", tmp_path / "out.pkl.json"
+    output.write_bytes(b"precious")
+    record.write_text("precious too")
+    assert pixbench(checkpoint(), "--to", "detectron2", "-o", output) == 2
+    assert output.read_bytes() == b"precious"
+    assert record.read_text() == "precious too"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "out.pkl", "out.pkl.json"]
+
+
+def test_a_bad_source_leaves_the_output_alone(tmp_path, checkpoint, capsys):
+    source, output = checkpoint(), tmp_path / "out.pkl"
+    output.write_bytes(b"precious")
+    source.write_bytes(source.read_bytes()[:-1000])
+    assert pixbench(source, "--to", "detectron2", "-o", output) == 2
+    said = capsys.readouterr().err
+    assert "truncated or damaged" in said
+    assert "Traceback" not in said
+    assert output.read_bytes() == b"precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "out.pkl"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--to", "detectron2", "-o", "x.pth"), r"files end in \.pkl"),
+        (("--to", "mmseg", "-o", "x.pkl"), r"files end in \.pth or \.pt"),
+        (("--to", "mmseg", "--layout", "c4", "-o", "x.pth"), "means nothing to mmseg"),
+        (("--to", "torchvision", "-o", "x.pth"), "torchvision has no ResNet of width 0.0625"),
+        (("--to", "mmseg", "-o", "checkpoint.pt"), "is the source itself"),
+        (("--to", "mmseg", "-o", "folder.pth"), "is a folder"),
+        (("--to", "mmseg", "--branch", "target", "-o", "x.pth"), "holds no target trunk"),
+    ],
+)
+def test_what_the_command_refuses(tmp_path, monkeypatch, capsys, checkpoint, words, says):
+    (tmp_path / "folder.pth").mkdir()
+    checkpoint(edit=lambda c: [c["model"].pop(k) for k in list(c["model"]) if k.startswith("target")])
+    monkeypatch.chdir(tmp_path)
+    assert pixbench("checkpoint.pt", *words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("pixbench: error: ")
+    assert re.search(says, said)
+    assert not (tmp_path / "x.pth").exists()
+
+
+def test_without_verification_no_framework_is_needed(tmp_path, checkpoint, capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("detectron2.")] + ["detectron2"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert pixbench(checkpoint(), "--to", "detectron2", "-o", tmp_path / "x.pkl", "--no-verify") == 0
+    assert "verified no" in capsys.readouterr().out
+    assert json.loads((tmp_path / "x.pkl.json").read_text())["parity"] is None
+    assert pixbench(checkpoint(), "--to", "detectron2", "-o", tmp_path / "y.pkl") == 2
+    assert "--no-verify" in capsys.readouterr().err
+    assert not (tmp_path / "y.pkl").exists()
+
+
+@pytest.mark.frameworks
+def test_blocks_that_compute_nothing_are_named(tmp_path, make_trunk):
+    state = {n: torch.zeros_like(t) if n.endswith("2.bn3.weight") else t for n, t in make_trunk().state.items()}
+    trunk = Trunk(make_trunk().spec, state, "test")
+    save(trunk, tmp_path / "x.pth", "mmseg")
+    parity = verify(trunk, tmp_path / "x.pth", "mmseg")
+    assert parity.ok
+    assert parity.silent == [f"layer{i}.2" for i in (1, 2, 3, 4)]
+
+
+def test_verification_leaves_the_random_state_alone(full_width, make_trunk):
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    assert verify(make_trunk(1), full_width, "torchvision").ok
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_file_of_other_names_does_not_load(tmp_path, make_trunk):
+    torch.save({"conv1.weight": torch.ones(1)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="does not load as torchvision"):
+        verify(make_trunk(1), tmp_path / "x.pth", "torchvision")
+
+
+def test_compare():
+    ones = torch.ones(1, 2, 3, 3)
+    assert compare(ones, ones).ok
+    assert not compare(ones + 2 * BOUND, ones).ok
+    assert not compare(1e-3 * ones + 1e-6, 1e-3 * ones).ok  # small maps do not slip through the absolute bound
+    assert not compare(ones * float("nan"), ones).ok
+    assert not compare(ones, ones * float("nan")).ok
+    assert not compare(0 * ones, 0 * ones).ok  # a map of zeros proves nothing
+    assert not compare(ones[..., :2], ones).ok
+
+
+def test_probe_is_always_the_same_and_like_a_normalised_image():
+    images = probe()
+    assert torch.equal(images, probe())
+    assert images.shape == (2, 3, 64, 96)
+    assert 0.5 < images.std() < 1.5

@@ -1,0 +1,91 @@
+"""Names: both ways, for every layout, and against the frameworks' real models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pretrain.errors import UserError
+from pretrain.models.resnet import TrunkSpec
+from transfer.weights import LAYOUTS, Trunk, from_target, to_target
+from transfer.weights.layouts import Names
+from transfer.weights.trunk import expected, is_counter
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("depth", [50, 101, 152])
+def test_there_and_back_gives_the_same_tensors(layout, depth):
+    state = expected(TrunkSpec(depth))
+    named = to_target(Trunk(TrunkSpec(depth), state, "test"), layout)
+    kept = {name: tensor for name, tensor in state.items() if LAYOUTS[layout].counters or not is_counter(name)}
+    back, unknown = from_target(named, layout)
+    assert unknown == []
+    assert len(named) == len(kept)
+    assert list(back) == list(kept)
+    assert all(back[name] is kept[name] for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("layout", "canonical", "target"),
+    [
+        ("detectron2_c4", "conv1.weight", "backbone.stem.conv1.weight"),
+        ("detectron2_c4", "bn1.running_var", "backbone.stem.conv1.norm.running_var"),
+        ("detectron2_c4", "layer1.0.downsample.0.weight", "backbone.res2.0.shortcut.weight"),
+        ("detectron2_c4", "layer1.0.downsample.1.bias", "backbone.res2.0.shortcut.norm.bias"),
+        ("detectron2_c4", "layer3.5.bn2.weight", "backbone.res4.5.conv2.norm.weight"),
+        ("detectron2_c4", "layer4.2.conv3.weight", "roi_heads.res5.2.conv3.weight"),
+        ("detectron2_fpn", "bn1.bias", "backbone.bottom_up.stem.conv1.norm.bias"),
+        ("detectron2_fpn", "layer4.0.bn3.running_mean", "backbone.bottom_up.res5.0.conv3.norm.running_mean"),
+        ("mmseg", "layer2.0.downsample.1.num_batches_tracked", "backbone.layer2.0.downsample.1.num_batches_tracked"),
+        ("torchvision", "layer2.3.conv2.weight", "layer2.3.conv2.weight"),
+    ],
+)
+def test_names_as_the_frameworks_write_them(layout, canonical, target):
+    names = LAYOUTS[layout].names
+    assert names.to_target(canonical) == target
+    assert names.to_canonical(target) == canonical
+
+
+@pytest.mark.parametrize(
+    "name", ["fc.weight", "layer1.conv1.weight", "layer5.0.conv1.weight", "conv1.weight.x", "xconv1.weight"]
+)
+def test_a_name_that_is_not_of_a_trunk_has_no_translation(name):
+    assert LAYOUTS["torchvision"].names.to_target(name) is None
+
+
+def test_two_modules_under_one_name_are_not_a_layout():
+    with pytest.raises(ValueError, match="same name"):
+        Names({"conv1": "stem", "bn1": "stem"}, {}, {})
+
+
+def test_unknown_layout():
+    with pytest.raises(UserError, match="known: detectron2_c4"):
+        to_target(Trunk(TrunkSpec(), {}, "test"), "caffe2")
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("layout", ["detectron2_c4", "detectron2_fpn", "mmseg"])
+@pytest.mark.parametrize("spec", [TrunkSpec(50, 0.25), TrunkSpec(50, 1), TrunkSpec(101, 0.25)], ids=str)
+def test_map_is_onto_the_trunk_of_the_real_model(layout, spec, real_model):
+    model = real_model(layout, spec, device="meta")
+    trunk = Trunk(spec, expected(spec), "test")
+    ours = {name: tuple(tensor.shape) for name, tensor in to_target(trunk, layout).items()}
+    owned = {
+        name: tuple(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if LAYOUTS[layout].owns.match(name) and (LAYOUTS[layout].counters or not is_counter(name))
+    }
+    assert ours == owned
+    assert len(owned) < len(model.state_dict())  # there are heads, and they are not ours
+
+
+def test_map_is_onto_torchvisions_resnet():
+    from torchvision.models import resnet50
+
+    with torch.device("meta"):
+        theirs = resnet50().state_dict()
+    ours = to_target(Trunk(TrunkSpec(), expected(TrunkSpec()), "test"), "torchvision")
+    assert {name: tensor.shape for name, tensor in theirs.items() if LAYOUTS["torchvision"].owns.match(name)} == {
+        name: tensor.shape for name, tensor in ours.items()
+    }
+    assert set(theirs) - set(ours) == {"fc.weight", "fc.bias"}

@@ -1,0 +1,106 @@
+"""Loading into live models: everything arrives, or nothing is touched and the keys are named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pretrain.errors import UserError
+from pretrain.models.resnet import TrunkSpec
+from transfer.weights import LAYOUTS, load_into, to_target
+from transfer.weights.live import unequal
+from transfer.weights.trunk import is_counter
+
+SPEC = TrunkSpec(50, 0.25)
+FRAMEWORKS = ("detectron2_c4", "detectron2_fpn", "mmseg")
+
+
+def snapshot(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("layout", FRAMEWORKS)
+def test_the_trunk_arrives_and_the_heads_stay(layout, real_model, make_trunk):
+    model, trunk = real_model(layout, SPEC), make_trunk(0.25)
+    before = snapshot(model)
+    counts = load_into(model, trunk, layout)
+    after, ours = model.state_dict(), to_target(trunk, layout)
+    assert all(torch.equal(after[name], tensor) for name, tensor in ours.items())
+    heads = [name for name in after if not LAYOUTS[layout].owns.match(name)]
+    assert all(torch.equal(after[name], before[name]) for name in heads)
+    assert counts.converted == (318 if layout == "mmseg" else 265)
+    assert counts.dropped == ({} if layout == "mmseg" else {"num_batches_tracked": 53})
+    assert counts.initialised["outside the trunk"] == len(heads) > 0
+    assert counts.converted + sum(counts.initialised.values()) == len(after)
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("layout", FRAMEWORKS)
+def test_another_width_is_an_error_that_lists_every_key(layout, real_model, make_trunk):
+    model = real_model(layout, SPEC)
+    before = snapshot(model)
+    with pytest.raises(UserError) as error:
+        load_into(model, make_trunk(), layout)
+    weights = [name for name in to_target(make_trunk(), layout) if not is_counter(name)]
+    assert all(name in str(error.value) for name in weights)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.frameworks
+def test_another_layout_is_an_error(real_model, make_trunk):
+    with pytest.raises(UserError, match=r"265 without a place in the model \(backbone\.bottom_up\.stem\.conv1\.weight"):
+        load_into(real_model("detectron2_c4", SPEC), make_trunk(0.25), "detectron2_fpn")
+
+
+@pytest.mark.frameworks
+def test_frozen_batch_norm_and_an_extra_norm_after_res5(real_model, make_trunk):
+    from detectron2.layers import FrozenBatchNorm2d
+
+    model = FrozenBatchNorm2d.convert_frozen_batchnorm(real_model("detectron2_c4", SPEC))
+    model.roi_heads.res5.add_module("norm", torch.nn.BatchNorm2d(512))  # as PixPro's and MoCo's C4 protocols do
+    assert load_into(model, make_trunk(0.25), "detectron2_c4").converted == 265
+
+
+def test_a_deeper_model_would_keep_random_weights(make_trunk):
+    model = TrunkSpec(101, 1 / 16).build()
+    with pytest.raises(UserError, match=r"\d+ in the model that get nothing \(layer3\.6\.conv1\.weight"):
+        load_into(model, make_trunk(), "torchvision")
+
+
+def test_a_shallower_model_has_no_place(make_trunk):
+    model = TrunkSpec(50, 1 / 16).build()
+    with pytest.raises(UserError, match=r"\d+ without a place in the model \(layer3\.6\.conv1\.weight"):
+        load_into(model, make_trunk(depth=101), "torchvision")
+
+
+def test_a_model_with_a_deep_stem_is_refused(make_trunk):
+    model = TrunkSpec(50, 1 / 16).build()
+    model.stem = torch.nn.Conv2d(3, 4, 3)
+    with pytest.raises(UserError, match=r"2 in the model that get nothing \(stem\.weight, stem\.bias\)"):
+        load_into(model, make_trunk(), "torchvision")
+
+
+def test_a_model_of_lower_precision_is_refused(make_trunk):
+    with pytest.raises(UserError, match="weights changed on their way"):
+        load_into(TrunkSpec(50, 1 / 16).build().half(), make_trunk(), "torchvision")
+
+
+def test_a_trunk_with_nan_is_refused_before_anything_is_changed(make_trunk):
+    model = TrunkSpec(50, 1 / 16).build()
+    before = snapshot(model)
+    state = {**make_trunk().state, "layer4.2.bn3.bias": torch.full((128,), float("nan"))}
+    with pytest.raises(UserError, match=r"NaN or infinite values \(layer4\.2\.bn3\.bias\)"):
+        load_into(model, replace(make_trunk(), state=state), "torchvision")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_unequal_names_what_differs(make_trunk):
+    model = TrunkSpec(50, 1 / 16).build()
+    load_into(model, make_trunk(), "torchvision")
+    assert unequal(model, make_trunk(), "torchvision") == []
+    model.layer2[1].bn2.running_var[1] += 1e-6
+    model.conv1.weight.data.neg_()
+    assert unequal(model, make_trunk(), "torchvision") == ["conv1.weight", "layer2.1.bn2.running_var"]
