@@ -1,0 +1,116 @@
+"""`pixbench transfer` and `pixbench protocols`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pretrain.errors import UserError
+from transfer.protocols import SCALES, find_protocol, protocols
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    parser = subparsers.add_parser("transfer", help="fine-tune and evaluate a trunk under a published protocol")
+    parser.add_argument("protocol", help="one of those `pixbench protocols` lists")
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument(
+        "--weights", type=Path, metavar="FILE", help="trunk to start from: any file `pixbench convert` reads or writes"
+    )
+    start.add_argument("--init", choices=["random"], help="start from a random trunk")
+    parser.add_argument(
+        "--data-root", type=Path, required=True, metavar="DIR", help="folder with VOC2007, VOC2012, coco, cityscapes"
+    )
+    parser.add_argument(
+        "--scale", choices=SCALES, default="paper", help="as published, or small enough for a CPU (default: paper)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of heads, data order and the random trunk (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="folder of the run; one that was killed goes on"
+    )
+    parser.add_argument("--label", help="name of the table row this run belongs to")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a config key of the framework; may be repeated"
+    )
+    parser.add_argument(
+        "--gpus", type=int, default=1, metavar="N", help="processes with one GPU each, through torchrun (default: 1)"
+    )
+    parser.set_defaults(run=transfer)
+    parser = subparsers.add_parser("protocols", help="list the transfer protocols")
+    parser.set_defaults(run=list_protocols)
+
+
+def transfer(args: argparse.Namespace) -> None:
+    protocol = find_protocol(args.protocol)
+    overrides = parse_settings(args.set)
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed} is negative; choose 0 or more")
+    if args.gpus > 1 and "WORLD_SIZE" not in os.environ:
+        _check_gpus(args.gpus)
+        command = torchrun_command(args)
+        os.execv(command[0], command)
+    from transfer.job import TransferJob
+    from transfer.run import run_transfer
+
+    job = TransferJob(
+        protocol, args.data_root.resolve(), args.out.resolve(), args.weights, args.scale, args.seed, overrides
+    )
+    result = run_transfer(job, args.label)
+    if int(os.environ.get("RANK", 0)) == 0:
+        numbers = "  ".join(
+            f"{name} {float('nan') if value is None else value:.2f}" for name, value in result["metrics"].items()
+        )
+        print(f"{protocol.name}: {numbers}  ({result['wall_time_s']:.0f} s; {args.out / 'result.json'})")
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """``["A.B=1", "C=[2, 3]"]`` -> ``{"A.B": 1, "C": [2, 3]}``; values are YAML, and numbers may be written 1e-3."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key or not equals:
+            raise UserError(f"--set {pair!r} is not KEY=VALUE, e.g. --set SOLVER.BASE_LR=0.01")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {key}: {text!r} cannot be read as a YAML value") from error
+        try:
+            found[key] = float(value) if isinstance(value, str) else value  # YAML takes 1e-3 for a word
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def torchrun_command(args: argparse.Namespace) -> list[str]:
+    """The same command, once per GPU on this machine."""
+    start = ["--weights", str(args.weights)] if args.weights else ["--init", args.init]
+    label = ["--label", args.label] if args.label else []
+    settings = [word for pair in args.set for word in ("--set", pair)]
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={args.gpus}"),
+        *("-m", "benchmarks.cli", "transfer", args.protocol, *start, "--data-root", str(args.data_root)),
+        *("--scale", args.scale, "--seed", str(args.seed), "--out", str(args.out), *label, *settings),
+    ]
+
+
+def _check_gpus(wanted: int) -> None:
+    import torch
+
+    if (found := torch.cuda.device_count()) < wanted:
+        raise UserError(
+            f"--gpus {wanted}: this machine shows {found} CUDA devices; leave --gpus out to run on one device or the CPU"
+        )
+
+
+def list_protocols(args: argparse.Namespace) -> None:
+    for protocol in protocols().values():
+        print(f"{protocol.name}  ({protocol.framework})")
+        print(f"    {protocol.title}")
+        print(f"    data:    {', '.join(protocol.datasets)}")
+        print(f"    metrics: {', '.join(protocol.metrics)}")
+        print(f"    config:  configs/{protocol.config.parent.name}/{protocol.config.name}")
+        print(f"    source:  {protocol.source}")

@@ -1,0 +1,1 @@
+"""Fine-tuning and evaluation in the real Detectron2."""

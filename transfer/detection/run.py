@@ -1,0 +1,161 @@
+"""One Detectron2 protocol from a trunk to its metrics: `run(job, trunk)`."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrain.errors import UserError
+from pretrain.files import write_text
+from transfer.job import Outcome, TransferJob
+from transfer.start import random_trunk
+from transfer.weights import load_into
+from transfer.weights.trunk import Trunk
+
+LOG = "log.txt"
+Say = Callable[[str], None]
+
+
+def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
+    """Fine-tune and evaluate as ``job.protocol`` says, starting from ``trunk`` (None: our random one of ``job.seed``).
+
+    Goes on from the last checkpoint in ``job.out`` if there is one; the trunk is then not loaded again. A resumed run ends
+    with the same number of iterations, but sees the images in another order than an uninterrupted one. Under ``torchrun``
+    (``WORLD_SIZE`` > 1) the process joins the group; only rank 0 writes.
+
+    Raises `UserError` for settings that do not exist, a trunk that does not fit, or a loss that is no longer finite.
+    """
+    _point_at(job.data_root)  # before anything else imports detectron2.data
+    from detectron2.utils import comm
+    from detectron2.utils.env import seed_all_rng
+
+    from transfer.detection.config import build_config, plain, trunk_spec
+    from transfer.detection.trainer import Trainer
+
+    cfg = build_config(job, trunk.spec if trunk else None)
+    device = cfg.MODEL.DEVICE = _device(job)
+    trunk = trunk or random_trunk(trunk_spec(cfg), job.seed)
+    with _process_group(device), _log_to(job, comm.get_rank()) as say:
+        batch, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+        if batch % processes:
+            raise UserError(
+                f"a batch of {batch} (SOLVER.IMS_PER_BATCH) cannot be shared by {processes} GPUs; use a divisor"
+            )
+        if comm.is_main_process():
+            write_text(job.out / "config.yaml", cfg.dump())
+        cfg.freeze()
+        seed_all_rng(job.seed + comm.get_rank())
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+        trainer = Trainer(cfg, say)
+        trainer.resume_or_load()
+        if not trainer.checkpointer.has_checkpoint():
+            counts = load_into(trainer.checkpointer.model, trunk, job.protocol.layout)
+            say(f"trunk from {trunk.source}: {counts}")
+        try:
+            trainer.train()
+        except FloatingPointError as error:
+            raise UserError(_diverged(error, cfg, trainer.iter)) from error
+        metrics = flatten(trainer._last_eval_results) if comm.is_main_process() else {}
+    return Outcome(metrics, plain(cfg), cfg.SOLVER.MAX_ITER)
+
+
+def flatten(results: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """``{"bbox": {"AP": 1.0}}`` -> ``{"bbox/AP": 1.0}``."""
+    flat: dict[str, float] = {}
+    for key, value in results.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}/")
+        else:
+            flat[prefix + key] = float(value)
+    return flat
+
+
+def _diverged(error: FloatingPointError, cfg: Any, iteration: int) -> str:
+    return (
+        f"training diverged at iteration {iteration} ({str(error).splitlines()[0]}); lower SOLVER.BASE_LR (now "
+        f"{cfg.SOLVER.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS (now {cfg.SOLVER.WARMUP_ITERS}) with --set, and give "
+        f"a new --out; the last checkpoint is kept in {cfg.OUTPUT_DIR}"
+    )
+
+
+def _point_at(data_root: Path) -> None:
+    """Let Detectron2's built-in data sets lie below ``data_root``.
+
+    It reads the root from the environment when ``detectron2.data`` is first imported; if that has happened already with
+    another root, its registrations are made again.
+    """
+    os.environ["DETECTRON2_DATASETS"] = str(data_root)
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.data.datasets import builtin
+
+    if builtin._root != str(data_root):
+        DatasetCatalog.clear()
+        MetadataCatalog.clear()
+        importlib.reload(builtin)
+
+
+def _device(job: TransferJob) -> str:
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    return str(job.overrides.get("MODEL.DEVICE", default))
+
+
+@contextmanager
+def _process_group(device: str) -> Iterator[None]:
+    """Join the group that ``torchrun`` describes in the environment, if it does; leave it at the end."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    from detectron2.utils import comm
+
+    if device == "cpu":
+        raise UserError(
+            "several processes need a GPU each: Detectron2's SyncBN does not synchronise on CPUs; leave --gpus out"
+        )
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl")
+    try:
+        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _log_to(job: TransferJob, rank: int) -> Iterator[Say]:
+    """Send what Detectron2 logs, warns and prints to a file in ``job.out``; yield what writes a line there and to the console.
+
+    Other ranks than 0 have a file of their own and no console.
+    """
+    job.out.mkdir(parents=True, exist_ok=True)
+    path = job.out / (LOG if rank == 0 else f"log.rank{rank}.txt")
+    console = sys.stdout
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "py.warnings", "torch")]
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    with path.open("a", encoding="utf-8", buffering=1) as stream, redirect_stdout(stream):
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("[%(asctime)s %(name)s] %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        logging.captureWarnings(True)
+        for logger in loggers:
+            logger.handlers, logger.propagate = [handler], False
+            logger.setLevel(logging.WARNING if logger.name == "torch" else logging.INFO)
+
+        def say(text: str) -> None:
+            logging.getLogger("detectron2.pixbench").info(text)
+            if rank == 0:
+                print(f"{job.protocol.name}: {text}", file=console, flush=True)
+
+        try:
+            yield say
+        finally:
+            logging.captureWarnings(False)
+            for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+                logger.handlers, logger.propagate = handlers, propagate
+                logger.setLevel(level)

@@ -1,0 +1,123 @@
+"""Detectron2's own trainer with the evaluators of the protocols, checkpoints that cannot be half-written, and sparse progress."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import weakref
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation.pascal_voc_evaluation import parse_rec
+from detectron2.utils import comm
+
+from pretrain.files import atomic_path, write_text
+from transfer.detection import heads  # noqa: F401  registers Res5ROIHeadsExtraNorm
+
+LINES = 10
+"""Progress lines of a short run; a long one prints at least one every `MOST_S` seconds."""
+MOST_S = 60.0
+KEPT = 2
+"""Periodic checkpoints kept."""
+
+Say = Callable[[str], None]
+
+
+class Trainer(DefaultTrainer):
+    def __init__(self, cfg: CfgNode, say: Say) -> None:
+        self._say = say
+        super().__init__(cfg)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
+        kind = MetadataCatalog.get(dataset_name).evaluator_type
+        if kind == "pascal_voc":
+            return VocEvaluator(dataset_name)
+        # the tasks are named because the evaluator would infer them from the predictions, of which there may be none
+        tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+        return COCOEvaluator(dataset_name, tasks, output_dir=output_folder or os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+    def build_hooks(self) -> list[HookBase]:
+        self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        built = [hook for hook in super().build_hooks() if hook is not None]
+        for hook in built:
+            if isinstance(hook, hooks.PeriodicCheckpointer):
+                hook.max_to_keep = KEPT
+        return [Progress(self._say), *built] if comm.is_main_process() else built
+
+
+class VocEvaluator(PascalVOCDetectionEvaluator):
+    """Detectron2's, averaged over the classes that the test set has: all 20 in VOC 2007, fewer in the mini world.
+
+    A class without any object gets AP 0 from Detectron2, where COCO's evaluation leaves it out.
+    """
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        results: dict[str, dict[str, float]] | None = super().evaluate()
+        if results is None:  # not rank 0
+            return None
+        names = Path(self._image_set_path).read_text(encoding="utf-8").split()
+        objects = [thing for name in names for thing in parse_rec(self._anno_file_template.format(name))]
+        present = {thing["name"] for thing in objects if not thing["difficult"]} & set(self._class_names)
+        share = len(present) / len(self._class_names)
+        averaged = {name: value / share if share else math.nan for name, value in results["bbox"].items()}
+        return {"bbox": {**averaged, "classes": len(present)}}
+
+
+class Progress(HookBase):
+    """A line now and then: iteration, loss, learning rate, pace, time left."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    def before_train(self) -> None:
+        self._began = self._last = time.monotonic()
+        self._first = self.trainer.iter
+        if self._first:
+            self._say(f"going on from iteration {self._first} of {self.trainer.max_iter}")
+
+    def after_step(self) -> None:
+        done, total, now = self.trainer.iter + 1, self.trainer.max_iter, time.monotonic()
+        if done < total and done % max(1, total // LINES) and now - self._last < MOST_S:
+            return
+        self._last = now
+        pace = (now - self._began) / (done - self._first)
+        loss, lr = self.trainer.storage.history("total_loss").latest(), self.trainer.optimizer.param_groups[0]["lr"]
+        left = timedelta(seconds=round(pace * (total - done)))
+        self._say(
+            f"iteration {done:>{len(str(total))}}/{total}  loss {loss:.3f}  lr {lr:.5f}  {pace:.2f} s/it  {left} left"
+        )
+        if done == total:
+            self._say(f"trained; now {_closing(self.trainer.cfg)}")
+
+
+def _closing(cfg: CfgNode) -> str:
+    precise = f"precise BN over {cfg.TEST.PRECISE_BN.NUM_ITER} batches, then " if cfg.TEST.PRECISE_BN.ENABLED else ""
+    return f"{precise}evaluation on {', '.join(cfg.DATASETS.TEST)}"
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Detectron2's, but a checkpoint, and the note of which is the last, appear whole or not at all.
+
+    fvcore writes both in place: a run killed meanwhile could not be resumed.
+    """
+
+    def save(self, name: str, **more: Any) -> None:
+        if not self.save_to_disk:
+            return
+        parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        with atomic_path(Path(self.save_dir) / f"{name}.pth") as path:
+            torch.save({"model": self.model.state_dict(), **parts, **more}, path)
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)

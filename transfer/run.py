@@ -1,0 +1,217 @@
+"""One transfer run from files to `result.json`: checks, weights, the framework's runner, the record."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pretrain.errors import UserError, explain
+from pretrain.files import sha256, write_json
+from transfer.data import require_datasets
+from transfer.job import Outcome, TransferJob
+from transfer.protocols import Protocol
+from transfer.results import RESULT, config_hash, read_result, write_result
+
+JOB = "job.json"
+"""What a run folder was started for; a folder serves one job only."""
+NEUTRAL = (
+    *("DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "MODEL.DEVICE"),
+    *("num_workers", "persistent_workers", "checkpoint.interval", "val_interval"),
+)
+"""Ends of the keys that move no metric: overriding them is no deviation."""
+
+
+def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
+    """Do ``job`` unless it is done already, and return its result as stored in ``job.out / "result.json"``.
+
+    An interrupted job leaves no result and goes on from its last checkpoint when started again. A failed one leaves a result
+    of status "failed" with the reason, and raises. ``label`` is the name of the row it belongs to in a table.
+
+    Raises `UserError` for missing data, unusable weights, or a folder that was started for another job.
+    """
+    from transfer.weights import load
+
+    require_datasets(job.data_root, job.protocol.datasets)
+    trunk = load(job.weights) if job.weights else None
+    weights = (
+        {"path": str(job.weights), "sha256": sha256(job.weights), "source": trunk.source}
+        if job.weights and trunk
+        else None
+    )
+    published = published_config(job.protocol)
+    identity = {
+        "protocol": job.protocol.name,
+        "published config": config_hash(published),
+        "scale": job.scale,
+        "seed": job.seed,
+        "weights": weights["sha256"] if weights else "random",
+        "overrides": job.all_overrides,
+    }
+    started_before = _claim(job.out, identity)
+    if (finished := _finished(job.out)) is not None:
+        print(
+            f"{job.out / RESULT} is there already: {job.protocol.name} was finished {finished['finished']}, nothing to do"
+        )
+        return finished
+    result: dict[str, Any] = {
+        "kind": "transfer",
+        "protocol": job.protocol.name,
+        "title": job.protocol.title,
+        "framework": job.protocol.framework,
+        "scale": job.scale,
+        "init": Path(job.weights).name if job.weights else "random",
+        "weights": weights,
+        "label": label,
+        "seed": job.seed,
+        "overrides": job.all_overrides,
+        "deviations": deviations(job, published),
+        "published_config_sha256": identity["published config"],
+        "resumed": started_before,
+        "started": _now(),
+    }
+    clock = time.monotonic()
+    try:
+        outcome = _runner(job.protocol.framework)(job, trunk)
+        result |= _measured(job.protocol, outcome)
+    except Exception as error:
+        _write(job.out, {**result, "status": "failed", "reason": explain(error)}, clock)
+        raise
+    return _write(job.out, {**result, "status": "ok"}, clock)
+
+
+def published_config(protocol: Protocol) -> dict[str, Any]:
+    """The protocol's own config file, resolved by its framework, as plain data."""
+    if protocol.framework == "detectron2":
+        from transfer.detection.config import plain, read_config
+
+        return plain(read_config(protocol))
+    from mmengine.config import Config
+
+    return dict(json.loads(json.dumps(Config.fromfile(str(protocol.config)).to_dict())))
+
+
+def deviations(job: TransferJob, published: dict[str, Any]) -> list[str]:
+    """One sentence for each override that can move a metric."""
+    found = []
+    for key, value in job.all_overrides.items():
+        before = _look_up(published, key)
+        if not key.endswith(NEUTRAL) and before != value:
+            found.append(f"{key} {_brief(value)}" + (f" instead of {_brief(before)}" if before is not None else ""))
+    return found
+
+
+def _look_up(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        if isinstance(config, dict) and part in config:
+            config = config[part]
+        elif isinstance(config, list) and part.isdigit() and int(part) < len(config):
+            config = config[int(part)]
+        else:
+            return None
+    return config
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        items = [_brief(item) for item in value]
+        return f"({', '.join(items if len(items) <= 6 else [items[0], '…', items[-1]])})"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _runner(framework: str) -> Any:
+    if framework == "detectron2":
+        from transfer.detection.run import run
+    else:
+        from transfer.segmentation.run import run
+    return run
+
+
+def _measured(protocol: Protocol, outcome: Outcome) -> dict[str, Any]:
+    """What a framework's runner found out. Only rank 0 has metrics."""
+    if not _is_main():
+        return {}
+    missing = [theirs for theirs in protocol.metrics.values() if theirs not in outcome.metrics]
+    if missing:
+        raise RuntimeError(
+            f"the evaluator of {protocol.name} gave no {', '.join(missing)}, only {', '.join(outcome.metrics)}"
+        )
+    return {
+        "metrics": {ours: outcome.metrics[theirs] for ours, theirs in protocol.metrics.items()},
+        "raw_metrics": outcome.metrics,
+        "iterations": outcome.iterations,
+        "config": outcome.config,
+        "config_sha256": config_hash(outcome.config),
+    }
+
+
+def _claim(out: Path, identity: dict[str, Any]) -> bool:
+    """Note in ``out`` what it is used for; return whether that was noted before. Another job's folder is an error."""
+    path = out / JOB
+    if path.exists():
+        other = json.loads(path.read_text(encoding="utf-8"))
+        differ = [key for key in identity if other.get(key) != identity[key]]
+        if differ:
+            what = "; ".join(f"{key} {_difference(other.get(key), identity[key])}" for key in differ)
+            raise UserError(f"{out} belongs to another run ({what}); choose another --out or remove that folder")
+        return True
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty and holds no transfer run; choose another --out")
+    if _is_main():
+        write_json(path, identity)
+    return False
+
+
+def _difference(before: Any, now: Any) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        return ", ".join(f"{key} was {before.get(key, 'not set')}, now {now.get(key, 'not set')}" for key in keys)
+    return f"was {_short(before)}, now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def _finished(out: Path) -> dict[str, Any] | None:
+    """The result of a run that ended well; one that failed is taken away, since it is to be tried again."""
+    path = out / RESULT
+    if not path.exists():
+        return None
+    result = read_result(path)
+    if result["status"] == "ok":
+        return result
+    if _is_main():
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _write(out: Path, result: dict[str, Any], clock: float) -> dict[str, Any]:
+    result |= {"finished": _now(), "wall_time_s": round(time.monotonic() - clock, 2), "host": _host()}
+    if _is_main():
+        write_result(out, result)
+    return result
+
+
+def _host() -> dict[str, Any]:
+    import torch
+
+    gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if gpu else "cpu",
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _is_main() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0
