@@ -52,9 +52,9 @@ class Source:
             digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
-    def thinned(self, limit: int | None) -> Source:
-        """At most ``limit`` images, evenly spread over the sorted list, hence over the classes."""
-        if limit is None or limit >= len(self):
+    def thinned(self, limit: int) -> Source:
+        """At most ``limit`` images (0: all), evenly spread over the sorted list, hence over the classes."""
+        if limit == 0 or limit >= len(self):
             return self
         keep = [i * len(self) // limit for i in range(limit)]
         return Source(self.root, [self.names[i] for i in keep], [self.labels[i] for i in keep])

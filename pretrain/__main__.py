@@ -1,0 +1,24 @@
+"""`python -m pretrain`: pre-train a trunk. `--help` lists the settings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from pretrain.errors import run_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+
+    def command() -> int:
+        from pretrain.config import parse
+        from pretrain.engine import train
+
+        return train(parse(argv))
+
+    return run_command(command, name="pretrain", debug="--debug" in argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

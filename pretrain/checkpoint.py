@@ -1,0 +1,88 @@
+"""Checkpoints of a run: plain containers and tensors, written whole or not at all.
+
+Content: "format", "version", "config" (nested plain dict), "method" (its name), "trunk" (depth, width, output_stride),
+"model" (the method's state, the trunk under "trunk."), "optimizer", "scaler", "step" and "epoch" (both count what is
+done), "seconds" of training, "images" (fingerprint of the source) and "finished".
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrain.config import flatten
+from pretrain.errors import UserError, explain
+from pretrain.files import atomic_path
+
+FORMAT, VERSION = "pixbench-pretrain", 1
+LATEST = "checkpoint.pth"
+FREE = set("out data.root data.workers data.cache log_every checkpoint_every checkpoint_every_steps keep_every".split())
+"""Settings that may change between a run and its continuation, since no number depends on them."""
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` to ``path``; if that fails, what was there stays there.
+
+    Raises UserError if it cannot be written, or if a weight is not finite.
+    """
+    bad = [name for name, value in content["model"].items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        kept = f"; the last good one is {path}" if path.exists() else ""
+        raise UserError(
+            f"{bad[0]} is not finite after step {content['step']}, no checkpoint written{kept}; lower the rate"
+        )
+    try:
+        with atomic_path(path) as part, open(part, "wb") as stream:
+            torch.save({"format": FORMAT, "version": VERSION, **content}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except (OSError, RuntimeError) as error:  # PyTorch's zip writer turns some I/O errors into RuntimeError
+        reason = explain(error) if isinstance(error, OSError) else str(error).splitlines()[0]
+        kept = "; the one before it is kept" if path.exists() else ""
+        raise UserError(f"checkpoint {path} cannot be written ({reason}){kept}; mend that and start again") from error
+
+
+def keep(path: Path, name: str) -> None:
+    """Give the checkpoint at ``path`` a second name beside it, under which it outlives the next `save`."""
+    with atomic_path(path.with_name(name)) as part:
+        try:
+            os.link(path, part)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, part)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU. Raises UserError if it is truncated or not one of this project."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises half a dozen types on broken files
+        raise UserError(
+            f"checkpoint {path} cannot be read, it may be truncated; delete it to start anew, "
+            "or put a kept checkpoint_ep*.pth in its place"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} is not a pre-training checkpoint of this project; choose another --out")
+    if content.get("version") != VERSION:
+        raise UserError(f"{path} has checkpoint version {content.get('version')}, this PixBench reads {VERSION}")
+    return content
+
+
+def check_same_run(content: dict[str, Any], config: dict[str, Any], images: str, path: Path) -> None:
+    """UserError naming what differs unless a run of ``config`` on ``images`` may go on from this checkpoint."""
+    before, now = flatten(content["config"]), flatten(config)
+    differing = sorted(key for key in before.keys() | now.keys() if key not in FREE and before.get(key) != now.get(key))
+    if differing:
+        listed = ", ".join(f"{key} (there {before.get(key)}, here {now.get(key)})" for key in differing)
+        raise UserError(f"{path} is of a run with other settings: {listed}; choose another --out, or the same settings")
+    if content["images"] != images:
+        raise UserError(f"{path} is of a run on other images than those in data.root; choose another --out")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the half-written checkpoints of processes that were killed while writing."""
+    for part in folder.glob(".checkpoint*.part.pth"):
+        part.unlink(missing_ok=True)

@@ -1,0 +1,252 @@
+"""What a pre-training run is made of, and how it is read from YAML files and the command line.
+
+    python -m pretrain --config configs/pretrain/pixpro_100ep.yaml --config configs/pretrain/mini.yaml \
+        --data.root DIR --out RUN --epochs 5
+
+Later files win over earlier ones, dotted options over all files. Which settings stand below ``method`` depends on
+``method.name``: they are the fields of that method's `Config`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from pretrain.errors import UserError, explain
+from pretrain.methods import METHODS
+from pretrain.models.resnet import TrunkSpec
+from pretrain.optim import OptimizerConfig
+from pretrain.schedule import ScheduleConfig
+
+PROG = "python -m pretrain"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Images and what is made of them.
+
+    Args:
+        root: folder of the images.
+        layout: "class_folder" (ROOT/train/CLASS/... or ROOT/CLASS/...) or "flat" (every image below ROOT, no labels).
+        image_size: side of a view in pixels.
+        min_scale: smallest share of the image area a crop may have.
+        max_scale: largest share of the image area a crop may have.
+        recipe: what is done to colours: "byol" (PixPro, BYOL), "moco_v2" or "simclr".
+        workers: data processes of each training process; 0 loads in the training process itself.
+        cache: decode all images once at the start and keep them in memory.
+        limit: use only so many of the images, evenly spread; 0 for all.
+    """
+
+    root: str = ""
+    layout: Literal["class_folder", "flat"] = "class_folder"
+    image_size: int = 224
+    min_scale: float = 0.08
+    max_scale: float = 1.0
+    recipe: Literal["byol", "moco_v2", "simclr"] = "byol"
+    workers: int = 8
+    cache: bool = False
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_scale <= self.max_scale <= 1:
+            raise UserError(
+                f"data.min_scale {self.min_scale} and data.max_scale {self.max_scale} must be shares of the image area: "
+                "above 0, at most 1, and in order"
+            )
+        _at_least(1, **{"data.image_size": self.image_size})
+        _at_least(0, **{"data.workers": self.workers, "data.limit": self.limit})
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """A method and its knobs, an instance of that method's own `Config`."""
+
+    name: str
+    knobs: Any
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": self.name, **asdict(self.knobs)}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One pre-training run.
+
+    Args:
+        out: folder for checkpoints and logs; a run found there is continued.
+        epochs: passes over the images.
+        batch_size: images a step, all processes together; the learning rate grows with it.
+        precision: "fp32", "bf16", or "fp16" with gradient scaling (GPU only).
+        channels_last: keep maps with the channels innermost, faster on most machines.
+        zero_init_residual: start every residual block as the identity (last BN gamma 0).
+        seed: of weights, order and crops.
+        checkpoint_every: epochs between writing OUT/checkpoint.pth.
+        checkpoint_every_steps: steps between writing it besides; 0 for none.
+        keep_every: epochs between checkpoints that stay (checkpoint_ep0100.pth); 0 for none.
+        log_every: steps between lines of OUT/log.jsonl and the TensorBoard log.
+    """
+
+    method: MethodConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    trunk: TrunkSpec = field(default_factory=TrunkSpec)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    out: str = ""
+    epochs: int = 100
+    batch_size: int = 1024
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = True
+    zero_init_residual: bool = True
+    seed: int = 0
+    checkpoint_every: int = 1
+    checkpoint_every_steps: int = 0
+    keep_every: int = 0
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        _at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        _at_least(1, checkpoint_every=self.checkpoint_every, log_every=self.log_every)
+        _at_least(0, seed=self.seed, checkpoint_every_steps=self.checkpoint_every_steps, keep_every=self.keep_every)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain containers, as saved in checkpoints; `from_dict` is the way back."""
+        return {**asdict(self), "method": self.method.as_dict()}
+
+
+def parse(argv: Sequence[str]) -> RunConfig:
+    """The run that the command line ``argv`` asks for. Raises UserError, one sentence, for whatever is wrong with it."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config", action="append", default=[])
+    first.add_argument("--method.name", dest="name")
+    first.add_argument("-h", "--help", action="store_true")
+    try:
+        known, rest = first.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}; see {PROG} --help") from error
+    files = {path: _read_yaml(path) for path in known.config}
+    named = [content["method"].get("name") for content in files.values() if isinstance(content.get("method"), dict)]
+    name = known.name or next((name for name in reversed(named) if name is not None), None)
+    if known.help:
+        build_parser(name if name in METHODS else next(iter(METHODS))).print_help()
+        raise SystemExit(0)
+    parser = build_parser(name)
+    for path, content in files.items():
+        _check_keys(content, parser, path)
+    words = [word for path in known.config for word in ("--config", path)]
+    try:
+        return _instantiate(parser, parser.parse_args([*words, "--method.name", str(name), *rest]))
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"settings: {_one_line(error)}; see {PROG} --help") from error
+
+
+def from_dict(content: dict[str, Any]) -> RunConfig:
+    """A run from nested plain containers, for example from `RunConfig.as_dict` or a checkpoint's ``config``."""
+    parser = build_parser(content.get("method", {}).get("name"))
+    _check_keys(content, parser, "config")
+    try:
+        return _instantiate(parser, parser.parse_object(content))
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"settings: {_one_line(error)}") from error
+
+
+def build_parser(name: str | None) -> ArgumentParser:
+    """The parser of all settings of a run of method ``name``."""
+    if name not in METHODS:
+        what = "method.name is not set" if name is None else f"method.name {name!r} is not known"
+        raise UserError(
+            f"{what}; choose one of {', '.join(METHODS)} (each file in configs/pretrain but mini*.yaml sets it)"
+        )
+    parser = ArgumentParser(
+        prog=PROG,
+        usage=f"{PROG} --config FILE [--config FILE ...] --data.root DIR --out DIR [--any.setting VALUE ...]",
+        description="Pre-train a trunk without labels. Ready-made settings lie in configs/pretrain.",
+        epilog="Several GPUs or machines: torchrun --nproc_per_node=8 -m pretrain ... (batch_size stays the total).",
+        exit_on_error=False,
+        default_env=False,
+        print_config=None,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file; may be repeated, later ones win")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_class_arguments(RunConfig, skip={"method"})
+    parser.add_argument("--method.name", default=name, help=f"one of {', '.join(METHODS)}")
+    parser.add_class_arguments(METHODS[name].Config, "method", help=f"{METHODS[name].title} (method.name: {name})")
+    return parser
+
+
+def _instantiate(parser: ArgumentParser, values: Namespace) -> RunConfig:
+    tree = values.as_dict()
+    name = tree["method"].pop("name")
+    parts = {"data": DataConfig, "trunk": TrunkSpec, "optimizer": OptimizerConfig, "schedule": ScheduleConfig}
+    scalars = {key: value for key, value in tree.items() if key not in {*parts, "method", "config", "debug"}}
+    return RunConfig(
+        method=MethodConfig(name, METHODS[name].Config(**tree["method"])),
+        **{key: part(**tree[key]) for key, part in parts.items()},
+        **scalars,
+    )
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = explain(error) if isinstance(error, OSError) else _one_line(error)
+        raise UserError(f"config {path} cannot be read ({reason})") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"config {path} must hold settings as `key: value` lines, not a {type(content).__name__}")
+    return content
+
+
+def _check_keys(content: dict[str, Any], parser: ArgumentParser, path: str) -> None:
+    """UserError naming the first key of ``content`` that is no setting, and the likeliest right one."""
+    settings = [action.dest for action in parser._actions if action.dest not in {"help", "config", "debug"}]
+    groups = {setting.partition(".")[0] for setting in settings if "." in setting}
+    keys: list[str] = []
+    for key, value in content.items():
+        if key not in groups:
+            keys.append(str(key))
+        elif isinstance(value, dict):
+            keys += [f"{key}.{inner}" for inner in value]
+        else:
+            raise UserError(f"config {path}: {key} is {value!r}, but it takes settings of its own, indented below it")
+    for key in keys:
+        if key not in settings:
+            near = difflib.get_close_matches(key, settings, n=1, cutoff=0.8)
+            near += [setting for setting in settings if setting.endswith(f".{key}")]
+            hint = f"did you mean {near[0]}?" if near else f"{PROG} --help lists them"
+            raise UserError(
+                f"config {path}: {key} is not a setting of method {parser.get_default('method.name')}; {hint}"
+            )
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts -> one dict with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _at_least(low: int, **values: int) -> None:
+    for key, value in values.items():
+        if value < low:
+            raise UserError(f"{key} is {value}; it must be at least {low}")
+
+
+def _one_line(error: BaseException) -> str:
+    """jsonargparse's and PyYAML's messages without their line breaks and Python types in angle brackets."""
+    text = re.sub(r"<class '(\w+)'>", r"\1", str(error).replace("Parser key ", "").replace("typing.Literal", "one of "))
+    return " ".join(text.split())

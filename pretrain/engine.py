@@ -1,0 +1,348 @@
+"""The training loop: set up what a `RunConfig` asks for, continue where it was, train, save.
+
+Under torchrun every process runs this file: NCCL with one GPU each, or gloo on CPUs; `batch_size` is shared among them.
+Nothing but the step decides what happens next: the order of images, crops, learning rate, target momentum and random
+numbers all follow from (seed, step), so a continued run equals an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import yaml
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from pretrain import checkpoint
+from pretrain.config import RunConfig
+from pretrain.data.loader import Batches, TwoViews, ViewLoader
+from pretrain.data.sources import Source, open_source
+from pretrain.data.views import Views
+from pretrain.distributed import rank, world_size
+from pretrain.errors import UserError
+from pretrain.files import write_text
+from pretrain.log import RunLog
+from pretrain.methods import METHODS
+from pretrain.methods.base import Method
+from pretrain.optim import build_optimizer, scaled_lr
+from pretrain.schedule import LRSchedule
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Run:
+    """Everything a run is made of while it runs. ``step`` counts the steps done."""
+
+    config: RunConfig
+    device: torch.device
+    source: Source
+    images: str
+    """Fingerprint of ``source``."""
+    method: Method
+    model: nn.Module
+    """``method``, wrapped for several processes if there are several."""
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    schedule: LRSchedule
+    steps_per_epoch: int
+    step: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+    @property
+    def out(self) -> Path:
+        return Path(self.config.out)
+
+    @property
+    def latest(self) -> Path:
+        return self.out / checkpoint.LATEST
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.epochs * self.steps_per_epoch
+
+
+def train(config: RunConfig) -> int:
+    """The whole run. Returns 0; raises KeyboardInterrupt after saving when it was asked to stop."""
+    device = start_processes()
+    try:
+        run = setup(config, device)
+        if run.finished:
+            say(f"{run.latest}: this run is already finished ({config.epochs} epochs); nothing to do")
+        else:
+            fit(run)
+            say(f"finished {config.epochs} epochs in {run.seconds:.0f} s; {run.latest}")
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return 0
+
+
+def start_processes() -> torch.device:
+    """Join the other processes of torchrun, if it started this one, and choose the device."""
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise UserError(f"process {local} finds {torch.cuda.device_count()} GPUs; start one process for each GPU")
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def setup(config: RunConfig, device: torch.device) -> Run:
+    """Build everything, and load the checkpoint in ``config.out`` if there is one."""
+    if not config.out:
+        raise UserError("out is not set; say where checkpoints and logs go, for example --out runs/pixpro")
+    if config.precision == "fp16" and device.type == "cpu":
+        raise UserError("precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
+    source = open_source(config.data.root, config.data.layout).thinned(config.data.limit)
+    steps_per_epoch = batches(config, len(source), 0, 0).per_epoch
+    torch.manual_seed(config.seed)
+    trunk = config.trunk.build(config.zero_init_residual)
+    method = METHODS[config.method.name](trunk, config.method.knobs, steps_per_epoch * config.epochs)
+    method.to(device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format)
+    if world_size() > 1 and device.type == "cuda":  # there is no synchronised batch norm for CPUs
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    run = Run(
+        config=config,
+        device=device,
+        source=source,
+        images=source.fingerprint(),
+        method=method,
+        model=method,
+        optimizer=build_optimizer(method, config.optimizer),
+        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+        schedule=LRSchedule(
+            config.schedule, scaled_lr(config.optimizer, config.batch_size), steps_per_epoch, config.epochs
+        ),
+        steps_per_epoch=steps_per_epoch,
+    )
+    resume(run)
+    if world_size() > 1:
+        # As the official code: BN buffers stay each process's own (on GPUs the statistics are synchronised anyway).
+        devices = [device] if device.type == "cuda" else None
+        run.model = DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False)
+    return run
+
+
+def batches(config: RunConfig, images: int, first: int, last: int) -> Batches:
+    return Batches(images, config.batch_size, seed=config.seed, first=first, last=last, rank=rank(), world=world_size())
+
+
+def resume(run: Run) -> None:
+    """Bring ``run`` to where the checkpoint in its folder is, if there is one of the same run."""
+    if not run.latest.exists():
+        return
+    content = checkpoint.load(run.latest)
+    checkpoint.check_same_run(content, run.config.as_dict(), run.images, run.latest)
+    run.method.load_state_dict(content["model"])
+    run.optimizer.load_state_dict(content["optimizer"])
+    run.scaler.load_state_dict(content["scaler"])
+    run.step, run.seconds, run.finished = content["step"], content["seconds"], content["finished"]
+
+
+def save(run: Run) -> None:
+    """Write the checkpoint of ``run``, and give it a lasting name if its epoch is one to keep."""
+    done, rest = divmod(run.step, run.steps_per_epoch)
+    content = {
+        "config": run.config.as_dict(),
+        "method": run.config.method.name,
+        "trunk": run.config.trunk.as_dict(),
+        "model": run.method.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "step": run.step,
+        "epoch": done,
+        "seconds": run.seconds,
+        "images": run.images,
+        "finished": run.step == run.total_steps,
+    }
+    checkpoint.save(run.latest, content)
+    if rest == 0 and run.config.keep_every and done % run.config.keep_every == 0:
+        checkpoint.keep(run.latest, f"checkpoint_ep{done:04}.pth")
+
+
+def fit(run: Run) -> None:
+    """Train from ``run.step`` to the end. After SIGINT or SIGTERM: finish the step, save, raise KeyboardInterrupt."""
+    config, data = run.config, run.config.data
+    dataset = TwoViews(
+        run.source,
+        size=data.image_size,
+        scale=(data.min_scale, data.max_scale),
+        recipe=data.recipe,
+        seed=config.seed,
+        cache=data.cache,
+    )
+    share = batches(config, len(run.source), run.step, run.total_steps)
+    loader = ViewLoader(dataset, share, workers=data.workers, pin_memory=run.device.type == "cuda")
+    log = open_log(run) if rank() == 0 else None
+    run.model.train()
+    try:
+        with StopSignal() as stop:
+            for views in agreed(loader, stop):
+                if stop.everywhere:
+                    if log is not None:
+                        save(run)
+                    raise KeyboardInterrupt
+                values = train_step(run, views)
+                run.step += 1
+                if log is not None:
+                    log.tick()
+                    if run.step == 1 or run.step % config.log_every == 0 or run.step == run.total_steps:
+                        log.write(run.step, {name: float(value) for name, value in values.items()})
+                    run.seconds = log.seconds
+                    if is_due(run):
+                        save(run)
+    finally:
+        if log is not None:
+            log.close()
+
+
+def open_log(run: Run) -> RunLog:
+    """Prepare the folder of the run and say what is about to happen."""
+    run.out.mkdir(parents=True, exist_ok=True)
+    checkpoint.remove_leftovers(run.out)
+    write_text(run.out / "config.yaml", yaml.safe_dump(plain(run.config.as_dict()), sort_keys=False))
+    where = f"{world_size()} × {run.device.type}"
+    say(
+        f"{run.config.method.name}: {len(run.source)} images, {run.config.epochs} epochs of {run.steps_per_epoch} steps "
+        f"of {run.config.batch_size} images on {where}, into {run.out}"
+    )
+    if run.step:
+        say(f"going on after step {run.step} of {run.total_steps}")
+    return RunLog(
+        run.out,
+        first=run.step,
+        total=run.total_steps,
+        steps_per_epoch=run.steps_per_epoch,
+        batch_size=run.config.batch_size,
+        seconds=run.seconds,
+    )
+
+
+def train_step(run: Run, views: Views) -> dict[str, Any]:
+    """One update. Returns what to log; "loss" is the mean over the processes. UserError if it is not finite."""
+    config, device = run.config, run.device
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    views = Views(*(part.to(device, non_blocking=True) for part in views))
+    views = views._replace(
+        view1=views.view1.contiguous(memory_format=layout), view2=views.view2.contiguous(memory_format=layout)
+    )
+    lr = run.schedule.lr(run.step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    # Whatever a method draws follows from the step, so no generator state has to be saved.
+    torch.manual_seed(random.Random(f"{config.seed}/{run.step}/{rank()}").getrandbits(63))
+    run.method.update_target()
+    with torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"):
+        values = run.model(views)
+    run.optimizer.zero_grad(set_to_none=True)
+    run.scaler.scale(values["loss"]).backward()
+    loss = mean_over_processes(values["loss"].detach())
+    if not loss.isfinite():
+        last = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
+        raise UserError(
+            f"the loss is {loss.item()} at step {run.step + 1}{last}; lower optimizer.base_lr, or use precision fp32, "
+            "with another --out"
+        )
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    return {**values, "loss": loss, "lr": lr}
+
+
+def is_due(run: Run) -> bool:
+    """Whether a checkpoint belongs after the step just done."""
+    config, step = run.config, run.step
+    epoch, rest = divmod(step, run.steps_per_epoch)
+    every_epochs = rest == 0 and epoch % config.checkpoint_every == 0
+    kept = rest == 0 and config.keep_every > 0 and epoch % config.keep_every == 0
+    every_steps = config.checkpoint_every_steps > 0 and step % config.checkpoint_every_steps == 0
+    return every_epochs or kept or every_steps or step == run.total_steps
+
+
+class StopSignal:
+    """Turns the first SIGINT or SIGTERM into a wish to stop; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.wished = False
+        self.everywhere = False
+        """The processes have agreed to stop before the next step."""
+
+    def __enter__(self) -> StopSignal:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.wished = True
+        for each in self._before:
+            signal.signal(each, signal.default_int_handler)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
+    """The batches of ``loader``; all processes stop at the same step, whether one was told to or one met a bad image.
+
+    Without this the others would wait for ever inside the next exchange of gradients.
+    """
+    iterator = iter(loader)
+    while True:
+        views, trouble = None, None
+        try:
+            views = next(iterator, None)
+        except UserError as error:
+            trouble = error
+        failed, stop.everywhere = any_process(trouble is not None, stop.wished)
+        if failed:
+            raise trouble or UserError("another process stopped; what it said comes before or after this line")
+        if views is None:
+            return
+        yield views
+
+
+def any_process(*flags: bool) -> list[bool]:
+    """For each flag, whether it is set in any process."""
+    if world_size() == 1:
+        return list(flags)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    together = torch.tensor(flags, dtype=torch.int32, device=device)
+    dist.all_reduce(together, op=dist.ReduceOp.MAX)
+    return [bool(flag) for flag in together.tolist()]
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    if world_size() == 1:
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value / world_size()
+
+
+def plain(value: Any) -> Any:
+    """Tuples become lists, which YAML can write."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def say(text: str) -> None:
+    if rank() == 0:
+        print(text, flush=True)

@@ -1,0 +1,141 @@
+"""`python -m pretrain` from the outside: exit codes, sentences, signals, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pretrain.__main__ import main
+
+REPO = Path(__file__).parents[2]
+CONFIGS = REPO / "configs" / "pretrain"
+TINY = (
+    *("--trunk.width", "0.0625", "--data.image_size", "32", "--method.hidden", "16", "--method.dim", "8"),
+    *("--batch_size", "8", "--log_every", "1", "--data.workers", "0"),
+)
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def arguments(root: Path, out: Path, *options: str) -> list[str]:
+    configs = ["--config", str(CONFIGS / "pixpro_100ep.yaml"), "--config", str(CONFIGS / "mini.yaml")]
+    return [*configs, "--data.root", str(root), "--out", str(out), *TINY, *options]
+
+
+def steps(out: Path) -> list[int]:
+    path = out / "log.jsonl"
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pretrain", *words]
+    return subprocess.Popen(
+        command, cwd=REPO, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_run_from_the_command_line(image_tree: Callable[..., Path], tmp_path: Path) -> None:
+    words = arguments(image_tree(2, 8), tmp_path / "run", "--epochs", "1")
+    assert main(words) == 0
+    assert steps(tmp_path / "run") == [1, 2]
+    assert main(words) == 0  # finished: nothing to do
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--data.root", "/nowhere"), "data.root /nowhere does not exist"),
+        (("--method.gama", "2"), "--method.gama"),
+        (("--epochs", "some"), "epochs"),
+        (("--method.name", "pixpo"), "choose one of pixpro"),
+    ],
+)
+def test_mistakes(options: tuple[str, ...], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(tmp_path, tmp_path / "run", *options)) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("pretrain: error: ")
+    assert sentence in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="does not exist"):
+        main(arguments(tmp_path / "nowhere", tmp_path / "run", "--debug"))
+
+
+def test_killed_interrupted_continued(image_tree: Callable[..., Path], tmp_path: Path) -> None:
+    """SIGKILL loses the steps since the last checkpoint, Ctrl-C none; both go on and end with every step once."""
+    root, out, often = image_tree(2, 12), tmp_path / "run", ("--checkpoint_every", "9", "--checkpoint_every_steps", "5")
+    words = arguments(root, out, "--epochs", "12", *often, "--data.workers", "1")
+    process = start(*words)
+    wait_for(lambda: len(steps(out)) >= 7, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    process = start(*words)
+    wait_for(lambda: len(steps(out)) >= 12, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: data workers get it as well
+    out_text, error_text = process.communicate(timeout=60)
+    assert process.returncode == 130, error_text
+    assert "going on after step 5 of 36" in out_text
+    assert "interrupted" in error_text
+    assert "Traceback" not in error_text
+    done = steps(out)[-1]
+
+    process = start(*words)
+    out_text, error_text = process.communicate(timeout=120)
+    assert process.returncode == 0, error_text
+    assert f"going on after step {done} of 36" in out_text
+    assert steps(out) == list(range(1, 37))
+
+
+def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        f"--master_port={port}",
+        "-m",
+        "pretrain",
+    ]
+    return subprocess.run([*command, *words], cwd=REPO, env=ENVIRONMENT, text=True, capture_output=True, timeout=150)
+
+
+def test_two_processes(image_tree: Callable[..., Path], tmp_path: Path) -> None:
+    """They finish together; and a broken image that one of them meets stops both, with one sentence each."""
+    root, out = image_tree(2, 12), tmp_path / "run"
+    words = arguments(root, out, "--epochs", "1", "--data.cache", "false")
+    result = torchrun(*words)
+    assert result.returncode == 0, result.stderr
+    assert "2 × cpu" in result.stdout
+    assert steps(out) == [1, 2, 3]
+
+    path = root / "train" / "n00000001" / "n00000001_3.JPEG"
+    path.write_bytes(path.read_bytes()[:300])
+    words[words.index(str(out))] = str(tmp_path / "other")
+    result = torchrun(*words)
+    assert result.returncode != 0
+    assert f"pretrain: error: image {path} is broken" in result.stderr
+    assert "pretrain: error: another process stopped" in result.stderr
+    assert "defect" not in result.stderr

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pretrain.config import RunConfig, from_dict, parse
+from pretrain.errors import UserError
+from pretrain.methods import METHODS
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
+OVERLAYS = sorted(CONFIGS.glob("mini*.yaml"))
+RECIPES = sorted(set(CONFIGS.glob("*.yaml")) - set(OVERLAYS))
+
+
+def read(*names: str, options: tuple[str, ...] = ()) -> RunConfig:
+    files = [word for name in names for word in ("--config", str(CONFIGS / f"{name}.yaml"))]
+    return parse([*files, "--data.root", "images", "--out", "run", *options])
+
+
+def complaint(*argv: str) -> str:
+    with pytest.raises(UserError) as caught:
+        parse(argv)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+    return str(caught.value)
+
+
+def test_pixpro_is_the_published_recipe() -> None:
+    run = read("pixpro_100ep")
+    assert run.method.as_dict() == {
+        **{"name": "pixpro", "gamma": 2.0, "layers": 1, "clamp": 0.0, "threshold": 0.7, "momentum": 0.99},
+        **{"hidden": 4096, "dim": 256},
+    }
+    assert (run.data.image_size, run.data.min_scale, run.data.max_scale, run.data.recipe) == (224, 0.08, 1.0, "byol")
+    assert (run.trunk.depth, run.trunk.width, run.trunk.output_stride) == (50, 1.0, 32)
+    optimizer = run.optimizer
+    assert (optimizer.name, optimizer.base_lr, optimizer.momentum, optimizer.weight_decay) == ("lars", 1.0, 0.9, 1e-5)
+    assert (optimizer.trust_coefficient, optimizer.eps) == (0.001, 1e-8)
+    schedule = run.schedule
+    assert (schedule.name, schedule.warmup_epochs, schedule.warmup_multiplier) == ("cosine", 5, 100)
+    assert (schedule.min_lr, run.epochs, run.batch_size, run.zero_init_residual) == (1e-6, 100, 1024, True)
+
+
+def test_longer_recipes_differ_in_length_alone() -> None:
+    for short, long, epochs in (("pixpro_100ep", "pixpro_400ep", 400), ("moco_v2_200ep", "moco_v2_800ep", 800)):
+        base = read(short)
+        assert read(long).as_dict() == {**base.as_dict(), "epochs": epochs, "keep_every": read(long).keep_every}
+
+
+def test_moco_v2_and_simclr_are_the_published_recipes() -> None:
+    moco = read("moco_v2_200ep")
+    assert (moco.method.knobs.queue_size, moco.method.knobs.temperature, moco.method.knobs.momentum) == (
+        65536,
+        0.2,
+        0.999,
+    )
+    assert (moco.optimizer.name, moco.optimizer.base_lr, moco.optimizer.weight_decay) == ("sgd", 0.03, 1e-4)
+    assert (moco.epochs, moco.batch_size, moco.data.min_scale, moco.schedule.warmup_epochs) == (200, 256, 0.2, 0)
+    simclr = read("simclr_1000ep")
+    assert simclr.method.knobs.temperature == 0.1
+    assert (simclr.optimizer.name, simclr.optimizer.base_lr, simclr.optimizer.weight_decay) == ("lars", 0.3, 1e-6)
+    assert (simclr.epochs, simclr.batch_size, simclr.data.min_scale, simclr.schedule.warmup_epochs) == (
+        1000,
+        4096,
+        0.08,
+        10,
+    )
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid_alone_and_at_mini_scale(path: Path) -> None:
+    """The overlay changes sizes, never what the method is."""
+    paper, mini = read(path.stem), read(path.stem, "mini")
+    assert paper.method.name in METHODS
+    assert paper.trunk.width == 1.0
+    assert (mini.trunk.width, mini.data.image_size) == (0.25, 64)
+    assert mini.method.name == paper.method.name
+    assert (mini.optimizer, mini.data.recipe, mini.schedule.name) == (
+        paper.optimizer,
+        paper.data.recipe,
+        paper.schedule.name,
+    )
+    assert from_dict(json.loads(json.dumps(mini.as_dict()))) == mini
+
+
+def test_later_files_win_and_options_win_over_files(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("method: {name: pixpro, gamma: 1, layers: 0}\nepochs: 5\nseed: 3\n")
+    (tmp_path / "b.yaml").write_text("method: {gamma: 3}\nepochs: 7\n")
+    files = ["--config", str(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml")]
+    run = parse([*files, "--data.min_scale", "0.3"])
+    assert (run.method.knobs.gamma, run.method.knobs.layers, run.epochs, run.seed, run.data.min_scale) == (
+        3.0,
+        0,
+        7,
+        3,
+        0.3,
+    )
+    assert parse(["--epochs=9", "--method.gamma", "0.5", *files]).epochs == 9
+    assert parse(["--method.gamma", "0.5", *files]).method.knobs.gamma == 0.5
+    assert parse(["--method.name", "simclr", "--method.temperature", "0.5"]).method.knobs.temperature == 0.5
+
+
+def test_one_sentence_for_each_mistake(tmp_path: Path) -> None:
+    def file(text: str) -> str:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.yaml"
+        path.write_text(text)
+        return str(path)
+
+    good = ("--config", file("method: {name: pixpro}\n"))
+    assert "method.gama is not a setting of method pixpro; did you mean method.gamma?" in complaint(
+        *good, "--config", file("method: {gama: 2}\n")
+    )
+    assert "did you mean data.min_scale?" in complaint(*good, "--config", file("min_scale: 0.2\n"))
+    assert "method.temperature" in complaint(*good, "--config", file("method: {temperature: 2}\n"))
+    assert "method.temperature" in complaint(*good, "--method.temperature", "2")
+    assert "data is 3" in complaint(*good, "--config", file("data: 3\n"))
+    assert "epochs" in complaint(*good, "--config", file("epochs: many\n"))
+    assert "method.gamma" in complaint(*good, "--method.gamma", "much")
+    assert "fp32" in complaint(*good, "--precision", "fp8")
+    assert "data.recipe" in complaint(*good, "--data.recipe", "mocov2")
+    assert "data.min_scale 2.0" in complaint(*good, "--data.min_scale", "2")
+    assert "batch_size is 0" in complaint(*good, "--batch_size", "0")
+    assert "trunk depth 18" in complaint(*good, "--trunk.depth", "18")
+    assert "choose one of pixpro" in complaint("--method.name", "pixpo")
+    assert "method.name is not set" in complaint()
+    assert "nowhere.yaml" in complaint("--config", str(tmp_path / "nowhere.yaml"))
+    assert "cannot be read" in complaint("--config", file("a: [\n"))
+    assert "not a list" in complaint("--config", file("- a\n"))
+    assert "--config" in complaint("--config")
+    assert "--epoch" in complaint(*good, "--epoch", "3")
+
+
+def test_help_lists_the_knobs_of_the_method(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help", "--config", str(CONFIGS / "moco_v2_200ep.yaml")])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "--method.queue_size" in text
+    assert "--data.root" in text
+    assert "--method.gamma" not in text

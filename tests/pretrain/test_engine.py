@@ -1,0 +1,222 @@
+"""The loop on tiny trunks and images: continuing is bit-exact, stopping loses nothing, failures say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pretrain import checkpoint, engine
+from pretrain.config import DataConfig, RunConfig, from_dict
+from pretrain.data.sources import open_source
+from pretrain.data.views import Views
+from pretrain.errors import UserError
+from pretrain.methods import METHODS
+
+Tree = Callable[..., Path]
+SMALL = {"pixpro": {}, "moco_v2": {"queue_size": 32}, "simclr": {}}
+
+
+@pytest.fixture
+def tiny(image_tree: Tree, tmp_path: Path) -> Callable[..., RunConfig]:
+    """Configs of runs on 24 images, 3 steps an epoch, 2 epochs."""
+    root = image_tree(2, 12, size=(40, 36))
+
+    def make(out: str, method: str = "pixpro", **changes: Any) -> RunConfig:
+        content = {
+            "method": {"name": method, "hidden": 16, "dim": 8, **SMALL[method]},
+            "data": {"root": str(root), "image_size": 32, "min_scale": 0.2, "workers": 0, "cache": True},
+            "trunk": {"width": 0.0625, "output_stride": 16},
+            "optimizer": {"base_lr": 0.5},
+            "schedule": {"warmup_epochs": 1},
+            **{"epochs": 2, "batch_size": 8, "log_every": 1, "out": str(tmp_path / out)},
+        }
+        return replace(from_dict(content), **changes)
+
+    return make
+
+
+def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process a real SIGINT in the middle of step number ``steps``."""
+    original, done = engine.train_step, []
+
+    def train_step(run: engine.Run, views: Views) -> dict[str, Any]:
+        done.append(1)
+        if len(done) == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(run, views)
+
+    monkeypatch.setattr(engine, "train_step", train_step)
+
+
+def log_of(config: RunConfig) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(config.out) / "log.jsonl").read_text().splitlines()]
+
+
+def content_of(config: RunConfig) -> dict[str, Any]:
+    return checkpoint.load(Path(config.out) / checkpoint.LATEST)
+
+
+def assert_equal(left: Any, right: Any, where: str = "") -> None:
+    """Bit for bit, however deep."""
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            assert_equal(left[key], right[key], f"{where}.{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), where
+        for index, pair in enumerate(zip(left, right, strict=True)):
+            assert_equal(*pair, f"{where}.{index}")
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), where
+    else:
+        assert left == right, where
+
+
+@pytest.mark.parametrize("method", list(SMALL))
+def test_continuing_is_bit_exact(method: str, tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Straight through; and stopped in the second epoch's first step, then continued with two data workers."""
+    straight, broken = tiny("straight", method), tiny("broken", method)
+    assert engine.train(straight) == 0
+    with monkeypatch.context() as patch:
+        stop_after(4, patch)
+        with pytest.raises(KeyboardInterrupt):
+            engine.train(broken)
+    halfway = content_of(broken)
+    assert (halfway["step"], halfway["epoch"], halfway["finished"]) == (4, 1, False)
+    assert engine.train(replace(broken, data=replace(broken.data, workers=2))) == 0
+
+    for part in ("model", "optimizer", "scaler", "step", "epoch", "finished"):
+        assert_equal(content_of(straight)[part], content_of(broken)[part], part)
+    logs = [log_of(config) for config in (straight, broken)]
+    assert [line["step"] for line in logs[1]] == [1, 2, 3, 4, 5, 6]
+    timing = {"images_per_s", "time"}
+    for one, other in zip(*logs, strict=True):
+        assert {k: v for k, v in one.items() if k not in timing} == {k: v for k, v in other.items() if k not in timing}
+
+
+def test_checkpoint_content(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny("run", keep_every=1)
+    engine.train(config)
+    content = content_of(config)
+    assert content["format"] == "pixbench-pretrain"
+    assert content["version"] == 1
+    assert content["method"] == "pixpro"
+    assert content["trunk"] == {"depth": 50, "width": 0.0625, "output_stride": 16}
+    assert (content["step"], content["epoch"], content["finished"]) == (6, 2, True)
+    assert from_dict(content["config"]) == config
+    trunk = {k.removeprefix("trunk."): v for k, v in content["model"].items() if k.startswith("trunk.")}
+    config.trunk.build().load_state_dict(trunk)  # strict
+    assert any(key.startswith("target.trunk.") for key in content["model"])
+    assert content["model"]["target.step"] == 6
+    kept = checkpoint.load(Path(config.out) / "checkpoint_ep0001.pth")
+    assert (kept["step"], kept["finished"]) == (3, False)
+    assert (Path(config.out) / "checkpoint_ep0002.pth").exists()
+    assert (Path(config.out) / "config.yaml").exists()
+    assert list(Path(config.out, "tensorboard").iterdir())
+
+
+def test_log(tiny: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny("run", log_every=2)
+    engine.train(config)
+    lines = log_of(config)
+    assert [line["step"] for line in lines] == [1, 2, 4, 6]
+    assert lines[-1]["epoch"] == 2
+    for line in lines:
+        assert {"step", "epoch", "loss", "lr", "feature_std", "images_per_s", "time"} <= line.keys()
+        assert -4 <= line["loss"] <= 4
+    assert lines[0]["lr"] == pytest.approx(0.5 * 8 / 256 / 100)  # start of the warm-up
+    assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
+    printed = capsys.readouterr().out
+    assert "pixpro: 24 images, 2 epochs of 3 steps of 8 images" in printed
+    assert "step 6/6" in printed
+
+
+def test_a_torn_log_is_cut_back(tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was killed has logged steps after its last checkpoint, and the last line may not be whole."""
+    config = tiny("run")
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        with pytest.raises(KeyboardInterrupt):
+            engine.train(config)
+    with open(Path(config.out) / "log.jsonl", "a", encoding="utf-8") as stream:
+        stream.write('{"step": 3, "loss": 0.0}\n{"step": 4, "lo')
+    engine.train(config)
+    assert [line["step"] for line in log_of(config)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_is_left_alone(tiny: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny("run")
+    engine.train(config)
+    before = (Path(config.out) / checkpoint.LATEST).stat()
+    assert engine.train(config) == 0
+    assert "already finished" in capsys.readouterr().out
+    assert (Path(config.out) / checkpoint.LATEST).stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_other_settings_in_the_same_folder_are_refused(tiny: Callable[..., RunConfig], image_tree: Tree) -> None:
+    config = tiny("run")
+    engine.train(config)
+    with pytest.raises(UserError, match=r"epochs \(there 2, here 3\).*choose another --out"):
+        engine.train(replace(config, epochs=3))
+    other = replace(config.data, root=str(image_tree(2, 13, name="other")))
+    with pytest.raises(UserError, match="other images"):
+        engine.train(replace(config, data=other))
+
+
+def test_checkpoints_by_steps(tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    original = engine.save
+    monkeypatch.setattr(engine, "save", lambda run: (saved.append(run.step), original(run)))
+    engine.train(tiny("run", checkpoint_every=2, checkpoint_every_steps=4))
+    assert saved == [4, 6]
+
+
+def test_a_diverging_run_stops_and_keeps_the_good_checkpoint(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny("run", checkpoint_every_steps=1, epochs=4)
+    wild = replace(config, optimizer=replace(config.optimizer, name="sgd", base_lr=1e25))
+    with pytest.raises(
+        UserError, match=r"(the loss is nan at step|is not finite after step).*last good.*checkpoint\.pth"
+    ):
+        engine.train(wild)
+    content = content_of(wild)
+    assert not content["finished"]
+    assert all(value.isfinite().all() for value in content["model"].values())
+
+
+def test_precisions(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny("bf16", precision="bf16", epochs=1, channels_last=False)
+    engine.train(config)
+    assert all(value.dtype != torch.bfloat16 for value in content_of(config)["model"].values())
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        engine.train(tiny("fp16", precision="fp16"))
+
+
+def test_settings_that_do_not_fit(tiny: Callable[..., RunConfig]) -> None:
+    with pytest.raises(UserError, match="out is not set"):
+        engine.train(replace(tiny("run"), out=""))
+    with pytest.raises(UserError, match="there are 24 images but batch_size is 32"):
+        engine.train(tiny("run", batch_size=32))
+    with pytest.raises(UserError, match=r"data\.root is not set"):
+        engine.train(tiny("run", data=DataConfig()))
+
+
+def test_a_broken_image_stops_the_run(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny("run")
+    source = open_source(config.data.root)
+    source.path(7).write_bytes(source.path(7).read_bytes()[:200])
+    with pytest.raises(UserError, match=r"image .*JPEG is broken"):
+        engine.train(config)
+    with pytest.raises(UserError, match=r"image .*JPEG is broken"):
+        engine.train(replace(config, data=replace(config.data, workers=1, cache=False)))
+
+
+def test_every_method_is_tried_here() -> None:
+    assert SMALL.keys() == METHODS.keys()
