@@ -1,0 +1,174 @@
+"""`pixbench doctor`: what is installed, what works, which data sets are there, and what to do about the rest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+INSTALL = "run scripts/install.sh (make install)"
+
+
+@dataclass(frozen=True)
+class Package:
+    label: str
+    names: tuple[str, ...]
+    """Distributions that provide it, any one will do."""
+    probe: str
+    """Statements that load and use its compiled parts; it works if they run. Whatever they print last is shown."""
+
+
+PACKAGES = (
+    Package("torch", ("torch",), "import torch; (torch.ones(2, 2) @ torch.ones(2, 2)).sum().item()"),
+    Package(
+        "torchvision",
+        ("torchvision",),
+        "import torch, torchvision.ops; torchvision.ops.nms(torch.tensor([[0., 0., 1., 1.]]), torch.ones(1), 0.5)",
+    ),
+    Package("mmengine", ("mmengine", "onedl-mmengine"), "import mmengine.runner"),
+    Package(
+        "mmcv with ops",
+        ("mmcv", "onedl-mmcv"),
+        "import torch, mmcv.ops; mmcv.ops.nms(torch.tensor([[0., 0., 1., 1.]]), torch.ones(1), 0.5)",
+    ),
+    Package("mmsegmentation", ("mmsegmentation", "onedl-mmsegmentation"), "import mmseg.models"),
+    Package("detectron2", ("detectron2", "sal-detectron2"), "import detectron2.engine, detectron2.model_zoo"),
+    Package(
+        "pycocotools",
+        ("pycocotools",),
+        "import numpy; from pycocotools import mask; mask.encode(numpy.ones((2, 2), 'uint8', order='F'))",
+    ),
+    Package(
+        "cityscapesscripts",
+        ("cityscapesscripts",),
+        "from cityscapesscripts.preparation.json2labelImg import json2labelImg",
+    ),
+)
+PLAIN = ("numpy", "Pillow", "scipy", "PyYAML", "jsonargparse", "tqdm", "tabulate", "tensorboard")
+
+# Runs in a process of its own: a broken compiled module may kill it, and then the next one goes on behind it.
+PROBER = """
+import contextlib, io, json, sys, warnings
+warnings.simplefilter("ignore")
+for position, statements in json.load(sys.stdin):
+    print(json.dumps([position, None]), flush=True)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(statements, {})
+        problem = ""
+    except BaseException as error:
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+    print(json.dumps([position, problem]), flush=True)
+"""
+GPUS = """
+import torch
+if not torch.cuda.is_available():
+    raise SystemExit("no GPU")
+raise SystemExit(", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
+"""
+
+
+def register(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser("doctor", help="say what is installed, what is missing and what to do about it")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="the folder that holds VOC2007, coco, …")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; 1 if a package is missing or broken, or a data set below a given --data-root is."""
+    fine = True
+    for state, what, advice in examine(args.data_root):
+        fine = fine and state != "MISSING" and state != "BROKEN"
+        print(f"{state:<8} {what}" + (f"\n         -> {advice}" if advice else ""))
+    print("\nEverything needed is there." if fine else "\nSomething needed is missing: see the arrows above.")
+    return 0 if fine else 1
+
+
+def examine(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
+    """(state, what, advice) of everything looked at; state is ok, MISSING, BROKEN, or "" for what is only told."""
+    python = sys.version_info[:2]
+    good = (3, 10) <= python <= (3, 12)
+    advice = "" if good else "Python 3.10 to 3.12 is supported: PYTHON=python3.11 scripts/install.sh"
+    yield ("ok" if good else "BROKEN", f"Python {platform.python_version()} ({sys.executable})", advice)
+    problems = probe([*(package.probe for package in PACKAGES), GPUS])
+    gpus = problems.pop()
+    for package, problem in zip(PACKAGES, problems, strict=True):
+        yield judge(package, version(package.names), problem)
+    found = {name: version((name,)) for name in PLAIN}
+    there = ", ".join(f"{name} {number.split()[-1]}" for name, number in found.items() if number)
+    lacking = [name for name, number in found.items() if not number]
+    if there:
+        yield "ok", there, ""
+    if lacking:
+        yield "MISSING", ", ".join(lacking), INSTALL
+    yield "", machine(data_root, gpus), ""
+    yield from datasets(data_root)
+
+
+def judge(package: Package, installed: str | None, problem: str) -> tuple[str, str, str]:
+    if not problem:
+        return "ok", f"{package.label:<18} {installed or 'version unknown'}", ""
+    if installed is None:
+        return "MISSING", package.label, INSTALL
+    rebuild = "its compiled parts may belong to another torch: " if "mmcv" in package.label else ""
+    return "BROKEN", f"{package.label:<18} {installed}: {problem}", f"{rebuild}remove the environment, then {INSTALL}"
+
+
+def version(names: tuple[str, ...]) -> str | None:
+    """Name and version of the first of ``names`` that is installed."""
+    for name in names:
+        try:
+            return f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def probe(probes: list[str]) -> list[str]:
+    """What went wrong with each of the ``probes``, "" where nothing did. Code that crashes takes down nothing but itself."""
+    problems = ["not tried"] * len(probes)
+    waiting = list(enumerate(probes))
+    while waiting:
+        child = subprocess.run(
+            [sys.executable, "-c", PROBER], input=json.dumps(waiting), capture_output=True, text=True, check=False
+        )
+        current = waiting[0][0]
+        for line in child.stdout.splitlines():
+            current, problem = json.loads(line)
+            problems[current] = f"crashed Python (exit code {child.returncode})" if problem is None else problem
+        waiting = [entry for entry in waiting if entry[0] > current]
+    return problems
+
+
+def machine(data_root: Path | None, gpus: str) -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    place = data_root if data_root and data_root.exists() else Path.cwd()
+    free = shutil.disk_usage(place).free / 2**30
+    gpus = gpus.removeprefix("SystemExit: ") if gpus.startswith("SystemExit") else "GPUs unknown"
+    return f"{len(os.sched_getaffinity(0))} CPU cores, {memory:.0f} GiB memory, {gpus}; {free:.0f} GiB free at {place}"
+
+
+def datasets(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
+    from transfer.data import CHECKS, check_dataset
+
+    named = os.environ.get("DETECTRON2_DATASETS")
+    root = data_root or (Path(named) if named else None)
+    if root is None:
+        yield (
+            "",
+            "data sets: not looked for",
+            "name their folder with --data-root; pixbench data mini makes a small world",
+        )
+        return
+    bad = "MISSING" if data_root else "absent"  # the environment alone makes nothing needed
+    for name in CHECKS:
+        problems = check_dataset(root, name)
+        yield ("ok" if not problems else bad, f"{name} in {root}", "\n         -> ".join(problems[:3]))

@@ -1,0 +1,73 @@
+"""`cityscapes/{leftImg8bit,gtFine}/{train,val}/<city>/`: pictures, labelIds, instanceIds, colours, polygons, labelTrainIds.
+
+labelTrainIds and colours are made from the polygons by `cityscapesscripts`. Since the scenes are drawn with the same call on
+the same whole-number polygons, they agree with labelIds in every pixel.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cityscapesscripts.helpers.labels import name2label
+from cityscapesscripts.preparation.json2labelImg import json2labelImg
+
+from benchmarks.miniworld.images import save_png
+from benchmarks.miniworld.kinds import KINDS
+from benchmarks.miniworld.scenes import Layer, Scene, Thing
+from benchmarks.miniworld.streets import draw_street
+
+SPLITS = {"train": 100, "val": 40}
+SIZE = (256, 128)  # width, height
+CITIES = {"train": ("aachen", "bochum"), "val": ("frankfurt",)}
+CROWDS = 0.1  # share of the scenes that have one
+
+
+def write(root: Path, split: str, index: int, rng: np.random.Generator) -> None:
+    city = CITIES[split][index % len(CITIES[split])]
+    scene = draw_street(
+        rng, KINDS[index % len(KINDS)], *SIZE, count=int(rng.integers(2, 5)), crowd=bool(rng.random() < CROWDS)
+    )
+    name = f"{city}_{index:06d}_000019"
+    home = root / "cityscapes"
+    save_png(home / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", scene.pixels)
+    stem = str(home / "gtFine" / split / city / f"{name}_gtFine")
+    labels, instances = label_maps(scene)
+    save_png(Path(f"{stem}_labelIds.png"), labels)
+    save_png(Path(f"{stem}_instanceIds.png"), instances)
+    polygons = f"{stem}_polygons.json"
+    Path(polygons).write_text(json.dumps(annotation(scene), indent=4) + "\n", encoding="utf-8")
+    json2labelImg(polygons, f"{stem}_labelTrainIds.png", "trainIds")
+    json2labelImg(polygons, f"{stem}_color.png", "color")
+
+
+def annotation(scene: Scene) -> dict[str, Any]:
+    width, height = SIZE
+    objects = [{"label": layer.label + "group" * in_crowd(layer), "polygon": layer.polygon} for layer in scene.layers]
+    return {"imgHeight": height, "imgWidth": width, "objects": objects}
+
+
+def in_crowd(layer: Layer) -> bool:
+    return isinstance(layer, Thing) and layer.crowd
+
+
+def label_maps(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """labelIds (H, W) uint8 and instanceIds (H, W) uint16: the label id, or 1000 × label id + number for countable objects."""
+    shape = scene.image.shape[:2]
+    labels, instances = np.zeros(shape, np.uint8), np.zeros(shape, np.uint16)
+    counts: dict[int, int] = {}
+    for layer in scene.layers:
+        label = name2label[layer.label]
+        number = label.id
+        if label.hasInstances and not in_crowd(layer):
+            number = label.id * 1000 + counts.get(label.id, 0)
+            counts[label.id] = counts.get(label.id, 0) + 1
+        labels[layer.visible] = label.id
+        instances[layer.visible] = number
+    return labels, instances
+
+
+def finish(root: Path, records: dict[str, list[Any]]) -> None:
+    """Every picture has its own annotation files."""

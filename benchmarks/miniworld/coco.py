@@ -1,0 +1,112 @@
+"""`coco/{train2017,val2017}` and `coco/annotations/instances_{train,val}2017.json`.
+
+Single objects have polygons, crowds (`iscrowd` 1) run lengths, as in COCO; boxes and areas are those of the mask.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.miniworld.images import save_jpeg
+from benchmarks.miniworld.kinds import KINDS
+from benchmarks.miniworld.scenes import Mask, draw_scene, window
+from benchmarks.miniworld.trace import polygons, run_lengths
+
+SPLITS = {"train2017": 200, "val2017": 60}
+CROWDS = 0.08  # share of the scenes that have one
+
+# Supercategory -> its categories with their ids: the 80 of COCO 2017. The gaps (12, 26, 29, …) are COCO's own.
+CATEGORIES = {
+    "person": "1 person",
+    "vehicle": "2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat",
+    "outdoor": "10 traffic light, 11 fire hydrant, 13 stop sign, 14 parking meter, 15 bench",
+    "animal": "16 bird, 17 cat, 18 dog, 19 horse, 20 sheep, 21 cow, 22 elephant, 23 bear, 24 zebra, 25 giraffe",
+    "accessory": "27 backpack, 28 umbrella, 31 handbag, 32 tie, 33 suitcase",
+    "sports": "34 frisbee, 35 skis, 36 snowboard, 37 sports ball, 38 kite, 39 baseball bat, 40 baseball glove, "
+    "41 skateboard, 42 surfboard, 43 tennis racket",
+    "kitchen": "44 bottle, 46 wine glass, 47 cup, 48 fork, 49 knife, 50 spoon, 51 bowl",
+    "food": "52 banana, 53 apple, 54 sandwich, 55 orange, 56 broccoli, 57 carrot, 58 hot dog, 59 pizza, 60 donut, 61 cake",
+    "furniture": "62 chair, 63 couch, 64 potted plant, 65 bed, 67 dining table, 70 toilet",
+    "electronic": "72 tv, 73 laptop, 74 mouse, 75 remote, 76 keyboard, 77 cell phone",
+    "appliance": "78 microwave, 79 oven, 80 toaster, 81 sink, 82 refrigerator",
+    "indoor": "84 book, 85 clock, 86 vase, 87 scissors, 88 teddy bear, 89 hair drier, 90 toothbrush",
+}
+
+
+def categories() -> list[dict[str, Any]]:
+    entries = []
+    for above, members in CATEGORIES.items():
+        for member in members.split(", "):
+            number, name = member.split(" ", 1)
+            entries.append({"supercategory": above, "id": int(number), "name": name})
+    return entries
+
+
+def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write one picture; return COCO's record of it and those of its objects (still without ids)."""
+    width, height = (int(n) for n in rng.integers(112, 161, 2))
+    count, crowd = int(rng.integers(1, 4)), bool(rng.random() < CROWDS)
+    scene = draw_scene(rng, KINDS[index % len(KINDS)], width, height, count, sizes=(40, 80), crowd=crowd)
+    number = 2 * index + 1 + (split == "val2017")  # ids unique over both splits
+    name = f"{number:012d}.jpg"
+    save_jpeg(root / "coco" / split / name, scene.pixels)
+    image = {
+        "license": 1,
+        "file_name": name,
+        "coco_url": "",
+        "height": height,
+        "width": width,
+        "date_captured": "",
+        "flickr_url": "",
+        "id": number,
+    }
+    found = [record(o.visible, o.kind.coco, number, crowd=False) for o in scene.objects]
+    if scene.crowd:
+        together = np.any([thing.visible for thing in scene.crowd], axis=0)
+        found.append(record(together, scene.crowd[0].kind.coco, number, crowd=True))
+    return image, found
+
+
+def record(mask: Mask, category: int, image: int, crowd: bool) -> dict[str, Any]:
+    rows, columns = window(mask)
+    box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
+    return {
+        "segmentation": run_lengths(mask) if crowd else polygons(mask),
+        "area": int(mask.sum()),
+        "iscrowd": int(crowd),
+        "image_id": image,
+        "bbox": box,
+        "category_id": category,
+    }
+
+
+def finish(root: Path, records: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]]) -> None:
+    (root / "coco" / "annotations").mkdir(parents=True)
+    next_id = 1
+    for split, entries in records.items():
+        annotations = []
+        for _, found in entries:
+            for entry in found:
+                annotations.append({**entry, "id": next_id})
+                next_id += 1
+        text = json.dumps(
+            {
+                "info": {
+                    "description": "PixBench mini world in the layout of COCO 2017",
+                    "url": "",
+                    "version": "1.0",
+                    "year": 2017,
+                    "contributor": "PixBench",
+                    "date_created": "",
+                },
+                "licenses": [{"url": "", "id": 1, "name": "made by pixbench data mini"}],
+                "images": [image for image, _ in entries],
+                "annotations": annotations,
+                "categories": categories(),
+            }
+        )
+        (root / "coco" / "annotations" / f"instances_{split}.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,234 @@
+"""Drawing scenes: textured objects in random poses on cluttered ground, with pixel-exact masks.
+
+Everything solid is one polygon of whole-number corners, drawn by Pillow's `ImageDraw.polygon`, back to front. What a
+mask holds is what that call fills, so a reader that draws the polygons again with Pillow (as `cityscapesscripts` does) gets
+the same pixels. H × W is the size of the scene in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from benchmarks.miniworld.kinds import KINDS, Kind, Points, blob
+from benchmarks.miniworld.textures import Array, Pattern, noise, plain, two_colours
+
+Mask = NDArray[np.bool_]
+Polygon = list[list[int]]
+MIN_VISIBLE = 0.45  # of an object's pixels stay uncovered
+MIN_INSIDE = 0.65  # of an object's area lies in the frame
+TRIES = 12
+
+
+@dataclass
+class Layer:
+    """Something solid in the scene."""
+
+    label: str
+    """Kind name, or what Cityscapes would call it."""
+    polygon: Polygon
+    whole: Mask
+    """(H, W) all its pixels in the frame, whatever covers them."""
+    visible: Mask
+    """(H, W) those that nothing later covers."""
+
+
+@dataclass
+class Thing(Layer):
+    """An object of one of the kinds."""
+
+    kind: Kind
+    crowd: bool
+    """One of a crowd, annotated as a whole."""
+    truncated: bool
+    """Reaches out of the frame."""
+
+    @property
+    def covered(self) -> float:
+        """Share of its pixels that something else covers."""
+        return 1 - float(self.visible.sum() / self.whole.sum())
+
+
+@dataclass
+class Scene:
+    image: Array
+    """(H, W, 3), float32 while it is being drawn."""
+    layers: list[Layer] = field(default_factory=list)
+    """Back to front."""
+
+    @property
+    def objects(self) -> list[Thing]:
+        return [layer for layer in self.layers if isinstance(layer, Thing) and not layer.crowd]
+
+    @property
+    def crowd(self) -> list[Thing]:
+        """Those members of the crowd (there is at most one) that can be seen."""
+        return [layer for layer in self.layers if isinstance(layer, Thing) and layer.crowd and layer.visible.any()]
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        return np.clip(self.image, 0, 255).astype(np.uint8)
+
+    def fill(self, polygon: Polygon) -> Mask:
+        """The pixels (H, W) that Pillow fills for ``polygon``."""
+        height, width = self.image.shape[:2]
+        sheet = Image.new("L", (width, height))
+        ImageDraw.Draw(sheet).polygon([tuple(point) for point in polygon], fill=1)
+        return np.asarray(sheet).astype(bool)
+
+    def would_hide(self, mask: Mask) -> bool:
+        """Whether covering ``mask`` leaves too little of an object that is already there."""
+        return any((o.visible & ~mask).sum() < MIN_VISIBLE * o.whole.sum() for o in self.objects)
+
+    def cover(self, layer: Layer) -> None:
+        """Put ``layer`` on top."""
+        for below in self.layers:
+            below.visible &= ~layer.whole
+        self.layers.append(layer)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where an outline goes: pixel = matrix · point + centre."""
+
+    centre: Points
+    matrix: Points
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, centre: Points, size: float, turn: float) -> Pose:
+        """A random pose: ``size`` is the longer side in pixels before turning, ``turn`` the largest angle in degrees."""
+        angle = np.deg2rad(rng.uniform(-turn, turn))
+        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        stretch = np.diag(np.exp(rng.uniform(-0.14, 0.14, 2)) * [rng.choice([-1, 1]), 1])
+        shear = np.array([[1, rng.uniform(-0.2, 0.2)], [0, 1]])
+        return cls(centre, rotation @ shear @ stretch * size / 2)
+
+    def polygon(self, outline: Points) -> Polygon:
+        return np.rint(outline @ self.matrix.T + self.centre).astype(int).tolist()
+
+
+def surface(
+    rng: np.random.Generator, pattern: Pattern, pose: Pose, rows: slice, columns: slice, contrast: float
+) -> Array:
+    """Colours (rows, columns, 3) of a patterned, shaded surface in ``pose``."""
+    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] - np.float32(pose.centre[0])
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(pose.centre[1])
+    inverse = np.linalg.inv(pose.matrix).astype(np.float32)
+    u, v = inverse[0, 0] * x + inverse[0, 1] * y, inverse[1, 0] * x + inverse[1, 1] * y
+    share = pattern(u, v, float(rng.random())) * np.float32(rng.uniform(0.75, 1))
+    first, second = two_colours(rng, contrast)
+    light = rng.uniform(-0.35, 0.35, 2).astype(np.float32)
+    shade = np.clip(1 + light[0] * u + light[1] * v, 0.5, 1.5)
+    return (first + share[..., None] * (second - first)) * shade[..., None]
+
+
+def window(mask: Mask) -> tuple[slice, slice]:
+    """The rows and columns that ``mask`` (not empty) reaches over."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def paint(
+    scene: Scene, rng: np.random.Generator, mask: Mask, pattern: Pattern, pose: Pose, contrast: float = 110
+) -> None:
+    rows, columns = window(mask)
+    patch = scene.image[rows, columns]
+    inside = mask[rows, columns]
+    patch[inside] = surface(rng, pattern, pose, rows, columns, contrast)[inside]
+
+
+def add_object(
+    scene: Scene, rng: np.random.Generator, kind: Kind, centre: Points, size: float, crowd: bool = False
+) -> bool:
+    """Put one object on top of the scene; False (and nothing drawn) if it would hide another or leave the frame."""
+    pose = Pose.draw(rng, centre, size, turn=35)
+    polygon = pose.polygon(kind.outline)
+    mask = scene.fill(polygon)
+    x, y = np.array(polygon, float).T
+    area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+    if mask.sum() < MIN_INSIDE * area or scene.would_hide(mask):
+        return False
+    if rng.random() < 0.5:  # a cast shadow on what lies behind
+        shift = rng.integers(2, 7, 2)
+        shadow = np.zeros_like(mask)
+        shadow[shift[0] :, shift[1] :] = mask[: -shift[0], : -shift[1]]
+        scene.image[shadow] *= np.float32(rng.uniform(0.5, 0.8))
+    paint(scene, rng, mask, kind.pattern, pose)
+    height, width = mask.shape
+    truncated = bool(x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height)
+    scene.cover(Thing(kind.name, polygon, mask, mask.copy(), kind, crowd, truncated))
+    return True
+
+
+def add_clutter(scene: Scene, rng: np.random.Generator, size: float) -> bool:
+    """Put something of no kind on top: uneven outline; plain, noisy or (so that pattern alone tells little) patterned."""
+    height, width = scene.image.shape[:2]
+    pose = Pose.draw(rng, rng.uniform(0, 1, 2) * [width, height], size, turn=180)
+    polygon = pose.polygon(blob(rng) * [1, rng.choice([1, 0.3])])
+    mask = scene.fill(polygon)
+    if not mask.any() or scene.would_hide(mask):
+        return False
+    pattern = KINDS[rng.integers(len(KINDS))].pattern if rng.random() < 0.1 else plain
+    paint(scene, rng, mask, pattern, pose, contrast=60)
+    scene.cover(Layer("static", polygon, mask, mask.copy()))
+    return True
+
+
+def ground(rng: np.random.Generator, height: int, width: int) -> Scene:
+    """An empty scene with textured ground."""
+    first, second = two_colours(rng, 60)
+    blend = noise(rng, height, width, cells=int(rng.integers(2, 9)), octaves=4)
+    if rng.random() < 0.5:  # weak waves
+        x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+        kx, ky = rng.uniform(-0.9, 0.9, 2).astype(np.float32)
+        blend = blend + np.float32(rng.uniform(0.05, 0.25)) * np.sin(kx * x + ky * y)
+    return Scene(first + np.clip(1.6 * blend - 0.3, 0, 1)[..., None] * (second - first))
+
+
+def spots(rng: np.random.Generator, count: int, low: Points, high: Points) -> Iterator[Points]:
+    for _ in range(count):
+        yield rng.uniform(low, high)
+
+
+def light_up(scene: Scene, rng: np.random.Generator) -> None:
+    """Uneven light over the whole scene, then sensor noise."""
+    height, width = scene.image.shape[:2]
+    slope = rng.uniform(-0.45, 0.45, 2).astype(np.float32)
+    x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    scene.image *= (np.float32(rng.uniform(0.75, 1.1)) * np.clip(1 + slope[0] * x + slope[1] * y, 0.4, 1.4))[..., None]
+    scene.image += np.float32(rng.uniform(1, 6)) * rng.standard_normal((height, width, 1), np.float32)
+
+
+def draw_scene(
+    rng: np.random.Generator,
+    kind: Kind,
+    width: int,
+    height: int,
+    count: int,
+    sizes: tuple[float, float],
+    crowd: bool = False,
+) -> Scene:
+    """A scene of up to ``count`` objects, the first (hindmost) of ``kind``, ``sizes`` pixels long; maybe a crowd behind them."""
+    scene = ground(rng, height, width)
+    frame = np.array([width, height])
+    for _ in range(int(rng.integers(2, 6))):
+        add_clutter(scene, rng, rng.uniform(18, 60))
+    if crowd:
+        members = KINDS[rng.integers(len(KINDS))]
+        middle = rng.uniform(0.3, 0.7, 2) * frame
+        for centre in spots(rng, 6, middle - 22, middle + 22):
+            add_object(scene, rng, members, centre, rng.uniform(18, 26), crowd=True)
+    for number in range(count):
+        chosen = KINDS[rng.integers(len(KINDS))] if number else kind
+        for centre in spots(rng, TRIES if number else 1000, 0.15 * frame, 0.85 * frame):
+            if add_object(scene, rng, chosen, centre, rng.uniform(*sizes)):
+                break
+    if rng.random() < 0.35:  # something in front
+        for _ in range(int(rng.integers(1, 3))):
+            add_clutter(scene, rng, rng.uniform(15, 40))
+    light_up(scene, rng)
+    return scene

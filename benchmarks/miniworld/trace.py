@@ -1,0 +1,83 @@
+"""Masks as COCO writes them: polygons along the pixel edges, or run lengths. Both give back the mask exactly in pycocotools."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+
+def polygons(mask: Mask) -> list[list[int]]:
+    """Polygons [x, y, x, y, …] without holes whose union is ``mask`` (H, W); a mask with holes is cut through them.
+
+    COCO's own masks have several polygons for an object in several pieces, and Detectron2's default mask format takes
+    nothing but polygons for single objects; hence no run lengths for masks with holes.
+    """
+    loops = boundary(mask)
+    hole = next((loop for loop in loops if signed_area(loop) < 0), None)
+    if hole is None:
+        return [loop.ravel().tolist() for loop in loops]
+    cut = int(hole[:, 0].min() + hole[:, 0].max()) // 2
+    left, right = mask.copy(), mask.copy()
+    left[:, cut:] = False
+    right[:, :cut] = False
+    return polygons(left) + polygons(right)
+
+
+def boundary(mask: Mask) -> list[NDArray[np.int64]]:
+    """Closed loops of corners (n, 2) along the pixel edges, clockwise on the screen round pixels, the other way round holes.
+
+    Pixels that touch at a corner only are kept apart.
+    """
+    height, width = mask.shape
+    padded = np.zeros((height + 2, width + 2), bool)
+    padded[1:-1, 1:-1] = mask
+    centre = padded[1:-1, 1:-1]
+    follow: dict[
+        tuple[int, int], list[tuple[int, int]]
+    ] = {}  # corner -> directions (dx, dy) of the edges that leave it
+    for neighbour, offset, direction in (
+        (padded[:-2, 1:-1], (0, 0), (1, 0)),  # upper edges run right
+        (padded[1:-1, 2:], (1, 0), (0, 1)),  # right edges run down
+        (padded[2:, 1:-1], (1, 1), (-1, 0)),  # lower edges run left
+        (padded[1:-1, :-2], (0, 1), (0, -1)),  # left edges run up
+    ):
+        for y, x in np.argwhere(centre & ~neighbour).tolist():
+            follow.setdefault((x + offset[0], y + offset[1]), []).append(direction)
+    loops = []
+    while follow:
+        start = corner = next(iter(follow))
+        heading = (0, 0)
+        loop: list[tuple[int, int]] = []
+        while corner in follow:
+            leaving = follow[corner]
+            right_turn = (-heading[1], heading[0])
+            direction = right_turn if right_turn in leaving else leaving[0]  # turning right keeps to the same pixel
+            leaving.remove(direction)
+            if not leaving:
+                del follow[corner]
+            if direction != heading:
+                loop.append(corner)
+                heading = direction
+            corner = (corner[0] + direction[0], corner[1] + direction[1])
+            if corner == start and (-heading[1], heading[0]) not in follow.get(corner, []):
+                break
+        loops.append(np.array(loop))
+    return loops
+
+
+def signed_area(loop: NDArray[np.int64]) -> float:
+    x, y = loop.T
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+def run_lengths(mask: Mask) -> dict[str, Any]:
+    """COCO's uncompressed run lengths: column by column, starting with a run of zeros."""
+    flat = np.concatenate([[False], mask.T.ravel()])
+    changes = np.flatnonzero(np.diff(flat)).tolist()
+    edges = [0, *changes, mask.size]
+    return {"counts": [b - a for a, b in itertools.pairwise(edges)], "size": list(mask.shape)}

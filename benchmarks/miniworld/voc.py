@@ -1,0 +1,122 @@
+"""`VOC2007` (trainval, test) and `VOC2012` (trainval): JPEGImages, Annotations, ImageSets, Segmentation{Class,Object}.
+
+As in VOC: boxes round the visible part, 1-based, both ends included; the first half of trainval is train, the rest val.
+Unlike VOC, the masks have no void border and every picture has them.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.miniworld.images import save_jpeg, save_png
+from benchmarks.miniworld.kinds import KINDS
+from benchmarks.miniworld.scenes import Scene, Thing, draw_scene, window
+
+SPLITS = {"VOC2007/trainval": 100, "VOC2007/test": 60, "VOC2012/trainval": 100}
+CLASSES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa "
+    "train tvmonitor"
+).split()
+DIFFICULT = 0.4  # share of its pixels that something else covers
+
+
+def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[str, dict[str, bool]]:
+    """Write one picture; return its id and, for each class in it, whether one of its objects is not difficult."""
+    folder, part = split.split("/")
+    number = index + 1 + (5000 if part == "test" else 0)
+    name = f"{number:06d}" if folder == "VOC2007" else f"2012_{number:06d}"
+    width, height = (int(n) for n in rng.integers(112, 161, 2))
+    scene = draw_scene(rng, KINDS[index % len(KINDS)], width, height, int(rng.integers(1, 4)), sizes=(40, 80))
+    home = root / folder
+    save_jpeg(home / "JPEGImages" / f"{name}.jpg", scene.pixels)
+    tree = annotation(folder, name, scene)
+    ET.indent(tree, "\t")
+    path = home / "Annotations" / f"{name}.xml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(ET.tostring(tree, encoding="unicode") + "\n", encoding="utf-8")
+    classes, numbers = np.zeros((2, height, width), np.uint8)
+    for position, thing in enumerate(scene.objects, 1):
+        classes[thing.visible] = CLASSES.index(thing.kind.voc) + 1
+        numbers[thing.visible] = position
+    save_png(home / "SegmentationClass" / f"{name}.png", classes, PALETTE)
+    save_png(home / "SegmentationObject" / f"{name}.png", numbers, PALETTE)
+    seen: dict[str, bool] = {}
+    for thing in scene.objects:
+        seen[thing.kind.voc] = seen.get(thing.kind.voc, False) or thing.covered <= DIFFICULT
+    return name, seen
+
+
+def annotation(folder: str, name: str, scene: Scene) -> ET.Element:
+    root = ET.Element("annotation")
+
+    def add(parent: ET.Element, tag: str, text: Any = None) -> ET.Element:
+        child = ET.SubElement(parent, tag)
+        child.text = None if text is None else str(text)
+        return child
+
+    height, width = scene.image.shape[:2]
+    add(root, "folder", folder)
+    add(root, "filename", f"{name}.jpg")
+    source = add(root, "source")
+    for tag, text in (
+        ("database", f"The {folder} Database"),
+        ("annotation", f"PASCAL {folder}"),
+        ("image", "PixBench"),
+    ):
+        add(source, tag, text)
+    size = add(root, "size")
+    for tag, number in (("width", width), ("height", height), ("depth", 3)):
+        add(size, tag, number)
+    add(root, "segmented", 1)
+    for thing in scene.objects:
+        entry = add(root, "object")
+        add(entry, "name", thing.kind.voc)
+        add(entry, "pose", "Unspecified")
+        add(entry, "truncated", int(thing.truncated))
+        if folder == "VOC2012":
+            add(entry, "occluded", int(thing.covered > 0.05))
+        add(entry, "difficult", int(thing.covered > DIFFICULT))
+        box = add(entry, "bndbox")
+        for tag, number in zip(("xmin", "ymin", "xmax", "ymax"), inclusive_box(thing), strict=True):
+            add(box, tag, number)
+    return root
+
+
+def inclusive_box(thing: Thing) -> tuple[int, int, int, int]:
+    rows, columns = window(thing.visible)
+    return columns.start + 1, rows.start + 1, columns.stop, rows.stop
+
+
+def finish(root: Path, records: dict[str, list[tuple[str, dict[str, bool]]]]) -> None:
+    for folder in ("VOC2007", "VOC2012"):
+        trainval = records[f"{folder}/trainval"]
+        half = len(trainval) // 2
+        lists = {"train": trainval[:half], "val": trainval[half:], "trainval": trainval}
+        if f"{folder}/test" in records:
+            lists["test"] = records[f"{folder}/test"]
+        for task in ("Main", "Segmentation"):
+            (root / folder / "ImageSets" / task).mkdir(parents=True)
+        for part, entries in lists.items():
+            names = "".join(f"{name}\n" for name, _ in entries)
+            for task in ("Main", "Segmentation"):
+                (root / folder / "ImageSets" / task / f"{part}.txt").write_text(names, encoding="utf-8")
+            for label in CLASSES:  # 1: in the picture, 0: only difficult ones are, -1: not in the picture
+                lines = [f"{name} {({None: -1, False: 0, True: 1})[seen.get(label)]:2d}\n" for name, seen in entries]
+                path = root / folder / "ImageSets" / "Main" / f"{label}_{part}.txt"
+                path.write_text("".join(lines), encoding="utf-8")
+
+
+def palette() -> list[int]:
+    """VOC's colour map: the bits of the index, three at a time, become the high bits of red, green and blue."""
+    colours = []
+    for index in range(256):
+        for channel in range(3):
+            colours.append(sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)))
+    return colours
+
+
+PALETTE = palette()
