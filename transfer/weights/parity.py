@@ -20,7 +20,7 @@ from pretrain.models.resnet import STAGES
 from transfer.weights import targets
 from transfer.weights.layouts import find_layout
 from transfer.weights.live import unequal
-from transfer.weights.trunk import Trunk
+from transfer.weights.trunk import Trunk, skeleton
 
 BOUND = 1e-4
 """Largest difference allowed, both absolute and relative."""
@@ -82,8 +82,7 @@ def verify(trunk: Trunk, path: str | PathLike[str], layout: str) -> Parity:
     part of the weights.
     """
     spec = replace(trunk.spec, output_stride=32)
-    with torch.device("meta"):  # no weights of its own, hence no random numbers and no second copy
-        reference = spec.build().eval()
+    reference = skeleton(spec).eval()
     reference.load_state_dict(trunk.state, assign=True)
     target = targets.build(layout, spec, Path(path))
     images = probe()

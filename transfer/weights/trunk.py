@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pretrain.errors import UserError
-from pretrain.models.resnet import BLOCKS, TrunkSpec
+from pretrain.models.resnet import BLOCKS, ResNet, TrunkSpec
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's count of training batches. With a fixed momentum, as everywhere here, no output depends on it."""
@@ -69,10 +70,30 @@ def is_counter(name: str) -> bool:
     return name.endswith(f".{COUNTER}")
 
 
+class _Blank(TorchFunctionMode):
+    """Leaves parameters unfilled. On the meta device there is nothing to fill, yet PyTorch would import sympy to do it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init" or func.__name__ in (
+            "fill_",
+            "zero_",
+            "normal_",
+            "uniform_",
+        ):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def skeleton(spec: TrunkSpec) -> ResNet:
+    """A trunk of ``spec`` on the meta device: shapes without memory, whatever size a file claims to be."""
+    with torch.device("meta"), _Blank():
+        return spec.build()
+
+
 def expected(spec: TrunkSpec) -> dict[str, Tensor]:
-    """Names, shapes and types of a trunk of ``spec``, on the meta device: takes no memory, whatever a file claims."""
-    with torch.device("meta"):
-        return spec.build().state_dict()
+    """Names, shapes and types of a trunk of ``spec``."""
+    return skeleton(spec).state_dict()
 
 
 def infer_spec(state: Mapping[str, Tensor], source: str = "the state dict") -> TrunkSpec:

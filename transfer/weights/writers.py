@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Callable
 from os import PathLike
@@ -78,5 +79,8 @@ def _about(trunk: Trunk) -> dict[str, Any]:
 
 
 def _torch(content: Any, path: Path) -> None:
-    with path.open("wb") as stream:  # not by path: torch.save would write the temporary name into the archive
-        torch.save(content, stream)
+    """Through memory: given a path, torch.save writes the temporary name into the archive; given a file on a full disk, it
+    hides the reason."""
+    archive = io.BytesIO()
+    torch.save(content, archive)
+    path.write_bytes(archive.getbuffer())

@@ -6,6 +6,7 @@ import argparse
 import json
 import pickle
 import re
+import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +197,18 @@ def test_a_bad_source_leaves_the_output_alone(tmp_path, checkpoint, capsys):
     assert "Traceback" not in said
     assert output.read_bytes() == b"precious"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "out.pkl"]
+
+
+@pytest.mark.parametrize(("target", "name"), [("detectron2", "x.pkl"), ("mmseg", "x.pth")])
+def test_a_disk_that_is_full(tmp_path, checkpoint, capsys, target, name):
+    source, (soft, hard) = checkpoint(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # no file may grow beyond this
+    try:
+        assert pixbench(source, "--to", target, "-o", tmp_path / name, "--no-verify") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "File too large" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 @pytest.mark.parametrize(

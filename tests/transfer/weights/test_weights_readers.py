@@ -13,7 +13,7 @@ import torch
 from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights import LAYOUTS, Trunk, check, infer_spec, load, read, save
-from transfer.weights.trunk import is_counter
+from transfer.weights.trunk import expected, is_counter
 
 
 def same(a: Trunk, b: Trunk, counters: bool = True) -> bool:
@@ -33,11 +33,11 @@ def test_student_and_target_of_our_checkpoint(checkpoint, make_trunk):
     assert other.counts.dropped["student trunk"] == 318
 
 
-@pytest.mark.parametrize("width", [0.25, 1])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "width"),
+    [*((layout, 0.25) for layout in LAYOUTS if layout != "torchvision"), ("detectron2_c4", 1), ("torchvision", 1)],
+)
 def test_written_and_read_again_it_is_the_same_bit_for_bit(tmp_path, make_trunk, layout, width):
-    if layout == "torchvision" and width != 1:
-        pytest.skip("torchvision has no narrow ResNet")
     trunk, path = make_trunk(width), tmp_path / f"x{LAYOUTS[layout].suffixes[0]}"
     written = save(trunk, path, layout)
     reading = read(path)
@@ -137,6 +137,13 @@ def test_all_problems_are_in_one_error(make_trunk):
         UserError, match=r"1 missing \(bn1\.weight\); 1 unexpected \(extra\.weight\); 1 of the wrong shape"
     ):
         check(Trunk(TrunkSpec(50, 1 / 16), state, "x"))
+
+
+def test_what_is_expected_is_what_a_fresh_trunk_has():
+    spec = TrunkSpec(101, 1 / 16)
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in expected(spec).items()} == {
+        name: (tensor.shape, tensor.dtype) for name, tensor in spec.build().state_dict().items()
+    }
 
 
 def test_only_some_counters_is_not_a_whole_trunk(checkpoint):
