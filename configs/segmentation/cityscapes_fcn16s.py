@@ -40,7 +40,7 @@ model = dict(
         kernel_size=3,
         dilation=6,
         concat_input=False,
-        dropout_ratio=0,
+        dropout_ratio=0.0,
         num_classes=19,
         align_corners=True,
         norm_cfg=dict(type="SyncBN", requires_grad=True),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.errors import UserError
@@ -20,12 +19,15 @@ OUTPUT_STRIDE = 16
 LOG = "log.txt"
 """In the folder of the run: all that the framework says."""
 DATALOADERS = ("train_dataloader", "val_dataloader")
+BY_OPTION = {"randomness.seed": "--seed", **{f"{loader}.dataset.data_root": "--data-root" for loader in DATALOADERS}}
 
 
 def resolve(job: TransferJob, spec: TrunkSpec | None = None) -> Config:
-    """The protocol's config with the job's overrides, its seed and the width of ``spec`` (None: of the config).
+    """The protocol's config with the job's overrides and the width of ``spec`` (None: as wide as the config says).
 
-    Where the data lies and where the run is written is not part of it: the same job resolves to the same anywhere.
+    Seed and places are not part of it: all runs of one protocol resolve to the same.
+
+    Raises `UserError` for a key that does not exist, a value of another kind, or a trunk that does not fit the protocol.
     """
     from mmengine.config import Config
 
@@ -35,12 +37,25 @@ def resolve(job: TransferJob, spec: TrunkSpec | None = None) -> Config:
     for key, value in job.all_overrides.items():
         override(config, key, value)
     if spec is not None:
-        backbone = config.model.backbone
-        backbone.depth = spec.depth
-        backbone.stem_channels = backbone.base_channels = int(64 * spec.width)
-        config.model.decode_head.in_channels = spec.channels
-    config.randomness.seed = job.seed
+        fit_trunk(config, job, spec)
     return config
+
+
+def fit_trunk(config: Config, job: TransferJob, spec: TrunkSpec) -> None:
+    """Set the width options from ``spec``. At paper scale they are the protocol's, and another trunk is an error."""
+    base, backbone, head = int(64 * spec.width), config.model.backbone, config.model.decode_head
+    wanted = {"depth": spec.depth, "stem_channels": base, "base_channels": base}
+    differ = {f"model.backbone.{key}": value for key, value in wanted.items() if backbone[key] != value}
+    if head.in_channels != spec.channels:
+        differ["model.decode_head.in_channels"] = spec.channels
+    if differ and job.scale == "paper":
+        settings = " ".join(f"--set {key}={value}" for key, value in differ.items())
+        raise UserError(
+            f"{job.weights} holds a ResNet-{spec.depth} of width {spec.width:g}, but {job.protocol.name} is defined for "
+            f"another trunk; use --scale mini, or deviate knowingly with {settings}"
+        )
+    for key, value in differ.items():
+        override(config, key, value)
 
 
 def trunk_spec(config: Config) -> TrunkSpec:
@@ -56,6 +71,8 @@ def override(config: Config, key: str, value: Any) -> None:
 
     mmengine's own `merge_from_dict` makes a new key of a misspelt one, which then does nothing.
     """
+    if key in BY_OPTION:
+        raise UserError(f"{key} cannot be overridden; it is set by {BY_OPTION[key]}")
     *parents, last = key.split(".")
     node: Any = config
     try:
@@ -75,20 +92,13 @@ def override(config: Config, key: str, value: Any) -> None:
         node[last] = tuple(value) if isinstance(old, tuple) else value
     else:
         raise UserError(
-            f"override {key} = {value!r} is not of the kind of the protocol's value {old!r}; give one that is"
+            f"override {key} = {value!r} is of another kind than the protocol's {old!r}; give one that fits"
         )
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """``config`` as JSON knows it: tuples become lists."""
+    """``config`` as JSON knows it (tuples become lists), before `run` fills in places and seed."""
     return json.loads(json.dumps(config.to_dict()))
-
-
-def place(config: Config, data_root: Path, out: Path) -> None:
-    """Fill in where the data lies and where the run goes."""
-    for loader in DATALOADERS:
-        config[loader].dataset.data_root = str(data_root / "cityscapes")
-    config.work_dir = str(out)
 
 
 def _step(node: Any, name: str) -> str | int:
@@ -96,14 +106,16 @@ def _step(node: Any, name: str) -> str | int:
 
 
 def _fits(old: Any, value: Any) -> bool:
-    if old is None:
-        return True
     if isinstance(old, bool) or isinstance(value, bool):
-        return isinstance(old, bool) and isinstance(value, bool)
-    for kind in ((int, float), (list, tuple), str, dict):
-        if isinstance(old, kind):
-            return isinstance(value, kind) or (value is None and kind in (str, dict))
-    return True
+        return old is None or isinstance(old, bool) is isinstance(value, bool)
+    kinds: tuple[tuple[Any, Any], ...] = (
+        (int, int),
+        (float, int | float),
+        (list | tuple, list | tuple),
+        (str, str | None),
+        (dict, dict | None),
+    )
+    return all(isinstance(value, accepted) for kind, accepted in kinds if isinstance(old, kind))
 
 
 def _dotted(node: Any, prefix: str = "") -> Iterator[str]:

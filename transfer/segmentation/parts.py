@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,8 +29,8 @@ from transfer.weights import Trunk, load_into
 
 FIRST_OBJECT = 11
 """trainIds from here on (person to bicycle) are Cityscapes' countable objects; those before are its stuff."""
-REPORTS = 10
-"""Progress lines a run prints when it takes minutes; a long one prints one a minute."""
+LINES, MOST_S = 10, 60
+"""Progress lines a short run prints; seconds after which a long one prints another."""
 
 
 @DATASETS.register_module()
@@ -41,10 +42,8 @@ class NamedCityscapes(CityscapesDataset):
             return super().prepare_data(idx)
         except (OSError, AssertionError, ValueError, SyntaxError) as error:
             info = self.get_data_info(idx)
-            files = f"{info['img_path']} or {info['seg_map_path']}"
-            raise UserError(
-                f"{files} cannot be used ({error}); restore the file, or check it with an image viewer"
-            ) from error
+            files = f"{info['img_path']} or its label map {info['seg_map_path']}"
+            raise UserError(f"{files} cannot be read ({error}); restore it from the data set") from error
 
 
 @METRICS.register_module()
@@ -55,13 +54,11 @@ class CityscapesIoU(IoUMetric):
     def intersect_and_union(
         pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
     ) -> tuple[Tensor, ...]:
-        """Areas (num_classes + 1,) each, for maps (H, W); the last counts objects of any class."""
+        """Intersection, union, prediction and truth of maps (H, W): areas (num_classes + 1,), the last of all objects."""
         classes = IoUMetric.intersect_and_union(pred_label, label, num_classes, ignore_index)
-        is_object = (label >= FIRST_OBJECT).to(label.dtype)
-        is_object[label == ignore_index] = ignore_index
-        objects = IoUMetric.intersect_and_union(
-            (pred_label >= FIRST_OBJECT).to(label.dtype), is_object, 2, ignore_index
-        )
+        guess, truth = ((labels >= FIRST_OBJECT).to(labels.dtype) for labels in (pred_label, label))
+        truth[label == ignore_index] = ignore_index
+        objects = IoUMetric.intersect_and_union(guess, truth, 2, ignore_index)
         return tuple(torch.cat([area, extra[1:]]) for area, extra in zip(classes, objects, strict=True))
 
     def compute_metrics(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
@@ -96,13 +93,13 @@ class LoadTrunk(Hook):
     A trunk that does not fit raises `UserError`, before the first iteration.
     """
 
-    def __init__(self, trunk: Trunk) -> None:
-        self.trunk = trunk
+    def __init__(self, trunk: Trunk, layout: str) -> None:
+        self.trunk, self.layout = trunk, layout
 
     def before_train(self, runner: Runner) -> None:
         if runner.iter == 0:
             model = getattr(runner.model, "module", runner.model)
-            runner.logger.info(f"trunk of {self.trunk.source}: {load_into(model, self.trunk, 'mmseg')}")
+            runner.logger.info(f"trunk from {self.trunk.source}: {load_into(model, self.trunk, self.layout)}")
 
 
 class StopWhenNotFinite(Hook):
@@ -129,47 +126,51 @@ class PlainCheckpoint(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         info = checkpoint["message_hub"]["runtime_info"]
-        kept = {name: value for name, value in info.items() if isinstance(value, int | float | str | list)}
+        kept = {name: value for name, value in info.items() if type(value) in (int, float, str, list)}
         checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": kept, "resumed_keys": {}}
 
 
 class Progress(Hook):
     """Prints a line now and then, and keeps the metrics of the last validation."""
 
-    def __init__(self, name: str, shown: dict[str, str], console: TextIO) -> None:
-        self.name, self.console = name, console
-        self.shown = shown
-        """Our name of a metric -> the evaluator's."""
+    def __init__(self, shown: dict[str, str], console: TextIO) -> None:
+        self.shown, self.console = shown, console
+        """Our name of a metric -> the evaluator's; where lines go."""
         self.metrics: dict[str, float] = {}
         self.measured_at = -1
-        self.printed = 0.0
+        self.began = self.last = 0.0
+        self.first = 0
 
     def say(self, text: str) -> None:
         if is_main_process():
-            print(f"{self.name}: {text}", file=self.console, flush=True)
+            print(text, file=self.console, flush=True)
 
     def before_train(self, runner: Runner) -> None:
-        start = f"resuming at iteration {runner.iter}" if runner.iter else "starting"
-        images = len(runner.train_dataloader.dataset)
-        self.say(f"{start}, {runner.max_iters} iterations, {images} training images, log in {runner.work_dir}/{LOG}")
-        self.printed = time.monotonic()
+        self.began = self.last = time.monotonic()
+        self.first = runner.iter
+        if self.first:
+            self.say(f"going on from iteration {self.first} of {runner.max_iters}")
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        done, now = runner.iter + 1, time.monotonic()
-        if done % max(1, runner.max_iters // REPORTS) and now - self.printed < 60:
+        done, total, now = runner.iter + 1, runner.max_iters, time.monotonic()
+        if done < total and done % max(1, total // LINES) and now - self.last < MOST_S:
             return
-        self.printed = now
-        left = time.strftime("%H:%M:%S", time.gmtime(runner.message_hub.get_info("eta")))
-        rate = runner.optim_wrapper.get_lr()["lr"][0]
-        self.say(f"iteration {done}/{runner.max_iters}  loss {_loss(outputs):.3f}  lr {rate:.2g}  {left} left")
+        self.last = now
+        pace = (now - self.began) / (done - self.first)
+        left = timedelta(seconds=round(pace * (total - done)))
+        rate = f"loss {_loss(outputs):.3f}  lr {runner.optim_wrapper.get_lr()['lr'][0]:.5f}"
+        self.say(f"iteration {done:>{len(str(total))}}/{total}  {rate}  {pace:.2f} s/it  {left} left")
+
+    def before_val(self, runner: Runner) -> None:
+        self.say(f"validating on {len(runner.val_dataloader.dataset)} images")
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         self.metrics = {name: float(value) for name, value in (metrics or {}).items()}
         self.measured_at = runner.iter
         shown = "  ".join(f"{ours} {self.metrics[theirs]:.1f}" for ours, theirs in self.shown.items())
-        self.say(f"validation at iteration {runner.iter}  {shown}")
+        self.say(f"iteration {runner.iter}: {shown}")
 
 
 def _loss(outputs: dict[str, Any] | None) -> float:

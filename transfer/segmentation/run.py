@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pretrain.errors import UserError
 from transfer.job import Outcome, TransferJob
-from transfer.segmentation.config import DATALOADERS, LOG, place, plain, resolve, trunk_spec
+from transfer.segmentation.config import DATALOADERS, LOG, plain, resolve, trunk_spec
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -37,9 +37,10 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
     check_data(job.data_root / "cityscapes")
     config = resolve(job, trunk.spec if trunk else None)
     described = plain(config)
-    place(config, job.data_root, job.out)
-    with chatter_into(job.out / LOG) as console:
-        runner, progress = build_runner(job, config, trunk or random_trunk(config, job.seed), console)
+    with chatter_into(job.out) as console:
+        from transfer.start import random_trunk
+
+        runner, progress = build_runner(job, config, trunk or random_trunk(trunk_spec(config), job.seed), console)
         try:
             runner.train()
             if progress.measured_at != runner.iter:  # stopped between its last checkpoint and the last validation
@@ -47,16 +48,19 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
         except UserError as error:
             raise UserError(_innermost(str(error))) from error
         finally:
-            for handler in runner.logger.handlers:
-                handler.close()
+            leave(runner)
     return Outcome(metrics=progress.metrics, config=described, iterations=runner.iter)
 
 
 @contextmanager
-def chatter_into(log: Path) -> Iterator[TextIO]:
-    """Append to ``log`` what is printed or warned about inside; yields the console for what a person should see."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    console = sys.stdout
+def chatter_into(folder: Path) -> Iterator[TextIO]:
+    """Append to a log in ``folder`` what is printed or warned about inside; yields the console for what a person sees.
+
+    Other ranks than 0 have a log of their own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rank, console = int(os.environ.get("RANK", 0)), sys.stdout
+    log = folder / (LOG if rank == 0 else f"log.rank{rank}.txt")
     with open(log, "a", buffering=1, encoding="utf-8") as stream, redirect_stdout(stream), redirect_stderr(stream):
         yield console
 
@@ -67,24 +71,43 @@ def build_runner(job: TransferJob, config: Config, trunk: Trunk, console: TextIO
 
     from transfer.segmentation import parts
 
-    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    distributed = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if distributed and not torch.cuda.is_available():
-        raise UserError("several processes need a GPU each here (SyncBN has no CPU form); start without torchrun")
+        raise UserError("several processes need a GPU each: SyncBN does not synchronise on CPUs; leave --gpus out")
     config.launcher = "pytorch" if distributed else "none"
+    config.work_dir, config.randomness.seed = str(job.out), job.seed
+    config.experiment_name = f"{job.protocol.name}-{uuid.uuid4().hex}"  # mmengine shares loggers by this name
     for loader in DATALOADERS:
         config[loader].dataset.type = parts.NamedCityscapes.__name__
+        config[loader].dataset.data_root = str(job.data_root / "cityscapes")
     config.val_evaluator.type = parts.CityscapesIoU.__name__
-    config.experiment_name = f"{job.protocol.name}-{uuid.uuid4().hex}"  # mmengine shares loggers by this name
+    for half in job.out.glob(".iter_*.part.pth"):  # left by a run that was killed while it wrote
+        half.unlink(missing_ok=True)
     checkpoint = newest_checkpoint(job.out)
     if checkpoint is not None:
         config.load_from, config.resume = str(checkpoint), True
     runner = parts.QuietRunner.from_cfg(config)
     with suppress(OSError):
         Path(runner.log_dir).rmdir()  # mmengine makes one every start; nothing here writes into it
-    progress = parts.Progress(job.protocol.name, job.protocol.metrics, console)
-    for hook in (parts.LoadTrunk(trunk), parts.StopWhenNotFinite(), parts.PlainCheckpoint(), progress):
+    progress = parts.Progress(job.protocol.metrics, console)
+    for hook in (
+        parts.LoadTrunk(trunk, job.protocol.layout),
+        parts.StopWhenNotFinite(),
+        parts.PlainCheckpoint(),
+        progress,
+    ):
         runner.register_hook(hook)
     return runner, progress
+
+
+def leave(runner: QuietRunner) -> None:
+    """Close the log, and leave the process group if there is one."""
+    import torch
+
+    for handler in runner.logger.handlers:
+        handler.close()
+    if runner.distributed:
+        torch.distributed.destroy_process_group()
 
 
 def check_data(root: Path) -> None:
@@ -102,19 +125,6 @@ def check_data(root: Path) -> None:
                 f"{len(missing)} of {len(labels)} label maps are missing, the first is {missing[0]}; make them by "
                 f"CITYSCAPES_DATASET={root} python -m cityscapesscripts.preparation.createTrainIdLabelImgs"
             )
-
-
-def random_trunk(config: Config, seed: int) -> Trunk:
-    """Weights as pre-training starts from, without touching the random state of the run."""
-    import torch
-
-    from transfer.weights import Trunk
-
-    spec = trunk_spec(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        state = spec.build().state_dict()
-    return Trunk(spec, state, f"random initialisation, seed {seed}")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
