@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from pretrain.config import flatten
-from pretrain.errors import UserError, explain
+from pretrain.errors import UserError
 from pretrain.files import atomic_path
 
 FORMAT, VERSION = "pixbench-pretrain", 1
@@ -40,10 +40,14 @@ def save(path: Path, content: dict[str, Any]) -> None:
             torch.save({"format": FORMAT, "version": VERSION, **content}, stream)
             stream.flush()
             os.fsync(stream.fileno())
-    except (OSError, RuntimeError) as error:  # PyTorch's zip writer turns some I/O errors into RuntimeError
-        reason = explain(error) if isinstance(error, OSError) else str(error).splitlines()[0]
+    except (OSError, RuntimeError) as error:
+        # PyTorch's zip writer hides the system's error behind one of its own.
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error).partition("\n")[0]
         kept = "; the one before it is kept" if path.exists() else ""
-        raise UserError(f"checkpoint {path} cannot be written ({reason}){kept}; mend that and start again") from error
+        raise UserError(
+            f"checkpoint {path} cannot be written ({reason}){kept}; make room or mend that, then start the same command again"
+        ) from error
 
 
 def keep(path: Path, name: str) -> None:

@@ -75,7 +75,9 @@ def test_a_failed_write_leaves_the_old_one(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
     try:
-        with pytest.raises(UserError, match=r"checkpoint\.pth cannot be written \(.*the one before it is kept"):
+        with pytest.raises(
+            UserError, match=r"checkpoint\.pth cannot be written \(File too large\); the one before it is kept"
+        ):
             checkpoint.save(path, content(size=1_000_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

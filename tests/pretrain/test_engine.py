@@ -18,7 +18,6 @@ from pretrain.config import DataConfig, RunConfig, from_dict
 from pretrain.data.sources import open_source
 from pretrain.data.views import Views
 from pretrain.errors import UserError
-from pretrain.methods import METHODS
 
 Tree = Callable[..., Path]
 SMALL = {"pixpro": {}, "moco_v2": {"queue_size": 32}, "simclr": {}}
@@ -216,7 +215,3 @@ def test_a_broken_image_stops_the_run(tiny: Callable[..., RunConfig]) -> None:
         engine.train(config)
     with pytest.raises(UserError, match=r"image .*JPEG is broken"):
         engine.train(replace(config, data=replace(config.data, workers=1, cache=False)))
-
-
-def test_every_method_is_tried_here() -> None:
-    assert SMALL.keys() == METHODS.keys()
