@@ -152,7 +152,10 @@ def _claim(out: Path, identity: dict[str, Any]) -> bool:
     """Note in ``out`` what it is used for; return whether that was noted before. Another job's folder is an error."""
     path = out / JOB
     if path.exists():
-        other = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            other = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read ({error}); choose another --out or remove that folder") from error
         differ = [key for key in identity if other.get(key) != identity[key]]
         if differ:
             what = "; ".join(f"{key} {_difference(other.get(key), identity[key])}" for key in differ)

@@ -1,0 +1,73 @@
+"""The `transfer` and `protocols` commands, as far as they go before a framework is needed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+
+from pretrain.errors import UserError
+from transfer.command import parse_settings, register, torchrun_command
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    register(parser.add_subparsers())
+    return parser.parse_args(words)
+
+
+def test_settings_are_yaml_and_numbers_may_be_written_as_people_do() -> None:
+    pairs = ["A.B=1", "C=[2, 3]", "LR=1e-3", "ON=false", "NAME=SyncBN", "EMPTY=", "EQ=a=b"]
+    values = parse_settings(pairs)
+    assert values == {"A.B": 1, "C": [2, 3], "LR": 0.001, "ON": False, "NAME": "SyncBN", "EMPTY": None, "EQ": "a=b"}
+
+
+@pytest.mark.parametrize("pair", ["SOLVER.BASE_LR", "=3", "A=[1"])
+def test_a_setting_that_is_none_is_named(pair: str) -> None:
+    with pytest.raises(UserError, match="--set"):
+        parse_settings([pair])
+
+
+def test_weights_or_init_must_be_said_and_not_both(capsys: pytest.CaptureFixture[str]) -> None:
+    for start in ((), ("--init", "random", "--weights", "x.pth")):
+        with pytest.raises(SystemExit):
+            parse("transfer", "voc_c4", *start, "--data-root", "d", "--out", "o")
+    assert "--weights" in capsys.readouterr().err
+
+
+def test_a_wrong_protocol_or_seed_stops_at_once(tmp_path: Path) -> None:
+    common = ("--init", "random", "--data-root", str(tmp_path), "--out", str(tmp_path / "run"))
+    args = parse("transfer", "voc_c5", *common)
+    with pytest.raises(UserError, match="did you mean voc_c4"):
+        args.run(args)
+    args = parse("transfer", "voc_c4", *common, "--seed", "-1")
+    with pytest.raises(UserError, match="--seed -1 is negative"):
+        args.run(args)
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_gpus_start_the_same_command_under_torchrun() -> None:
+    words = ("--data-root", "data", "--scale", "mini", "--seed", "3", "--out", "run", "--label", "pixpro")
+    settings = ("--set", "SOLVER.BASE_LR=1e-3", "--set", "SOLVER.STEPS=[1, 2]")
+    args = parse("transfer", "voc_c4", "--weights", "t.pkl", *words, *settings, "--gpus", "8")
+    command = torchrun_command(args)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=8"]
+    assert command[:7] == [*launcher, "-m", "benchmarks.cli"]
+    inner = parse(*command[7:])
+    assert {**vars(args), "gpus": 1} == vars(inner)
+
+
+def test_too_many_gpus_are_refused(tmp_path: Path) -> None:
+    args = parse("transfer", "voc_c4", "--init", "random", "--data-root", "d", "--out", str(tmp_path), "--gpus", "99")
+    with pytest.raises(UserError, match="--gpus 99"):
+        args.run(args)
+
+
+def test_protocols_are_listed_with_data_metrics_and_source(capsys: pytest.CaptureFixture[str]) -> None:
+    args = parse("protocols")
+    args.run(args)
+    listing = capsys.readouterr().out
+    for word in ("voc_c4", "coco_fpn_1x", "mmseg", "VOC2007, VOC2012", "AP75", "zdaxie/PixPro", "4conv1fc"):
+        assert word in listing

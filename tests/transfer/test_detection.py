@@ -1,0 +1,277 @@
+"""The Detectron2 protocols: their published values, their overrides, and short runs of the real trainer and evaluators."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from quick_detection import QUARTER, QUICK, converted_trunk
+
+from pretrain.errors import UserError
+from pretrain.models.resnet import TrunkSpec
+from transfer.job import TransferJob
+from transfer.protocols import find_protocol, protocols
+from transfer.run import run_transfer
+from transfer.start import random_trunk
+from transfer.weights import Trunk, load, to_target
+
+pytestmark = pytest.mark.frameworks
+PUBLIC = yaml.safe_load((Path(__file__).parent / "public_detection.yaml").read_text(encoding="utf-8"))
+NAMES = [protocol.name for protocol in protocols().values() if protocol.framework == "detectron2"]
+
+
+def make_job(name: str, root: Path, out: Path, **overrides: Any) -> TransferJob:
+    more = {key.replace("__", "."): value for key, value in overrides.items()}
+    return TransferJob(find_protocol(name), root, out, scale="mini", overrides={**QUICK, **more})
+
+
+# --- configs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_paper_config_is_the_public_definition(name: str) -> None:
+    """Every field of the resolved config, not only those we set: a changed default of Detectron2 shows too."""
+    from detectron2.config import get_cfg
+
+    from transfer.detection.config import plain, read_config
+
+    public = get_cfg()
+    for file in PUBLIC["protocols"][name]:
+        public.merge_from_list([word for pair in PUBLIC["files"][file]["values"].items() for word in pair])
+    expected, ours = flat(plain(public)), flat(plain(read_config(find_protocol(name))))
+    differ = {key: value for key, value in ours.items() if expected[key] != value}
+    assert differ == {key: value for key, (value, _) in PUBLIC["differences"].items()}
+    assert ours.keys() == expected.keys()
+
+
+def test_every_protocol_has_its_public_definition() -> None:
+    assert set(NAMES) == set(PUBLIC["protocols"])
+
+
+def test_the_stored_definition_of_detectron2s_fpn_base_is_that_of_the_package() -> None:
+    import detectron2
+    from detectron2.config import get_cfg
+
+    from transfer.detection.config import plain
+
+    package, stored = get_cfg(), get_cfg()
+    package.merge_from_file(str(Path(detectron2.__file__).parent / "model_zoo" / "configs" / "Base-RCNN-FPN.yaml"))
+    stored.merge_from_list([word for pair in PUBLIC["files"]["d2_fpn"]["values"].items() for word in pair])
+    package, stored = flat(plain(package)), flat(plain(stored))
+    assert package == stored
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mini_overrides_resolve_and_make_a_quarter_trunk(name: str) -> None:
+    from transfer.detection.config import build_config, trunk_spec
+
+    cfg = build_config(TransferJob(find_protocol(name), Path("data"), Path("run"), scale="mini", seed=3), None)
+    assert trunk_spec(cfg) == TrunkSpec(50, 0.25)
+    assert (cfg.SEED, cfg.OUTPUT_DIR) == (3, "run")
+
+
+def test_width_follows_the_trunk_at_mini_scale_and_is_fixed_at_paper_scale() -> None:
+    from transfer.detection.config import build_config, trunk_spec
+
+    job = TransferJob(find_protocol("voc_c4"), Path("data"), Path("run"), Path("trunk.pth"), scale="mini")
+    assert trunk_spec(build_config(job, TrunkSpec(50, 0.5))) == TrunkSpec(50, 0.5)
+    paper = replace(job, scale="paper")
+    assert trunk_spec(build_config(paper, TrunkSpec(50, 1.0, output_stride=16))) == TrunkSpec(50, 1.0)
+    with pytest.raises(UserError, match=r"trunk.pth holds a ResNet-50 of width 0.25.*STEM_OUT_CHANNELS=16"):
+        build_config(paper, QUARTER)
+    knowing = {"MODEL.RESNETS.STEM_OUT_CHANNELS": 16, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64}
+    build_config(replace(paper, overrides={**knowing, "MODEL.RESNETS.WIDTH_PER_GROUP": 16}), QUARTER)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("SOLVER.MAX_ITERS", 4, "did you mean SOLVER.MAX_ITER"),
+        ("SOLVER.MAX_ITER", "many", "SOLVER.MAX_ITER cannot be 'many'"),
+        ("SOLVER", 4, "has no setting 'SOLVER'"),
+        ("OUTPUT_DIR", "x", "set by --out"),
+        ("MODEL.WEIGHTS", "x", "set by --weights"),
+        ("MODEL.RESNETS.STEM_OUT_CHANNELS", 32, "must be four times"),
+    ],
+)
+def test_an_override_that_cannot_be_names_itself(key: str, value: Any, message: str) -> None:
+    from transfer.detection.config import build_config
+
+    job = TransferJob(find_protocol("voc_c4"), Path("data"), Path("run"), scale="mini", overrides={key: value})
+    with pytest.raises(UserError, match=message):
+        build_config(job, None)
+
+
+def test_a_whole_number_will_do_for_a_float() -> None:
+    from transfer.detection.config import build_config
+
+    job = TransferJob(find_protocol("voc_c4"), Path("data"), Path("run"), overrides={"SOLVER.BASE_LR": 1})
+    assert build_config(job, None).SOLVER.BASE_LR == 1.0
+
+
+# --- the model ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_norms_are_where_the_protocol_wants_them(name: str) -> None:
+    from detectron2.modeling import build_model
+    from torch.nn import SyncBatchNorm
+
+    import transfer.detection.heads  # noqa: F401  registers the head
+    from transfer.detection.config import build_config
+
+    cfg = build_config(TransferJob(find_protocol(name), Path("data"), Path("run"), scale="mini"), None)
+    cfg.MODEL.DEVICE = "cpu"
+    modules = dict(build_model(cfg).named_modules())
+    norms = {key for key, module in modules.items() if isinstance(module, SyncBatchNorm)}
+    assert not [key for key in modules if type(modules[key]).__name__ in ("FrozenBatchNorm2d", "BatchNorm2d")]
+    if name == "coco_fpn_1x":
+        wanted = {f"roi_heads.box_head.conv{i}.norm" for i in (1, 2, 3, 4)}
+        wanted |= {f"roi_heads.mask_head.mask_fcn{i}.norm" for i in (1, 2, 3, 4)}
+        wanted |= {f"backbone.fpn_{kind}{i}.norm" for kind in ("lateral", "output") for i in (2, 3, 4, 5)}
+        assert {key for key in norms if not key.startswith("backbone.bottom_up")} == wanted
+        assert "roi_heads.box_head.fc1" in modules
+        assert "roi_heads.box_head.fc2" not in modules
+    else:
+        assert modules["roi_heads.res5.norm"].num_features == 512
+        assert ("roi_heads.mask_head" in modules) == (name == "coco_c4_1x")
+
+
+# --- runs --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def c4_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return converted_trunk(tmp_path_factory.mktemp("weights") / "trunk.pkl", "detectron2_c4")
+
+
+def test_a_run_starts_from_its_trunk_and_heads_do_not_depend_on_it(
+    mini_root: Path, tmp_path: Path, c4_file: Path
+) -> None:
+    """With learning rate 0 the final checkpoint holds what training began with."""
+    from transfer.detection.run import run
+
+    still = {"SOLVER__BASE_LR": 0.0, "SOLVER__MAX_ITER": 1, "SOLVER__STEPS": [], "TEST__PRECISE_BN__ENABLED": False}
+    final = {}
+    trunks: dict[str, Trunk | None] = {"file": load(c4_file), "random": None}
+    for start, trunk in trunks.items():
+        outcome = run(make_job("coco_c4_1x", mini_root, tmp_path / start, **still), trunk)
+        assert outcome.iterations == 1
+        assert {"bbox/AP", "bbox/AP50", "segm/AP", "segm/AP50"} <= set(outcome.metrics)  # NaN when nothing is predicted
+        final[start] = torch.load(tmp_path / start / "model_final.pth", weights_only=True)["model"]
+    trunks["random"] = random_trunk(QUARTER, seed=0)
+    for start, trunk in trunks.items():
+        assert trunk is not None
+        expected = to_target(trunk, "detectron2_c4")
+        learnt = [key for key in expected if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+        assert len(learnt) == 159
+        assert all(torch.equal(final[start][key], expected[key]) for key in learnt)
+    heads = [key for key in final["file"] if key.startswith(("proposal_generator", "roi_heads.box", "roi_heads.mask"))]
+    assert len(heads) == 6 + 4 + 4
+    assert all(torch.equal(final["file"][key], final["random"][key]) for key in heads)
+
+
+def test_a_trunk_that_does_not_fit_stops_the_run_before_its_first_iteration(mini_root: Path, tmp_path: Path) -> None:
+    from transfer.detection.run import run
+
+    trunk = random_trunk(QUARTER, seed=0)
+    lacking = {name: tensor for name, tensor in trunk.state.items() if name != "layer4.2.conv3.weight"}
+    with pytest.raises(UserError, match=r"layer4\.2\.conv3\.weight"):
+        run(make_job("coco_fpn_1x", mini_root, tmp_path / "run"), Trunk(trunk.spec, lacking, "a torn file"))
+    assert not list((tmp_path / "run").glob("*.pth"))
+    assert "iteration" not in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_loss_that_is_not_finite_says_what_to_lower(mini_root: Path, tmp_path: Path) -> None:
+    from transfer.detection.run import run
+
+    with pytest.raises(UserError, match=r"diverged at iteration \d.*lower SOLVER.BASE_LR \(now 1e\+08\)"):
+        run(make_job("voc_c4", mini_root, tmp_path / "run", SOLVER__BASE_LR=1e8, SOLVER__MAX_ITER=20), None)
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_all_its_iterations(
+    mini_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    settings = {**QUICK, "SOLVER.MAX_ITER": 12, "SOLVER.STEPS": [10]}
+    command = [
+        *(sys.executable, "-m", "benchmarks.cli", "transfer", "coco_fpn_1x", "--init", "random", "--scale", "mini"),
+        *("--data-root", str(mini_root), "--out", str(out)),
+        *(word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")),
+    ]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    deadline = time.monotonic() + 240
+    while not (out / "last_checkpoint").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, said
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert not (out / "result.json").exists()
+
+    job = TransferJob(find_protocol("coco_fpn_1x"), mini_root, out, scale="mini", overrides=settings)
+    result = run_transfer(job)
+    said = capsys.readouterr().out
+    assert "coco_fpn_1x: going on from iteration" in said
+    assert "trunk from" not in said
+    assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 11
+    assert (result["status"], result["iterations"], result["resumed"]) == ("ok", 12, True)
+    assert (
+        len(list(out.glob("model_*.pth"))) <= 4
+    )  # two periodic ones of either start at most, and no half-written file
+    assert not list(out.glob(".*"))
+
+
+def test_data_sets_follow_the_data_root(mini_root: Path, tmp_path: Path) -> None:
+    from transfer.detection.run import _point_at
+
+    _point_at(tmp_path)
+    from detectron2.data import MetadataCatalog
+
+    assert MetadataCatalog.get("voc_2007_test").dirname == str(tmp_path / "VOC2007")
+    _point_at(mini_root)
+    assert MetadataCatalog.get("voc_2007_test").dirname == str(mini_root / "VOC2007")
+    assert MetadataCatalog.get("coco_2017_val").image_root == str(mini_root / "coco" / "val2017")
+
+
+def test_perfect_detections_on_few_classes_have_ap_100(mini_root: Path) -> None:
+    from detectron2.data import DatasetCatalog
+    from detectron2.structures import Boxes, Instances
+
+    from transfer.detection.run import _point_at
+    from transfer.detection.trainer import VocEvaluator
+
+    _point_at(mini_root)
+    evaluator = VocEvaluator("voc_2007_test")
+    evaluator.reset()
+    for record in DatasetCatalog.get("voc_2007_test"):
+        found = Instances((record["height"], record["width"]))
+        found.pred_boxes = Boxes(torch.tensor([thing["bbox"] for thing in record["annotations"]]))
+        found.pred_classes = torch.tensor([thing["category_id"] for thing in record["annotations"]])
+        found.scores = torch.ones(len(found.pred_classes))
+        evaluator.process([record], [{"instances": found}])
+    scores = evaluator.evaluate()["bbox"]
+    assert 0 < scores["classes"] < 20
+    assert scores["AP"] == pytest.approx(100)
+    assert scores["AP75"] == pytest.approx(100)

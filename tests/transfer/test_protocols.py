@@ -1,0 +1,63 @@
+"""The table of protocols: each entry whole, its mini overrides of sizes only, and documented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.errors import UserError
+from transfer.protocols import Protocol, find_protocol, protocols
+from transfer.weights import LAYOUTS
+
+DOCS = Path(__file__).parents[2] / "docs" / "protocols"
+SIZES = (  # what the mini overrides of Detectron2's protocols may change: sizes, iterations, width, and lr with the batch
+    *("INPUT.M", "MODEL.RESNETS.", "MODEL.FPN.OUT_CHANNELS", "MODEL.RPN.BATCH", "MODEL.RPN.P", "MODEL.ROI_HEADS.BATCH"),
+    *("MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ROI_BOX_HEAD.CONV_DIM", "MODEL.ROI_BOX_HEAD.FC_DIM"),
+    *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", "MODEL.ROI_MASK_HEAD.CONV_DIM", "SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR"),
+    *("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.WARMUP_ITERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.PRECISE_BN.NUM_ITER"),
+    "DATALOADER.NUM_WORKERS",
+)
+
+every = pytest.mark.parametrize("protocol", protocols().values(), ids=lambda protocol: protocol.name)
+
+
+def test_the_four_of_the_paper_are_there() -> None:
+    assert {"voc_c4", "coco_c4_1x", "coco_fpn_1x", "cityscapes_fcn16s"} <= set(protocols())
+
+
+@every
+def test_entry_is_whole(protocol: Protocol) -> None:
+    assert protocol.config.is_file()
+    assert protocol.framework in ("detectron2", "mmseg")
+    assert protocol.layout in LAYOUTS
+    assert protocol.layout.startswith(protocol.framework)
+    assert protocol.datasets
+    assert protocol.source
+    assert set(protocol.columns) <= set(protocol.metrics)
+    assert protocol.mini
+
+
+@every
+def test_has_a_page(protocol: Protocol) -> None:
+    page = (DOCS / f"{protocol.name}.md").read_text(encoding="utf-8")
+    assert f"# {protocol.title}" in page
+    assert f"pixbench transfer {protocol.name}" in page
+
+
+@every
+def test_mini_changes_sizes_only(protocol: Protocol) -> None:
+    if protocol.framework == "detectron2":
+        assert [key for key in protocol.mini if not key.startswith(SIZES)] == []
+        scale = protocol.mini["SOLVER.IMS_PER_BATCH"] / 16
+        assert protocol.mini["SOLVER.BASE_LR"] == pytest.approx(0.02 * scale)
+
+
+def test_the_name_of_the_fpn_column_says_which_box_head() -> None:
+    assert "4conv1fc" in find_protocol("coco_fpn_1x").title
+    assert all("4conv1fc" in head for head in find_protocol("coco_fpn_1x").columns.values())
+
+
+def test_a_misspelt_name_gets_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"'coco_c4' did you mean|did you mean coco_c4_1x"):
+        find_protocol("coco_c4")

@@ -1,0 +1,163 @@
+"""What a transfer run leaves behind, and when it refuses to start."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quick_detection import QUICK, converted_trunk
+
+from pretrain.errors import UserError
+from pretrain.files import sha256, write_json
+from transfer.job import Outcome, TransferJob
+from transfer.protocols import find_protocol, protocols
+from transfer.results import config_hash, read_result
+from transfer.run import _claim, _measured, deviations, published_config, run_transfer
+
+VOC = find_protocol("voc_c4")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return converted_trunk(tmp_path_factory.mktemp("weights") / "pixpro.pkl", "detectron2_c4")
+
+
+@pytest.fixture(scope="module")
+def job(mini_root: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> TransferJob:
+    out = tmp_path_factory.mktemp("runs") / "voc"
+    return TransferJob(VOC, mini_root, out, weights, scale="mini", seed=5, overrides=QUICK)
+
+
+@pytest.fixture(scope="module")
+def result(job: TransferJob) -> dict[str, Any]:
+    return run_transfer(job, label="pixpro")
+
+
+@pytest.mark.frameworks
+def test_a_result_says_all_there_is_to_say(job: TransferJob, result: dict[str, Any], weights: Path) -> None:
+    stored = read_result(job.out / "result.json")
+    assert (stored["kind"], stored["status"], stored["protocol"]) == ("transfer", "ok", "voc_c4")
+    assert (stored["scale"], stored["seed"], stored["label"], stored["init"]) == ("mini", 5, "pixpro", "pixpro.pkl")
+    assert stored["weights"]["path"] == str(weights)
+    assert stored["weights"]["sha256"] == sha256(weights)
+    assert stored["weights"]["source"]
+    assert set(stored["metrics"]) == {"AP", "AP50", "AP75"}
+    assert stored["metrics"]["AP50"] == stored["raw_metrics"]["bbox/AP50"]
+    assert stored["iterations"] == QUICK["SOLVER.MAX_ITER"]
+    assert stored["overrides"] == {**VOC.mini, **QUICK}
+    assert "SOLVER.MAX_ITER 4 instead of 24000" in stored["deviations"]
+    assert stored["config"]["SOLVER"]["MAX_ITER"] == 4
+    assert stored["config_sha256"] == config_hash(stored["config"])
+    assert stored["started"] <= stored["finished"]
+    assert stored["wall_time_s"] > 0
+    assert stored["host"]["processes"] == 1
+    assert {"torch", "detectron2"} & set(stored["versions"])
+    assert "resumed" in stored
+    assert (job.out / "config.yaml").exists()
+    assert "Starting training" in (job.out / "log.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.frameworks
+def test_a_finished_run_is_not_run_again(
+    job: TransferJob, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = (job.out / "result.json").stat().st_mtime_ns
+    again = run_transfer(job, label="pixpro")
+    assert again["metrics"] == json.loads(json.dumps(result["metrics"]))
+    assert (job.out / "result.json").stat().st_mtime_ns == written
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 6}, "seed was 5, now 6"),
+        ({"weights": None}, "weights was .*now random"),
+        ({"overrides": {**QUICK, "SOLVER.MAX_ITER": 5}}, "overrides SOLVER.MAX_ITER was 4, now 5"),
+        ({"protocol": find_protocol("coco_c4_1x")}, "protocol was voc_c4, now coco_c4_1x"),
+    ],
+)
+def test_a_folder_serves_one_job(
+    job: TransferJob, result: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"belongs to another run.*{message}"):
+        run_transfer(replace(job, **change))
+
+
+@pytest.mark.frameworks
+def test_a_failed_run_says_why_and_is_tried_again(job: TransferJob, tmp_path: Path) -> None:
+    wild = replace(job, out=tmp_path / "run", overrides={**QUICK, "SOLVER.BASE_LR": 1e8, "SOLVER.MAX_ITER": 20})
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"lower SOLVER\.BASE_LR"):
+            run_transfer(wild)
+        stored = read_result(wild.out / "result.json")
+        assert stored["status"] == "failed"
+        assert "lower SOLVER.BASE_LR" in stored["reason"]
+        assert "metrics" not in stored
+
+
+@pytest.mark.frameworks
+def test_missing_data_and_bad_weights_leave_no_folder(job: TransferJob, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="VOC2007"):
+        run_transfer(replace(job, data_root=tmp_path, out=out))
+    torn = tmp_path / "torn.pkl"
+    torn.write_bytes(b"\x80\x04 not a trunk")
+    with pytest.raises(UserError, match=r"torn\.pkl"):
+        run_transfer(replace(job, weights=torn, out=out))
+    assert not out.exists()
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("protocol", protocols().values(), ids=lambda protocol: protocol.name)
+def test_at_paper_scale_nothing_deviates_and_each_mini_key_is_known(protocol: Any) -> None:
+    published = published_config(protocol)
+    job = TransferJob(protocol, Path("data"), Path("run"))
+    assert deviations(job, published) == []
+    said = deviations(replace(job, scale="mini"), published)
+    assert said
+    assert [text for text in said if " instead of " not in text] == []
+    json.dumps(published, allow_nan=False)
+
+
+def test_deviations_are_sentences() -> None:
+    published = {"A": {"B": 0.02, "C": [{"D": [60000, 80000]}]}, "SIZES": list(range(9)), "E": True, "DATALOADER": {}}
+    overrides = {"A.B": 0.005, "A.C.0.D": [3, 4], "SIZES": [1], "E": True, "DATALOADER.NUM_WORKERS": 0, "NEW": "x"}
+    job = TransferJob(VOC, Path("data"), Path("run"), overrides=overrides)
+    assert deviations(job, published) == [
+        "A.B 0.005 instead of 0.02",
+        "A.C.0.D (3, 4) instead of (60000, 80000)",
+        "SIZES (1) instead of (0, …, 8)",
+        "NEW x",
+    ]
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="is not empty and holds no transfer run"):
+        _claim(tmp_path, {"seed": 0})
+    assert not _claim(tmp_path / "new", {"seed": 0})
+    assert _claim(tmp_path / "new", {"seed": 0})
+
+
+def test_only_rank_0_claims_and_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert not _claim(tmp_path / "new", {"seed": 0})
+    assert not (tmp_path / "new").exists()
+    assert _measured(VOC, Outcome({}, {}, 4)) == {}
+
+
+def test_a_torn_note_is_named(tmp_path: Path) -> None:
+    write_json(tmp_path / "job.json", {})
+    (tmp_path / "job.json").write_text("{")
+    with pytest.raises(UserError, match=r"job\.json cannot be read"):
+        _claim(tmp_path, {"seed": 0})
+
+
+def test_a_metric_that_the_evaluator_did_not_give_is_a_defect() -> None:
+    with pytest.raises(RuntimeError, match="gave no bbox/AP50, bbox/AP75, only bbox/AP"):
+        _measured(VOC, Outcome({"bbox/AP": 1.0}, {}, 4))
