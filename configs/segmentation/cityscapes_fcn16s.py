@@ -1,4 +1,4 @@
-# Cityscapes semantic segmentation, FCN-16s as in the MoCo paper (appendix of arXiv 1911.05722), 90k iterations.
+# Cityscapes semantic segmentation with the FCN-16s of the MoCo paper (arXiv 1911.05722), 90k iterations.
 #
 # Values: CVMI-Lab/SlotCon transfer/segmentation/configs/cityscapes/fcn_d6_r50-d16_769x769_90k_cityscapes_moco.py and
 # its bases, the nearest public definition (the PixPro authors published none); docs/protocols/cityscapes_fcn16s.md

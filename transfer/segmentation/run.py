@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from transfer.segmentation.parts import Progress, QuietRunner
     from transfer.weights import Trunk
 
-IMAGE, LABEL = "_leftImg8bit.png", "_gtFine_labelTrainIds.png"
-
 
 def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
     """Train, validate and report ``job``; go on from the newest checkpoint in ``job.out`` if there is one.
@@ -32,9 +30,8 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
     ``trunk`` None starts from random weights of the project's own kind, so that rows differ in weights only.
 
     Raises:
-        UserError: missing or broken data, an unknown override, weights that do not fit, a loss that is not finite.
+        UserError: an unreadable picture, an unknown override, weights that do not fit, a loss that is not finite.
     """
-    check_data(job.data_root / "cityscapes")
     config = resolve(job, trunk.spec if trunk else None)
     described = plain(config)
     with chatter_into(job.out) as console:
@@ -108,23 +105,6 @@ def leave(runner: QuietRunner) -> None:
         handler.close()
     if runner.distributed:
         torch.distributed.destroy_process_group()
-
-
-def check_data(root: Path) -> None:
-    """Every training and validation picture below ``root`` has its label map of training ids."""
-    for split in ("train", "val"):
-        folder = root / "leftImg8bit" / split
-        images = sorted(folder.rglob(f"*{IMAGE}"))
-        if not images:
-            raise UserError(f"no picture *{IMAGE} below {folder}; unpack Cityscapes there, or mend the data root")
-        places = [image.relative_to(folder) for image in images]
-        labels = [root / "gtFine" / split / place.parent / (place.name.removesuffix(IMAGE) + LABEL) for place in places]
-        missing = [label for label in labels if not label.exists()]
-        if missing:
-            raise UserError(
-                f"{len(missing)} of {len(labels)} label maps are missing, the first is {missing[0]}; make them by "
-                f"CITYSCAPES_DATASET={root} python -m cityscapesscripts.preparation.createTrainIdLabelImgs"
-            )
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
