@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -31,6 +29,7 @@ from pretrain.data.views import Views
 from pretrain.distributed import rank, world_size
 from pretrain.errors import UserError
 from pretrain.files import write_text
+from pretrain.interrupt import StopSignal
 from pretrain.log import RunLog
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
@@ -114,7 +113,9 @@ def setup(config: RunConfig, device: torch.device) -> Run:
     torch.manual_seed(config.seed)
     trunk = config.trunk.build(config.zero_init_residual)
     method = METHODS[config.method.name](trunk, config.method.knobs, steps_per_epoch * config.epochs)
-    method.to(device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format)
+    method.to(device)
+    if config.channels_last:
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if world_size() > 1 and device.type == "cuda":  # there is no synchronised batch norm for CPUs
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     run = Run(
@@ -274,30 +275,6 @@ def is_due(run: Run) -> bool:
     return every_epochs or kept or every_steps or step == run.total_steps
 
 
-class StopSignal:
-    """Turns the first SIGINT or SIGTERM into a wish to stop; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.wished = False
-        self.everywhere = False
-        """The processes have agreed to stop before the next step."""
-
-    def __enter__(self) -> StopSignal:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.wished = True
-        for each in self._before:
-            signal.signal(each, signal.default_int_handler)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
 def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
     """The batches of ``loader``; all processes stop at the same step, whether one was told to or one met a bad image.
 
@@ -310,7 +287,7 @@ def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
             views = next(iterator, None)
         except UserError as error:
             trouble = error
-        failed, stop.everywhere = any_process(trouble is not None, stop.wished)
+        failed, stop.everywhere = any_process(trouble is not None, stop.wished > 0)
         if failed:
             raise trouble or UserError("another process stopped; what it said comes before or after this line")
         if views is None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,22 +19,23 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pretrain.data.augment import MEAN, RECIPES, STD
+from pretrain.data.augment import MEAN, RECIPES, STD, Photometric
 from pretrain.data.sources import Source
-from pretrain.data.views import Views, box_of, cut, random_crop, random_flip
+from pretrain.data.views import Box, Views, box_of, cut, random_crop, random_flip
 from pretrain.errors import UserError
 
 Key = tuple[int, int]
 """(epoch, index): what a sample depends on."""
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True)
+class Sample:
     """Two views (S, S, 3) uint8 of one image, their boxes, its label and index."""
 
     view1: np.ndarray
     view2: np.ndarray
-    box1: tuple[float, float, float, float]
-    box2: tuple[float, float, float, float]
+    box1: Box
+    box2: Box
     label: int
     index: int
 
@@ -54,12 +55,13 @@ class TwoViews(Dataset):
     def sample(self, epoch: int, index: int) -> Sample:
         image = self.decoded[index] if self.decoded else self.source.load(index)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
-        views, boxes = [], []
-        for photometric in self.recipe:
-            crop = random_flip(rng, random_crop(rng, image.width, image.height, self.scale))
-            views.append(np.asarray(photometric(cut(image, crop, self.size), rng)))
-            boxes.append(box_of(crop, image.width, image.height))
-        return Sample(*views, *boxes, self.source.labels[index], index)
+        (view1, box1), (view2, box2) = (self.view(image, photometric, rng) for photometric in self.recipe)
+        return Sample(view1, view2, box1, box2, self.source.labels[index], index)
+
+    def view(self, image: Image.Image, photometric: Photometric, rng: random.Random) -> tuple[np.ndarray, Box]:
+        crop = random_flip(rng, random_crop(rng, image.width, image.height, self.scale))
+        pixels = np.asarray(photometric(cut(image, crop, self.size), rng))
+        return pixels, box_of(crop, image.width, image.height)
 
     def __getitem__(self, key: Key) -> Sample | UserError:
         """A broken image is handed back, not raised: from a worker it would arrive wrapped in a traceback."""
@@ -115,18 +117,17 @@ def collate(samples: list[Sample | UserError]) -> Views | UserError:
         if isinstance(sample, UserError):
             return sample
         good.append(sample)
-    view1, view2, box1, box2, label, index = zip(*good, strict=True)
     return Views(
-        normalise(view1),
-        normalise(view2),
-        torch.tensor(box1, dtype=torch.float32),
-        torch.tensor(box2, dtype=torch.float32),
-        torch.tensor(label),
-        torch.tensor(index),
+        normalise([sample.view1 for sample in good]),
+        normalise([sample.view2 for sample in good]),
+        torch.tensor([sample.box1 for sample in good], dtype=torch.float32),
+        torch.tensor([sample.box2 for sample in good], dtype=torch.float32),
+        torch.tensor([sample.label for sample in good]),
+        torch.tensor([sample.index for sample in good]),
     )
 
 
-def normalise(views: tuple[np.ndarray, ...]) -> Tensor:
+def normalise(views: Sequence[np.ndarray]) -> Tensor:
     """B arrays (S, S, 3) uint8 -> (B, 3, S, S) float32: to 0..1, minus `MEAN`, divided by `STD`."""
     images = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).to(torch.float32).div_(255)
     return images.sub_(torch.tensor(MEAN).view(3, 1, 1)).div_(torch.tensor(STD).view(3, 1, 1))

@@ -17,6 +17,9 @@ from torch import Tensor
 RATIO = (3 / 4, 4 / 3)
 ATTEMPTS = 10
 
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2."""
+
 
 class Views(NamedTuple):
     """A batch of two views per image."""
@@ -31,7 +34,7 @@ class Views(NamedTuple):
     """(B, 4) float32."""
     label: Tensor
     """(B,) int64, −1 where there is none."""
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody misses
     """(B,) int64, position of the image in the source."""
 
 
@@ -80,7 +83,7 @@ def random_flip(rng: random.Random, crop: Crop, horizontal: float = 0.5, vertica
     return crop._replace(mirrored=mirrored, upended=upended)
 
 
-def box_of(crop: Crop, width: int, height: int) -> tuple[float, float, float, float]:
+def box_of(crop: Crop, width: int, height: int) -> Box:
     """Box of ``crop`` in an image of width × height pixels. An image one pixel wide has x1 = x2 = 0."""
     across, down = max(width - 1, 1), max(height - 1, 1)
     x1, x2 = crop.left / across, (crop.left + crop.width - 1) / across
