@@ -46,8 +46,10 @@ def report(done: Conversion) -> str:
     from transfer.weights.readers import FORMATS
 
     reading, spec = done.reading, done.reading.trunk.spec
+    kind = FORMATS[reading.format]
+    branch = f", {reading.branch} branch" if len(kind.branches) > 1 else ""
     lines = [
-        f"read     {reading.trunk.source}: {FORMATS[reading.format].title}, {reading.branch} branch",
+        f"read     {reading.trunk.source}: {kind.title}{branch}",
         f"trunk    ResNet-{spec.depth}, width {spec.width:g}",
         f"keys     {reading.counts}",
         f"written  {done.written}",

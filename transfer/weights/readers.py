@@ -71,9 +71,10 @@ FORMATS: dict[str, Format] = {
         container="model",
         branches={"student": "trunk.", "target": "target.trunk."},
         dropped={
-            "projector": r"(target\.)?projector\..*",
+            "projector": r"(target\.)?projector(_\w+)?\..*",
             "predictor": r"predictor\..*",
             "propagation": r"propagation\..*",
+            "classifier": r"classifier\..*",
             "queue": r"queue(_\w+)?",
             "EMA counter": r"target\.step",
         },
@@ -177,7 +178,13 @@ def _sort(
     problems.raise_if_any(
         f"{path} holds keys that a {kind.title} should not have", "no key is skipped without being named as such"
     )
-    return {name: torch.as_tensor(value) for name, value in found.items()}, dict(dropped)
+    return {name: _plain_order(torch.as_tensor(value)) for name, value in found.items()}, dict(dropped)
+
+
+def _plain_order(tensor: Tensor) -> Tensor:
+    """Values in the order of the indices. For a 1×1 kernel of a channels-last model `contiguous` sees nothing to do, yet its
+    strides would make PyTorch compute by another method."""
+    return tensor.contiguous().view(-1).view(tensor.shape)
 
 
 def _is_stretched(value: Any) -> bool:

@@ -51,6 +51,16 @@ def test_written_and_read_again_it_is_the_same_bit_for_bit(tmp_path, make_trunk,
         assert all(reading.trunk.state[name] == 0 for name in reading.trunk.state if is_counter(name))
 
 
+def test_the_order_in_memory_is_no_part_of_a_trunk(checkpoint, make_trunk):
+    def channels_last(content):
+        order = torch.channels_last
+        content["model"] = {k: t.to(memory_format=order) if t.dim() == 4 else t for k, t in content["model"].items()}
+
+    trunk = load(checkpoint(edit=channels_last))
+    assert same(trunk, make_trunk())
+    assert all(tensor.stride() == torch.empty(tensor.shape).stride() for tensor in trunk.state.values())
+
+
 def test_same_trunk_same_bytes(tmp_path, make_trunk):
     for layout, suffix in (("detectron2_fpn", ".pkl"), ("mmseg", ".pth")):
         save(make_trunk(), tmp_path / f"a{suffix}", layout)
