@@ -1,0 +1,57 @@
+"""The whole path as a user walks it: a suite from data to tables, at the smallest size that still is the whole path."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.cli import main
+from transfer.protocols import CONFIGS
+
+MINI = "pretrain/mini.yaml"
+SHRUNKEN = {"epochs": 1, "data.limit": 64, "batch_size": 16, "schedule.warmup_epochs": 0, "log_every": 1}
+DETECTRON2 = {"SOLVER.MAX_ITER": 3, "SOLVER.STEPS": [2], "SOLVER.WARMUP_ITERS": 1, "SOLVER.CHECKPOINT_PERIOD": 3}
+MMSEG = {"train_cfg.max_iters": 3, "train_cfg.val_interval": 3, "param_scheduler.0.milestones": [2]}
+
+
+@pytest.mark.frameworks
+def test_from_images_to_tables(mini_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pre-train, convert with parity, fine-tune in both frameworks, tabulate; then again, when nothing is left to do."""
+    suite = tmp_path / "suite.yaml"
+    content = {
+        "scale": "mini",
+        "rows": {"pixpro": {"pretrain": ["pretrain/pixpro_100ep.yaml", MINI], "set": SHRUNKEN}},
+        "protocols": ["coco_fpn_1x", "cityscapes_fcn16s"],
+        "overrides": {"coco_fpn_1x": {**DETECTRON2, "TEST.PRECISE_BN.NUM_ITER": 2}, "cityscapes_fcn16s": MMSEG},
+        "workers": 2,
+    }
+    suite.write_text(yaml.safe_dump(content))
+    command = ["suite", str(suite), "--data-root", str(mini_root), "--out", str(tmp_path / "out")]
+    assert main(command) == 0, capsys.readouterr().out
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| PixPro" in table
+    assert "Not comparable with any published number" in table
+    assert "SOLVER.MAX_ITER 3 instead of 90000" in table
+    for protocol in content["protocols"]:
+        result = json.loads(
+            (tmp_path / "out" / "runs" / "pixpro" / str(protocol) / "seed0" / "result.json").read_text()
+        )
+        assert result["status"] == "ok"
+        assert result["iterations"] == 3
+        converted = Path(result["weights"]["path"])
+        record = json.loads(converted.with_name(converted.name + ".json").read_text())
+        assert result["weights"]["sha256"] in json.dumps(record)
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "5 of 5 jobs were finished before" in capsys.readouterr().out
+
+
+@pytest.mark.e2e
+def test_the_demo(tmp_path: Path) -> None:
+    """What `make demo` runs."""
+    assert main(["suite", str(CONFIGS / "suites" / "demo.yaml"), "--out", str(tmp_path)]) == 0
+    table = (tmp_path / "table.md").read_text()
+    assert all(f"| {row}" in table for row in ("Random initialisation", "MoCo v2", "SimCLR", "PixPro"))
