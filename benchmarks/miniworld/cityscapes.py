@@ -25,11 +25,14 @@ CITIES = {"train": ("aachen", "bochum"), "val": ("frankfurt",)}
 CROWDS = 0.1  # share of the scenes that have one
 
 
+def compose(index: int, rng: np.random.Generator) -> Scene:
+    count, crowd = int(rng.integers(2, 5)), bool(rng.random() < CROWDS)
+    return draw_street(rng, KINDS[index % len(KINDS)], *SIZE, count, crowd)
+
+
 def write(root: Path, split: str, index: int, rng: np.random.Generator) -> None:
     city = CITIES[split][index % len(CITIES[split])]
-    scene = draw_street(
-        rng, KINDS[index % len(KINDS)], *SIZE, count=int(rng.integers(2, 5)), crowd=bool(rng.random() < CROWDS)
-    )
+    scene = compose(index, rng)
     name = f"{city}_{index:06d}_000019"
     home = root / "cityscapes"
     save_png(home / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", scene.pixels)

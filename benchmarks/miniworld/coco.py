@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.miniworld.images import save_jpeg
 from benchmarks.miniworld.kinds import KINDS
-from benchmarks.miniworld.scenes import Mask, draw_scene, window
+from benchmarks.miniworld.scenes import Mask, Scene, draw_scene, window
 from benchmarks.miniworld.trace import polygons, run_lengths
 
 SPLITS = {"train2017": 200, "val2017": 60}
@@ -46,11 +46,16 @@ def categories() -> list[dict[str, Any]]:
     return entries
 
 
-def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Write one picture; return COCO's record of it and those of its objects (still without ids)."""
+def compose(index: int, rng: np.random.Generator) -> Scene:
     width, height = (int(n) for n in rng.integers(112, 161, 2))
     count, crowd = int(rng.integers(1, 4)), bool(rng.random() < CROWDS)
-    scene = draw_scene(rng, KINDS[index % len(KINDS)], width, height, count, sizes=(40, 80), crowd=crowd)
+    return draw_scene(rng, KINDS[index % len(KINDS)], width, height, count, sizes=(40, 80), crowd=crowd)
+
+
+def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write one picture; return COCO's record of it and those of its objects (still without ids)."""
+    scene = compose(index, rng)
+    height, width = scene.image.shape[:2]
     number = 2 * index + 1 + (split == "val2017")  # ids unique over both splits
     name = f"{number:012d}.jpg"
     save_jpeg(root / "coco" / split / name, scene.pixels)

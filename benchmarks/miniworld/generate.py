@@ -67,11 +67,15 @@ class Task:
     index: int
 
 
+def stream(task: Task, seed: int) -> np.random.Generator:
+    """The random numbers of one scene, whoever draws it and when."""
+    split = zlib.crc32(f"{task.writer}/{task.split}".encode())
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, split, task.index])))
+
+
 def draw(task: Task, root: Path, seed: int) -> Any:
     """Write one scene and return what the annotation files need to know of it."""
-    stream = zlib.crc32(f"{task.writer}/{task.split}".encode())
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, stream, task.index])))
-    return WRITERS[task.writer].write(root, task.split, task.index, rng)
+    return WRITERS[task.writer].write(root, task.split, task.index, stream(task, seed))
 
 
 def generate(root: Path, world: World, workers: int) -> bool:

@@ -17,7 +17,7 @@ from benchmarks.miniworld.textures import Pattern, checks, dots, panes, spokes, 
 Points = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     name: str
     """COCO's and Cityscapes' name."""

@@ -24,13 +24,17 @@ CLASSES = (
 DIFFICULT = 0.4  # share of its pixels that something else covers
 
 
+def compose(index: int, rng: np.random.Generator) -> Scene:
+    width, height = (int(n) for n in rng.integers(112, 161, 2))
+    return draw_scene(rng, KINDS[index % len(KINDS)], width, height, int(rng.integers(1, 4)), sizes=(40, 80))
+
+
 def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[str, dict[str, bool]]:
     """Write one picture; return its id and, for each class in it, whether one of its objects is not difficult."""
     folder, part = split.split("/")
     number = index + 1 + (5000 if part == "test" else 0)
     name = f"{number:06d}" if folder == "VOC2007" else f"2012_{number:06d}"
-    width, height = (int(n) for n in rng.integers(112, 161, 2))
-    scene = draw_scene(rng, KINDS[index % len(KINDS)], width, height, int(rng.integers(1, 4)), sizes=(40, 80))
+    scene = compose(index, rng)
     home = root / folder
     save_jpeg(home / "JPEGImages" / f"{name}.jpg", scene.pixels)
     tree = annotation(folder, name, scene)
@@ -38,7 +42,7 @@ def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple
     path = home / "Annotations" / f"{name}.xml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(ET.tostring(tree, encoding="unicode") + "\n", encoding="utf-8")
-    classes, numbers = np.zeros((2, height, width), np.uint8)
+    classes, numbers = np.zeros((2, *scene.image.shape[:2]), np.uint8)
     for position, thing in enumerate(scene.objects, 1):
         classes[thing.visible] = CLASSES.index(thing.kind.voc) + 1
         numbers[thing.visible] = position

@@ -1,0 +1,110 @@
+"""The doctor: sees what works, survives what does not, and says what to do."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from benchmarks import doctor
+from benchmarks.miniworld import command
+
+
+def run(*words: object) -> int:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    doctor.register(commands)
+    command.register(commands)
+    args = parser.parse_args(list(map(str, words)))
+    return args.run(args) or 0
+
+
+@pytest.mark.frameworks
+def test_everything_is_there(mini_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor", "--data-root", mini_root) == 0
+    said = capsys.readouterr().out
+    assert "MISSING" not in said
+    assert "BROKEN" not in said
+    for word in ("torch 2", "torchvision 0", "mmcv", "mmengine", "mmsegmentation", "detectron2", "cityscapes in"):
+        assert word in said
+    assert len(said.splitlines()) <= 40  # one screen
+
+
+def test_one_bad_import_stops_nothing() -> None:
+    problems = doctor.probe(
+        [
+            "import json; print('chatter')",
+            "import no_such_module",
+            "import os; os.abort()",  # what a module compiled for another torch may do
+            "raise SystemExit('left')",
+            "1 + 1",
+        ]
+    )
+    assert problems[0] == problems[4] == ""
+    assert "no_such_module" in problems[1]
+    assert "crashed Python" in problems[2]
+    assert "left" in problems[3]
+
+
+def test_verdicts() -> None:
+    mmcv = next(package for package in doctor.PACKAGES if "mmcv" in package.label)
+    assert doctor.judge(mmcv, "onedl-mmcv 2.3.6", "")[0] == "ok"
+    state, what, advice = doctor.judge(mmcv, "onedl-mmcv 2.3.6", "ImportError: undefined symbol")
+    assert state == "BROKEN"
+    assert "undefined symbol" in what
+    assert "install.sh" in advice
+    assert doctor.judge(mmcv, None, "ModuleNotFoundError: mmcv") == ("MISSING", "mmcv with ops", doctor.INSTALL)
+
+
+def test_versions_under_either_name() -> None:
+    assert doctor.version(("no-such-distribution", "numpy")).startswith("numpy ")
+    assert doctor.version(("no-such-distribution",)) is None
+
+
+@pytest.fixture
+def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the slow imports; what they find is tested above."""
+    monkeypatch.setattr(doctor, "PACKAGES", ())
+    monkeypatch.setattr(doctor, "GPUS", "raise SystemExit('no GPU')")
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+
+
+@pytest.mark.usefixtures("healthy")
+def test_data_sets_count_only_if_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("doctor") == 0
+    assert "not looked for" in capsys.readouterr().out
+    assert run("doctor", "--data-root", tmp_path) == 1
+    said = capsys.readouterr().out
+    assert said.count("MISSING") == 5
+    assert "cocodataset.org" in said
+    assert "no GPU" in said
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    assert run("doctor") == 0
+    assert capsys.readouterr().out.count("absent") == 5
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lost = doctor.Package("lost", ("no-such-distribution",), "import no_such_module")
+    monkeypatch.setattr(doctor, "PACKAGES", (lost,))
+    monkeypatch.setattr(doctor, "PLAIN", ("numpy", "no-such-distribution"))
+    assert run("doctor") == 1
+    said = capsys.readouterr().out
+    assert said.count("MISSING") == 2
+    assert "scripts/install.sh" in said
+
+
+def test_data_check_command(mini_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("data", "check", "--root", mini_root) == 0
+    assert capsys.readouterr().out.split() == [word for name in command_names() for word in (name, "ok")]
+    assert run("data", "check", "--root", tmp_path, "--only", "coco", "VOC2007") == 1
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def command_names() -> list[str]:
+    from transfer.data import CHECKS
+
+    return list(CHECKS)
