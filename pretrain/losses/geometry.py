@@ -46,3 +46,16 @@ def positive_mask(boxes_q: Tensor, boxes_k: Tensor, shape: tuple[int, int], thre
     Swapping the views transposes the mask. NaN is not below any threshold, so crops of size zero have no positives.
     """
     return cell_distances(boxes_q, boxes_k, shape) < threshold
+
+
+def in_intersection(boxes: Tensor, others: Tensor, shape: tuple[int, int]) -> Tensor:
+    """True for the cells of ``boxes`` whose centre lies in the same row's box of ``others``, rim included: bool (B, N).
+
+    Such a cell has a cell of the other view within half the larger diagonal, hence a positive for any threshold above
+    0.5.
+    """
+    x, y = cell_centres(boxes, shape)
+    inside = torch.ones_like(x, dtype=torch.bool)
+    for centres, one, end in ((x, others[:, 0:1], others[:, 2:3]), (y, others[:, 1:2], others[:, 3:4])):
+        inside &= (torch.minimum(one, end) <= centres) & (centres <= torch.maximum(one, end))
+    return inside

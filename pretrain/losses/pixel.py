@@ -27,3 +27,27 @@ def pixel_consistency(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
         cosine = query.transpose(1, 2) @ key
         per_image = (cosine * positive).sum((1, 2)) / (positive.sum((1, 2)) + 1e-6)
         return -2 * per_image.mean()
+
+
+def pixel_contrast(query: Tensor, key: Tensor, mask: Tensor, counted: Tensor, temperature: float) -> Tensor:
+    """PixContrast (PixPro, Eq. 1 and 2), one direction: a scalar in [0, ∞).
+
+    −log(Σ_positives e^(cos/τ) / Σ_all e^(cos/τ)) of a query cell, where "all" are the cells of the same image's other
+    view; averaged over the counted cells of an image, then over images. The symmetric loss is the sum of two calls.
+    As in `pixel_consistency`, an image without a counted cell contributes 0 and stays in the mean.
+
+    Args:
+        query, key: L2-normalised over channels, (B, C, H, W).
+        mask: of positive pairs, bool (B, Nq, Nk); all other pairs are negatives.
+        counted: query cells that the mean is over, bool (B, Nq), see `pretrain.losses.geometry.in_intersection`. Those
+            without a positive are left out.
+        temperature: τ.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        query, key = full_precision(query).flatten(2), full_precision(key).flatten(2)
+        logits = query.transpose(1, 2) @ key / temperature
+        counted = counted & mask.any(2)
+        # What is not counted gets every cell as a positive: its loss is 0 and so is its gradient, without a NaN.
+        positives = logits.masked_fill(~(mask | ~counted[:, :, None]), -torch.inf)
+        per_cell = logits.logsumexp(2) - positives.logsumexp(2)
+        return (per_cell.sum(1) / counted.sum(1).clamp(min=1)).mean()

@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from pretrain.methods.base import Method
-from pretrain.methods.moco import MoCoV2
+from pretrain.methods.byol import BYOL
+from pretrain.methods.cds import CDS
+from pretrain.methods.densecl import DenseCL
+from pretrain.methods.moco import MoCoV1, MoCoV2
+from pretrain.methods.pixcontrast import PixContrast
 from pretrain.methods.pixpro import PixPro
 from pretrain.methods.simclr import SimCLR
+from pretrain.methods.supervised import Supervised
 
-METHODS: dict[str, type[Method]] = {"pixpro": PixPro, "moco_v2": MoCoV2, "simclr": SimCLR}
+METHODS: dict[str, type[Method]] = {
+    "pixpro": PixPro,
+    "pixcontrast": PixContrast,
+    "moco_v1": MoCoV1,
+    "moco_v2": MoCoV2,
+    "densecl": DenseCL,
+    "simclr": SimCLR,
+    "byol": BYOL,
+    "supervised": Supervised,
+    "cds": CDS,
+}

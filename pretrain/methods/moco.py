@@ -1,4 +1,4 @@
-"""MoCo v2: momentum contrast with a queue (He et al., arXiv 1911.05722; Chen et al., arXiv 2003.04297).
+"""MoCo: momentum contrast with a queue (He et al., arXiv 1911.05722; version 2: Chen et al., arXiv 2003.04297).
 
 Shapes: B batch of this process, R processes, C channels, K keys in the queue.
 """
@@ -6,29 +6,90 @@ Shapes: B batch of this process, R processes, C channels, K keys in the queue.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain.data.views import Views
-from pretrain.distributed import all_gather_cat
-from pretrain.errors import UserError
 from pretrain.losses import unit
 from pretrain.losses.instance import info_nce
 from pretrain.methods.base import Method, feature_std
-from pretrain.models.heads import PooledHead
+from pretrain.models.heads import LinearHead, PooledHead
+from pretrain.models.queue import add_queue, enqueue
 from pretrain.models.resnet import ResNet
 from pretrain.models.target import Target
 
 
-class MoCoV2(Method):
+class MoCo(Method):
     """View 1 is the query, view 2 the target's key, earlier keys are the negatives; one way only, as published.
 
     Batch norm: the published code shuffles the key batch over the GPUs so that a query cannot recognise its key by
     the batch statistics they share. Here BN is synchronised instead (the engine converts the whole model), which
     makes the statistics those of all R·B images. In a single process neither does anything.
     """
+
+    config: Any
+    queue: Tensor
+    queue_pointer: Tensor
+
+    def __init__(self, trunk: ResNet, config: Any, total_steps: int) -> None:
+        super().__init__(trunk, config, total_steps)
+        self.projector = self.build_projector()
+        self.target = Target(self, ("trunk", "projector"), config.momentum)
+        add_queue(self, "queue", config.queue_size, config.dim)
+
+    def build_projector(self) -> nn.Module:
+        raise NotImplementedError
+
+    def update_target(self) -> None:
+        self.target.update(self)
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        """`views` -> "loss" in [0, ∞), "feature_std" of the queries, "accuracy": share of queries nearest to their
+        own key.
+
+        Before anything is learned the loss is about ln(K + 1). The keys are put into the queue.
+        """
+        query = unit(self.projector(self.trunk(views.view1)))
+        with torch.no_grad():
+            key = unit(self.target.projector(self.target.trunk(views.view2)))
+        loss, accuracy = info_nce(query, key, self.queue.clone(), self.config.temperature)
+        self.enqueue(key)
+        return {"loss": loss, "feature_std": feature_std(query), "accuracy": accuracy}
+
+    def enqueue(self, keys: Tensor) -> None:
+        """Replace the oldest keys by the ``keys`` (B, C) of all processes."""
+        enqueue(self, "queue", keys)
+
+
+class MoCoV1(MoCo):
+    """With one linear layer after the average over cells."""
+
+    title = "MoCo v1: contrast with a queue of keys, linear projection"
+
+    @dataclass(frozen=True)
+    class Config:
+        """Knobs of MoCo v1, with the values of the paper.
+
+        Args:
+            queue_size: K, number of negative keys; a multiple of the total batch.
+            temperature: of the softmax.
+            momentum: of the target, constant.
+            dim: width of the projection.
+        """
+
+        queue_size: int = 65536
+        temperature: float = 0.07
+        momentum: float = 0.999
+        dim: int = 128
+
+    def build_projector(self) -> nn.Module:
+        return LinearHead(self.trunk.channels, self.config.dim)
+
+
+class MoCoV2(MoCo):
+    """With two layers after the average over cells."""
 
     title = "MoCo v2: contrast with a queue of keys"
 
@@ -50,43 +111,5 @@ class MoCoV2(Method):
         hidden: int = 2048
         dim: int = 128
 
-    config: Config
-    queue: Tensor
-    queue_pointer: Tensor
-
-    def __init__(self, trunk: ResNet, config: Config, total_steps: int) -> None:
-        super().__init__(trunk, config, total_steps)
-        self.projector = PooledHead(trunk.channels, config.hidden, config.dim, batch_norm=False)
-        self.target = Target(self, ("trunk", "projector"), config.momentum)
-        self.register_buffer("queue", F.normalize(torch.randn(config.queue_size, config.dim), dim=1))
-        self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.int64))
-
-    def update_target(self) -> None:
-        self.target.update(self)
-
-    def forward(self, views: Views) -> dict[str, Tensor]:
-        """`views` -> "loss" in [0, ∞), "feature_std" of the queries, "accuracy": share of queries nearest to their
-        own key.
-
-        Before anything is learned the loss is about ln(K + 1). The keys are put into the queue.
-        """
-        query = unit(self.projector(self.trunk(views.view1)))
-        with torch.no_grad():
-            key = unit(self.target.projector(self.target.trunk(views.view2)))
-        loss, accuracy = info_nce(query, key, self.queue.clone(), self.config.temperature)
-        self.enqueue(key)
-        return {"loss": loss, "feature_std": feature_std(query), "accuracy": accuracy}
-
-    @torch.no_grad()
-    def enqueue(self, keys: Tensor) -> None:
-        """Replace the oldest keys by the ``keys`` (B, C) of all processes."""
-        keys = all_gather_cat(keys, grad=False)
-        size = len(self.queue)
-        if size % len(keys):
-            raise UserError(
-                f"queue_size {size} is not a multiple of the total batch {len(keys)}; "
-                f"set it to {max(1, round(size / len(keys))) * len(keys)}"
-            )
-        start = int(self.queue_pointer)
-        self.queue[start : start + len(keys)] = keys.to(self.queue.dtype)
-        self.queue_pointer.fill_((start + len(keys)) % size)
+    def build_projector(self) -> nn.Module:
+        return PooledHead(self.trunk.channels, self.config.hidden, self.config.dim, batch_norm=False)

@@ -15,6 +15,7 @@ from pretrain.losses import unit
 from pretrain.losses.geometry import positive_mask
 from pretrain.losses.pixel import pixel_consistency
 from pretrain.methods.base import Method, feature_std
+from pretrain.methods.instance import Instance, add_instance_heads, add_instance_loss
 from pretrain.models.heads import ConvHead
 from pretrain.models.ppm import PixelPropagation
 from pretrain.models.resnet import ResNet
@@ -26,7 +27,7 @@ class PixPro(Method):
 
     Loss: pixel_consistency(y1, x2') + pixel_consistency(y2, x1'), between −4 (all positive pairs agree) and +4; a
     negative loss is normal. Views go through the networks one after the other, so BN statistics are per view
-    (official code).
+    (official code). An instance branch, see `pretrain.methods.instance`, adds its own loss.
     """
 
     title = "PixPro: pixel-to-propagation consistency"
@@ -43,6 +44,10 @@ class PixPro(Method):
             momentum: of the target at the start; it grows to 1 along a cosine.
             hidden: channels between the two layers of the projector.
             dim: channels of the projector's output.
+            instance: loss between whole images besides: "none", "contrastive" (the paper's, as SimCLR with a target) or
+                "regression" (the official code's, as BYOL).
+            alpha: weight α of that loss.
+            instance_temperature: of the softmax of "contrastive"; the paper does not name it, this is SimCLR's.
         """
 
         gamma: float = 2.0
@@ -52,6 +57,9 @@ class PixPro(Method):
         momentum: float = 0.99
         hidden: int = 4096
         dim: int = 256
+        instance: Instance = "none"
+        alpha: float = 1.0
+        instance_temperature: float = 0.1
 
     config: Config
 
@@ -59,7 +67,8 @@ class PixPro(Method):
         super().__init__(trunk, config, total_steps)
         self.projector = ConvHead(trunk.channels, config.hidden, config.dim)
         self.propagation = PixelPropagation(config.dim, config.layers, config.gamma, config.clamp)
-        self.target = Target(self, ("trunk", "projector"), config.momentum, total_steps)
+        averaged = ("trunk", "projector", *add_instance_heads(self, config))
+        self.target = Target(self, averaged, config.momentum, total_steps)
 
     def update_target(self) -> None:
         self.target.update(self)
@@ -67,14 +76,17 @@ class PixPro(Method):
     def forward(self, views: Views) -> dict[str, Tensor]:
         """`views` -> "loss", "feature_std" of the projections, "positives": mean number of positive pairs an image."""
         images = (views.view1, views.view2)
-        projections = [self.projector(self.trunk(x)) for x in images]  # (B, C, H, W) each
+        maps = [self.trunk(x) for x in images]  # C5 (B, trunk.channels, H, W) each
+        projections = [self.projector(x) for x in maps]  # (B, C, H, W) each
         queries = [unit(self.propagation(x)) for x in projections]
         with torch.no_grad():
-            keys = [unit(self.target.projector(self.target.trunk(x))) for x in images]
+            target_maps = [self.target.trunk(x) for x in images]
+            keys = [unit(self.target.projector(x)) for x in target_maps]
         shape = (keys[0].shape[2], keys[0].shape[3])
         mask = positive_mask(views.box1, views.box2, shape, self.config.threshold)  # (B, N of view 1, N of view 2)
         loss = pixel_consistency(queries[0], keys[1], mask) + pixel_consistency(
             queries[1], keys[0], mask.transpose(1, 2)
         )
         positives = mask.sum() / len(mask)
-        return {"loss": loss, "feature_std": feature_std(torch.cat(projections)), "positives": positives}
+        scalars = {"loss": loss, "feature_std": feature_std(torch.cat(projections)), "positives": positives}
+        return add_instance_loss(self, self.target, self.config, maps, target_maps, scalars)

@@ -6,6 +6,7 @@ with BN in evaluation mode here.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -19,22 +20,36 @@ from pretrain.distributed import all_gather_cat, rank, world_size
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
 
-KNOBS = {"pixpro": {}, "moco_v2": {"queue_size": 16}, "simclr": {}}
 BATCH = 4
+KNOBS = {"hidden": 32, "dim": 16, "queue_size": 16, "classes": BATCH}
+"""Small values of whichever of these a method has."""
+VARIANTS = {name: {} for name in METHODS} | {
+    "pixpro contrastive": {"instance": "contrastive"},
+    "pixpro regression": {"instance": "regression"},
+    "cds simclr": {"contrast": "simclr"},
+}
+"""Name of a method, and what tells a variant of it -> its further knobs."""
 
 
-def build(name: str) -> Method:
+def build(variant: str) -> Method:
+    method = METHODS[variant.split()[0]]
+    knobs = {f.name: KNOBS[f.name] for f in fields(method.Config) if f.name in KNOBS} | VARIANTS[variant]
     torch.manual_seed(0)
-    model = METHODS[name](trunk(), METHODS[name].Config(hidden=32, dim=16, **KNOBS[name]), total_steps=10)
+    model = method(trunk(), method.Config(**knobs), total_steps=10)
     return model.double().eval()
 
 
-def share(batch: Views, of: int, processes: int) -> Views:
-    return Views(*(x.chunk(processes)[of] for x in batch))
+def batch() -> Views:
+    """The first and the last image are of one class, so that classes reach over the processes."""
+    return views(BATCH, dtype=torch.float64)._replace(label=torch.tensor([0, 1, 2, 0]))
 
 
-def measure(model: torch.nn.Module, batch: Views) -> dict[str, torch.Tensor]:
-    loss = model(batch)["loss"]
+def share(images: Views, of: int, processes: int) -> Views:
+    return Views(*(x.chunk(processes)[of] for x in images))
+
+
+def measure(model: torch.nn.Module, images: Views) -> dict[str, torch.Tensor]:
+    loss = model(images)["loss"]
     loss.backward()
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     found = {f"grad/{n}": p.grad for n, p in inner.named_parameters() if p.grad is not None}
@@ -49,9 +64,9 @@ def process(index: int, folder: Path) -> None:
     gathered = all_gather_cat(torch.full((2, 3), float(index)), grad=False)
     assert gathered.tolist() == [[0.0] * 3] * 2 + [[1.0] * 3] * 2
     results = {}
-    for name in METHODS:
+    for name in VARIANTS:
         model = DistributedDataParallel(build(name))
-        results[name] = measure(model, share(views(BATCH, dtype=torch.float64), index, 2))
+        results[name] = measure(model, share(batch(), index, 2))
     torch.save(results, folder / f"{index}.pt")
     dist.destroy_process_group()
 
@@ -63,10 +78,10 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, di
     return [torch.load(folder / f"{index}.pt") for index in range(2)]
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_two_processes_equal_one(name: str, two_processes: list[dict[str, dict[str, torch.Tensor]]]) -> None:
     first, second = (results[name] for results in two_processes)
-    expected = measure(build(name), views(BATCH, dtype=torch.float64))
+    expected = measure(build(name), batch())
     assert (first["loss"] + second["loss"]).item() / 2 == pytest.approx(expected.pop("loss").item(), abs=1e-12)
     assert expected.keys() == first.keys() - {"loss"}
     for key, value in expected.items():

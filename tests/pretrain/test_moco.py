@@ -1,4 +1,4 @@
-"""MoCo v2: the loss by hand, the queue, who gets gradients."""
+"""MoCo: the loss by hand, the queue, who gets gradients; what tells version 1 from version 2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from pretrain.errors import UserError
 from pretrain.losses.instance import info_nce
-from pretrain.methods.moco import MoCoV2
+from pretrain.methods.moco import MoCoV1, MoCoV2
 
 
 def moco(queue_size: int = 8, **knobs: float) -> MoCoV2:
@@ -23,6 +23,36 @@ def test_paper_defaults() -> None:
     config = MoCoV2.Config()
     assert (config.queue_size, config.temperature, config.momentum) == (65536, 0.2, 0.999)
     assert (config.hidden, config.dim) == (2048, 128)
+    first = MoCoV1.Config()
+    assert (first.queue_size, first.temperature, first.momentum, first.dim) == (65536, 0.07, 0.999, 128)
+
+
+def test_projector_of_each_version() -> None:
+    """Version 1 is linear in the average of C5, version 2 has a hidden layer; neither has BN."""
+    model = trunk()
+    first = MoCoV1(model, MoCoV1.Config(queue_size=8, dim=16), total_steps=10)
+    shapes = {name: tuple(p.shape) for name, p in first.projector.named_parameters()}
+    assert shapes == {"linear.weight": (16, 64), "linear.bias": (16,)}
+    assert {name for name, _ in moco().projector.named_parameters()} == {
+        *("linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias")
+    }
+    maps = torch.randn(2, 64, 2, 2)
+    torch.testing.assert_close(
+        first.projector(maps), maps.mean((2, 3)) @ first.projector.linear.weight.T + first.projector.linear.bias
+    )
+
+
+def test_version_1_learns_from_view_1_alone() -> None:
+    model = trunk()
+    method = MoCoV1(model, MoCoV1.Config(queue_size=8, dim=16), total_steps=10).double()
+    batch, queue = views(dtype=torch.float64), method.queue.clone()
+    scalars = method(batch)
+    scalars["loss"].backward()
+    with_gradient = {name for name, p in method.named_parameters() if p.grad is not None}
+    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("target.")}
+    query = normalize(method.projector(method.trunk(batch.view1)), dim=1)
+    key = normalize(method.target.projector(method.target.trunk(batch.view2)), dim=1)
+    assert scalars["loss"].item() == pytest.approx(info_nce(query, key, queue, 0.07)[0].item())
 
 
 def test_loss_by_hand() -> None:

@@ -1,0 +1,95 @@
+"""The instance branch that PixPro and PixContrast can carry: a second loss, between whole images, on the same C5.
+
+L = L_pixel + α · L_instance. There are two of them; `Config.instance` says which:
+
+- "regression", the official code's (`contrast/models/PixPro.py` with `pixpro_ins_loss_weight` > 0), of BYOL's type:
+  trunk -> projector_instance -> predictor, against target trunk -> target projector_instance; −2 cos, summed over both
+  ways, in [−4, 4]. Heads work cell by cell; the average over cells comes after them and before the normalisation.
+- "contrastive", the paper's (text on combining with instance contrast): SimCLR with a momentum encoder. There is no
+  code of it. Here the same projector_instance without a predictor; both views' projections are told apart by NT-Xent
+  against the target's projections of all images of all processes, in [0, ∞).
+
+Shapes: B batch, C channels, (H, W) map of cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from pretrain.errors import UserError
+from pretrain.losses import full_precision, unit
+from pretrain.losses.instance import cosine_regression, nt_xent
+from pretrain.methods.base import Method
+from pretrain.models.heads import ConvHead
+from pretrain.models.target import Target
+
+Instance = Literal["none", "contrastive", "regression"]
+
+
+class Knobs(Protocol):
+    """What the branch reads of a method's `Config`."""
+
+    @property
+    def instance(self) -> Instance: ...
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def instance_temperature(self) -> float: ...
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+
+
+def add_instance_heads(method: Method, config: Knobs) -> tuple[str, ...]:
+    """Give ``method`` the heads of its branch, if it wants one, and name those that its target has to copy."""
+    if config.instance not in get_args(Instance):
+        raise UserError(f"method.instance '{config.instance}' is not known; choose {', '.join(get_args(Instance))}")
+    if config.instance == "none":
+        return ()
+    method.add_module("projector_instance", ConvHead(method.trunk.channels, config.hidden, config.dim))
+    if config.instance == "regression":
+        method.add_module("predictor", ConvHead(config.dim, config.hidden, config.dim))
+    return ("projector_instance",)
+
+
+def add_instance_loss(
+    method: Method,
+    target: Target,
+    config: Knobs,
+    maps: Sequence[Tensor],
+    target_maps: Sequence[Tensor],
+    scalars: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """``scalars`` with α times the branch's loss added to "loss", and both terms beside it; unchanged without a branch.
+
+    Args:
+        method, target: which have the heads.
+        maps, target_maps: C5 (B, C, H, W) of both views by the student's and the target's trunk.
+        scalars: what the method returns without the branch.
+    """
+    if config.instance == "none":
+        return scalars
+    projector = method.get_submodule("projector_instance")
+    with torch.no_grad():
+        target_projector = target.get_submodule("projector_instance")
+        key1, key2 = (_pooled(target_projector(x)) for x in target_maps)
+    projections = [projector(x) for x in maps]
+    if config.instance == "regression":
+        predictor = method.get_submodule("predictor")
+        query1, query2 = (_pooled(predictor(x)) for x in projections)
+        loss = cosine_regression(query1, key2) + cosine_regression(query2, key1)
+    else:
+        query1, query2 = (_pooled(x) for x in projections)
+        loss, _ = nt_xent(query1, query2, config.instance_temperature, keys=(key1, key2))
+    total = scalars["loss"] + config.alpha * loss
+    return {**scalars, "loss": total, "loss_pixel": scalars["loss"].detach(), "loss_instance": loss.detach()}
+
+
+def _pooled(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> unit vectors (B, C)."""
+    return unit(full_precision(x).mean(dim=(2, 3)))

@@ -1,0 +1,55 @@
+"""Supervised training with labels: what all transfer tables compare with.
+
+Shapes: B batch of this process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pretrain.data.views import Views
+from pretrain.errors import UserError
+from pretrain.losses.instance import cross_entropy
+from pretrain.methods.base import Method, feature_std
+from pretrain.models.heads import LinearHead
+from pretrain.models.resnet import ResNet
+
+
+def check_labels(label: Tensor, classes: int) -> None:
+    """UserError unless every label (B,) is one of ``classes``."""
+    low, high = (int(x) for x in label.aminmax())
+    if low < 0:
+        raise UserError("this method needs labels and the images have none; use data.layout class_folder")
+    if high >= classes:
+        raise UserError(f"an image has label {high}, but method.classes is {classes}; set it to the number of folders")
+
+
+class Supervised(Method):
+    """Cross-entropy of a linear classifier on the average of C5. View 1 alone is looked at."""
+
+    title = "Supervised: cross-entropy on labels"
+
+    @dataclass(frozen=True)
+    class Config:
+        """Knobs of supervised training.
+
+        Args:
+            classes: number of classes, at least as many as there are folders of images.
+        """
+
+        classes: int = 1000
+
+    config: Config
+
+    def __init__(self, trunk: ResNet, config: Config, total_steps: int) -> None:
+        super().__init__(trunk, config, total_steps)
+        self.classifier = LinearHead(trunk.channels, config.classes)
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        """`views` -> "loss" in [0, ∞), at first about ln(classes); "feature_std" of the pooled features; "accuracy"."""
+        check_labels(views.label, self.config.classes)
+        maps = self.trunk(views.view1)
+        loss, accuracy = cross_entropy(self.classifier(maps), views.label)
+        return {"loss": loss, "feature_std": feature_std(maps.mean(dim=(2, 3))), "accuracy": accuracy}

@@ -1,0 +1,35 @@
+"""A queue of the target's latest keys, kept in buffers of the method so that it is saved with the model.
+
+Shapes: B batch of this process, R processes, C channels, K keys in the queue.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.distributed import all_gather_cat
+from pretrain.errors import UserError
+
+
+def add_queue(owner: nn.Module, name: str, size: int, dim: int) -> None:
+    """Buffers ``name`` (K, C), random unit vectors to begin with, and ``name``_pointer, the place of the oldest key."""
+    owner.register_buffer(name, F.normalize(torch.randn(size, dim), dim=1))
+    owner.register_buffer(f"{name}_pointer", torch.zeros((), dtype=torch.int64))
+
+
+@torch.no_grad()
+def enqueue(owner: nn.Module, name: str, keys: Tensor) -> None:
+    """Replace the oldest keys by the ``keys`` (B, C) of all processes. UserError unless R·B divides K."""
+    queue, pointer = owner.get_buffer(name), owner.get_buffer(f"{name}_pointer")
+    keys = all_gather_cat(keys, grad=False)
+    size = len(queue)
+    if size % len(keys):
+        raise UserError(
+            f"queue_size {size} is not a multiple of the total batch {len(keys)}; "
+            f"set it to {max(1, round(size / len(keys))) * len(keys)}"
+        )
+    start = int(pointer)
+    queue[start : start + len(keys)] = keys.to(queue.dtype)
+    pointer.fill_((start + len(keys)) % size)
