@@ -1,0 +1,54 @@
+"""`pixbench methods`: the pre-training methods, their settings and their ready-made configs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    parser = subparsers.add_parser("methods", help="list the pre-training methods, their settings and configs")
+    parser.add_argument("name", nargs="*", help="only these (default: all)")
+    parser.set_defaults(run=list_methods)
+
+
+def list_methods(args: argparse.Namespace) -> None:
+    """Print name, title, configs and knobs of each method. UserError for an unknown name."""
+    from pretrain.errors import UserError
+    from pretrain.methods import METHODS
+
+    unknown = [name for name in args.name if name not in METHODS]
+    if unknown:
+        raise UserError(f"there is no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
+    print("\n\n".join(describe(name) for name in args.name or METHODS))
+
+
+def describe(name: str) -> str:
+    """A paragraph: the method's title, the files in `configs/pretrain` that use it, one line a knob with its default."""
+    from dataclasses import fields
+
+    from docstring_parser import parse
+
+    from pretrain.methods import METHODS
+
+    method = METHODS[name]
+    says = {p.arg_name: " ".join((p.description or "").split()) for p in parse(method.Config.__doc__ or "").params}
+    settings = [(f"{f.name}: {f.default}", says.get(f.name, "")) for f in fields(method.Config)]
+    width = max((len(setting) for setting, _ in settings), default=0)
+    lines = [f"{name} – {method.title}", f"  configs: {', '.join(configs(name)) or 'none'}"]
+    return "\n".join(lines + [f"  {setting:{width}}  {text}" for setting, text in settings])
+
+
+def configs(name: str) -> list[str]:
+    """File names of the configs of method ``name``."""
+    import yaml
+
+    found = []
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if content.get("method", {}).get("name") == name:
+            found.append(path.name)
+    return found

@@ -1,0 +1,68 @@
+"""What all methods have in common, and the command that lists them."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+
+import pytest
+from docstring_parser import parse
+
+from pretrain.errors import UserError
+from pretrain.methods import METHODS
+from pretrain.methods.command import CONFIGS, configs, register
+
+
+def run(*words: str) -> None:
+    parser = argparse.ArgumentParser()
+    register(parser.add_subparsers())
+    args = parser.parse_args(["methods", *words])
+    args.run(args)
+
+
+def test_names() -> None:
+    wanted = {"pixpro", "pixcontrast", "moco_v1", "moco_v2", "simclr", "byol", "densecl", "supervised", "cds"}
+    assert wanted <= METHODS.keys()
+    titles = [method.title for method in METHODS.values()]
+    assert len(set(titles)) == len(titles)
+    assert all("\n" not in title and len(title) < 100 for title in titles)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_knob_has_a_default_and_a_line_of_its_own(name: str) -> None:
+    config = METHODS[name].Config
+    assert is_dataclass(config)
+    described = {p.arg_name: p.description for p in parse(inspect.getdoc(config) or "").params}
+    assert list(described) == [f.name for f in fields(config)]
+    assert all(described.values())
+    knobs = config()
+    with pytest.raises(FrozenInstanceError):
+        setattr(knobs, fields(config)[0].name, 1)
+
+
+def test_the_list_names_every_method_knob_and_config(capsys: pytest.CaptureFixture[str]) -> None:
+    run()
+    text = capsys.readouterr().out
+    for name, method in METHODS.items():
+        assert f"{name} – {method.title}\n" in text
+    assert "moco_v2_200ep.yaml, moco_v2_800ep.yaml" in text
+    assert "threshold: 0.7 " in text
+    for path in CONFIGS.glob("*.yaml"):
+        assert path.name.startswith("mini") or path.name in text
+
+
+def test_one_method(capsys: pytest.CaptureFixture[str]) -> None:
+    run("simclr")
+    assert capsys.readouterr().out.splitlines() == [
+        "simclr – SimCLR: contrast within the batch",
+        f"  configs: {', '.join(configs('simclr'))}",
+        "  temperature: 0.1  of the softmax.",
+        "  hidden: 2048      width of the projector's hidden layer.",
+        "  dim: 128          width of the projector's output.",
+    ]
+
+
+def test_unknown_method() -> None:
+    with pytest.raises(UserError, match="there is no method pixpo; there are pixpro"):
+        run("pixpo")

@@ -1,0 +1,55 @@
+"""The shipped configs of the further methods hold the published values. That each parses is in test_config.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from pretrain.config import RunConfig, parse
+from pretrain.methods.command import CONFIGS
+
+
+def read(*names: str) -> RunConfig:
+    return parse([word for name in names for word in ("--config", str(CONFIGS / f"{name}.yaml"))])
+
+
+def test_pixcontrast_differs_from_pixpro_in_the_method_alone() -> None:
+    run, pixpro = read("pixcontrast_100ep"), read("pixpro_100ep")
+    assert {**run.as_dict(), "method": None} == {**pixpro.as_dict(), "method": None}
+    assert (run.method.knobs.temperature, run.method.knobs.threshold, run.method.knobs.momentum) == (0.3, 0.7, 0.99)
+    assert run.method.knobs.instance == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "instance", "plain"),
+    [
+        ("pixpro_instance_contrastive_100ep", "contrastive", "pixpro_100ep"),
+        ("pixpro_instance_regression_100ep", "regression", "pixpro_100ep"),
+        ("pixpro_instance_regression_400ep", "regression", "pixpro_400ep"),
+    ],
+)
+def test_the_instance_branch_is_all_that_is_added(name: str, instance: str, plain: str) -> None:
+    run, expected = read(name).as_dict(), read(plain).as_dict()
+    assert run["method"]["alpha"] == 1.0
+    assert run == {**expected, "method": {**expected["method"], "instance": instance}}
+
+
+@pytest.mark.parametrize(("epochs", "lr", "decay", "momentum"), [(300, 0.3, 1e-6, 0.99), (1000, 0.2, 1.5e-6, 0.996)])
+def test_byol(epochs: int, lr: float, decay: float, momentum: float) -> None:
+    run = read(f"byol_{epochs}ep")
+    assert (run.epochs, run.optimizer.base_lr, run.optimizer.weight_decay) == (epochs, lr, decay)
+    assert (run.method.knobs.momentum, run.method.knobs.hidden, run.method.knobs.dim) == (momentum, 4096, 256)
+    assert (run.optimizer.name, run.batch_size, run.data.recipe, run.data.min_scale) == ("lars", 4096, "byol", 0.08)
+    assert (run.schedule.name, run.schedule.warmup_epochs, run.schedule.min_lr) == ("cosine", 10, 0)
+
+
+def test_densecl_differs_from_moco_v2_in_the_method_alone() -> None:
+    run, moco = read("densecl_200ep"), read("moco_v2_200ep")
+    assert {**run.as_dict(), "method": None} == {**moco.as_dict(), "method": None}
+    assert (run.method.knobs.weight, run.method.knobs.queue_size, run.method.knobs.temperature) == (0.5, 65536, 0.2)
+
+
+@pytest.mark.parametrize("name", ["densecl_200ep", "moco_v2_200ep"])
+def test_queue_at_mini_scale(name: str) -> None:
+    plain, run = read(name, "mini"), read(name, "mini", "mini_queue")
+    assert run.as_dict() == {**plain.as_dict(), "method": {**plain.method.as_dict(), "queue_size": 4096}}
+    assert run.method.knobs.queue_size % run.batch_size == 0
