@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections import Counter
 from dataclasses import MISSING, dataclass, field, fields
@@ -208,7 +207,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     workers = 1 if args.gpus > 1 else args.workers or suite.workers
     print(f"{args.suite}: {len(jobs)} jobs, {workers} at a time, into {out}", flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's polite end is the same as Ctrl-C
     states = run_jobs(jobs, Records(out / "jobs"), out / "logs", workers)
     if any(state == "done" for name, state in states.items() if name.startswith("transfer/")):
         print(write_tables(out / "runs", out, tuple(suite.rows)))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -18,7 +21,8 @@ def run_command(command: Callable[[], int | None], *, name: str, debug: bool = F
     70 a defect of ours, 130 interrupted. With ``debug`` the traceback is shown instead.
     """
     try:
-        return command() or 0
+        with _interruptible():
+            return command() or 0
     except KeyboardInterrupt:
         if debug:
             raise
@@ -31,6 +35,23 @@ def run_command(command: Callable[[], int | None], *, name: str, debug: bool = F
             raise
         print(f"{name}: error: {explain(error)}", file=sys.stderr)
         return 2 if isinstance(error, UserError | OSError) else 70
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM both raise KeyboardInterrupt: a scheduler's polite end is the same as Ctrl-C.
+
+    Said in so many words since a shell starts its background jobs with SIGINT ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def explain(error: BaseException) -> str:

@@ -1,0 +1,63 @@
+"""What stops a command becomes one sentence and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pretrain.errors import UserError, run_command
+
+
+def raising(error: BaseException) -> int:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (UserError("the data root x is missing; name another"), 2, "the data root x is missing"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.pth"), 2, "no space left on the disk while writing a.pth"),
+        (PermissionError(errno.EACCES, "Permission denied", "b"), 2, "no permission for b"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "c"), 2, "No such file or directory: c"),
+        (RuntimeError("boom"), 70, "RuntimeError: boom (a defect in PixBench?"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_one_sentence_and_a_code(
+    error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(lambda: raising(error), name="x") == code
+    said = capsys.readouterr().err.strip()
+    assert words in said
+    assert "\n" not in said
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(UserError):
+        run_command(lambda: raising(UserError("x")), name="x", debug=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_background_job_can_be_interrupted(number: int) -> None:
+    """Shells start background jobs with SIGINT ignored; the command listens all the same."""
+    script = (
+        "import time; from pretrain.errors import run_command; import sys\n"
+        "sys.exit(run_command(lambda: print('up', flush=True) or time.sleep(60), name='x'))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    os.kill(process.pid, number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"interrupted" in said
