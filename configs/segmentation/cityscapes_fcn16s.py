@@ -52,7 +52,7 @@ model = dict(
 )
 
 train_dataloader = dict(
-    batch_size=2,  # per GPU: 16 on 8 GPUs
+    batch_size=2,  # per GPU, on 8; unless overridden, the runner makes it base_batch_size / GPUs
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),
@@ -95,7 +95,7 @@ optim_wrapper = dict(
     clip_grad=None,
 )
 param_scheduler = [dict(type="MultiStepLR", by_epoch=False, milestones=[63000, 81000], gamma=0.1)]  # no warm-up
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+auto_scale_lr = dict(enable=False, base_batch_size=16)  # images a batch, all GPUs together
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=90000, val_interval=9000)
 val_cfg = dict(type="ValLoop")

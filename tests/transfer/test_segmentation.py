@@ -23,7 +23,7 @@ from transfer import weights
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol
 from transfer.segmentation.config import resolve
-from transfer.segmentation.run import build_runner, chatter_into, leave, newest_checkpoint, run
+from transfer.segmentation.run import build_runner, chatter_into, leave, newest_checkpoint, run, share
 from transfer.start import random_trunk
 
 pytestmark = pytest.mark.frameworks
@@ -31,7 +31,7 @@ PROTOCOL = find_protocol("cityscapes_fcn16s")
 QUICK = {
     "train_cfg.max_iters": 4,
     "train_cfg.val_interval": 4,
-    "train_dataloader.batch_size": 2,
+    "auto_scale_lr.base_batch_size": 2,
     "default_hooks.checkpoint.interval": 2,
     "param_scheduler.0.milestones": [3],
 }
@@ -111,6 +111,7 @@ def test_run_with_converted_weights_trains_validates_and_repeats(
     assert np.isnan(first.metrics["IoU/fence"])  # a class that the mini world does not have
     assert 0 <= first.metrics["fgIoU"] <= 100
     assert first.config["model"]["test_cfg"]["crop_size"] == [129, 129]
+    assert first.config["train_dataloader"]["batch_size"] == 2
     assert str(tmp_path) not in str(first.config)
     assert any(line.startswith("iteration 4/4  loss") for line in lines)
     assert len(lines) < 10
@@ -194,6 +195,16 @@ def test_several_processes_need_gpus(job: TransferJob, monkeypatch: pytest.Monke
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="need a GPU each"):
         run(job, None)
+
+
+@pytest.mark.parametrize(("gpus", "each"), [(1, 16), (2, 8), (8, 2)])
+def test_batch_of_the_protocol_is_shared_by_the_gpus(gpus: int, each: int) -> None:
+    assert share(16, gpus) == each
+
+
+def test_batch_that_cannot_be_shared_is_an_error() -> None:
+    with pytest.raises(UserError, match="16 images a batch cannot be shared by 3 GPUs"):
+        share(16, 3)
 
 
 def test_iou_of_classes_and_objects_by_hand() -> None:

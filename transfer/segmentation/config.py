@@ -85,15 +85,13 @@ def override(config: Config, key: str, value: Any) -> None:
         close = difflib.get_close_matches(key, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"override {key!r} is not in the protocol's config{hint}") from None
-    if isinstance(old, dict) and isinstance(value, dict):
-        for name, inner in value.items():
-            override(config, f"{key}.{name}", inner)
-    elif _fits(old, value):
-        node[last] = tuple(value) if isinstance(old, tuple) else value
-    else:
+    if isinstance(old, dict):
+        raise UserError(f"override {key} is a group of settings; set them one by one, as {key}.{next(iter(old), '…')}")
+    if not _fits(old, value):
         raise UserError(
             f"override {key} = {value!r} is of another kind than the protocol's {old!r}; give one that fits"
         )
+    node[last] = tuple(value) if isinstance(old, tuple) else value
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -113,7 +111,6 @@ def _fits(old: Any, value: Any) -> bool:
         (float, int | float),
         (list | tuple, list | tuple),
         (str, str | None),
-        (dict, dict | None),
     )
     return all(isinstance(value, accepted) for kind, accepted in kinds if isinstance(old, kind))
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from transfer.segmentation.parts import Progress, QuietRunner
     from transfer.weights import Trunk
 
+BATCH = "train_dataloader.batch_size"
+
 
 def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
     """Train, validate and report ``job``; go on from the newest checkpoint in ``job.out`` if there is one.
@@ -33,6 +35,8 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
         UserError: an unreadable picture, an unknown override, weights that do not fit, a loss that is not finite.
     """
     config = resolve(job, trunk.spec if trunk else None)
+    if BATCH not in job.all_overrides:
+        config.train_dataloader.batch_size = share(config.auto_scale_lr.base_batch_size, processes())
     described = plain(config)
     with chatter_into(job.out) as console:
         from transfer.start import random_trunk
@@ -68,10 +72,9 @@ def build_runner(job: TransferJob, config: Config, trunk: Trunk, console: TextIO
 
     from transfer.segmentation import parts
 
-    distributed = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    if distributed and not torch.cuda.is_available():
+    if processes() > 1 and not torch.cuda.is_available():
         raise UserError("several processes need a GPU each: SyncBN does not synchronise on CPUs; leave --gpus out")
-    config.launcher = "pytorch" if distributed else "none"
+    config.launcher = "pytorch" if processes() > 1 else "none"
     config.work_dir, config.randomness.seed = str(job.out), job.seed
     config.experiment_name = f"{job.protocol.name}-{uuid.uuid4().hex}"  # mmengine shares loggers by this name
     for loader in DATALOADERS:
@@ -95,6 +98,17 @@ def build_runner(job: TransferJob, config: Config, trunk: Trunk, console: TextIO
     ):
         runner.register_hook(hook)
     return runner, progress
+
+
+def processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def share(batch: int, gpus: int) -> int:
+    """Images for each of ``gpus``, so that all together have the protocol's ``batch`` however many there are."""
+    if batch % gpus:
+        raise UserError(f"{batch} images a batch cannot be shared by {gpus} GPUs; choose a divisor, or set {BATCH}")
+    return batch // gpus
 
 
 def leave(runner: QuietRunner) -> None:
