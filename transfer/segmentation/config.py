@@ -78,8 +78,8 @@ def override(config: Config, key: str, value: Any) -> None:
     try:
         for parent in parents:
             node = node[_step(node, parent)]
-        last = _step(node, last)
-        old = node[last]
+        place = _step(node, last)
+        old = node[place]
     except (KeyError, IndexError, TypeError, ValueError):
         known = list(_dotted(config.to_dict()))
         close = difflib.get_close_matches(key, known, n=1)
@@ -91,7 +91,7 @@ def override(config: Config, key: str, value: Any) -> None:
         raise UserError(
             f"override {key} = {value!r} is of another kind than the protocol's {old!r}; give one that fits"
         )
-    node[last] = tuple(value) if isinstance(old, tuple) else value
+    node[place] = tuple(value) if isinstance(old, tuple) else value
 
 
 def plain(config: Config) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class CityscapesIoU(IoUMetric):
 
     def compute_metrics(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
         metrics = super().compute_metrics([tuple(area[:-1] for area in areas) for areas in results])
-        intersect, union = (sum(areas[i] for areas in results) for i in (0, 1))
+        intersect, union = (torch.stack([areas[i] for areas in results]).sum(0) for i in (0, 1))
         iou = (100 * intersect / union).tolist()  # 0 / 0 = NaN for a class in no picture
         names = [f"IoU/{name}" for name in self.dataset_meta["classes"]]
         return {**metrics, "fgIoU": iou[-1], **dict(zip(names, iou[:-1], strict=True))}
