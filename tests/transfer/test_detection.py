@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,7 +235,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_all_its_iterations(
     job = TransferJob(find_protocol("coco_fpn_1x"), mini_root, out, scale="mini", overrides=settings)
     result = run_transfer(job)
     said = capsys.readouterr().out
-    assert "coco_fpn_1x: going on from iteration" in said
+    assert "going on from iteration" in said
     assert "trunk from" not in said
     assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 11
     assert (result["status"], result["iterations"], result["resumed"]) == ("ok", 12, True)
@@ -241,6 +243,58 @@ def test_an_interrupted_run_goes_on_and_ends_with_all_its_iterations(
         len(list(out.glob("model_*.pth"))) <= 4
     )  # two periodic ones of either start at most, and no half-written file
     assert not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_picture_is_named(mini_root: Path, tmp_path: Path, workers: int) -> None:
+    from transfer.detection.run import run
+
+    root = tmp_path / "data"
+    shutil.copytree(mini_root / "coco", root / "coco")
+    for picture in (root / "coco" / "train2017").iterdir():
+        picture.write_bytes(picture.read_bytes()[:600])
+    job = make_job("coco_fpn_1x", root, tmp_path / "run", DATALOADER__NUM_WORKERS=workers)
+    with pytest.raises(UserError, match=r"^picture \S+train2017/\d+\.jpg cannot be used \(.*\); replace it$"):
+        run(job, None)
+
+
+def test_annotations_that_are_torn_are_named(mini_root: Path, tmp_path: Path) -> None:
+    from transfer.detection.run import run
+
+    root = tmp_path / "data"
+    shutil.copytree(mini_root / "coco", root / "coco")
+    path = root / "coco" / "annotations" / "instances_train2017.json"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match=f"annotations below {root} cannot be read"):
+        run(make_job("coco_fpn_1x", root, tmp_path / "run"), None)
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    from transfer.detection.trainer import Checkpointer
+
+    checkpointer = Checkpointer(torch.nn.Linear(100, 100), str(tmp_path))
+    checkpointer.save("model_0", iteration=0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))  # a full disk, as far as a process can make one
+        with pytest.raises(
+            UserError, match=r"checkpoint \S+model_1\.pth cannot be written \(File too large\); make room"
+        ):
+            checkpointer.save("model_1", iteration=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last_checkpoint", "model_0.pth"]
+    assert checkpointer.resume_or_load("")["iteration"] == 0
+
+
+def test_several_processes_on_a_cpu_are_refused(
+    mini_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transfer.detection.run import run
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="several processes need a GPU each"):
+        run(make_job("voc_c4", mini_root, tmp_path / "run", MODEL__DEVICE="cpu"), None)
 
 
 def test_data_sets_follow_the_data_root(mini_root: Path, tmp_path: Path) -> None:

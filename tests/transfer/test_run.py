@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from quick_detection import QUICK, converted_trunk
 
 from pretrain.errors import UserError
 from pretrain.files import sha256, write_json
+from transfer.command import register
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import find_protocol, protocols
 from transfer.results import config_hash, read_result
@@ -72,6 +74,22 @@ def test_a_finished_run_is_not_run_again(
 
 
 @pytest.mark.frameworks
+def test_the_command_does_the_same_job(
+    job: TransferJob, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [word for key, value in QUICK.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    places = ("--data-root", str(job.data_root), "--out", str(job.out), "--weights", str(job.weights))
+    words = ("transfer", "voc_c4", *places, "--scale", "mini", "--seed", "5", "--label", "pixpro", *settings)
+    parser = argparse.ArgumentParser()
+    register(parser.add_subparsers())
+    args = parser.parse_args(words)
+    args.run(args)
+    said = capsys.readouterr().out
+    assert "nothing to do" in said
+    assert f"voc_c4: AP {result['metrics']['AP']:.2f}  AP50 " in said
+
+
+@pytest.mark.frameworks
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -98,6 +116,17 @@ def test_a_failed_run_says_why_and_is_tried_again(job: TransferJob, tmp_path: Pa
         assert stored["status"] == "failed"
         assert "lower SOLVER.BASE_LR" in stored["reason"]
         assert "metrics" not in stored
+
+
+@pytest.mark.frameworks
+def test_a_run_killed_in_its_evaluation_only_evaluates(
+    job: TransferJob, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (job.out / "result.json").unlink()
+    again = run_transfer(job, label="pixpro")
+    assert "trained before; now evaluation on voc_2007_test" in capsys.readouterr().out
+    assert again["metrics"] == pytest.approx(result["metrics"])
+    assert (again["iterations"], again["resumed"]) == (4, True)
 
 
 @pytest.mark.frameworks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import torch
 
@@ -54,7 +56,12 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
         cfg.freeze()
         seed_all_rng(job.seed + comm.get_rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        trainer = Trainer(cfg, say)
+        try:
+            trainer = Trainer(cfg, say)
+        except (json.JSONDecodeError, ElementTree.ParseError) as error:
+            raise UserError(
+                f"annotations below {job.data_root} cannot be read ({error}); unpack that data set again"
+            ) from error
         trainer.resume_or_load()
         if not trainer.checkpointer.has_checkpoint():
             counts = load_into(trainer.checkpointer.model, trunk, job.protocol.layout)
@@ -63,6 +70,8 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
             trainer.train()
         except FloatingPointError as error:
             raise UserError(_diverged(error, cfg, trainer.iter)) from error
+        except UserError as error:
+            raise UserError(_innermost(str(error))) from error
         metrics = flatten(trainer._last_eval_results) if comm.is_main_process() else {}
     return Outcome(metrics, plain(cfg), cfg.SOLVER.MAX_ITER)
 
@@ -84,6 +93,11 @@ def _diverged(error: FloatingPointError, cfg: Any, iteration: int) -> str:
         f"{cfg.SOLVER.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS (now {cfg.SOLVER.WARMUP_ITERS}) with --set, and give "
         f"a new --out; the last checkpoint is kept in {cfg.OUTPUT_DIR}"
     )
+
+
+def _innermost(message: str) -> str:
+    """An error from a data worker comes back with that process's traceback around it."""
+    return message.strip().rpartition("UserError: ")[2] if "Traceback" in message else message
 
 
 def _point_at(data_root: Path) -> None:
@@ -150,7 +164,7 @@ def _log_to(job: TransferJob, rank: int) -> Iterator[Say]:
         def say(text: str) -> None:
             logging.getLogger("detectron2.pixbench").info(text)
             if rank == 0:
-                print(f"{job.protocol.name}: {text}", file=console, flush=True)
+                print(text, file=console, flush=True)
 
         try:
             yield say

@@ -14,12 +14,19 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import (
+    DatasetMapper,
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
+from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
 from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 from detectron2.utils import comm
 
+from pretrain.errors import UserError
 from pretrain.files import atomic_path, write_text
 from transfer.detection import heads  # noqa: F401  registers Res5ROIHeadsExtraNorm
 
@@ -46,6 +53,14 @@ class Trainer(DefaultTrainer):
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
         return COCOEvaluator(dataset_name, tasks, output_dir=output_folder or os.path.join(cfg.OUTPUT_DIR, "inference"))
 
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        return build_detection_train_loader(cfg, mapper=Mapper(cfg, True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        return build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, False))
+
     def build_hooks(self) -> list[HookBase]:
         self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         built = [hook for hook in super().build_hooks() if hook is not None]
@@ -53,6 +68,17 @@ class Trainer(DefaultTrainer):
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.max_to_keep = KEPT
         return [Progress(self._say), *built] if comm.is_main_process() else built
+
+
+class Mapper(DatasetMapper):
+    """Detectron2's, but a picture that cannot be read is named."""
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> Any:
+        try:
+            return super().__call__(dataset_dict)
+        except (OSError, SyntaxError, SizeMismatchError) as error:  # SyntaxError: Pillow's word for a broken PNG
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"picture {dataset_dict['file_name']} cannot be used ({reason}); replace it") from error
 
 
 class VocEvaluator(PascalVOCDetectionEvaluator):
@@ -82,7 +108,9 @@ class Progress(HookBase):
     def before_train(self) -> None:
         self._began = self._last = time.monotonic()
         self._first = self.trainer.iter
-        if self._first:
+        if self._first >= self.trainer.max_iter:
+            self._say(f"trained before; now evaluation on {', '.join(self.trainer.cfg.DATASETS.TEST)}")
+        elif self._first:
             self._say(f"going on from iteration {self._first} of {self.trainer.max_iter}")
 
     def after_step(self) -> None:
@@ -114,10 +142,18 @@ class Checkpointer(DetectionCheckpointer):
     def save(self, name: str, **more: Any) -> None:
         if not self.save_to_disk:
             return
+        path = Path(self.save_dir) / f"{name}.pth"
         parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
-        with atomic_path(Path(self.save_dir) / f"{name}.pth") as path:
-            torch.save({"model": self.model.state_dict(), **parts, **more}, path)
-        self.tag_last_checkpoint(f"{name}.pth")
+        try:
+            with atomic_path(path) as part, part.open("wb") as stream:
+                torch.save({"model": self.model.state_dict(), **parts, **more}, stream)
+        except (OSError, RuntimeError) as error:  # PyTorch hides the system's error behind one of its own
+            cause = error if isinstance(error, OSError) else error.__context__
+            reason = getattr(cause, "strerror", None) or str(error).partition("\n")[0]
+            raise UserError(
+                f"checkpoint {path} cannot be written ({reason}); make room or mend that, then start the same command again"
+            ) from error
+        self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
