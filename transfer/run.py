@@ -151,6 +151,8 @@ def _measured(protocol: Protocol, outcome: Outcome) -> dict[str, Any]:
 def _claim(out: Path, identity: dict[str, Any]) -> bool:
     """Note in ``out`` what it is used for; return whether that was noted before. Another job's folder is an error."""
     path = out / JOB
+    if not _is_main():
+        return path.exists()
     if path.exists():
         try:
             other = json.loads(path.read_text(encoding="utf-8"))
@@ -163,8 +165,7 @@ def _claim(out: Path, identity: dict[str, Any]) -> bool:
         return True
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} is not empty and holds no transfer run; choose another --out")
-    if _is_main():
-        write_json(path, identity)
+    write_json(path, identity)
     return False
 
 
