@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from pretrain import checkpoint
 from pretrain.config import RunConfig
-from pretrain.data.loader import Batches, TwoViews, ViewLoader
+from pretrain.data.loader import Batches, TwoViews, ViewLoader, worker_deaths_explained
 from pretrain.data.sources import Source, open_source
 from pretrain.data.views import Views
 from pretrain.distributed import rank, world_size
@@ -193,7 +193,7 @@ def fit(run: Run) -> None:
     log = open_log(run) if rank() == 0 else None
     run.model.train()
     try:
-        with StopSignal() as stop:
+        with worker_deaths_explained(), StopSignal() as stop:
             for views in agreed(loader, stop):
                 if stop.everywhere:
                     if log is not None:

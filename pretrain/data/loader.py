@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,7 +135,7 @@ def normalise(views: Sequence[np.ndarray]) -> Tensor:
 
 
 class ViewLoader:
-    """Iterates over the `Views` of ``batches``; whatever a worker meets arrives as one sentence."""
+    """Iterates over the `Views` of ``batches``; a broken image that a worker meets arrives as its one sentence."""
 
     def __init__(self, dataset: TwoViews, batches: Batches, *, workers: int = 0, pin_memory: bool = False) -> None:
         self.batches = batches
@@ -152,18 +153,24 @@ class ViewLoader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Views]:
-        try:
-            for views in self._loader:
-                if isinstance(views, UserError):
-                    raise views
-                yield views
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise UserError(
-                f"a data worker died ({str(error).splitlines()[0]}); "
-                "most often memory or /dev/shm ran out: lower data.workers"
-            ) from error
+        for views in self._loader:
+            if isinstance(views, UserError):
+                raise views
+            yield views
+
+
+@contextmanager
+def worker_deaths_explained() -> Iterator[None]:
+    """Put around the training loop: PyTorch raises wherever the parent happens to be when it learns of a death."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a data worker died ({str(error).partition(chr(10))[0].strip()}); most often memory or /dev/shm ran out: "
+            "lower data.workers, then start the same command again"
+        ) from error
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:
