@@ -112,7 +112,9 @@ def setup(config: RunConfig, device: torch.device) -> Run:
     steps_per_epoch = batches(config, len(source), 0, 0).per_epoch
     torch.manual_seed(config.seed)
     trunk = config.trunk.build(config.zero_init_residual)
-    method = METHODS[config.method.name](trunk, config.method.knobs, steps_per_epoch * config.epochs)
+    # The last, incomplete batch of an epoch counts here although it is left out: as the official code has it (its K).
+    updates = int(len(source) / config.batch_size * config.epochs)
+    method = METHODS[config.method.name](trunk, config.method.knobs, updates)
     method.to(device)
     if config.channels_last:
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

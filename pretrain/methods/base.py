@@ -29,7 +29,7 @@ class Method(nn.Module):
         """No knobs."""
 
     def __init__(self, trunk: ResNet, config: Any, total_steps: int) -> None:
-        """``total_steps``: optimiser updates of the whole run, the length of the target's momentum schedule."""
+        """``total_steps``: length of the target's momentum schedule in optimiser updates."""
         super().__init__()
         self.trunk, self.config = trunk, config
 

@@ -101,6 +101,13 @@ def test_continuing_is_bit_exact(method: str, tiny: Callable[..., RunConfig], mo
         assert {k: v for k, v in one.items() if k not in timing} == {k: v for k, v in other.items() if k not in timing}
 
 
+def test_target_schedule_counts_the_batches_left_out(tiny: Callable[..., RunConfig]) -> None:
+    """The official K is int(images / batch × epochs): 24 / 9 × 3 = 8, while 3 epochs of 2 whole batches are taken."""
+    run = engine.setup(tiny("run", batch_size=9, epochs=3), torch.device("cpu"))
+    assert run.total_steps == 6
+    assert run.method.total_steps == 8
+
+
 def test_checkpoint_content(tiny: Callable[..., RunConfig]) -> None:
     config = tiny("run", keep_every=1)
     engine.train(config)
