@@ -105,7 +105,7 @@ def test_target_schedule_counts_the_batches_left_out(tiny: Callable[..., RunConf
     """The official K is int(images / batch × epochs): 24 / 9 × 3 = 8, while 3 epochs of 2 whole batches are taken."""
     run = engine.setup(tiny("run", batch_size=9, epochs=3), torch.device("cpu"))
     assert run.total_steps == 6
-    assert run.method.total_steps == 8
+    assert run.method.get_submodule("target").total_steps == 8
 
 
 def test_checkpoint_content(tiny: Callable[..., RunConfig]) -> None:
