@@ -39,7 +39,8 @@ class DataConfig:
         image_size: side of a view in pixels.
         min_scale: smallest share of the image area a crop may have.
         max_scale: largest share of the image area a crop may have.
-        recipe: what is done to colours: "byol" (PixPro, BYOL), "moco_v2" or "simclr".
+        recipe: what is done to colours: "byol" (PixPro, BYOL), "moco_v1", "moco_v2" (DenseCL), "simclr", "plain" (nothing;
+            supervised) or "cds".
         workers: data processes of each training process; 0 loads in the training process itself.
         cache: decode all images once at the start and keep them in memory.
         limit: use only so many of the images, evenly spread; 0 for all.
@@ -50,7 +51,7 @@ class DataConfig:
     image_size: int = 224
     min_scale: float = 0.08
     max_scale: float = 1.0
-    recipe: Literal["byol", "moco_v2", "simclr"] = "byol"
+    recipe: Literal["byol", "plain", "moco_v1", "moco_v2", "simclr", "cds"] = "byol"
     workers: int = 8
     cache: bool = False
     limit: int = 0

@@ -58,14 +58,22 @@ class Photometric:
         return view
 
 
+_PLAIN = Photometric(0.0, 0.0, 0.0, 0.0, jitter=0.0, grey=0.0, blur=0.0)
+_MOCO_V1 = Photometric(0.4, 0.4, 0.4, 0.4, jitter=1.0, blur=0.0)
 _MOCO_V2 = Photometric(0.4, 0.4, 0.4, 0.1)
 _SIMCLR = Photometric(0.8, 0.8, 0.8, 0.2)
 
 RECIPES: dict[str, tuple[Photometric, Photometric]] = {
     # BYOL appendix B, as the official PixPro code applies it: the views differ.
     "byol": (Photometric(0.4, 0.4, 0.2, 0.1, blur=1.0), Photometric(0.4, 0.4, 0.2, 0.1, blur=0.1, solarise=0.2)),
+    # Crop and flip alone, as supervised training does.
+    "plain": (_PLAIN, _PLAIN),
+    # MoCo v1, main_moco.py without --aug-plus (where grey comes before the jitter).
+    "moco_v1": (_MOCO_V1, _MOCO_V1),
     # MoCo v2, main_moco.py --aug-plus.
     "moco_v2": (_MOCO_V2, _MOCO_V2),
     # SimCLR appendix A, colour strength 1.0.
     "simclr": (_SIMCLR, _SIMCLR),
+    # Contrastive Deep Supervision, ImageNet main.py: the view to classify is plain, the other is not.
+    "cds": (_PLAIN, Photometric(0.4, 0.4, 0.4, 0.1, blur=0.0)),
 }

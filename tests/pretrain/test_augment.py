@@ -22,12 +22,22 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 def test_published_values() -> None:
-    """facts: BYOL's two views differ; MoCo v2's and SimCLR's are alike."""
+    """BYOL's two views differ, and so do those of CDS; MoCo's and SimCLR's are alike."""
     first, second = RECIPES["byol"]
     assert first == Photometric(0.4, 0.4, 0.2, 0.1, jitter=0.8, grey=0.2, blur=1.0, solarise=0.0)
     assert second == Photometric(0.4, 0.4, 0.2, 0.1, jitter=0.8, grey=0.2, blur=0.1, solarise=0.2)
     assert RECIPES["moco_v2"] == (Photometric(0.4, 0.4, 0.4, 0.1, jitter=0.8, grey=0.2, blur=0.5, solarise=0.0),) * 2
+    assert RECIPES["moco_v1"] == (Photometric(0.4, 0.4, 0.4, 0.4, jitter=1.0, grey=0.2, blur=0.0, solarise=0.0),) * 2
+    first, second = RECIPES["cds"]
+    assert (first, first) == RECIPES["plain"]
+    assert second == Photometric(0.4, 0.4, 0.4, 0.1, jitter=0.8, grey=0.2, blur=0.0, solarise=0.0)
     assert RECIPES["simclr"] == (Photometric(0.8, 0.8, 0.8, 0.2, jitter=0.8, grey=0.2, blur=0.5, solarise=0.0),) * 2
+
+
+def test_plain_leaves_the_view_alone() -> None:
+    rng = random.Random(0)
+    for _ in range(20):
+        np.testing.assert_array_equal(pixels(RECIPES["plain"][0](IMAGE, rng)), pixels(IMAGE))
 
 
 def test_each_step_does_its_thing() -> None:

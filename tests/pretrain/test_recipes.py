@@ -53,3 +53,31 @@ def test_queue_at_mini_scale(name: str) -> None:
     plain, run = read(name, "mini"), read(name, "mini", "mini_queue")
     assert run.as_dict() == {**plain.as_dict(), "method": {**plain.method.as_dict(), "queue_size": 4096}}
     assert run.method.knobs.queue_size % run.batch_size == 0
+
+
+def test_moco_v1() -> None:
+    run = read("moco_v1_200ep")
+    assert (run.method.knobs.queue_size, run.method.knobs.temperature, run.method.knobs.momentum) == (
+        65536,
+        0.07,
+        0.999,
+    )
+    assert (run.optimizer.name, run.optimizer.base_lr, run.optimizer.weight_decay) == ("sgd", 0.03, 1e-4)
+    assert (run.schedule.name, run.schedule.warmup_epochs, run.schedule.gamma) == ("step", 0, 0.1)
+    assert tuple(run.schedule.milestones) == (120, 160)
+    assert (run.epochs, run.batch_size, run.data.recipe, run.data.min_scale) == (200, 256, "moco_v1", 0.2)
+
+
+@pytest.mark.parametrize(("name", "recipe"), [("supervised_90ep", "plain"), ("cds_90ep", "cds")])
+def test_methods_with_labels(name: str, recipe: str) -> None:
+    run = read(name)
+    assert (run.optimizer.name, run.optimizer.base_lr, run.optimizer.weight_decay) == ("sgd", 0.1, 1e-4)
+    assert (run.schedule.name, run.schedule.warmup_epochs, tuple(run.schedule.milestones)) == ("step", 0, (30, 60))
+    assert (run.epochs, run.batch_size, run.data.recipe, run.data.min_scale) == (90, 256, recipe, 0.08)
+    assert run.method.knobs.classes == 1000
+
+
+def test_mini_linear_is_mini_without_the_method() -> None:
+    """Read over PixPro, which has the knobs that it leaves alone."""
+    with_heads, linear, paper = read("pixpro_100ep", "mini"), read("pixpro_100ep", "mini_linear"), read("pixpro_100ep")
+    assert linear.as_dict() == {**with_heads.as_dict(), "method": paper.method.as_dict()}
