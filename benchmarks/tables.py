@@ -100,7 +100,7 @@ def columns(used: Iterable[Protocol]) -> list[tuple[str, str, str]]:
 
 
 class Footnotes:
-    """Letters for sets of deviations; the same set gets the same letter."""
+    """Letters for sets of deviations; the same set of the same protocol gets the same letter."""
 
     def __init__(self) -> None:
         self.letters: dict[tuple[str, tuple[str, ...]], str] = {}
@@ -113,7 +113,15 @@ class Footnotes:
         return f" [{self.letters.setdefault((protocol, deviations), letter)}]"
 
     def lines(self) -> list[str]:
-        return [f"[{letter}] {name}: " + "; ".join(texts) for (name, texts), letter in self.letters.items()]
+        """What the letters mean, each deviation once: it stands behind all the letters it belongs to."""
+        letters: dict[str, list[str]] = {}
+        for (_, deviations), letter in self.letters.items():
+            for text in deviations:
+                letters.setdefault(text, []).append(f"[{letter}]")
+        texts: dict[str, list[str]] = {}
+        for text, found in letters.items():
+            texts.setdefault(" ".join(found), []).append(text)
+        return [f"{found}: {'; '.join(texts[found])}" for found in sorted(texts, key=lambda f: (-len(f), f))]
 
 
 def render(scale: Scale, order: Sequence[str] = ()) -> str:

@@ -63,7 +63,16 @@ def test_shared_deviations_mark_the_column_and_others_the_cell(tmp_path: Path) -
     assert "mIoU [a]" not in text
     assert "10.0 [a]" in text
     assert "11.0 [b]" in text
-    assert "[b] cityscapes_fcn16s: lr 1 instead of 2" in text
+    assert "- [b]: lr 1 instead of 2" in text
+
+
+def test_a_deviation_that_protocols_share_is_explained_once(tmp_path: Path) -> None:
+    for name in ("coco_fpn_1x", "coco_c4_1x"):
+        result(tmp_path / name, "random", name, COCO, deviations=["batch 4 instead of 16", f"size of {name}"])
+    text = write_tables(tmp_path, tmp_path)
+    assert "- [a] [b]: batch 4 instead of 16" in text
+    assert "- [a]: size of coco_fpn_1x" in text
+    assert "- [b]: size of coco_c4_1x" in text
 
 
 def test_nan_is_shown_and_failed_runs_are_left_out_by_name(tmp_path: Path) -> None:
