@@ -1,0 +1,157 @@
+"""PixPro on a feature pyramid, and on the first layers of a detector's head (arXiv 2011.10043, text on FPN and head).
+
+Shapes: B batch, F channels of the pyramid, C of the projection; level l has a map of (H_l, W_l), N_l = H_l · W_l cells.
+The recipe is described in the paper; its authors released neither code nor weights of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.data.views import Views
+from pretrain.errors import UserError
+from pretrain.losses import unit
+from pretrain.losses.geometry import positive_mask
+from pretrain.losses.pixel import pixel_consistency
+from pretrain.methods.base import Method, feature_std
+from pretrain.methods.instance import add_instance_heads, add_instance_loss
+from pretrain.methods.pixpro import PixPro
+from pretrain.models.fpn import FPN, Tower
+from pretrain.models.heads import ConvHead
+from pretrain.models.ppm import PixelPropagation
+from pretrain.models.resnet import ResNet
+from pretrain.models.target import Target
+
+Head = Literal["fcos", "retinanet"]
+
+
+class PixProFPN(Method):
+    """PixPro's loss on each of P3..P6, averaged: trunk -> FPN -> projector -> PPM against target trunk -> FPN -> projector.
+
+    Projector and PPM are one each, shared over the levels; batch norm in the projector normalises each level by itself.
+    The masks have T in each level's own cell diagonals. The loss lies between −4 and +4, as PixPro's. An instance
+    branch sits on C5.
+    """
+
+    title = "PixPro on a feature pyramid (P3-P6): trunk and FPN"
+
+    @dataclass(frozen=True)
+    class Config(PixPro.Config):
+        """Knobs of PixPro, and the width of the pyramid.
+
+        Args:
+            gamma: exponent γ of the similarity in the PPM.
+            layers: layers l of the transform in the PPM: 0, 1 or 2.
+            clamp: lower bound of the cosine in the PPM.
+            threshold: T: two cells are a positive pair below this distance, in cell diagonals of their level.
+            momentum: of the target at the start; it grows to 1 along a cosine.
+            hidden: channels between the two layers of the projector.
+            dim: channels of the projector's output.
+            instance: loss between whole images besides, on C5: "none", "contrastive" (the paper's, as SimCLR with a
+                target) or "regression" (the official code's, as BYOL).
+            alpha: weight α of that loss.
+            instance_temperature: of the softmax of "contrastive"; the paper does not name it, this is SimCLR's.
+            channels: of the pyramid; the detector must have as many.
+        """
+
+        channels: int = 256
+
+    config: Config
+    networks: tuple[str, ...] = ("trunk", "fpn", "projector")
+    """What the target copies, instance branch aside."""
+
+    def __init__(self, trunk: ResNet, config: Config, total_steps: int) -> None:
+        super().__init__(trunk, config, total_steps)
+        self.fpn = FPN(trunk.channels, config.channels)
+        self.head = self.make_head(config)
+        self.projector = ConvHead(config.channels, config.hidden, config.dim)
+        self.propagation = PixelPropagation(config.dim, config.layers, config.gamma, config.clamp)
+        self.target = Target(self, (*self.networks, *add_instance_heads(self, config)), config.momentum, total_steps)
+
+    def make_head(self, config: Any) -> nn.Module:
+        return nn.Identity()
+
+    def update_target(self) -> None:
+        self.target.update(self)
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        """`views` -> "loss", "loss_p3".. of each level, and, as means over levels, "feature_std" of the projections and
+        "positives": number of positive pairs an image."""
+        images = (views.view1, views.view2)
+        maps = [self.trunk.forward_stages(x) for x in images]
+        levels = [project(self, x) for x in maps]
+        with torch.no_grad():
+            target_maps = [self.target.get_submodule("trunk").forward_stages(x) for x in images]
+            target_levels = [project(self.target, x) for x in target_maps]
+        losses: dict[str, Tensor] = {}
+        spread: list[Tensor] = []
+        positives: list[Tensor] = []
+        for level in levels[0]:
+            projections = [x[level] for x in levels]  # (B, C, H_l, W_l) each
+            queries = [unit(self.propagation(x)) for x in projections]
+            keys = [unit(x[level]) for x in target_levels]
+            shape = (keys[0].shape[2], keys[0].shape[3])
+            mask = positive_mask(views.box1, views.box2, shape, self.config.threshold)  # (B, N_l, N_l)
+            losses[level] = pixel_consistency(queries[0], keys[1], mask) + pixel_consistency(
+                queries[1], keys[0], mask.transpose(1, 2)
+            )
+            spread.append(feature_std(torch.cat(projections)))
+            positives.append(mask.sum() / len(mask))
+        scalars = {
+            "loss": torch.stack([*losses.values()]).mean(),
+            **{f"loss_{level}": loss.detach() for level, loss in losses.items()},
+            "feature_std": torch.stack(spread).mean(),
+            "positives": torch.stack(positives).mean(),
+        }
+        c5 = [[x["layer4"] for x in both] for both in (maps, target_maps)]
+        return add_instance_loss(self, self.target, self.config, *c5, scalars)
+
+
+class PixProFPNHead(PixProFPN):
+    """As `PixProFPN`, with the first three convolutions of a detector's head between pyramid and projector.
+
+    One tower is trained; a detector's towers for classes and boxes both start from it.
+    """
+
+    title = "PixPro on a detector's head over a feature pyramid: trunk, FPN and three convolutions"
+
+    @dataclass(frozen=True)
+    class Config(PixProFPN.Config):
+        """Knobs of PixPro, the width of the pyramid and the kind of head.
+
+        Args:
+            gamma: exponent γ of the similarity in the PPM.
+            layers: layers l of the transform in the PPM: 0, 1 or 2.
+            clamp: lower bound of the cosine in the PPM.
+            threshold: T: two cells are a positive pair below this distance, in cell diagonals of their level.
+            momentum: of the target at the start; it grows to 1 along a cosine.
+            hidden: channels between the two layers of the projector.
+            dim: channels of the projector's output.
+            instance: loss between whole images besides, on C5: "none", "contrastive" (the paper's, as SimCLR with a
+                target) or "regression" (the official code's, as BYOL).
+            alpha: weight α of that loss.
+            instance_temperature: of the softmax of "contrastive"; the paper does not name it, this is SimCLR's.
+            channels: of the pyramid and the head; the detector must have as many.
+            head: whose: "fcos" (group norm after each convolution; the paper's detector) or "retinanet" (no norm).
+        """
+
+        head: Head = "fcos"
+
+    config: Config
+    networks = ("trunk", "fpn", "head", "projector")
+
+    def make_head(self, config: Any) -> nn.Module:
+        if config.head not in get_args(Head):
+            raise UserError(f"method.head '{config.head}' is not known; choose {', '.join(get_args(Head))}")
+        return Tower(config.channels, norm=config.head == "fcos")
+
+
+def project(networks: nn.Module, maps: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Projections (B, C, H_l, W_l) of each level, from a trunk's ``maps``, by the student's or the target's networks."""
+    head = getattr(networks, "head", nn.Identity())
+    projector = networks.get_submodule("projector")
+    return {level: projector(head(x)) for level, x in networks.get_submodule("fpn")(maps).items()}

@@ -1,0 +1,86 @@
+"""Feature pyramid and the first convolutions of a dense detector's head, laid out as Detectron2's.
+
+Shapes: B batch, F channels of the pyramid; level l has cells 2^l pixels apart: P3..P6 are 28, 14, 7 and 4 cells a side
+at 224 pixels (with a trunk of output stride 32; otherwise as large as the trunk's own maps, the weights are the same).
+Sources: `FPN` and `LastLevelP6P7` in detectron2/modeling/backbone/fpn.py, `RetinaNetHead` in
+detectron2/modeling/meta_arch/retinanet.py; own code, the same computation and initialisation.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.errors import UserError
+
+LEVELS = ("p3", "p4", "p5", "p6")
+TOWER_DEPTH = 3
+"""Convolutions of the head that are pre-trained; Detectron2's towers have four."""
+GROUPS = 32
+"""Of the group norm in FCOS heads."""
+
+
+class FPN(nn.Module):
+    """Laterals 1×1 on C3..C5, top-down sums by nearest neighbours, outputs 3×3; P6 = 3×3 with stride 2 on P5.
+
+    P6 comes from P5, as in FCOS, the detector of the paper; RetinaNet's usual P6 comes from C5 instead. P7 is left out.
+
+    Args:
+        channels: of C5; C4 and C3 have half and a quarter.
+        out: F.
+    """
+
+    def __init__(self, channels: int, out: int = 256) -> None:
+        super().__init__()
+        for stage in (3, 4, 5):
+            self.add_module(f"lateral{stage}", nn.Conv2d(channels // 2 ** (5 - stage), out, 1))
+            self.add_module(f"output{stage}", nn.Conv2d(out, out, 3, padding=1))
+        self.p6 = nn.Conv2d(out, out, 3, 2, 1)
+        for conv in self.children():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.kaiming_uniform_(conv.weight, a=1)
+                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  (it has one)
+
+    def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Maps "layer2", "layer3", "layer4" of a trunk (C3..C5, (B, C, H, W) each) -> (B, F, H, W) of each of `LEVELS`."""
+        levels: dict[str, Tensor] = {}
+        above: Tensor | None = None
+        for stage in (5, 4, 3):
+            x = self.get_submodule(f"lateral{stage}")(maps[f"layer{stage - 1}"])
+            if above is not None:
+                x = x + F.interpolate(above, size=x.shape[2:], mode="nearest")
+            above = x
+            levels[f"p{stage}"] = self.get_submodule(f"output{stage}")(x)
+        levels["p6"] = self.p6(levels["p5"])
+        return {name: levels[name] for name in LEVELS}
+
+
+class Tower(nn.Sequential):
+    """The first three of a head's 3×3 convolutions, each with its norm, if any, and ReLU; the same for every level.
+
+    Args:
+        channels: F.
+        norm: group norm after each convolution, as in FCOS heads; RetinaNet's have none. UserError unless 32 divides F.
+    """
+
+    def __init__(self, channels: int, norm: bool) -> None:
+        if norm and channels % GROUPS:
+            raise UserError(
+                f"method.channels {channels} is not a multiple of {GROUPS}, the groups of an FCOS head's norm"
+            )
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for index in range(1, TOWER_DEPTH + 1):
+            layers[f"conv{index}"] = conv = nn.Conv2d(channels, channels, 3, padding=1)
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+            if norm:
+                layers[f"norm{index}"] = nn.GroupNorm(GROUPS, channels)
+            layers[f"relu{index}"] = nn.ReLU(inplace=True)
+        super().__init__(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, F, H, W) -> (B, F, H, W)."""
+        return super().forward(x)
