@@ -119,7 +119,7 @@ def _pretrain_job(label: str, row: Row, out: Path, data_root: Path, after: tuple
         if not path.is_file():
             raise UserError(f"row {label}: there is no config {path}")
     start = (
-        ("-m", "torch.distributed.run", f"--nproc_per_node={gpus}", "-m", "pretrain")
+        ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}", "-m", "pretrain")
         if gpus > 1
         else ("-m", "pretrain")
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import threading
@@ -30,6 +31,9 @@ def run_command(command: Callable[[], int | None], *, name: str, debug: bool = F
             f"\n{name}: interrupted; what was finished is kept, start the same command again to go on", file=sys.stderr
         )
         return 130
+    except BrokenPipeError:  # who read our output has had enough, as in `pixbench table RUNS | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if debug:
             raise

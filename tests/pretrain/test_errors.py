@@ -61,3 +61,17 @@ def test_a_background_job_can_be_interrupted(number: int) -> None:
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"interrupted" in said
+
+
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    script = (
+        "import sys; from pretrain.errors import run_command\n"
+        "sys.exit(run_command(lambda: [print(i, flush=True) for i in range(100000)] and 0, name='x'))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(30) == 0
