@@ -12,6 +12,7 @@ from pretrain.errors import run_command
 def build_parser() -> argparse.ArgumentParser:
     from benchmarks import doctor, suite, tables
     from benchmarks.miniworld import command as data
+    from benchmarks.probe import command as probe
     from pretrain.methods import command as methods
     from transfer import command as transfer
     from transfer.weights import command as weights
@@ -19,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pixbench", description=__doc__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (doctor, data, methods, weights, transfer, suite, tables):
+    for module in (doctor, data, methods, weights, transfer, probe, suite, tables):
         module.register(commands)
     return parser
 

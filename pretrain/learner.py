@@ -128,14 +128,14 @@ class PixelLearner(nn.Module):
         """Two crops of each image. Randomness: PyTorch's global generator."""
         rng = random.Random(int(torch.randint(2**62, ())))
         height, width = images.shape[2:]
-        crops = [[self._crop(rng, width, height) for _ in images] for _ in self.augment]
-        boxes = (torch.tensor([box_of(c, width, height) for c in ours], device=images.device) for ours in crops)
-        views = (
-            augment(torch.stack([self._cut(image, crop) for image, crop in zip(images, ours, strict=True)]))
-            for augment, ours in zip(self.augment, crops, strict=True)
-        )
         index = torch.arange(len(images), device=images.device)
-        return Views(*views, *boxes, label=torch.full_like(index, -1), index=index)
+        made = []
+        for augment in self.augment:
+            crops = [self._crop(rng, width, height) for _ in images]
+            cut = torch.stack([self._cut(image, crop) for image, crop in zip(images, crops, strict=True)])
+            made.append((augment(cut), torch.tensor([box_of(c, width, height) for c in crops], device=images.device)))
+        (view1, box1), (view2, box2) = made
+        return Views(view1, view2, box1, box2, torch.full_like(index, -1), index)
 
     def loss(self, views: Views) -> tuple[Tensor, Tensor]:
         """The loss, and how many pairs of cells of the batch are positive."""

@@ -1,0 +1,1 @@
+"""`pixbench probe`: what a frozen trunk is good for, without fine-tuning it."""

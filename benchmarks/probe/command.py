@@ -1,0 +1,137 @@
+"""`pixbench probe`: k-NN, linear, dense linear and Q-score of a frozen trunk -> `result.json`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+from pretrain.errors import UserError
+
+LAYOUTS = ("imagenet", "cityscapes")
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    parser = subparsers.add_parser("probe", help="evaluate the frozen features of a trunk")
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument(
+        "weights", nargs="?", type=Path, metavar="CKPT", help="any file `pixbench convert` reads or writes"
+    )
+    start.add_argument("--init", choices=["random"], help="probe a random ResNet-50")
+    parser.add_argument(
+        "--width", type=float, default=1.0, help="of the random trunk (default: 1; the mini track: 0.25)"
+    )
+    parser.add_argument(
+        "--data-root", type=Path, required=True, metavar="DIR", help="folder with imagenet/{train,val} and cityscapes"
+    )
+    parser.add_argument(
+        "--layout", nargs="+", choices=LAYOUTS, default=list(LAYOUTS), help="what to probe on: imagenet (k-NN, linear, "
+        "Q-score), cityscapes (dense); default: both"
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument("--size", type=int, default=224, help="side of the crops of imagenet (default: 224; mini: 96)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random trunk and of the cells drawn (default: 0)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a forward pass; moves no metric")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read images (default: 0, none)")
+    parser.add_argument("--label", help="name of the table row this run belongs to")
+    parser.set_defaults(run=probe)
+
+
+def probe(args: argparse.Namespace) -> None:
+    if args.seed < 0 or args.size < 32 or args.batch_size < 1 or args.workers < 0:
+        raise UserError("--seed and --workers cannot be negative, --size is at least 32, --batch-size at least 1")
+    from benchmarks.probe import classify, dense, qscore
+    from pretrain.files import sha256
+    from pretrain.models.resnet import TrunkSpec
+    from transfer.data import require_datasets
+    from transfer.results import RESULT, config_hash
+    from transfer.run import _claim, _finished, _now, _write
+    from transfer.start import random_trunk
+    from transfer.weights import load
+
+    layouts = [name for name in LAYOUTS if name in args.layout]
+    require_datasets(args.data_root, layouts)
+    try:
+        trunk = load(args.weights) if args.weights else random_trunk(TrunkSpec(width=args.width), args.seed)
+    except ValueError as error:
+        raise UserError(f"--width {args.width}: {error}") from error
+    weights = (
+        {"path": str(args.weights), "sha256": sha256(args.weights), "source": trunk.source} if args.weights else None
+    )
+    config = {
+        "layouts": layouts,
+        "trunk": trunk.spec.as_dict(),
+        "imagenet": {"size": args.size, "k": classify.NEIGHBOURS, "temperature": classify.TEMPERATURE},
+        "linear": {"l2": classify.L2, "iterations": classify.ITERATIONS},
+        "q_score": {"soft_zero": qscore.SOFT_ZERO},
+        "cityscapes": {"output_stride": dense.OUTPUT_STRIDE, "cells": dense.CELLS},
+    }
+    identity = {"probe": config, "seed": args.seed, "weights": weights["sha256"] if weights else "random"}
+    resumed = _claim(args.out, identity)
+    result = _finished(args.out)
+    if result is None:
+        started, clock = _now(), time.monotonic()
+        metrics: dict[str, float] = {}
+        if "imagenet" in layouts:
+            metrics |= _classify(args, trunk)
+        if "cityscapes" in layouts:
+            model = _frozen(trunk, dense.OUTPUT_STRIDE)
+            metrics |= dense.dense_probe(model, args.data_root / "cityscapes", args.seed)
+        record = {
+            "kind": "probe",
+            "init": args.weights.name if args.weights else "random",
+            "weights": weights,
+            "label": args.label,
+            "seed": args.seed,
+            "resumed": resumed,
+            "started": started,
+            "metrics": metrics,
+            "config": config,
+            "config_sha256": config_hash(config),
+            "status": "ok",
+        }
+        result = _write(args.out, record, clock)
+    numbers = "  ".join(f"{name} {_brief(value)}" for name, value in result["metrics"].items())
+    print(f"probe: {numbers}  ({result['wall_time_s']:.0f} s; {args.out / RESULT})")
+
+
+def _classify(args: argparse.Namespace, trunk: Any) -> dict[str, float]:
+    """k-NN and linear top-1, Q-scores; those of each image go into ``args.out / "qscore.csv"``."""
+    import torch
+
+    from benchmarks.probe import classify, qscore
+    from benchmarks.probe.features import class_folders, embed
+    from pretrain.files import write_text
+
+    sources = class_folders(args.data_root / "imagenet")
+    model = _frozen(trunk)
+    train, val = (embed(model, source, args.size, args.batch_size, args.workers) for source in sources)
+    labels, answers = (torch.tensor(source.labels, device=train.device) for source in sources)
+    classes = int(labels.max()) + 1
+    predicted = classify.fit_linear(train, labels, classes).logits(val).argmax(1)
+    scores, wrong = qscore.scores(val), (predicted != answers).cpu().numpy()
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["image", "label", "predicted", *scores])
+    rows.writerows(zip(sources[1].names, answers.tolist(), predicted.tolist(), *scores.values(), strict=True))
+    write_text(args.out / "qscore.csv", table.getvalue())
+    return {
+        "knn_top1": classify.top1(classify.knn(train, labels, val, classes), answers),
+        "linear_top1": classify.top1(predicted, answers),
+        **qscore.diagnose(scores, wrong),
+    }
+
+
+def _frozen(trunk: Any, output_stride: int | None = None) -> Any:
+    import torch
+
+    from benchmarks.probe.features import frozen
+
+    return frozen(trunk, torch.device("cuda" if torch.cuda.is_available() else "cpu"), output_stride)
+
+
+def _brief(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"

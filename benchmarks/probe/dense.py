@@ -1,0 +1,82 @@
+"""Dense linear probing: a 1×1 convolution on frozen C5, on a data set in the layout of Cityscapes.
+
+Shapes: C channels, (h, w) cells of C5 at stride 16, (H, W) pixels, K = 19 classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as images
+
+from benchmarks.probe.classify import fit_linear
+from pretrain.data.augment import MEAN, STD
+from pretrain.data.sources import decode
+from pretrain.models.resnet import ResNet
+
+CLASSES = 19
+IGNORED = 255
+CELLS = 256
+"""Drawn from each training picture."""
+OUTPUT_STRIDE = 16
+
+
+@torch.inference_mode()
+def _maps(model: ResNet, home: Path, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """C5 (1, C, h, w) and labels (H, W) int64 of each picture at its own size, sorted by name."""
+    device = next(model.parameters()).device
+    for path in sorted((home / "leftImg8bit" / split).glob("*/*_leftImg8bit.png")):
+        label = path.name.replace("_leftImg8bit.png", "_gtFine_labelTrainIds.png")
+        with Image.open(home / "gtFine" / split / path.parent.name / label) as image:
+            labels = torch.from_numpy(np.asarray(image).astype(np.int64))
+        pixels = images.to_dtype(images.pil_to_tensor(decode(path.read_bytes(), str(path))), torch.float32, scale=True)
+        yield model(images.normalize(pixels, list(MEAN), list(STD))[None].to(device)), labels.to(device)
+
+
+def cell_labels(labels: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Label of the pixel in the middle of each cell: (H, W) -> (h·w,)."""
+    return F.interpolate(labels[None, None].double(), size=shape, mode="nearest-exact").long().flatten()
+
+
+def dense_probe(model: ResNet, home: Path, seed: int) -> dict[str, float]:
+    """Fit on ``home``'s train split, at most `CELLS` cells a picture drawn by ``seed``; mean IoU and accuracy on val.
+
+    Both in per cent, over all labelled pixels, with logits interpolated bilinearly to the pictures' size. Classes that
+    are neither labelled nor predicted have no IoU and stay out of the mean.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    features, answers = [], []
+    for maps, labels in _maps(model, home, "train"):
+        answer = cell_labels(labels, (maps.shape[2], maps.shape[3]))
+        usable = (answer != IGNORED).nonzero().flatten()
+        chosen = usable[torch.randperm(len(usable), generator=generator)[:CELLS].to(usable.device)]
+        features.append(maps[0].flatten(1).T[chosen])
+        answers.append(answer[chosen])
+    classifier = fit_linear(torch.cat(features), torch.cat(answers), CLASSES)
+    confusion = torch.zeros(CLASSES, CLASSES, dtype=torch.int64)
+    for maps, labels in _maps(model, home, "val"):
+        logits = classifier.logits(maps[0].flatten(1).T).T.unflatten(1, maps.shape[2:])
+        predicted = F.interpolate(logits[None], size=labels.shape, mode="bilinear", align_corners=False)[0].argmax(0)
+        confusion += confusion_matrix(labels, predicted).cpu()
+    return segmentation_metrics(confusion)
+
+
+def confusion_matrix(labels: Tensor, predicted: Tensor) -> Tensor:
+    """Pixels by (label, prediction): (K, K)."""
+    known = labels != IGNORED
+    return torch.bincount(labels[known] * CLASSES + predicted[known], minlength=CLASSES**2).view(CLASSES, CLASSES)
+
+
+def segmentation_metrics(confusion: Tensor) -> dict[str, float]:
+    right = confusion.diag().double()
+    union = confusion.sum(0) + confusion.sum(1) - right
+    return {
+        "dense_mIoU": 100 * (right / union)[union > 0].mean().item(),
+        "dense_accuracy": 100 * (right.sum() / confusion.sum()).item(),
+    }

@@ -1,0 +1,164 @@
+"""`pixbench probe`: hand cases of its formulas, and whole runs of a tiny trunk on the mini world."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.cli import main
+from benchmarks.probe.classify import fit_linear, knn, top1
+from benchmarks.probe.dense import IGNORED, cell_labels, confusion_matrix, segmentation_metrics
+from benchmarks.probe.features import Crops, class_folders, embed, frozen
+from benchmarks.probe.qscore import auroc, diagnose, scores
+from pretrain.errors import UserError
+from pretrain.files import sha256
+from pretrain.models.resnet import TrunkSpec
+from transfer.results import read_result
+from transfer.start import random_trunk
+
+WIDTH = 1 / 32
+
+
+def test_auroc_by_hand() -> None:
+    assert auroc(np.array([1, 2, 3, 4]), np.array([0, 0, 1, 1])) == 1
+    assert auroc(np.array([1, 2, 3, 4]), np.array([1, 1, 0, 0])) == 0
+    assert auroc(np.array([1, 2, 2, 3]), np.array([0, 1, 0, 1])) == pytest.approx(3.5 / 4)  # one tie counts half
+    assert auroc(np.ones(5), np.array([0, 1, 0, 1, 1])) == 0.5
+    assert math.isnan(auroc(np.arange(3), np.zeros(3)))
+
+
+def test_q_scores_by_hand() -> None:
+    h = torch.tensor([[0.0, 0, 0, 4], [2, 2, 2, 2], [0, 0, 0, 0], [1, 3, 0.01, 0]])
+    found = scores(h)
+    assert found["l1"].tolist() == pytest.approx([4, 8, 0, 4.01])
+    # mean 1, std √3
+    assert found["z"][:3].tolist() == pytest.approx([3 / 3**0.5, 0, 0])
+    assert found["sparsity"].tolist() == [0.75, 0, 0, 0.5]
+    assert found["q"][:3].tolist() == pytest.approx([3 / 3**0.5 / 4, 0, 0])
+    assert scores(10 * h)["z"] == pytest.approx(found["z"])
+
+
+def test_diagnosis_is_in_the_papers_direction() -> None:
+    peaked, level = torch.eye(8)[:3] + 0.01, 2 + 0.1 * torch.rand(3, 8, generator=torch.Generator().manual_seed(0))
+    found = diagnose(scores(torch.cat([peaked, level])), np.array([0, 0, 0, 1, 1, 1]))
+    assert [found[f"auroc_{name}"] for name in ("l1", "z", "sparsity", "q")] == [1, 1, 1, 1]
+    assert found["sparsity_mean"] == pytest.approx(7 / 16)
+
+
+def test_nearest_neighbours_by_hand() -> None:
+    train, labels = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1], [0, 5]]), torch.tensor([2, 2, 0, 1])
+    others = torch.tensor([[3.0, 0.1], [0.0, 2]])
+    assert knn(train, labels, others, classes=3, k=1).tolist()[0] == 2
+    # two nearest of (3, .1) are of class 2; (0, 2) has a tie of 0 and 1, and the first class wins
+    assert knn(train, labels, others, classes=3, k=2).tolist() == [2, 0]
+    # one very near vote outweighs two far ones
+    train, labels = torch.tensor([[1.0, 0], [0, 1], [0, 1]]), torch.tensor([0, 1, 1])
+    assert knn(train, labels, torch.tensor([[1.0, 0.1]]), classes=2, k=20).tolist() == [0]
+
+
+def test_linear_classifier_finds_a_separating_line_and_the_base_rates() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(90) % 3
+    features = torch.eye(3)[labels] * 1000 + torch.randn(90, 3, generator=generator) + 500
+    features = torch.cat([features, torch.full((90, 1), 7.0)], dim=1)  # a channel that never moves
+    assert top1(fit_linear(features, labels, 3).logits(features).argmax(1), labels) == 100
+    blind = fit_linear(torch.zeros(4, 2), torch.tensor([0, 1, 1, 1]), 2).logits(torch.zeros(1, 2)).softmax(1)
+    assert blind[0].tolist() == pytest.approx([0.25, 0.75], abs=1e-3)
+
+
+def test_cells_take_the_label_in_their_middle() -> None:
+    labels = torch.arange(16).view(4, 4)
+    assert cell_labels(labels, (4, 4)).tolist() == list(range(16))
+    assert cell_labels(torch.tensor([[1, 1, 2, 2, 2, 3]]), (1, 2)).tolist() == [1, 2]
+
+
+def test_segmentation_metrics_by_hand() -> None:
+    labels, predicted = torch.tensor([0, 0, 1, 1, IGNORED]), torch.tensor([0, 1, 1, 1, 5])
+    found = segmentation_metrics(confusion_matrix(labels, predicted))
+    assert found == {"dense_mIoU": pytest.approx(100 * (1 / 2 + 2 / 3) / 2), "dense_accuracy": pytest.approx(75)}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trunk") / "tiny.pth"
+    torch.save(random_trunk(TrunkSpec(50, WIDTH), seed=3).state, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(mini_root: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("probe") / "run"
+    assert main(_words(mini_root, out, str(checkpoint))) == 0
+    return out
+
+
+def _words(root: Path, out: Path, *start: str, size: int = 64) -> list[str]:
+    return ["probe", *start, "--data-root", str(root), "--out", str(out), "--size", str(size)]
+
+
+def test_a_run_leaves_a_result_of_the_known_form(finished: Path, checkpoint: Path, mini_root: Path) -> None:
+    result = read_result(finished / "result.json")
+    assert (result["kind"], result["status"], result["init"], result["seed"]) == ("probe", "ok", "tiny.pth", 0)
+    assert result["weights"]["sha256"] == sha256(checkpoint)
+    assert {"started", "finished", "wall_time_s", "host", "versions", "config", "config_sha256"} <= set(result)
+    metrics = result["metrics"]
+    assert {"knn_top1", "linear_top1", "dense_mIoU", "dense_accuracy", "q_mean", "auroc_q", "auroc_l1"} <= set(metrics)
+    assert all(0 <= metrics[name] <= 100 for name in ("knn_top1", "linear_top1", "dense_mIoU", "dense_accuracy"))
+    rows = list(csv.DictReader((finished / "qscore.csv").open()))
+    assert len(rows) == len(class_folders(mini_root / "imagenet")[1])
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    assert metrics["linear_top1"] == pytest.approx(100 * right / len(rows))
+    assert metrics["z_mean"] == pytest.approx(np.mean([float(row["z"]) for row in rows]))
+
+
+def test_the_same_again_gives_the_same_and_is_not_done_twice(
+    finished: Path, checkpoint: Path, mini_root: Path, tmp_path: Path
+) -> None:
+    before = (finished / "result.json").stat().st_mtime_ns
+    assert main(_words(mini_root, finished, str(checkpoint))) == 0
+    assert (finished / "result.json").stat().st_mtime_ns == before
+    assert main([*_words(mini_root, tmp_path / "again", str(checkpoint)), "--batch-size", "5"]) == 0
+    again, first = (read_result(out / "result.json")["metrics"] for out in (tmp_path / "again", finished))
+    assert again == pytest.approx(first, rel=1e-4, nan_ok=True)
+    assert main(_words(mini_root, finished, str(checkpoint), size=80)) == 2  # the folder is another run's
+
+
+def test_a_random_trunk_and_one_layout(mini_root: Path, tmp_path: Path) -> None:
+    words = ["--layout", "imagenet", "--width", str(WIDTH), "--seed", "3"]
+    assert main([*_words(mini_root, tmp_path / "run", "--init", "random"), *words]) == 0
+    result = read_result(tmp_path / "run" / "result.json")
+    assert (result["init"], result["weights"], result["config"]["layouts"]) == ("random", None, ["imagenet"])
+    assert "dense_mIoU" not in result["metrics"]
+
+
+def test_embedding_is_the_mean_of_c5(mini_root: Path) -> None:
+    train, _ = class_folders(mini_root / "imagenet")
+    model = frozen(random_trunk(TrunkSpec(50, WIDTH), 0), torch.device("cpu"))
+    features = embed(model, train.thinned(3), size=64, batch=2, workers=0)
+    assert features.shape == (3, 64)
+    image = Crops(train.thinned(3), 64)[2]
+    assert image.shape == (3, 64, 64)
+    torch.testing.assert_close(features[2], model(image[None]).mean((2, 3))[0])
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_what_a_user_gets_wrong(
+    mini_root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(_words(tmp_path / "nowhere", tmp_path / "run", str(checkpoint))) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    assert main(_words(mini_root, tmp_path / "run", str(tmp_path / "none.pth"))) == 2
+    assert main([*_words(mini_root, tmp_path / "run", "--init", "random"), "--width", "0.3"]) == 2
+    assert "--width 0.3" in capsys.readouterr().err
+    assert main(_words(mini_root, tmp_path / "run", str(checkpoint), size=8)) == 2
+    assert not (tmp_path / "run").exists()
+    shutil.copytree(mini_root / "imagenet", tmp_path / "lame")
+    (tmp_path / "lame/val/n02930766").rename(tmp_path / "lame/val/n99999999")
+    with pytest.raises(UserError, match="different classes \\(n02930766, n99999999\\)"):
+        class_folders(tmp_path / "lame")
