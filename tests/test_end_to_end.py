@@ -12,7 +12,7 @@ from benchmarks.cli import main
 from transfer.protocols import CONFIGS
 
 MINI = "pretrain/mini.yaml"
-SHRUNKEN = {"epochs": 1, "data.limit": 64, "batch_size": 16, "schedule.warmup_epochs": 0, "log_every": 1}
+SHRUNKEN = {"epochs": 1, "batch_size": 4, "schedule.warmup_epochs": 0, "log_every": 1}
 DETECTRON2 = {"SOLVER.MAX_ITER": 3, "SOLVER.STEPS": [2], "SOLVER.WARMUP_ITERS": 1, "SOLVER.CHECKPOINT_PERIOD": 3}
 MMSEG = {"train_cfg.max_iters": 3, "train_cfg.val_interval": 3, "param_scheduler.0.milestones": [2]}
 
