@@ -7,7 +7,7 @@ The recipe is described in the paper; its authors released neither code nor weig
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,8 @@ class PixProFPN(Method):
         maps = [self.trunk.forward_stages(x) for x in images]
         levels = [project(self, x) for x in maps]
         with torch.no_grad():
-            target_maps = [self.target.get_submodule("trunk").forward_stages(x) for x in images]
+            target_trunk = cast(ResNet, self.target.trunk)
+            target_maps = [target_trunk.forward_stages(x) for x in images]
             target_levels = [project(self.target, x) for x in target_maps]
         losses: dict[str, Tensor] = {}
         spread: list[Tensor] = []
@@ -107,8 +108,8 @@ class PixProFPN(Method):
             "feature_std": torch.stack(spread).mean(),
             "positives": torch.stack(positives).mean(),
         }
-        c5 = [[x["layer4"] for x in both] for both in (maps, target_maps)]
-        return add_instance_loss(self, self.target, self.config, *c5, scalars)
+        c5, target_c5 = ([x["layer4"] for x in both] for both in (maps, target_maps))
+        return add_instance_loss(self, self.target, self.config, c5, target_c5, scalars)
 
 
 class PixProFPNHead(PixProFPN):

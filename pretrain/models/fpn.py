@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,10 +40,11 @@ class FPN(nn.Module):
             self.add_module(f"lateral{stage}", nn.Conv2d(channels // 2 ** (5 - stage), out, 1))
             self.add_module(f"output{stage}", nn.Conv2d(out, out, 3, padding=1))
         self.p6 = nn.Conv2d(out, out, 3, 2, 1)
-        for conv in self.children():
-            if isinstance(conv, nn.Conv2d):
-                nn.init.kaiming_uniform_(conv.weight, a=1)
-                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  (it has one)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.kaiming_uniform_(parameter, a=1)
+            else:
+                nn.init.zeros_(parameter)
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Maps "layer2", "layer3", "layer4" of a trunk (C3..C5, (B, C, H, W) each) -> (B, F, H, W) of each of `LEVELS`."""
@@ -75,7 +77,7 @@ class Tower(nn.Sequential):
         for index in range(1, TOWER_DEPTH + 1):
             layers[f"conv{index}"] = conv = nn.Conv2d(channels, channels, 3, padding=1)
             nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+            conv.bias = nn.Parameter(torch.zeros(channels))
             if norm:
                 layers[f"norm{index}"] = nn.GroupNorm(GROUPS, channels)
             layers[f"relu{index}"] = nn.ReLU(inplace=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pretrain.errors import UserError
+from transfer.weights import neck
 from transfer.weights.trunk import Trunk, is_counter
 
 Translator = Callable[[str], "str | None"]
@@ -63,13 +64,15 @@ class Layout:
     """File endings by which the framework chooses how to read a file."""
     counters: bool
     """Whether BatchNorm's ``num_batches_tracked`` is carried along."""
+    neck: bool = False
+    """Whether there is a place for a pyramid and a head, see `transfer.weights.neck`."""
 
 
 def _prefixed(table: dict[str, str], prefix: str) -> dict[str, str]:
     return {key: prefix + value for key, value in table.items()}
 
 
-def _detectron2(title: str, trunk: str, res5: str, owns: str) -> Layout:
+def _detectron2(title: str, trunk: str, res5: str, owns: str, neck: bool = False) -> Layout:
     """Detectron2's ResNet (`detectron2/modeling/backbone/resnet.py`): a norm lives inside the convolution before it.
 
     Its counters are dropped: frozen and inference models have none, and Detectron2's own files never hold any.
@@ -85,6 +88,7 @@ def _detectron2(title: str, trunk: str, res5: str, owns: str) -> Layout:
         re.compile(owns),
         suffixes=(".pkl",),
         counters=False,
+        neck=neck,
     )
 
 
@@ -94,7 +98,7 @@ LAYOUTS: dict[str, Layout] = {
         "Detectron2 R-CNN C4", "backbone", "roi_heads.res5", r"backbone\.|roi_heads\.res5\.\d"
     ),
     "detectron2_fpn": _detectron2(
-        "Detectron2 R-CNN FPN", "backbone.bottom_up", "backbone.bottom_up.res5", r"backbone\.bottom_up\."
+        "Detectron2 R-CNN FPN", "backbone.bottom_up", "backbone.bottom_up.res5", r"backbone\.bottom_up\.", neck=True
     ),
     "mmseg": Layout(
         "MMSegmentation segmentor",
@@ -120,7 +124,7 @@ def find_layout(name: str) -> Layout:
 
 
 def to_target(trunk: Trunk, layout: str) -> dict[str, Tensor]:
-    """The trunk's tensors under the framework's full names, in canonical order."""
+    """The trunk's tensors under the framework's full names, in canonical order; then pyramid and head, if it has names."""
     rules = find_layout(layout)
     named = {
         rules.names.to_target(name): tensor
@@ -129,16 +133,24 @@ def to_target(trunk: Trunk, layout: str) -> dict[str, Tensor]:
     }
     if None in named:
         raise ValueError(f"a trunk that was not checked: names without a place in {layout}")
-    return {name: tensor for name, tensor in named.items() if name is not None}
+    extras = neck.to_detectron2(trunk.extras) if rules.neck else {}
+    return {name: tensor for name, tensor in named.items() if name is not None} | extras
 
 
 def from_target(state: Mapping[str, Tensor], layout: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The way back: tensors under canonical names, and the names that are not of a trunk in this layout."""
-    names, found, unknown = find_layout(layout).names, {}, []
+    """The way back: tensors under canonical names, and the names that are not of a trunk in this layout.
+
+    A head's second tower is left out of both.
+    """
+    rules, found, unknown = find_layout(layout), {}, []
+    names, extras = rules.names, neck.from_detectron2(state) if rules.neck else {}
+    known = neck.to_detectron2(extras)
     for name, tensor in state.items():
+        if name in known:
+            continue
         canonical = names.to_canonical(name)
         if canonical is None:
             unknown.append(name)
         else:
             found[canonical] = tensor
-    return found, unknown
+    return found | extras, unknown

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from pretrain.errors import UserError
+from transfer.weights import neck
 from transfer.weights.layouts import find_layout, to_target
 from transfer.weights.trunk import COUNTER, Counts, Problems, Trunk, check, is_counter
 
@@ -15,10 +18,12 @@ def load_into(model: nn.Module, trunk: Trunk, layout: str) -> Counts:
 
     Raises `UserError` with the list of keys if a weight of the trunk has no place or another shape there, or if a
     parameter or buffer of the model's trunk would get nothing. BatchNorm's counters are exempt both ways. Heads are
-    left as they are.
+    left as they are, unless the checkpoint has a pyramid and a head too and the model is of that kind: then the same
+    holds for those, with what `transfer.weights.neck.fit` counts as by design.
     """
     check(trunk)
-    rules, state, places = find_layout(layout), to_target(trunk, layout), model.state_dict()
+    rules, places = find_layout(layout), model.state_dict()
+    state, fit = _wanted(model, trunk, layout)
     own = [name for name in places if rules.owns.match(name)]
     state = {name: tensor for name, tensor in state.items() if name in places or not is_counter(name)}
     problems = Problems()
@@ -32,17 +37,31 @@ def load_into(model: nn.Module, trunk: Trunk, layout: str) -> Counts:
         ),
     )
     problems.add("in the model that get nothing", (name for name in own if name not in state and not is_counter(name)))
+    problems.add("in the model's pyramid or head that get nothing", fit.lacking)
     problems.raise_if_any(
         f"the trunk from {trunk.source} does not fit the model as {layout}",
-        "build the model with the trunk's depth and width, a 7×7 stem and no other changes",
+        "build the model with the trunk's depth and width, a 7×7 stem and no other changes"
+        + (f"; pyramid and head with {len(trunk.extras['fpn.p6.bias'])} channels" if trunk.extras else ""),
     )
     with torch.no_grad():
         for name, tensor in state.items():
             places[name].copy_(tensor)
     if wrong := unequal(model, trunk, layout):
         raise UserError(f"{len(wrong)} weights changed on their way into the model ({', '.join(wrong)}); use float32")
-    untouched = {COUNTER: sum(name not in state for name in own), "outside the trunk": len(places) - len(own)}
-    return Counts(len(state), _nonzero({COUNTER: len(trunk.state) - len(state)}), _nonzero(untouched))
+    untouched = {COUNTER: sum(name not in state for name in own), **fit.initialised}
+    untouched["outside the trunk"] = len(places) - len(state) - sum(untouched.values())
+    counters = len(trunk.state) - (len(state) - len(fit.placed))
+    return Counts(len(state), _nonzero({COUNTER: counters, **fit.dropped}), _nonzero(untouched))
+
+
+def _wanted(model: nn.Module, trunk: Trunk, layout: str) -> tuple[dict[str, Tensor], neck.Fit]:
+    """All tensors under the names they have in this very model, and what becomes of pyramid and head."""
+    state = to_target(replace(trunk, extras={}), layout)
+    if find_layout(layout).neck:
+        fit = neck.fit(model, trunk.extras)
+    else:
+        fit = neck.Fit({}, {"of pyramid and head": len(trunk.extras)}, {}, [])
+    return state | fit.placed, fit
 
 
 def unequal(model: nn.Module, trunk: Trunk, layout: str) -> list[str]:
@@ -50,7 +69,7 @@ def unequal(model: nn.Module, trunk: Trunk, layout: str) -> list[str]:
     places = model.state_dict()
     return [
         name
-        for name, tensor in to_target(trunk, layout).items()
+        for name, tensor in _wanted(model, trunk, layout)[0].items()
         if not is_counter(name) and not _same(places.get(name), tensor)
     ]
 

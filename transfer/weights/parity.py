@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from pretrain.errors import UserError
 from pretrain.models.resnet import STAGES
-from transfer.weights import targets
+from transfer.weights import neck, targets
 from transfer.weights.layouts import find_layout
 from transfer.weights.live import unequal
-from transfer.weights.trunk import Trunk, skeleton
+from transfer.weights.trunk import Trunk, neck_skeleton, skeleton
 
 BOUND = 1e-4
 """Largest difference allowed, both absolute and relative."""
@@ -78,20 +78,26 @@ class Parity:
 def verify(trunk: Trunk, path: str | PathLike[str], layout: str) -> Parity:
     """Load ``path`` into the framework's real model and compare the maps of every stage with the trunk's own.
 
+    Where the layout has a place for pyramid and head, so are P3..P6 and what the head's third convolution makes of them.
+
     Both are in eval mode and run at output stride 32 whatever the trunk was trained at: strides and dilation are no
     part of the weights.
     """
     spec = replace(trunk.spec, output_stride=32)
     reference = skeleton(spec).eval()
     reference.load_state_dict(trunk.state, assign=True)
-    target = targets.build(layout, spec, Path(path))
+    target = targets.build(layout, replace(trunk, spec=spec), Path(path))
     images = probe()
     with torch.no_grad():
         wanted = reference.forward_stages(images)
         found = _maps(target, find_layout(layout).names.stages, images)
+        stages = list(STAGES)
+        if target.neck is not None:
+            more = _neck_maps(trunk, wanted)
+            wanted, found, stages = wanted | more, found | target.neck(images), stages + list(more)
     return Parity(
         layout,
-        {stage: compare(found[stage], wanted[stage]) for stage in STAGES},
+        {stage: compare(found[stage], wanted[stage]) for stage in stages},
         unequal(target.model, trunk, layout),
         [
             name.removesuffix(".bn3.weight")
@@ -116,6 +122,15 @@ def compare(found: Tensor, wanted: Tensor) -> Difference:
         return Difference(float("inf"), float("inf"))
     largest = (found - wanted).abs().max().item()
     return Difference(largest, largest / scale)
+
+
+def _neck_maps(trunk: Trunk, maps: dict[str, Tensor]) -> dict[str, Tensor]:
+    """P3..P6 on the trunk's own ``maps`` and, named as Detectron2's towers, what the head makes of them."""
+    reference = neck_skeleton(trunk.spec, trunk.extras)
+    reference.load_state_dict(trunk.extras, assign=True)
+    levels = reference["fpn"](maps)
+    towers = neck.TOWERS if "head" in reference else ()
+    return levels | {f"{level} {tower}": reference["head"](x) for level, x in levels.items() for tower in towers}
 
 
 def _maps(target: targets.Target, stages: dict[str, str], images: Tensor) -> dict[str, Tensor]:

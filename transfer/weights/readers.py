@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
-from transfer.weights import safe
+from transfer.weights import neck, safe
 from transfer.weights.layouts import from_target
 from transfer.weights.trunk import Counts, Problems, Trunk, check, expected, infer_spec, is_counter
 
@@ -122,14 +122,16 @@ def read(path: str | PathLike[str], branch: str | None = None) -> Reading:
     branch = branch or next(iter(kind.branches))
     if branch not in kind.branches:
         raise UserError(f"{path} is a {kind.title} and has no branch {branch!r}; it has {', '.join(kind.branches)}")
-    state, dropped = _sort(weights, kind, branch, path)
-    counts = Counts(len(state), dropped, _fill_counters(state, path))
+    found, dropped = _sort(weights, kind, branch, path)
+    extras = {key: tensor for key, tensor in found.items() if key in neck.NAMES}
+    state = {key: tensor for key, tensor in found.items() if key not in extras}
+    counts = Counts(len(found), dropped, _fill_counters(state, path))
     spec = (
         _declared_spec(content, infer_spec(state, str(path)), path)
         if name == "pixbench"
         else infer_spec(state, str(path))
     )
-    trunk = Trunk(spec, state, str(path))
+    trunk = Trunk(spec, state, str(path), extras)
     check(trunk)
     return Reading(trunk, name, branch, counts)
 
@@ -156,6 +158,7 @@ def _sort(
     patterns = {reason: re.compile(pattern) for reason, pattern in kind.dropped.items()}
     others = {f"{name} trunk": p for name, p in kind.branches.items() if name != branch}
     mine: dict[str, Any] = {}
+    extras: dict[str, Any] = {}
     dropped: Counter[str] = Counter()
     unknown: list[str] = []
     for key, value in weights.items():
@@ -164,6 +167,11 @@ def _sort(
         reason = reason or next((r for r, other in others.items() if key.startswith(other)), None)
         if reason:
             dropped[reason] += 1
+        elif (owner := _owner_of_extra(key, kind)) is not None:
+            if owner == branch:
+                extras[key.removeprefix(kind.branches[branch].removesuffix("trunk."))] = value
+            else:
+                dropped[f"{owner} pyramid and head"] += 1
         elif key.startswith(prefix):
             mine[key.removeprefix(prefix)] = value
         else:
@@ -171,14 +179,36 @@ def _sort(
     if not mine:
         raise UserError(f"{path} holds no {branch} trunk: no key begins with {prefix!r}; choose another branch or file")
     found, strange = from_target(mine, kind.layout)
+    found |= extras
     problems = Problems()
     problems.add("unknown", unknown + [prefix + name for name in strange])
     problems.add("not a tensor", (name for name, value in found.items() if not isinstance(value, Tensor | np.ndarray)))
     problems.add("larger than what is stored of it", (name for name, value in found.items() if _is_stretched(value)))
+    again = neck.to_detectron2({name: value for name, value in found.items() if name in neck.NAMES})
+    second = [place for place in again if neck.TOWERS[1] in place and place in mine]
+    problems.add("of a second tower unlike the first", (n for n in second if not _equal(mine[n], again[n])))
+    if second:
+        dropped["second tower of the head"] = len(second)
     problems.raise_if_any(
         f"{path} holds keys that a {kind.title} should not have", "no key is skipped without being named as such"
     )
     return {name: _plain_order(torch.as_tensor(value)) for name, value in found.items()}, dict(dropped)
+
+
+def _owner_of_extra(key: str, kind: Format) -> str | None:
+    """The branch whose pyramid or head ``key`` is of; they stand beside the trunks of our own checkpoints."""
+    for name, prefix in kind.branches.items():
+        beside = prefix.removesuffix("trunk.")
+        if beside != prefix and key.startswith(beside) and key.removeprefix(beside) in neck.NAMES:
+            return name
+    return None
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if not all(isinstance(x, Tensor | np.ndarray) for x in (a, b)) or _is_stretched(a) or a.shape != b.shape:
+        return False
+    a, b = torch.as_tensor(a), torch.as_tensor(b)
+    return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def _plain_order(tensor: Tensor) -> Tensor:

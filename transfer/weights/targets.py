@@ -16,7 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.errors import UserError
+from pretrain.models.fpn import LEVELS
 from pretrain.models.resnet import BLOCKS, TrunkSpec
+from transfer.weights import neck
+from transfer.weights.layouts import find_layout
+from transfer.weights.trunk import Trunk
 
 
 class Target(NamedTuple):
@@ -26,13 +30,16 @@ class Target(NamedTuple):
     """Module whose output is the stem's."""
     run: Callable[[Tensor], Any]
     """Sends images (B, 3, H, W) through the trunk, as the framework does."""
+    neck: Callable[[Tensor], dict[str, Tensor]] | None = None
+    """Maps of pyramid and head for images, named as `pretrain.models.fpn.LEVELS` and "p3 cls_subnet"; None without them."""
 
 
-def build(layout: str, spec: TrunkSpec, path: Path) -> Target:
-    """Model of ``layout`` with the weights of ``path``, in eval mode; the global random state is left alone."""
+def build(layout: str, trunk: Trunk, path: Path) -> Target:
+    """Model of ``layout`` for ``trunk`` with the weights of ``path``, in eval mode; the global random state is left alone."""
+    with_neck = find_layout(layout).neck and trunk.extras
     try:
         with torch.random.fork_rng(devices=[]), _quiet():
-            target = TARGETS[layout](spec, path)
+            target = _dense_detector(trunk, path) if with_neck else TARGETS[layout](trunk.spec, path)
     except ImportError as error:
         raise UserError(
             f"verification as {layout} needs a package that is not installed ({error}); "
@@ -70,7 +77,41 @@ def _detectron2_fpn(spec: TrunkSpec, path: Path) -> Target:
     return Target(model, "backbone.bottom_up.stem", model.backbone)
 
 
-def _detectron2(spec: TrunkSpec, path: Path, options: dict[str, Any]) -> Any:
+def _dense_detector(trunk: Trunk, path: Path) -> Target:
+    """Detectron2's RetinaNet with P6 from P5; with group norm in its head that head is FCOS's, whose class inherits it."""
+    features, width, norm = (
+        ["res3", "res4", "res5"],
+        len(trunk.extras["fpn.p6.bias"]),
+        "head.norm1.weight" in trunk.extras,
+    )
+
+    def take_p5(model: Any) -> None:
+        from detectron2.modeling.backbone.fpn import LastLevelP6P7
+
+        model.backbone.top_block = LastLevelP6P7(width, width, "p5")
+
+    options = {
+        "META_ARCHITECTURE": "RetinaNet",
+        "BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
+        "RESNETS.OUT_FEATURES": features,
+        "FPN.IN_FEATURES": features,
+        "FPN.OUT_CHANNELS": width,
+        "RETINANET.NORM": "GN" if norm else "",
+    }
+    model = _detectron2(trunk.spec, path, options, take_p5)
+    end = max(neck.numbers(norm).values()) + 2  # with the ReLU
+
+    def maps(images: Tensor) -> dict[str, Tensor]:
+        levels = {level: x for level, x in model.backbone(images).items() if level in LEVELS}
+        towers = neck.TOWERS if "head.conv1.weight" in trunk.extras else ()
+        return levels | {f"{level} {t}": getattr(model.head, t)[:end](x) for level, x in levels.items() for t in towers}
+
+    return Target(model, "backbone.bottom_up.stem", model.backbone, maps)
+
+
+def _detectron2(
+    spec: TrunkSpec, path: Path, options: dict[str, Any], adapt: Callable[[Any], None] = lambda _: None
+) -> Any:
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
@@ -89,6 +130,7 @@ def _detectron2(spec: TrunkSpec, path: Path, options: dict[str, Any]) -> Any:
     }
     config.merge_from_list([word for key, value in options.items() for word in (f"MODEL.{key}", value)])
     model = build_model(config)
+    adapt(model)
     DetectionCheckpointer(model).load(str(path))
     return model
 

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pretrain.errors import UserError
+from pretrain.models.fpn import FPN, GROUPS, Tower
 from pretrain.models.resnet import BLOCKS, ResNet, TrunkSpec
 
 COUNTER = "num_batches_tracked"
@@ -27,6 +28,8 @@ class Trunk:
     state: dict[str, Tensor]
     source: str
     """Where it came from, for messages and records."""
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    """Pyramid and head of a detector that were trained with it, if any; see `transfer.weights.neck`."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,21 @@ def skeleton(spec: TrunkSpec) -> ResNet:
         return spec.build()
 
 
-def expected(spec: TrunkSpec) -> dict[str, Tensor]:
-    """Names, shapes and types of a trunk of ``spec``."""
-    return skeleton(spec).state_dict()
+def neck_skeleton(spec: TrunkSpec, extras: Mapping[str, Tensor]) -> nn.ModuleDict:
+    """As `skeleton`: the pyramid "fpn" on a trunk of ``spec`` and, if ``extras`` have it, the "head", as wide as they are."""
+    bias = extras.get("fpn.p6.bias")
+    width = 1 if bias is None or not bias.numel() or bias.dim() != 1 else len(bias)
+    norm = "head.norm1.weight" in extras and width % GROUPS == 0
+    with torch.device("meta"), _Blank():
+        modules: dict[str, nn.Module] = {"fpn": FPN(spec.channels, width)}
+        if any(name.startswith("head.") for name in extras):
+            modules["head"] = Tower(width, norm)
+        return nn.ModuleDict(modules)
+
+
+def expected(spec: TrunkSpec, extras: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Names, shapes and types of a trunk of ``spec``, and of pyramid and head if there are ``extras``."""
+    return skeleton(spec).state_dict() | (neck_skeleton(spec, extras).state_dict() if extras else {})
 
 
 def infer_spec(state: Mapping[str, Tensor], source: str = "the state dict") -> TrunkSpec:
@@ -115,29 +130,29 @@ def infer_spec(state: Mapping[str, Tensor], source: str = "the state dict") -> T
 
 def check(trunk: Trunk) -> None:
     """Raise one `UserError` that lists every missing, unexpected, mis-shaped, mis-typed or non-finite key."""
-    wanted, problems = expected(trunk.spec), Problems()
-    problems.add("missing", (name for name in wanted if name not in trunk.state))
-    problems.add("unexpected", (name for name in trunk.state if name not in wanted))
-    shared = [name for name in trunk.state if name in wanted]
+    wanted, held, problems = expected(trunk.spec, trunk.extras), {**trunk.state, **trunk.extras}, Problems()
+    problems.add("missing", (name for name in wanted if name not in held))
+    problems.add("unexpected", (name for name in held if name not in wanted))
+    shared = [name for name in held if name in wanted]
     problems.add(
         "of the wrong shape",
         (
-            f"{name} is {tuple(trunk.state[name].shape)}, should be {tuple(wanted[name].shape)}"
+            f"{name} is {tuple(held[name].shape)}, should be {tuple(wanted[name].shape)}"
             for name in shared
-            if trunk.state[name].shape != wanted[name].shape
+            if held[name].shape != wanted[name].shape
         ),
     )
     problems.add(
         "of the wrong type",
         (
-            f"{name} is {trunk.state[name].dtype}, should be {wanted[name].dtype}"
+            f"{name} is {held[name].dtype}, should be {wanted[name].dtype}"
             for name in shared
-            if trunk.state[name].dtype != wanted[name].dtype
+            if held[name].dtype != wanted[name].dtype
         ),
     )
     problems.add(
         "with NaN or infinite values",
-        (n for n in shared if trunk.state[n].shape == wanted[n].shape and not trunk.state[n].isfinite().all()),
+        (n for n in shared if held[n].shape == wanted[n].shape and not held[n].isfinite().all()),
     )
     spec = trunk.spec
     problems.raise_if_any(

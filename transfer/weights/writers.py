@@ -15,7 +15,7 @@ from torch import Tensor
 from pretrain.errors import UserError
 from pretrain.files import atomic_path
 from transfer.weights.layouts import LAYOUTS, find_layout, to_target
-from transfer.weights.trunk import COUNTER, Counts, Trunk, check
+from transfer.weights.trunk import COUNTER, Counts, Trunk, check, is_counter
 
 AUTHOR = "PixBench"
 
@@ -44,8 +44,10 @@ def write(trunk: Trunk, path: Path, layout: str) -> Counts:
     check(trunk)
     state = to_target(trunk, layout)
     _WRITERS[layout](trunk, state, path)
-    left_out = len(trunk.state) - len(state)
-    return Counts(len(state), {COUNTER: left_out} if left_out else {})
+    rules = LAYOUTS[layout]
+    left_out = {COUNTER: 0 if rules.counters else sum(map(is_counter, trunk.state))}
+    left_out["of pyramid and head"] = 0 if rules.neck else len(trunk.extras)
+    return Counts(len(state), {reason: number for reason, number in left_out.items() if number})
 
 
 def _detectron2(trunk: Trunk, state: dict[str, Tensor], path: Path) -> None:
