@@ -10,10 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.cli import main
 from benchmarks.probe.classify import fit_linear, knn, top1
-from benchmarks.probe.dense import IGNORED, cell_labels, confusion_matrix, segmentation_metrics
+from benchmarks.probe.dense import (
+    IGNORED,
+    OUTPUT_STRIDE,
+    cell_labels,
+    confusion_matrix,
+    dense_probe,
+    segmentation_metrics,
+)
 from benchmarks.probe.features import Crops, class_folders, embed, frozen
 from benchmarks.probe.qscore import auroc, diagnose, scores
 from pretrain.errors import UserError
@@ -146,6 +154,38 @@ def test_embedding_is_the_mean_of_c5(mini_root: Path) -> None:
     assert image.shape == (3, 64, 64)
     torch.testing.assert_close(features[2], model(image[None]).mean((2, 3))[0])
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_what_can_be_seen_is_found(tmp_path: Path) -> None:
+    """Classes are colours, masks are quadrants of the four colours: even a random trunk tells them apart."""
+    rng, colours = np.random.default_rng(0), np.array([[230, 30, 30], [30, 230, 30], [30, 30, 230], [200, 200, 60]])
+    for split, count in (("train", 6), ("val", 3)):
+        home = tmp_path / "cityscapes"
+        pictures, masks = home / "leftImg8bit" / split / "town", home / "gtFine" / split / "town"
+        pictures.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for number in range(count):
+            for kind, colour in enumerate(colours):
+                folder = tmp_path / "imagenet" / split / f"n{kind}"
+                folder.mkdir(parents=True, exist_ok=True)
+                _save(colour + rng.integers(-25, 26, (70, 80, 3)), folder / f"{number}.png")
+            labels = rng.permutation(4).reshape(2, 2).repeat(96, 0).repeat(128, 1)
+            _save(colours[labels] + rng.integers(-25, 26, (*labels.shape, 3)), pictures / f"{number}_leftImg8bit.png")
+            labels[:5] = IGNORED
+            _save(labels, masks / f"{number}_gtFine_labelTrainIds.png")
+    trunk, cpu = random_trunk(TrunkSpec(50, 1 / 8), 0), torch.device("cpu")
+    sources = class_folders(tmp_path / "imagenet")
+    train, val = (embed(frozen(trunk, cpu), source, 64, 8, 0) for source in sources)
+    labels, answers = (torch.tensor(source.labels) for source in sources)
+    assert top1(knn(train, labels, val, 4), answers) == 100
+    assert top1(fit_linear(train, labels, 4).logits(val).argmax(1), answers) == 100
+    found = dense_probe(frozen(trunk, cpu, OUTPUT_STRIDE), tmp_path / "cityscapes", seed=0)
+    assert found["dense_accuracy"] > 90
+    assert found["dense_mIoU"] > 85
+
+
+def _save(values: np.ndarray, path: Path) -> None:
+    Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(path)
 
 
 def test_what_a_user_gets_wrong(
