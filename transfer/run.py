@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UserError, explain
-from pretrain.files import sha256, write_json
+from pretrain.errors import explain
+from pretrain.files import sha256
 from transfer.data import require_datasets
+from transfer.folder import claim, close, finished_result, is_main, now
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import Protocol
-from transfer.results import RESULT, config_hash, read_result, write_result
+from transfer.results import RESULT, config_hash
 
-JOB = "job.json"
-"""What a run folder was started for; a folder serves one job only."""
 NEUTRAL = (
     *("DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "MODEL.DEVICE"),
     *("num_workers", "persistent_workers", "checkpoint.interval", "val_interval"),
@@ -51,8 +48,8 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         "weights": weights["sha256"] if weights else "random",
         "overrides": job.all_overrides,
     }
-    started_before = _claim(job.out, identity)
-    if (finished := _finished(job.out)) is not None:
+    started_before = claim(job.out, identity)
+    if (finished := finished_result(job.out)) is not None:
         print(
             f"{job.out / RESULT} is there already: {job.protocol.name} was finished {finished['finished']}, nothing to do"
         )
@@ -71,16 +68,16 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         "deviations": deviations(job, published),
         "published_config_sha256": identity["published config"],
         "resumed": started_before,
-        "started": _now(),
+        "started": now(),
     }
     clock = time.monotonic()
     try:
         outcome = _runner(job.protocol.framework)(job, trunk)
         result |= _measured(job.protocol, outcome)
     except Exception as error:
-        _write(job.out, {**result, "status": "failed", "reason": explain(error)}, clock)
+        close(job.out, {**result, "status": "failed", "reason": explain(error)}, clock)
         raise
-    return _write(job.out, {**result, "status": "ok"}, clock)
+    return close(job.out, {**result, "status": "ok"}, clock)
 
 
 def published_config(protocol: Protocol) -> dict[str, Any]:
@@ -132,7 +129,7 @@ def _runner(framework: str) -> Any:
 
 def _measured(protocol: Protocol, outcome: Outcome) -> dict[str, Any]:
     """What a framework's runner found out. Only rank 0 has metrics."""
-    if not _is_main():
+    if not is_main():
         return {}
     missing = [theirs for theirs in protocol.metrics.values() if theirs not in outcome.metrics]
     if missing:
@@ -146,76 +143,3 @@ def _measured(protocol: Protocol, outcome: Outcome) -> dict[str, Any]:
         "config": outcome.config,
         "config_sha256": config_hash(outcome.config),
     }
-
-
-def _claim(out: Path, identity: dict[str, Any]) -> bool:
-    """Note in ``out`` what it is used for; return whether that was noted before. Another job's folder is an error."""
-    path = out / JOB
-    if not _is_main():
-        return path.exists()
-    if path.exists():
-        try:
-            other = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} cannot be read ({error}); choose another --out or remove that folder") from error
-        differ = [key for key in identity if other.get(key) != identity[key]]
-        if differ:
-            what = "; ".join(f"{key} {_difference(other.get(key), identity[key])}" for key in differ)
-            raise UserError(f"{out} belongs to another run ({what}); choose another --out or remove that folder")
-        return True
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty and holds no transfer run; choose another --out")
-    write_json(path, identity)
-    return False
-
-
-def _difference(before: Any, now: Any) -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        return ", ".join(f"{key} was {before.get(key, 'not set')}, now {now.get(key, 'not set')}" for key in keys)
-    return f"was {_short(before)}, now {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text
-
-
-def _finished(out: Path) -> dict[str, Any] | None:
-    """The result of a run that ended well; one that failed is taken away, since it is to be tried again."""
-    path = out / RESULT
-    if not path.exists():
-        return None
-    result = read_result(path)
-    if result["status"] == "ok":
-        return result
-    if _is_main():
-        path.unlink(missing_ok=True)
-    return None
-
-
-def _write(out: Path, result: dict[str, Any], clock: float) -> dict[str, Any]:
-    result |= {"finished": _now(), "wall_time_s": round(time.monotonic() - clock, 2), "host": _host()}
-    if _is_main():
-        write_result(out, result)
-    return result
-
-
-def _host() -> dict[str, Any]:
-    import torch
-
-    gpu = torch.cuda.is_available()
-    return {
-        "device": torch.cuda.get_device_name() if gpu else "cpu",
-        "processes": int(os.environ.get("WORLD_SIZE", 1)),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _is_main() -> bool:
-    return int(os.environ.get("RANK", 0)) == 0

@@ -47,8 +47,8 @@ def probe(args: argparse.Namespace) -> None:
     from pretrain.files import sha256
     from pretrain.models.resnet import TrunkSpec
     from transfer.data import require_datasets
+    from transfer.folder import claim, close, finished_result, now
     from transfer.results import RESULT, config_hash
-    from transfer.run import _claim, _finished, _now, _write
     from transfer.start import random_trunk
     from transfer.weights import load
 
@@ -70,10 +70,10 @@ def probe(args: argparse.Namespace) -> None:
         "cityscapes": {"output_stride": dense.OUTPUT_STRIDE, "cells": dense.CELLS},
     }
     identity = {"probe": config, "seed": args.seed, "weights": weights["sha256"] if weights else "random"}
-    resumed = _claim(args.out, identity)
-    result = _finished(args.out)
+    resumed = claim(args.out, identity)
+    result = finished_result(args.out)
     if result is None:
-        started, clock = _now(), time.monotonic()
+        started, clock = now(), time.monotonic()
         metrics: dict[str, float] = {}
         if "imagenet" in layouts:
             metrics |= _classify(args, trunk)
@@ -93,7 +93,7 @@ def probe(args: argparse.Namespace) -> None:
             "config_sha256": config_hash(config),
             "status": "ok",
         }
-        result = _write(args.out, record, clock)
+        result = close(args.out, record, clock)
     numbers = "  ".join(f"{name} {_brief(value)}" for name, value in result["metrics"].items())
     print(f"probe: {numbers}  ({result['wall_time_s']:.0f} s; {args.out / RESULT})")
 

@@ -14,10 +14,11 @@ from quick_detection import QUICK, converted_trunk
 from pretrain.errors import UserError
 from pretrain.files import sha256, write_json
 from transfer.command import register
+from transfer.folder import claim
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import find_protocol, protocols
 from transfer.results import config_hash, read_result
-from transfer.run import _claim, _measured, deviations, published_config, run_transfer
+from transfer.run import _measured, deviations, published_config, run_transfer
 
 VOC = find_protocol("voc_c4")
 
@@ -167,15 +168,15 @@ def test_deviations_are_sentences() -> None:
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match="is not empty and holds no transfer run"):
-        _claim(tmp_path, {"seed": 0})
-    assert not _claim(tmp_path / "new", {"seed": 0})
-    assert _claim(tmp_path / "new", {"seed": 0})
+    with pytest.raises(UserError, match="is not empty and holds no run of ours"):
+        claim(tmp_path, {"seed": 0})
+    assert not claim(tmp_path / "new", {"seed": 0})
+    assert claim(tmp_path / "new", {"seed": 0})
 
 
 def test_only_rank_0_claims_and_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    assert not _claim(tmp_path / "new", {"seed": 0})
+    assert not claim(tmp_path / "new", {"seed": 0})
     assert not (tmp_path / "new").exists()
     assert _measured(VOC, Outcome({}, {}, 4)) == {}
 
@@ -184,7 +185,7 @@ def test_a_torn_note_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "job.json", {})
     (tmp_path / "job.json").write_text("{")
     with pytest.raises(UserError, match=r"job\.json cannot be read"):
-        _claim(tmp_path, {"seed": 0})
+        claim(tmp_path, {"seed": 0})
 
 
 def test_a_metric_that_the_evaluator_did_not_give_is_a_defect() -> None:

@@ -1,0 +1,91 @@
+"""The folder of one run: claimed for one job, closed with one result. Only rank 0 of several processes writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pretrain.errors import UserError
+from pretrain.files import write_json
+from transfer.results import RESULT, read_result, write_result
+
+JOB = "job.json"
+"""What a run folder was started for; a folder serves one job only."""
+
+
+def claim(out: Path, identity: dict[str, Any]) -> bool:
+    """Note in ``out`` what it is used for; return whether that was noted before. Another job's folder is an error."""
+    path = out / JOB
+    if not is_main():
+        return path.exists()
+    if path.exists():
+        try:
+            other = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read ({error}); choose another --out or remove that folder") from error
+        differ = [key for key in identity if other.get(key) != identity[key]]
+        if differ:
+            what = "; ".join(f"{key} {_difference(other.get(key), identity[key])}" for key in differ)
+            raise UserError(f"{out} belongs to another run ({what}); choose another --out or remove that folder")
+        return True
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty and holds no run of ours; choose another --out")
+    write_json(path, identity)
+    return False
+
+
+def _difference(before: Any, now: Any) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        return ", ".join(f"{key} was {before.get(key, 'not set')}, now {now.get(key, 'not set')}" for key in keys)
+    return f"was {_short(before)}, now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def finished_result(out: Path) -> dict[str, Any] | None:
+    """The result of a run that ended well; one that failed is taken away, since it is to be tried again."""
+    path = out / RESULT
+    if not path.exists():
+        return None
+    result = read_result(path)
+    if result["status"] == "ok":
+        return result
+    if is_main():
+        path.unlink(missing_ok=True)
+    return None
+
+
+def close(out: Path, result: dict[str, Any], clock: float) -> dict[str, Any]:
+    """Write ``result`` into ``out`` with the end time, the time since ``clock`` (`time.monotonic`) and facts of the host."""
+    result |= {"finished": now(), "wall_time_s": round(time.monotonic() - clock, 2), "host": _host()}
+    if is_main():
+        write_result(out, result)
+    return result
+
+
+def _host() -> dict[str, Any]:
+    import torch
+
+    gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if gpu else "cpu",
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def is_main() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0
