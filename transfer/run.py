@@ -14,6 +14,8 @@ from transfer.folder import claim, close, finished_result, is_main, now
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import Protocol
 from transfer.results import RESULT, config_hash
+from transfer.weights.layouts import LAYOUTS
+from transfer.weights.trunk import Trunk
 
 NEUTRAL = (
     *("DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "MODEL.DEVICE"),
@@ -65,7 +67,7 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         "label": label,
         "seed": job.seed,
         "overrides": job.all_overrides,
-        "deviations": deviations(job, published),
+        "deviations": deviations(job, published) + extra_weights(job.protocol, trunk),
         "published_config_sha256": identity["published config"],
         "resumed": started_before,
         "started": now(),
@@ -99,6 +101,13 @@ def deviations(job: TransferJob, published: dict[str, Any]) -> list[str]:
         if not key.endswith(NEUTRAL) and before != value:
             found.append(f"{key} {_brief(value)}" + (f" instead of {_brief(before)}" if before is not None else ""))
     return found
+
+
+def extra_weights(protocol: Protocol, trunk: Trunk | None) -> list[str]:
+    """A sentence if the run starts from more than a trunk, as the published rows do not."""
+    if trunk and trunk.extras and LAYOUTS[protocol.layout].neck:
+        return ["starts from a pre-trained pyramid (and what the model has of its head) besides the trunk"]
+    return []
 
 
 def _look_up(config: Any, key: str) -> Any:

@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(recipe: str, world: Path, out: Path, *settings: str) -> list[dict[str, float]]:
     overlay, *own = RECIPES[recipe]
     files = [
-        word for name in (recipe, overlay, "short") for word in ("--config", str(CONFIGS / f"pretrain/{name}.yaml"))
+        word for name in (recipe, overlay, "mini_short") for word in ("--config", str(CONFIGS / f"pretrain/{name}.yaml"))
     ]
     assert main([*files, "--data.root", str(world), "--out", str(out), *own, *settings]) == 0
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

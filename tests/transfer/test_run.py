@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from quick_detection import QUICK, converted_trunk
 
 from pretrain.errors import UserError
 from pretrain.files import sha256, write_json
+from pretrain.models.resnet import TrunkSpec
 from transfer.command import register
 from transfer.folder import claim
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import find_protocol, protocols
 from transfer.results import config_hash, read_result
-from transfer.run import _measured, deviations, published_config, run_transfer
+from transfer.run import _measured, deviations, extra_weights, published_config, run_transfer
+from transfer.weights.trunk import Trunk
 
 VOC = find_protocol("voc_c4")
 
@@ -191,3 +194,13 @@ def test_a_torn_note_is_named(tmp_path: Path) -> None:
 def test_a_metric_that_the_evaluator_did_not_give_is_a_defect() -> None:
     with pytest.raises(RuntimeError, match="gave no bbox/AP50, bbox/AP75, only bbox/AP"):
         _measured(VOC, Outcome({"bbox/AP": 1.0}, {}, 4))
+
+
+def test_a_pretrained_pyramid_is_a_deviation_where_it_is_loaded() -> None:
+    spec = TrunkSpec(width=0.0625)
+    state = spec.build().state_dict()
+    plain, more = Trunk(spec, state, "x"), Trunk(spec, state, "x", extras={"fpn.p6.bias": torch.zeros(16)})
+    assert extra_weights(find_protocol("coco_fpn_1x"), more) != []
+    assert extra_weights(find_protocol("coco_fpn_1x"), plain) == []
+    assert extra_weights(find_protocol("voc_c4"), more) == []
+    assert extra_weights(find_protocol("coco_fpn_1x"), None) == []
