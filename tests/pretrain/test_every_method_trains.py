@@ -26,6 +26,8 @@ RECIPES = {
     "densecl_200ep": ("mini", *QUEUE),
     "supervised_90ep": ("mini_linear", CLASSES),
     "cds_90ep": ("mini_linear", CLASSES),
+    "pixpro_fpn_100ep": ("mini mini_fpn", "--data.image_size=64", "--trunk.output_stride=32"),  # P5 of 2 × 2 cells
+    "pixpro_fpn_head_100ep": ("mini mini_fpn", "--data.image_size=64", "--trunk.output_stride=32"),
 }
 
 
@@ -39,7 +41,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(recipe: str, world: Path, out: Path, *settings: str) -> list[dict[str, float]]:
     overlay, *own = RECIPES[recipe]
     files = [
-        word for name in (recipe, overlay, "mini_short") for word in ("--config", str(CONFIGS / f"pretrain/{name}.yaml"))
+        word
+        for name in (recipe, *overlay.split(), "mini_short")
+        for word in ("--config", str(CONFIGS / f"pretrain/{name}.yaml"))
     ]
     assert main([*files, "--data.root", str(world), "--out", str(out), *own, *settings]) == 0
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
