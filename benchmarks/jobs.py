@@ -36,16 +36,22 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def _path(self, job: Job) -> Path:
-        return self.folder / f"{job.name.replace('/', '.')}.json"
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name.replace('/', '.')}.json"
 
     def done(self, job: Job) -> bool:
-        """True when the job ended well with this very command and config, and its output is still there."""
+        """True when the job ended well with this very command and config, after what it waits for, and its output is there."""
         try:
-            record = json.loads(self._path(job).read_text(encoding="utf-8"))
+            path = self._path(job.name)
+            record = json.loads(path.read_text(encoding="utf-8"))
+            made = path.stat().st_mtime_ns
+            if any(self._path(name).stat().st_mtime_ns > made for name in job.after):
+                return False  # what it was made from has been made again
         except (OSError, ValueError):
             return False
         return record.get("key") == job.key and record.get("status") == "done" and job.output.exists()
 
     def write(self, job: Job, status: str, seconds: float) -> None:
-        write_json(self._path(job), {"job": job.name, "status": status, "key": job.key, "seconds": round(seconds, 1)})
+        write_json(
+            self._path(job.name), {"job": job.name, "status": status, "key": job.key, "seconds": round(seconds, 1)}
+        )

@@ -33,7 +33,10 @@ def run_jobs(jobs: Sequence[Job], records: Records, logs: Path, workers: int = 1
     A failed job blocks only those that wait for it. Finished jobs are not run again. On Ctrl-C the running ones get the
     signal too (they save and stop), and KeyboardInterrupt goes on to the caller once they have ended.
     """
-    states = {job.name: "done" for job in jobs if records.done(job)}
+    states: dict[str, str] = {}
+    for job in jobs:  # in order: a job is done only if all that it was made from is
+        if all(name in states for name in job.after) and records.done(job):
+            states[job.name] = "done"
     waiting = [job for job in jobs if job.name not in states]
     if states:
         print(f"{len(states)} of {len(jobs)} jobs were finished before", flush=True)

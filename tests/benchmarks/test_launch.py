@@ -65,6 +65,20 @@ def test_finished_jobs_are_skipped_until_command_config_or_output_changes(tmp_pa
         assert order(tmp_path) == ["a"] * runs
 
 
+def test_what_was_made_from_an_older_output_is_made_again(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, "a"), job(tmp_path, "b", after=("a",))]
+    run(jobs, tmp_path)
+    run(jobs, tmp_path)
+    assert order(tmp_path) == ["a", "b"]
+    jobs[0].output.unlink()
+    run(jobs, tmp_path)
+    assert order(tmp_path) == ["a", "b", "a", "b"]
+    jobs[0].output.unlink()
+    run(jobs[:1], tmp_path)  # as if interrupted between the two
+    run(jobs, tmp_path)
+    assert order(tmp_path)[4:] == ["a", "b"]
+
+
 def test_interruption_lets_the_running_jobs_save(tmp_path: Path) -> None:
     worker = (
         "import signal, sys, time\n"
