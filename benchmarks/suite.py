@@ -15,7 +15,7 @@ import yaml
 from benchmarks.jobs import Job, Records
 from benchmarks.launch.local import run_jobs
 from pretrain.errors import UserError
-from transfer.protocols import CONFIGS, SCALES, find_protocol
+from transfer.protocols import CONFIGS, SCALES, find_protocol, table_of
 
 PIXBENCH = (sys.executable, "-m", "benchmarks.cli")
 
@@ -181,7 +181,7 @@ def _transfer_job(
         command,
         folder / "result.json",
         after,
-        (find_protocol(protocol).config, CONFIGS / "protocols.yaml"),
+        (find_protocol(protocol).config, table_of(find_protocol(protocol).framework)),
     )
 
 

@@ -60,7 +60,7 @@ class Scale:
     rows: dict[str, dict[str, Cell]] = field(default_factory=dict)
 
     def protocols(self) -> list[Protocol]:
-        """Those measured, in the order of `configs/protocols.yaml`."""
+        """Those measured, in the order of `configs/protocols/`."""
         used = {name for cells in self.rows.values() for name in cells}
         return [protocol for name, protocol in protocols().items() if name in used]
 

@@ -1,4 +1,4 @@
-"""What a transfer protocol is, and the table of those there are (`configs/protocols.yaml`)."""
+"""What a transfer protocol is, and the table of those there are (`configs/protocols/FRAMEWORK.yaml`)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pretrain.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SCALES = ("paper", "mini")
+FRAMEWORKS = ("detectron2", "mmseg")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Protocol:
     name: str
     title: str
     framework: str
-    """``detectron2`` or ``mmseg``."""
+    """One of `FRAMEWORKS`."""
     config: Path
     """The framework's own config file, holding the published values."""
     layout: str
@@ -42,20 +43,29 @@ class Protocol:
 
 @cache
 def protocols() -> dict[str, Protocol]:
-    table = yaml.safe_load((CONFIGS / "protocols.yaml").read_text(encoding="utf-8"))
-    shared = table.pop("mini", {})  # framework -> overrides that all its protocols share
-    return {
-        name: Protocol(
+    return {p.name: p for framework in FRAMEWORKS for p in _read_table(framework)}
+
+
+def table_of(framework: str) -> Path:
+    return CONFIGS / "protocols" / f"{framework}.yaml"
+
+
+def _read_table(framework: str) -> list[Protocol]:
+    table = yaml.safe_load(table_of(framework).read_text(encoding="utf-8"))
+    shared = table.pop("mini")
+    return [
+        Protocol(
             **{
                 **entry,
                 "name": name,
+                "framework": framework,
                 "config": CONFIGS / entry["config"],
                 "datasets": tuple(entry["datasets"]),
-                "mini": {**shared.get(entry["framework"], {}), **entry.get("mini", {})},
+                "mini": {**shared, **entry.get("mini", {})},
             }
         )
         for name, entry in table.items()
-    }
+    ]
 
 
 def find_protocol(name: str) -> Protocol:
