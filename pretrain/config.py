@@ -85,6 +85,8 @@ class RunConfig:
         out: folder for checkpoints and logs; a run found there is continued.
         epochs: passes over the images.
         batch_size: images a step, all processes together; the learning rate grows with it.
+        accumulate: parts in which a step's batch goes through the network one after another, to fit into less memory; batch
+            norm and whatever compares images within a batch see one part, see docs/methods/README.md.
         precision: "fp32", "bf16", or "fp16" with gradient scaling (GPU only).
         channels_last: keep maps with the channels innermost, faster on most machines.
         zero_init_residual: start every residual block as the identity (last BN gamma 0).
@@ -103,6 +105,7 @@ class RunConfig:
     out: str = ""
     epochs: int = 100
     batch_size: int = 1024
+    accumulate: int = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     zero_init_residual: bool = True
@@ -113,7 +116,7 @@ class RunConfig:
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        _at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        _at_least(1, epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
         _at_least(1, checkpoint_every=self.checkpoint_every, log_every=self.log_every)
         _at_least(0, seed=self.seed, checkpoint_every_steps=self.checkpoint_every_steps, keep_every=self.keep_every)
 

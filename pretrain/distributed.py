@@ -51,3 +51,21 @@ class _Gather(torch.autograd.Function):
         total = grad.contiguous().clone()
         dist.all_reduce(total)
         return total.chunk(world_size())[rank()]
+
+
+def any_process(*flags: bool) -> list[bool]:
+    """For each flag, whether it is set in any process."""
+    if world_size() == 1:
+        return list(flags)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    together = torch.tensor(flags, dtype=torch.int32, device=device)
+    dist.all_reduce(together, op=dist.ReduceOp.MAX)
+    return [bool(flag) for flag in together.tolist()]
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    if world_size() == 1:
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value / world_size()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from pretrain.config import RunConfig
 from pretrain.data.loader import Batches, TwoViews, ViewLoader, worker_deaths_explained
 from pretrain.data.sources import Source, open_source
 from pretrain.data.views import Views
-from pretrain.distributed import rank, world_size
+from pretrain.distributed import any_process, mean_over_processes, rank, world_size
 from pretrain.errors import UserError
 from pretrain.files import write_text
 from pretrain.interrupt import StopSignal
@@ -110,6 +111,10 @@ def setup(config: RunConfig, device: torch.device) -> Run:
         raise UserError("precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
     source = open_source(config.data.root, config.data.layout).thinned(config.data.limit)
     steps_per_epoch = batches(config, len(source), 0, 0).per_epoch
+    if (share := config.batch_size // world_size()) % config.accumulate:
+        raise UserError(
+            f"accumulate {config.accumulate} does not divide the {share} images that each process has a step"
+        )
     torch.manual_seed(config.seed)
     trunk = config.trunk.build(config.zero_init_residual)
     # The last, incomplete batch of an epoch counts here although it is left out: as the official code has it (its K).
@@ -240,31 +245,42 @@ def open_log(run: Run) -> RunLog:
 def train_step(run: Run, views: Views) -> dict[str, Any]:
     """One update. Returns what to log; "loss" is the mean over the processes. UserError if it is not finite."""
     config, device = run.config, run.device
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    views = Views(*(part.to(device, non_blocking=True) for part in views))
-    views = views._replace(
-        view1=views.view1.contiguous(memory_format=layout), view2=views.view2.contiguous(memory_format=layout)
-    )
     lr = run.schedule.lr(run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     # Whatever a method draws follows from the step, so no generator state has to be saved.
     torch.manual_seed(random.Random(f"{config.seed}/{run.step}/{rank()}").getrandbits(63))
     run.method.update_target()
-    with torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"):
-        values = run.model(views)
     run.optimizer.zero_grad(set_to_none=True)
-    run.scaler.scale(values["loss"]).backward()
-    loss = mean_over_processes(values["loss"].detach())
+    logged: list[dict[str, Tensor]] = []
+    parts = zip(*(tensor.chunk(config.accumulate) for tensor in views), strict=True)
+    for number, part in enumerate(parts, 1):
+        model = run.model
+        waits = isinstance(model, DistributedDataParallel) and number < config.accumulate
+        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]  # exchange with the last part only
+            with torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"):
+                found = model(on_device(Views(*part), run))
+            run.scaler.scale(found["loss"] / config.accumulate).backward()
+        logged.append({name: value.detach() for name, value in found.items()})
+    values = {name: torch.stack([part[name] for part in logged]).mean(0) for name in logged[0]}
+    loss = mean_over_processes(values["loss"])
     if not loss.isfinite():
-        last = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
+        good = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
         raise UserError(
-            f"the loss is {loss.item()} at step {run.step + 1}{last}; lower optimizer.base_lr, or use precision fp32, "
+            f"the loss is {loss.item()} at step {run.step + 1}{good}; lower optimizer.base_lr, or use precision fp32, "
             "with another --out"
         )
     run.scaler.step(run.optimizer)
     run.scaler.update()
     return {**values, "loss": loss, "lr": lr}
+
+
+def on_device(views: Views, run: Run) -> Views:
+    layout = torch.channels_last if run.config.channels_last else torch.contiguous_format
+    views = Views(*(part.to(run.device, non_blocking=True) for part in views))
+    return views._replace(
+        view1=views.view1.contiguous(memory_format=layout), view2=views.view2.contiguous(memory_format=layout)
+    )
 
 
 def is_due(run: Run) -> bool:
@@ -295,24 +311,6 @@ def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
         if views is None:
             return
         yield views
-
-
-def any_process(*flags: bool) -> list[bool]:
-    """For each flag, whether it is set in any process."""
-    if world_size() == 1:
-        return list(flags)
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    together = torch.tensor(flags, dtype=torch.int32, device=device)
-    dist.all_reduce(together, op=dist.ReduceOp.MAX)
-    return [bool(flag) for flag in together.tolist()]
-
-
-def mean_over_processes(value: Tensor) -> Tensor:
-    if world_size() == 1:
-        return value
-    value = value.clone()
-    dist.all_reduce(value)
-    return value / world_size()
 
 
 def plain(value: Any) -> Any:

@@ -138,7 +138,7 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
 def test_two_processes(image_tree: Callable[..., Path], tmp_path: Path) -> None:
     """They finish together; and a broken image that one of them meets stops both, with one sentence each."""
     root, out = image_tree(2, 12), tmp_path / "run"
-    words = arguments(root, out, "--epochs", "1", "--data.cache", "false")
+    words = arguments(root, out, "--epochs", "1", "--data.cache", "false", "--accumulate", "2")
     result = torchrun(*words)
     assert result.returncode == 0, result.stderr
     assert "2 × cpu" in result.stdout

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import views
 
 from pretrain import checkpoint, engine
 from pretrain.config import DataConfig, RunConfig, from_dict
@@ -210,8 +211,29 @@ def test_settings_that_do_not_fit(tiny: Callable[..., RunConfig]) -> None:
         engine.train(replace(tiny("run"), out=""))
     with pytest.raises(UserError, match="there are 24 images but batch_size is 32"):
         engine.train(tiny("run", batch_size=32))
+    with pytest.raises(UserError, match="accumulate 3 does not divide the 8 images"):
+        engine.train(tiny("run", accumulate=3))
     with pytest.raises(UserError, match=r"data\.root is not set"):
         engine.train(tiny("run", data=DataConfig()))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_accumulated_gradients_are_those_of_the_whole_batch(precision: str, tiny: Callable[..., RunConfig]) -> None:
+    """With batch norm in evaluation mode; in training each part has statistics of its own."""
+    moved = {}
+    for accumulate in (1, 4):
+        config = tiny(f"in{accumulate}", accumulate=accumulate, precision=precision)
+        run = engine.setup(config, torch.device("cpu"))
+        run.model.eval()
+        values = engine.train_step(run, views(8, size=32))
+        assert int(run.method.target.step) == 1, "the target moves once a step, not once a part"
+        moved[accumulate] = (
+            values["loss"],
+            torch.cat([p.grad.flatten() for p in run.method.parameters() if p.grad is not None]),
+        )
+    tolerance = {"fp32": 1e-5, "bf16": 0.1}[precision]
+    assert torch.allclose(moved[1][0], moved[4][0], rtol=tolerance)
+    assert (moved[1][1] - moved[4][1]).norm() < tolerance * moved[1][1].norm()
 
 
 def test_a_broken_image_stops_the_run(tiny: Callable[..., RunConfig]) -> None:
