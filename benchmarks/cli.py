@@ -13,7 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
     from benchmarks import doctor, suite, tables
     from benchmarks.miniworld import command as data
     from benchmarks.probe import command as probe
-    from pretrain.methods import command as methods
+    from pretrain import command as methods
     from transfer import command as transfer
     from transfer.weights import command as weights
 

@@ -11,7 +11,7 @@ from docstring_parser import parse
 
 from pretrain.errors import UserError
 from pretrain.methods import METHODS
-from pretrain.methods.command import CONFIGS, configs, register
+from pretrain.command import CONFIGS, configs, register
 
 
 def run(*words: str) -> None:

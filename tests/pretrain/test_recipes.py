@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pretrain.config import RunConfig, parse
-from pretrain.methods.command import CONFIGS
+from pretrain.command import CONFIGS
 
 
 def read(*names: str) -> RunConfig:

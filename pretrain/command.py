@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
+CONFIGS = Path(__file__).parents[1] / "configs" / "pretrain"
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:

@@ -1,0 +1,115 @@
+"""What a step of each pre-training method costs at the paper's size, on whatever this machine is.
+
+    python -m benchmarks.speed.methods [--batch 4] [--rounds 3] [--into docs/methods/README.md]
+
+Counted, not timed: trained parameters, floating-point operations and kept activations (fp32) an image, both views and
+the backward pass included. Timed: seconds a step, the methods taking turns, the fastest of the rounds; printed as ratio
+to supervised training, which sees one view.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.tables import insert
+from pretrain.command import CONFIGS, configs
+from pretrain.config import RunConfig, parse
+from pretrain.data.views import Views
+from pretrain.methods import METHODS
+from pretrain.methods.base import Method
+
+HEADERS = ("method", "trained parameters (M)", "GFLOPs an image", "activations (MB an image)", "time of a step")
+
+
+def recipes() -> dict[str, str]:
+    """One config for each method, and for PixPro one more for each of its instance branches."""
+    found = {name: configs(name)[0] for name in METHODS}
+    branches = {
+        f"pixpro, instance {kind}": f"pixpro_instance_{kind}_100ep.yaml" for kind in ("contrastive", "regression")
+    }
+    return {"supervised": found.pop("supervised"), **found, **branches}
+
+
+def build(recipe: str) -> tuple[RunConfig, Method]:
+    config = parse(["--config", str(CONFIGS / recipe)])
+    torch.manual_seed(0)
+    trunk = config.trunk.build(config.zero_init_residual)
+    return config, METHODS[config.method.name](trunk, config.method.knobs, total_steps=100).train()
+
+
+def views(batch: int, size: int) -> Views:
+    """Random pixels; both crops are the whole image, as far as their boxes say."""
+    one, two = torch.randn(2, batch, 3, size, size).contiguous()
+    box, index = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(batch, 4), torch.arange(batch)
+    return Views(one, two, box, box, index, index)
+
+
+def step(method: Method, images: Views) -> None:
+    method.update_target()
+    method.zero_grad(set_to_none=True)
+    method(images)["loss"].backward()
+
+
+def operations(method: Method, images: Views) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step(method, images)
+    return counter.get_total_flops()
+
+
+def activations(method: Method, images: Views) -> int:
+    """Bytes that autograd keeps between forward and backward, weights aside."""
+    own = {p.untyped_storage().data_ptr() for p in [*method.parameters(), *method.buffers()]}
+    kept: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        if (place := x.untyped_storage().data_ptr()) not in own:
+            kept[place] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        loss = method(images)["loss"]
+        total = sum(kept.values())  # while the graph holds them, no place is used twice
+        del loss
+    return total
+
+
+def measure(batch: int, rounds: int) -> str:
+    made = {name: build(recipe) for name, recipe in recipes().items()}
+    images = {name: views(batch, config.data.image_size) for name, (config, _) in made.items()}
+    seconds = dict.fromkeys(made, float("inf"))
+    for _ in range(rounds):
+        for name, (_, method) in made.items():
+            start = time.perf_counter()
+            step(method, images[name])
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    rows = []
+    for name, (_, method) in made.items():
+        trained = sum(p.numel() for p in method.parameters() if p.requires_grad) / 1e6
+        flops = operations(method, images[name]) / batch / 1e9
+        memory = activations(method, images[name]) / batch / 1e6
+        ratio = seconds[name] / seconds["supervised"]
+        rows.append((f"`{name}`", f"{trained:.1f}", f"{flops:.0f}", f"{memory:.0f}", f"× {ratio:.1f}"))
+    return tabulate(rows, headers=HEADERS, tablefmt="github", disable_numparse=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--into", type=Path)
+    args = parser.parse_args()
+    table = measure(args.batch, args.rounds)
+    print(table)
+    if args.into:
+        insert(table, args.into)
+
+
+if __name__ == "__main__":
+    main()
