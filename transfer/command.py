@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pretrain.errors import UserError
+from transfer.job import FREEZES, TransferJob
 from transfer.protocols import SCALES, find_protocol, protocols
 
 
@@ -21,7 +22,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     start.add_argument(
         "--weights", type=Path, metavar="FILE", help="trunk to start from: any file `pixbench convert` reads or writes"
     )
-    start.add_argument("--init", choices=["random"], help="start from a random trunk")
+    start.add_argument(
+        "--init", choices=["random", "supervised"], help="a random trunk, or torchvision's trained on ImageNet's labels"
+    )
     parser.add_argument(
         "--data-root", type=Path, required=True, metavar="DIR", help="folder with VOC2007, VOC2012, coco, cityscapes"
     )
@@ -31,6 +34,14 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of heads, data order and the random trunk (default: 0)")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="RUN", help="folder of the run; one that was killed goes on"
+    )
+    parser.add_argument("--freeze", choices=FREEZES, default="none", help="what is not trained (default: none)")
+    batch = parser.add_mutually_exclusive_group()
+    batch.add_argument(
+        "--batch", type=int, metavar="N", help="images a batch; lr, warm-up, steps, iterations and periods follow"
+    )
+    batch.add_argument(
+        "--accumulate", type=int, default=1, metavar="N", help="compute each batch in N parts, for want of memory"
     )
     parser.add_argument("--label", help="name of the table row this run belongs to")
     parser.add_argument(
@@ -47,24 +58,34 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 def transfer(args: argparse.Namespace) -> None:
     protocol = find_protocol(args.protocol)
     overrides = parse_settings(args.set)
+    if args.accumulate < 1:
+        raise UserError(f"--accumulate {args.accumulate} is not possible; choose 1 or more")
     if args.seed < 0:
         raise UserError(f"--seed {args.seed} is negative; choose 0 or more")
+    weights = _start(args)
     if args.gpus > 1 and "WORLD_SIZE" not in os.environ:
         _check_gpus(args.gpus)
         command = torchrun_command(args)
         os.execv(command[0], command)
-    from transfer.job import TransferJob
     from transfer.run import run_transfer
 
-    job = TransferJob(
-        protocol, args.data_root.resolve(), args.out.resolve(), args.weights, args.scale, args.seed, overrides
-    )
+    places = args.data_root.resolve(), args.out.resolve(), weights
+    job = TransferJob(protocol, *places, args.scale, args.seed, overrides, args.freeze, args.batch, args.accumulate)
     result = run_transfer(job, args.label)
     if int(os.environ.get("RANK", 0)) == 0:
         numbers = "  ".join(
             f"{name} {float('nan') if value is None else value:.2f}" for name, value in result["metrics"].items()
         )
         print(f"{protocol.name}: {numbers}  ({result['wall_time_s']:.0f} s; {args.out / 'result.json'})")
+
+
+def _start(args: argparse.Namespace) -> Path | None:
+    """The file of weights to start from; None for a random trunk."""
+    if args.init != "supervised":
+        return args.weights
+    from transfer.start import supervised_file
+
+    return supervised_file()
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -89,11 +110,13 @@ def torchrun_command(args: argparse.Namespace) -> list[str]:
     """The same command, once per GPU on this machine."""
     start = ["--weights", str(args.weights)] if args.weights else ["--init", args.init]
     label = ["--label", args.label] if args.label else []
+    batch = ["--batch", str(args.batch)] if args.batch else ["--accumulate", str(args.accumulate)]
     settings = [word for pair in args.set for word in ("--set", pair)]
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={args.gpus}"),
         *("-m", "benchmarks.cli", "transfer", args.protocol, *start, "--data-root", str(args.data_root)),
-        *("--scale", args.scale, "--seed", str(args.seed), "--out", str(args.out), *label, *settings),
+        *("--scale", args.scale, "--seed", str(args.seed), "--freeze", args.freeze, *batch),
+        *("--out", str(args.out), *label, *settings),
     ]
 
 

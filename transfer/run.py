@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pretrain.errors import explain
 from pretrain.files import sha256
+from transfer import scaling
 from transfer.data import require_datasets
 from transfer.folder import claim, close, finished_result, is_main, now
 from transfer.job import Outcome, TransferJob
@@ -42,6 +44,7 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         else None
     )
     published = published_config(job.protocol)
+    job, scaled = scale(job, published)
     identity = {
         "protocol": job.protocol.name,
         "published config": config_hash(published),
@@ -49,6 +52,8 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         "seed": job.seed,
         "weights": weights["sha256"] if weights else "random",
         "overrides": job.all_overrides,
+        "freeze": job.freeze,
+        "accumulate": job.accumulate,
     }
     started_before = claim(job.out, identity)
     if (finished := finished_result(job.out)) is not None:
@@ -67,7 +72,9 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         "label": label,
         "seed": job.seed,
         "overrides": job.all_overrides,
-        "deviations": deviations(job, published) + extra_weights(job.protocol, trunk),
+        "freeze": job.freeze,
+        "scaling": {"batch": job.batch, "accumulate": job.accumulate, "overrides": job.scaling},
+        "deviations": deviations(job, published) + scaled + extra_weights(job.protocol, trunk),
         "published_config_sha256": identity["published config"],
         "resumed": started_before,
         "started": now(),
@@ -76,6 +83,7 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
     try:
         outcome = _runner(job.protocol.framework)(job, trunk)
         result |= _measured(job.protocol, outcome)
+        result["deviations"] += outcome.deviations
     except Exception as error:
         close(job.out, {**result, "status": "failed", "reason": explain(error)}, clock)
         raise
@@ -93,10 +101,25 @@ def published_config(protocol: Protocol) -> dict[str, Any]:
     return dict(json.loads(json.dumps(Config.fromfile(str(protocol.config)).to_dict())))
 
 
+def scale(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJob, list[str]]:
+    """``job`` with what its batch comes down to, and a sentence on that (and on accumulation), which is printed too."""
+    framework, sizes = job.protocol.framework, dict(scaling.leaves(published)) | job.sizes
+    if job.batch is not None:
+        job = replace(job, scaling=scaling.scaled(framework, sizes, job.batch, job.overrides))
+    said = scaling.sentences(framework, sizes, job.scaling, job.accumulate)
+    if is_main():
+        for line in [
+            *said,
+            *(f"  {key} {_brief(value)} instead of {_brief(sizes[key])}" for key, value in job.scaling.items()),
+        ]:
+            print(line, flush=True)
+    return job, said
+
+
 def deviations(job: TransferJob, published: dict[str, Any]) -> list[str]:
-    """One sentence for each override that can move a metric."""
-    found = []
-    for key, value in job.all_overrides.items():
+    """One sentence for each override that can move a metric, and for a trunk that is not trained."""
+    found = ["frozen trunk: only what the protocol adds to it is trained"] if job.freeze == "trunk" else []
+    for key, value in {**job.sizes, **job.overrides}.items():
         before = _look_up(published, key)
         if not key.endswith(NEUTRAL) and before != value:
             found.append(f"{key} {_brief(value)}" + (f" instead of {_brief(before)}" if before is not None else ""))

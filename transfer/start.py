@@ -1,9 +1,14 @@
-"""The random trunk a run starts from when it has no weights."""
+"""What a run starts from that nobody pre-trained here: a random trunk, or the published supervised one."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from urllib.error import URLError
+
 import torch
 
+from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights.trunk import Trunk
 
@@ -17,3 +22,18 @@ def random_trunk(spec: TrunkSpec, seed: int) -> Trunk:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Trunk(spec, spec.build().state_dict(), f"random initialisation, seed {seed}")
+
+
+def supervised_file() -> Path:
+    """torchvision's ResNet-50 trained on ImageNet's labels (top-1 76.1, the usual baseline), from torch's cache or the net."""
+    from torchvision.models import ResNet50_Weights
+
+    url = ResNet50_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2], progress=False)
+        except (OSError, URLError, RuntimeError) as error:
+            raise UserError(f"{url} cannot be downloaded ({error}); fetch it elsewhere and put it at {path}") from error
+    return path

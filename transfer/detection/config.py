@@ -47,6 +47,13 @@ def trunk_spec(cfg: CfgNode) -> TrunkSpec:
     return TrunkSpec(cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.STEM_OUT_CHANNELS / 64)
 
 
+def synchronise_on_cpus(cfg: CfgNode) -> tuple[str, ...]:
+    """PyTorch's SyncBN refuses CPUs: put Detectron2's own in its place, and say so."""
+    keys = [key for key, value in _leaves(cfg) if value == "SyncBN"]
+    cfg.merge_from_list([word for key in keys for word in (key, "naiveSyncBN")])
+    return ("naiveSyncBN instead of SyncBN, as several CPU processes need",) if keys else ()
+
+
 def plain(cfg: CfgNode) -> dict[str, Any]:
     """The config as plain data, without what differs from run to run of one protocol: place, seed and device."""
     data: dict[str, Any] = yaml.safe_load(cfg.dump())

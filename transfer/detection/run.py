@@ -18,6 +18,7 @@ import torch
 from pretrain.errors import UserError
 from pretrain.files import write_text
 from transfer.job import Outcome, TransferJob
+from transfer.scaling import divided
 from transfer.start import random_trunk
 from transfer.weights import load_into
 from transfer.weights.trunk import Trunk
@@ -39,25 +40,22 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
     from detectron2.utils import comm
     from detectron2.utils.env import seed_all_rng
 
-    from transfer.detection.config import build_config, plain, trunk_spec
+    from transfer.detection.config import build_config, plain, synchronise_on_cpus, trunk_spec
     from transfer.detection.trainer import Trainer
 
     cfg = build_config(job, trunk.spec if trunk else None)
     device = cfg.MODEL.DEVICE = _device(job)
+    said = synchronise_on_cpus(cfg) if device == "cpu" and int(os.environ.get("WORLD_SIZE", 1)) > 1 else ()
     trunk = trunk or random_trunk(trunk_spec(cfg), job.seed)
     with _process_group(device), _log_to(job, comm.get_rank()) as say:
-        batch, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-        if batch % processes:
-            raise UserError(
-                f"a batch of {batch} (SOLVER.IMS_PER_BATCH) cannot be shared by {processes} GPUs; use a divisor"
-            )
+        divided(cfg.SOLVER.IMS_PER_BATCH, job.accumulate, comm.get_world_size())
         if comm.is_main_process():
             write_text(job.out / "config.yaml", cfg.dump())
         cfg.freeze()
         seed_all_rng(job.seed + comm.get_rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         try:
-            trainer = Trainer(cfg, say)
+            trainer = Trainer(cfg, job, say)
         except (json.JSONDecodeError, ElementTree.ParseError) as error:
             raise UserError(
                 f"annotations below {job.data_root} cannot be read ({error}); unpack that data set again"
@@ -73,7 +71,7 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
         except UserError as error:
             raise UserError(_innermost(str(error))) from error
         metrics = flatten(trainer._last_eval_results) if comm.is_main_process() else {}
-    return Outcome(metrics, plain(cfg), cfg.SOLVER.MAX_ITER)
+    return Outcome(metrics, plain(cfg), cfg.SOLVER.MAX_ITER, said)
 
 
 def flatten(results: dict[str, Any], prefix: str = "") -> dict[str, float]:
@@ -129,12 +127,9 @@ def _process_group(device: str) -> Iterator[None]:
         return
     from detectron2.utils import comm
 
-    if device == "cpu":
-        raise UserError(
-            "several processes need a GPU each: Detectron2's SyncBN does not synchronise on CPUs; leave --gpus out"
-        )
-    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("nccl")
+    if device != "cpu":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl")
     try:
         comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
         yield

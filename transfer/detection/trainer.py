@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,19 @@ from detectron2.data import (
     build_detection_train_loader,
 )
 from detectron2.data.detection_utils import SizeMismatchError
-from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
 from detectron2.evaluation.pascal_voc_evaluation import parse_rec
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.errors import UserError
 from pretrain.files import atomic_path, write_text
 from transfer.detection import heads  # noqa: F401  registers Res5ROIHeadsExtraNorm
+from transfer.job import TransferJob
+from transfer.weights.layouts import LAYOUTS
 
 LINES = 10
 """Progress lines of a short run; a long one prints at least one every `MOST_S` seconds."""
@@ -40,9 +47,24 @@ Say = Callable[[str], None]
 
 
 class Trainer(DefaultTrainer):
-    def __init__(self, cfg: CfgNode, say: Say) -> None:
-        self._say = say
-        super().__init__(cfg)
+    def __init__(self, cfg: CfgNode, job: TransferJob, say: Say) -> None:
+        TrainerBase.__init__(self)  # not DefaultTrainer's: that one wants a GPU for DDP and cannot accumulate
+        self.cfg, self._job, self._say = cfg, job, say
+        model = self.build_model(cfg)
+        optimizer, loader = self.build_optimizer(cfg, model), self.build_train_loader(cfg)
+        devices = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
+        model = create_ddp_model(model, broadcast_buffers=False, **devices)
+        self._trainer = Accumulator(model, loader, optimizer, job.accumulate, cfg.SOLVER.AMP.ENABLED)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.register_hooks(self.build_hooks())
+
+    def build_model(self, cfg: CfgNode) -> nn.Module:
+        model: nn.Module = super().build_model(cfg)
+        if self._job.freeze == "trunk":
+            freeze(model, LAYOUTS[self._job.protocol.layout].owns)
+        return model
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
@@ -53,21 +75,59 @@ class Trainer(DefaultTrainer):
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
         return COCOEvaluator(dataset_name, tasks, output_dir=output_folder or os.path.join(cfg.OUTPUT_DIR, "inference"))
 
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
-        return build_detection_train_loader(cfg, mapper=Mapper(cfg, True))
+    def build_train_loader(self, cfg: CfgNode) -> Any:
+        images = cfg.SOLVER.IMS_PER_BATCH // self._job.accumulate
+        return build_detection_train_loader(cfg, mapper=Mapper(cfg, True), total_batch_size=images)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         return build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, False))
 
     def build_hooks(self) -> list[HookBase]:
-        self.checkpointer = Checkpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         built = [hook for hook in super().build_hooks() if hook is not None]
         for hook in built:
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.max_to_keep = KEPT
+            if isinstance(hook, hooks.PreciseBN):
+                hook._num_iter *= self._job.accumulate  # as many images
         return [Progress(self._say), *built] if comm.is_main_process() else built
+
+
+class Accumulator(AMPTrainer):
+    """Detectron2's step, but with the batch in ``parts``: the mean of their gradients, one update, the mean of the losses."""
+
+    def __init__(self, model: nn.Module, loader: Any, optimizer: Any, parts: int, half: bool) -> None:
+        self.device, self.parts, self.half = next(model.parameters()).device.type, parts, half
+        super().__init__(model, loader, optimizer, grad_scaler=torch.amp.GradScaler(self.device, enabled=half))
+
+    def run_step(self) -> None:
+        self.optimizer.zero_grad()
+        total: dict[str, torch.Tensor] = {}
+        waited = 0.0
+        for part in range(self.parts):
+            start = time.perf_counter()
+            data = next(self._data_loader_iter)
+            waited += time.perf_counter() - start
+            alone = part < self.parts - 1 and isinstance(self.model, DistributedDataParallel)
+            with self.model.no_sync() if alone else nullcontext():
+                with torch.autocast(self.device, self.precision, enabled=self.half):
+                    losses = {name: loss / self.parts for name, loss in self.model(data).items()}
+                self.grad_scaler.scale(sum(losses.values())).backward()
+            total = {name: loss.detach() + total.get(name, 0) for name, loss in losses.items()}
+        self._write_metrics(total, waited)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+
+def freeze(model: nn.Module, owns: re.Pattern[str]) -> None:
+    """No gradient for what of ``model`` belongs to the trunk, and its BatchNorms fixed as they will be loaded."""
+    for name, module in list(model.named_modules()):
+        if owns.match(f"{name}.") and isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, FrozenBatchNorm2d.convert_frozen_batchnorm(module))
+    for name, parameter in model.named_parameters():
+        if owns.match(name):
+            parameter.requires_grad_(False)
 
 
 class Mapper(DatasetMapper):
