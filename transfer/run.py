@@ -106,7 +106,7 @@ def scale(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJob, lis
     framework, sizes = job.protocol.framework, dict(scaling.leaves(published)) | job.sizes
     if job.batch is not None:
         job = replace(job, scaling=scaling.scaled(framework, sizes, job.batch, job.overrides))
-    said = scaling.sentences(framework, sizes, job.scaling, job.accumulate)
+    said = scaling.sentences(framework, sizes | job.overrides, job.scaling, job.accumulate)
     if is_main():
         for line in [
             *said,

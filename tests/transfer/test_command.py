@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
+import torch
 
 from pretrain.errors import UserError
 from transfer.command import parse_settings, register, torchrun_command
@@ -51,7 +53,8 @@ def test_a_wrong_protocol_or_seed_stops_at_once(tmp_path: Path) -> None:
 def test_several_gpus_start_the_same_command_under_torchrun() -> None:
     words = ("--data-root", "data", "--scale", "mini", "--seed", "3", "--out", "run", "--label", "pixpro")
     settings = ("--set", "SOLVER.BASE_LR=1e-3", "--set", "SOLVER.STEPS=[1, 2]")
-    args = parse("transfer", "voc_c4", "--weights", "t.pkl", *words, *settings, "--gpus", "8")
+    batch = ("--freeze", "trunk", "--batch", "8")
+    args = parse("transfer", "voc_c4", "--weights", "t.pkl", *words, *settings, *batch, "--gpus", "8")
     command = torchrun_command(args)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=8"]
     assert command[:7] == [*launcher, "-m", "benchmarks.cli"]
@@ -71,3 +74,27 @@ def test_protocols_are_listed_with_data_metrics_and_source(capsys: pytest.Captur
     listing = capsys.readouterr().out
     for word in ("voc_c4", "coco_fpn_1x", "mmseg", "VOC2007, VOC2012", "AP75", "zdaxie/PixPro", "4conv1fc"):
         assert word in listing
+
+
+def test_the_supervised_trunk_comes_from_torchs_cache_or_says_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import resnet50
+
+    from transfer.start import supervised_file
+    from transfer.weights import load
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    with pytest.raises(
+        UserError, match=r"https://\S+resnet50-0676ba61\.pth cannot be downloaded .* put it at (\S+)"
+    ) as error:
+        supervised_file()
+    path = Path(str(error.value).rpartition(" ")[2])
+    torch.save(resnet50().state_dict(), path)
+    assert supervised_file() == path
+    assert load(path).spec.width == 1

@@ -287,14 +287,80 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert checkpointer.resume_or_load("")["iteration"] == 0
 
 
-def test_several_processes_on_a_cpu_are_refused(
-    mini_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.e2e
+def test_two_processes_on_a_cpu_train_as_one_does(mini_root: Path, tmp_path: Path) -> None:
+    """Two real processes over gloo: one result, naiveSyncBN on record, and a wrong share of the batch is said."""
+    out = tmp_path / "run"
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+            *("-m", "benchmarks.cli", "transfer", "voc_c4", "--init", "random", "--scale", "mini"),
+            *("--data-root", str(mini_root), "--out", str(out)),
+            *(word for key, value in QUICK.items() for word in ("--set", f"{key}={json.dumps(value)}")),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    stored = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert (stored["status"], stored["host"]["processes"], stored["iterations"]) == ("ok", 2, 4)
+    assert "naiveSyncBN instead of SyncBN, as several CPU processes need" in stored["deviations"]
+    assert stored["config"]["MODEL"]["RESNETS"]["NORM"] == "naiveSyncBN"
+    assert (out / "log.rank1.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["voc_c4", "coco_fpn_1x"])
+def test_a_frozen_trunk_stays_as_it_was_loaded(mini_root: Path, tmp_path: Path, name: str) -> None:
     from transfer.detection.run import run
 
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="several processes need a GPU each"):
-        run(make_job("voc_c4", mini_root, tmp_path / "run", MODEL__DEVICE="cpu"), None)
+    layout = find_protocol(name).layout
+    trunk = load(converted_trunk(tmp_path / "trunk.pkl", layout))
+    job = replace(make_job(name, mini_root, tmp_path / "run", SOLVER__BASE_LR=0.02), freeze="trunk")
+    run(job, trunk)
+    final = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)["model"]
+    before = {key: value for key, value in to_target(trunk, layout).items() if key in final}
+    assert len(before) == 265  # all but the counters
+    assert [key for key, value in before.items() if not torch.equal(final[key], value)] == []
+    own = "roi_heads.res5.norm" if name == "voc_c4" else "backbone.fpn_output2.norm"
+    assert final[f"{own}.num_batches_tracked"] > 0
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
+    from detectron2.utils.events import EventStorage
+
+    from transfer.detection.trainer import Accumulator
+
+    class Model(torch.nn.Linear):
+        def forward(self, batch: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {"loss": super().forward(torch.stack(batch)).square().mean()}
+
+    images, ends = list(torch.randn(8, 3)), []
+    for parts in (1, 4):
+        torch.manual_seed(0)
+        model = Model(3, 2)
+        batches = [images[i : i + 8 // parts] for i in range(0, 8, 8 // parts)]
+        trainer = Accumulator(model, batches, torch.optim.SGD(model.parameters(), 0.1), parts, half=False)
+        with EventStorage() as storage:
+            trainer.iter = 19  # written every 20
+            trainer.run_step()
+            ends.append((model.weight.detach(), storage.history("total_loss").latest()))
+    assert torch.allclose(ends[0][0], ends[1][0])
+    assert ends[0][1] == pytest.approx(ends[1][1])
+
+
+def test_a_batch_in_parts_takes_as_many_images(mini_root: Path, tmp_path: Path) -> None:
+    job = replace(make_job("voc_c4", mini_root, tmp_path / "run"), accumulate=2)
+    result = run_transfer(job)
+    assert result["iterations"] == QUICK["SOLVER.MAX_ITER"]
+    assert result["scaling"]["accumulate"] == 2
+    said = "batch of 2 in 2 parts, gradients accumulated: BatchNorm sees 1 images"
+    assert said in result["deviations"]
+    with pytest.raises(UserError, match="2 images cannot be shared by 3 parts on 1 GPUs"):
+        run_transfer(replace(job, accumulate=3, out=tmp_path / "other"))
+    with pytest.raises(UserError, match="accumulate was 2, now 1"):
+        run_transfer(replace(job, accumulate=1))
 
 
 def test_data_sets_follow_the_data_root(mini_root: Path, tmp_path: Path) -> None:
