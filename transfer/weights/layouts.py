@@ -1,55 +1,17 @@
-"""How each framework names a ResNet trunk: one table a layout, used in both directions.
-
-A canonical name (torchvision's) is ``module.leaf``; the module is in the stem (``conv1``) or in a block
-(``layer3.5.bn2``). A table says what the stem's modules, the four stages and the modules within a block are called
-elsewhere; block numbers and leaves (``weight``, ``running_mean``, ...) are the same everywhere.
-"""
+"""What is written for each framework: how a trunk's tensors are named there, and where in its model they are."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from pretrain.errors import UserError
 from transfer.weights import neck
+from transfer.weights.names import NAMES, Names
 from transfer.weights.trunk import Trunk, is_counter
-
-Translator = Callable[[str], "str | None"]
-
-_LEAVES = "weight|bias|running_mean|running_var|num_batches_tracked"
-_STEM = {name: name for name in ("conv1", "bn1")}
-_STAGES = {name: name for name in ("layer1", "layer2", "layer3", "layer4")}
-_BLOCK = {name: name for name in "conv1 bn1 conv2 bn2 conv3 bn3 downsample.0 downsample.1".split()}
-
-
-class Names:
-    """A bijection between canonical names and a framework's; both ways give None for what is no name of a trunk."""
-
-    def __init__(self, stem: dict[str, str], stages: dict[str, str], block: dict[str, str]) -> None:
-        tables = (stem, stages, block)
-        inverses = tuple({value: key for key, value in table.items()} for table in tables)
-        if [len(t) for t in tables] != [len(t) for t in inverses]:
-            raise ValueError("two modules of a layout have the same name")
-        self.stages = stages
-        self.to_target = _translator(*tables)
-        self.to_canonical = _translator(*inverses)
-
-
-def _translator(stem: dict[str, str], stages: dict[str, str], block: dict[str, str]) -> Translator:
-    in_stem, in_stage, in_block = ("|".join(map(re.escape, table)) for table in (stem, stages, block))
-    pattern = re.compile(rf"(?:({in_stem})|({in_stage})\.(\d+)\.({in_block}))\.({_LEAVES})")
-
-    def translate(name: str) -> str | None:
-        match = pattern.fullmatch(name)
-        if match is None:
-            return None
-        module, stage, number, inner, leaf = match.groups()
-        return f"{stem[module]}.{leaf}" if module else f"{stages[stage]}.{number}.{block[inner]}.{leaf}"
-
-    return translate
 
 
 @dataclass(frozen=True)
@@ -68,48 +30,24 @@ class Layout:
     """Whether there is a place for a pyramid and a head, see `transfer.weights.neck`."""
 
 
-def _prefixed(table: dict[str, str], prefix: str) -> dict[str, str]:
-    return {key: prefix + value for key, value in table.items()}
-
-
-def _detectron2(title: str, trunk: str, res5: str, owns: str, neck: bool = False) -> Layout:
-    """Detectron2's ResNet (`detectron2/modeling/backbone/resnet.py`): a norm lives inside the convolution before it.
-
-    Its counters are dropped: frozen and inference models have none, and Detectron2's own files never hold any.
-    """
-    block = {f"conv{i}": f"conv{i}" for i in (1, 2, 3)} | {f"bn{i}": f"conv{i}.norm" for i in (1, 2, 3)}
-    return Layout(
-        title,
-        Names(
-            stem={"conv1": f"{trunk}.stem.conv1", "bn1": f"{trunk}.stem.conv1.norm"},
-            stages={f"layer{i}": f"{trunk}.res{i + 1}" for i in (1, 2, 3)} | {"layer4": res5},
-            block=block | {"downsample.0": "shortcut", "downsample.1": "shortcut.norm"},
-        ),
-        re.compile(owns),
-        suffixes=(".pkl",),
-        counters=False,
-        neck=neck,
-    )
+def _detectron2(title: str, names: str, owns: str, neck: bool = False) -> Layout:
+    """Counters are dropped: frozen and inference models have none, and Detectron2's own files never hold any."""
+    return Layout(title, NAMES[names], re.compile(owns), suffixes=(".pkl",), counters=False, neck=neck)
 
 
 LAYOUTS: dict[str, Layout] = {
-    # res5 works on regions there: `Res5ROIHeads`. What protocols add behind it (`res5.norm`) is no part of the trunk.
-    "detectron2_c4": _detectron2(
-        "Detectron2 R-CNN C4", "backbone", "roi_heads.res5", r"backbone\.|roi_heads\.res5\.\d"
-    ),
-    "detectron2_fpn": _detectron2(
-        "Detectron2 R-CNN FPN", "backbone.bottom_up", "backbone.bottom_up.res5", r"backbone\.bottom_up\.", neck=True
-    ),
+    "detectron2_c4": _detectron2("Detectron2 R-CNN C4", "detectron2_c4", r"backbone\.|roi_heads\.res5\.\d"),
+    "detectron2_fpn": _detectron2("Detectron2 R-CNN FPN", "detectron2_fpn", r"backbone\.bottom_up\.", neck=True),
     "mmseg": Layout(
         "MMSegmentation segmentor",
-        Names(_prefixed(_STEM, "backbone."), _prefixed(_STAGES, "backbone."), _BLOCK),
+        NAMES["mmseg"],
         re.compile(r"backbone\."),
         suffixes=(".pth", ".pt"),
         counters=True,
     ),
     "torchvision": Layout(
         "torchvision ResNet",
-        Names(_STEM, _STAGES, _BLOCK),
+        NAMES["torchvision"],
         re.compile(r"(?!fc\.)"),
         suffixes=(".pth", ".pt"),
         counters=True,

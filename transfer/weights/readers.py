@@ -1,15 +1,10 @@
-"""From a file to a `Trunk`: which format it is, and where each of its keys goes.
-
-A format is one entry of `FORMATS`: how to recognise it, which layout its names follow behind which prefix, and which
-keys are left out on purpose. A key that is none of these is an error, so nothing is ever lost without a word.
-"""
+"""From a file to a `Trunk`: the values behind the keys that `transfer.weights.format` sorted, checked and made uniform."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,30 +14,18 @@ import torch
 from torch import Tensor
 
 from pretrain.errors import UserError
-from pretrain.models.resnet import TrunkSpec
-from transfer.weights import neck, safe
-from transfer.weights.layouts import from_target
+from pretrain.models.spec import TrunkSpec
+from transfer.weights import format, neck, safe
+from transfer.weights.format import Format
 from transfer.weights.trunk import Counts, Problems, Trunk, check, expected, infer_spec, is_counter
 
-PRETRAIN = "pixbench-pretrain"
 PRETRAIN_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Format:
-    """One kind of file."""
-
-    title: str
-    recognise: Callable[[Mapping[Any, Any]], bool]
-    """Whether the content of a file is of this kind."""
-    layout: str
-    """How the names read once the branch's prefix is off."""
-    container: str | None = None
-    """Key of the file's dict under which the weights are; None if the file is that dict itself."""
-    branches: dict[str, str] = field(default_factory=lambda: {"student": ""})
-    """Trunks it may hold: name -> prefix. The first is the one read unless told otherwise."""
-    dropped: dict[str, str] = field(default_factory=dict)
-    """Keys left out on purpose: reason -> pattern of the whole key."""
+def __getattr__(name: str) -> Any:
+    if name == "FORMATS":  # read when first asked for
+        return format.formats()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True)
@@ -55,153 +38,64 @@ class Reading:
     counts: Counts
 
 
-def _has(container: str, prefix: str) -> Callable[[Mapping[Any, Any]], bool]:
-    def recognise(content: Mapping[Any, Any]) -> bool:
-        weights = content.get(container)
-        return isinstance(weights, Mapping) and any(isinstance(key, str) and key.startswith(prefix) for key in weights)
-
-    return recognise
-
-
-FORMATS: dict[str, Format] = {
-    "pixbench": Format(
-        "PixBench pre-training checkpoint",
-        recognise=lambda content: content.get("format") == PRETRAIN,
-        layout="torchvision",
-        container="model",
-        branches={"student": "trunk.", "target": "target.trunk."},
-        dropped={
-            "projector": r"(target\.)?projector(_\w+)?\..*",
-            "predictor": r"predictor\..*",
-            "propagation": r"propagation\..*",
-            "classifier": r"classifier\..*",
-            "queue": r"queue(_\w+)?",
-            "EMA counter": r"target\.step",
-        },
-    ),
-    "detectron2_c4": Format(
-        "Detectron2 weights, C4 layout",
-        recognise=lambda content: "__author__" in content and _has("model", "roi_heads.res5.")(content),
-        layout="detectron2_c4",
-        container="model",
-    ),
-    "detectron2_fpn": Format(
-        "Detectron2 weights, FPN layout",
-        recognise=lambda content: "__author__" in content and _has("model", "backbone.bottom_up.")(content),
-        layout="detectron2_fpn",
-        container="model",
-    ),
-    "mmseg": Format(
-        "MMSegmentation weights",
-        recognise=_has("state_dict", "backbone."),
-        layout="mmseg",
-        container="state_dict",
-    ),
-    "torchvision": Format(
-        "torchvision state dict",
-        recognise=lambda content: "conv1.weight" in content and "layer1.0.conv1.weight" in content,
-        layout="torchvision",
-        dropped={"classifier": r"fc\.(weight|bias)"},
-    ),
-}
-
-
 def load(path: str | PathLike[str], branch: str | None = None) -> Trunk:
     """The trunk in any file of a known format, whole and finite; ``branch`` chooses where a file holds two."""
     return read(path, branch).trunk
 
 
-def read(path: str | PathLike[str], branch: str | None = None) -> Reading:
-    """As `load`, with the format that was recognised and the count of what became of each key."""
+def read(path: str | PathLike[str], branch: str | None = None, form: str | None = None) -> Reading:
+    """As `load`, with the format that was recognised (or forced by ``form``) and the count of what became of each key."""
     content = safe.read(Path(path))
-    name = recognise(content, path)
-    kind = FORMATS[name]
-    weights = content if kind.container is None else content.get(kind.container)
-    if not isinstance(weights, Mapping):
-        raise UserError(f"{path} is a {kind.title} whose {kind.container!r} is no table of weights; write it again")
+    name = format.recognise(content, path, form)
+    kind = format.formats()[name]
     branch = branch or next(iter(kind.branches))
     if branch not in kind.branches:
         raise UserError(f"{path} is a {kind.title} and has no branch {branch!r}; it has {', '.join(kind.branches)}")
-    found, dropped = _sort(weights, kind, branch, path)
-    extras = {key: tensor for key, tensor in found.items() if key in neck.NAMES}
-    state = {key: tensor for key, tensor in found.items() if key not in extras}
-    counts = Counts(len(found), dropped, _fill_counters(state, path))
-    spec = (
-        _declared_spec(content, infer_spec(state, str(path)), path)
-        if name == "pixbench"
-        else infer_spec(state, str(path))
-    )
-    trunk = Trunk(spec, state, str(path), extras)
+    weights = format.table(content, kind)
+    assert weights is not None  # or it would not have been recognised
+    state, extras, dropped, cast = _sort(weights, kind, branch, path)
+    counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, path), cast)
+    spec = replace(infer_spec(state, str(path)), **kind.trunk)
+    if name == "pixbench" and "format" in content:
+        spec = _declared_spec(content, spec, path)
+    trunk = Trunk(spec, state, str(path), extras, kind.pixels)
     check(trunk)
     return Reading(trunk, name, branch, counts)
 
 
-def recognise(content: Any, path: object) -> str:
-    """Name of the format in `FORMATS`."""
-    if isinstance(content, Mapping):
-        for name, kind in FORMATS.items():
-            if kind.recognise(content):
-                return name
-        keys = ", ".join(map(str, list(content)[:8])) or "none"
-        what = f"its keys begin with {keys}"
-    else:
-        what = f"it holds a {type(content).__name__}"
-    known = ", ".join(kind.title for kind in FORMATS.values())
-    raise UserError(f"{path} is of no known format ({what}); known: {known}")
-
-
 def _sort(
-    weights: Mapping[Any, Any], kind: Format, branch: str, path: object
-) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Tensors of the chosen branch under canonical names, and how many keys were dropped for which reason."""
-    prefix = kind.branches[branch]
-    patterns = {reason: re.compile(pattern) for reason, pattern in kind.dropped.items()}
-    others = {f"{name} trunk": p for name, p in kind.branches.items() if name != branch}
-    mine: dict[str, Any] = {}
-    extras: dict[str, Any] = {}
-    dropped: Counter[str] = Counter()
-    unknown: list[str] = []
-    for key, value in weights.items():
-        key = str(key)
-        reason = next((r for r, pattern in patterns.items() if pattern.fullmatch(key)), None)
-        reason = reason or next((r for r, other in others.items() if key.startswith(other)), None)
-        if reason:
-            dropped[reason] += 1
-        elif (owner := _owner_of_extra(key, kind)) is not None:
-            if owner == branch:
-                extras[key.removeprefix(kind.branches[branch].removesuffix("trunk."))] = value
-            else:
-                dropped[f"{owner} pyramid and head"] += 1
-        elif key.startswith(prefix):
-            mine[key.removeprefix(prefix)] = value
-        else:
-            unknown.append(key)
-    if not mine:
+    weights: Mapping[str, Any], kind: Format, branch: str, path: object
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int], dict[str, int]]:
+    """Trunk and extras of the branch under canonical names, how many keys were dropped why, and which types were cast."""
+    sorting = format.sort(weights, kind, branch)
+    if not sorting.trunk:
+        prefix = kind.branches[branch]
         raise UserError(f"{path} holds no {branch} trunk: no key begins with {prefix!r}; choose another branch or file")
-    found, strange = from_target(mine, kind.layout)
-    found |= extras
-    problems = Problems()
-    problems.add("unknown", unknown + [prefix + name for name in strange])
-    problems.add("not a tensor", (name for name, value in found.items() if not isinstance(value, Tensor | np.ndarray)))
-    problems.add("larger than what is stored of it", (name for name, value in found.items() if _is_stretched(value)))
-    again = neck.to_detectron2({name: value for name, value in found.items() if name in neck.NAMES})
-    second = [place for place in again if neck.TOWERS[1] in place and place in mine]
-    problems.add("of a second tower unlike the first", (n for n in second if not _equal(mine[n], again[n])))
-    if second:
-        dropped["second tower of the head"] = len(second)
+    problems, dropped = Problems(), Counter(sorting.dropped.values())
+    problems.add("unknown", sorting.unknown)
+    owners = {name: key for key, name in sorting.trunk.items()}
+    problems.add("of a name that another has too", (k for k, name in sorting.trunk.items() if owners[name] != k))
+    found = {name: weights[key] for key, name in sorting.trunk.items()}
+    beside = {name: weights[key] for key, name in sorting.extras.items()}
+    if beside and kind.layout == "detectron2_fpn":
+        extras = neck.from_detectron2(beside)
+        again = neck.to_detectron2(extras)
+        second = [place for place in again if neck.TOWERS[1] in place and place in beside]
+        problems.add("unknown", (place for place in beside if place not in again))
+        problems.add("of a second tower unlike the first", (n for n in second if not _equal(beside[n], again[n])))
+        dropped.update({"second tower of the head": len(second)} if second else {})
+    else:
+        extras = beside
+        problems.add("unknown", (name for name in extras if name not in neck.NAMES))
+    both = found | extras
+    problems.add("not a tensor", (name for name, value in both.items() if not isinstance(value, Tensor | np.ndarray)))
+    problems.add("larger than what is stored of it", (name for name, value in both.items() if _is_stretched(value)))
     problems.raise_if_any(
         f"{path} holds keys that a {kind.title} should not have", "no key is skipped without being named as such"
     )
-    return {name: _plain_order(torch.as_tensor(value)) for name, value in found.items()}, dict(dropped)
-
-
-def _owner_of_extra(key: str, kind: Format) -> str | None:
-    """The branch whose pyramid or head ``key`` is of; they stand beside the trunks of our own checkpoints."""
-    for name, prefix in kind.branches.items():
-        beside = prefix.removesuffix("trunk.")
-        if beside != prefix and key.startswith(beside) and key.removeprefix(beside) in neck.NAMES:
-            return name
-    return None
+    cast: Counter[str] = Counter()
+    plain = {name: _uniform(name, _plain_order(torch.as_tensor(value)), cast) for name, value in both.items()}
+    return {n: plain[n] for n in found}, {n: plain[n] for n in extras}, dict(dropped), dict(cast)
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -217,12 +111,24 @@ def _plain_order(tensor: Tensor) -> Tensor:
     return tensor.contiguous().view(-1).view(tensor.shape)
 
 
+def _uniform(name: str, tensor: Tensor, cast: Counter[str]) -> Tensor:
+    """In the type that trunks have, if no value changes by it; otherwise as it is, for `check` to refuse."""
+    wanted = torch.int64 if is_counter(name) else torch.float32
+    if tensor.dtype == wanted or tensor.is_complex():
+        return tensor
+    other = tensor.to(wanted)
+    if not torch.equal(other.to(tensor.dtype), tensor):
+        return tensor
+    cast[f"{tensor.dtype} to {wanted}".replace("torch.", "")] += 1
+    return other
+
+
 def _is_stretched(value: Any) -> bool:
     """A few stored numbers can be declared a tensor of any size; no honest checkpoint does so."""
     return isinstance(value, Tensor) and value.nbytes > value.untyped_storage().nbytes()
 
 
-def _fill_counters(state: dict[str, Tensor], path: object) -> dict[str, int]:
+def _fill_norms(state: dict[str, Tensor], path: object) -> dict[str, int]:
     """Counters of 0 where the format holds none at all; a file with some of them is left for `check` to refuse."""
     if any(is_counter(name) for name in state):
         return {}
@@ -242,6 +148,6 @@ def _declared_spec(content: Mapping[str, Any], found: TrunkSpec, path: object) -
         declared = TrunkSpec(**content["trunk"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not say which trunk it holds ({error}); write it again") from error
-    if (declared.depth, declared.width) != (found.depth, found.width):
+    if (declared.depth, declared.width, declared.stem) != (found.depth, found.width, found.stem):
         raise UserError(f"{path} says it holds {declared}, its weights are of {found}; one of the two is wrong")
     return declared

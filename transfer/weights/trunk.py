@@ -1,9 +1,10 @@
-"""What every format is read into and written from: a ResNet trunk under torchvision's names, checked for wholeness."""
+"""What every format is read into and written from: a ResNet trunk under torchvision's names, checked for wholeness.
+
+A deep stem has the names of `pretrain/models/resnet.py`: ``stem.0``, ``.1``, ``.3``, ``.4``, ``.6``, ``.7``.
+"""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,7 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from pretrain.errors import UserError
 from pretrain.models.fpn import FPN, GROUPS, Tower
-from pretrain.models.resnet import BLOCKS, ResNet, TrunkSpec
+from pretrain.models.resnet import ResNet
+from pretrain.models.spec import TrunkSpec
+from transfer.weights.format import Pixels, measure
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's count of training batches. With a fixed momentum, as everywhere here, no output depends on it."""
@@ -30,6 +33,8 @@ class Trunk:
     """Where it came from, for messages and records."""
     extras: dict[str, Tensor] = field(default_factory=dict)
     """Pyramid and head of a detector that were trained with it, if any; see `transfer.weights.neck`."""
+    pixels: Pixels = field(default_factory=Pixels)
+    """How images must be prepared for it."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,16 @@ class Counts:
     """Left out on purpose: reason -> how many."""
     initialised: dict[str, int] = field(default_factory=dict)
     """Not from the source but of the receiver's own making, by design: reason -> how many."""
+    cast: dict[str, int] = field(default_factory=dict)
+    """Of those converted, how many were brought into another type; each value survived exactly."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def __str__(self) -> str:
         text = f"{self.converted} converted"
-        for verb, table in (("dropped on purpose", self.dropped), ("initialised by design", self.initialised)):
+        tables = {"dropped on purpose": self.dropped, "initialised by design": self.initialised, "cast": self.cast}
+        for verb, table in tables.items():
             if table:
                 text += f", {sum(table.values())} {verb} ({', '.join(f'{n} {reason}' for reason, n in table.items())})"
         return text
@@ -113,19 +121,7 @@ def expected(spec: TrunkSpec, extras: Mapping[str, Tensor] | None = None) -> dic
 
 def infer_spec(state: Mapping[str, Tensor], source: str = "the state dict") -> TrunkSpec:
     """Depth from the number of blocks a stage, width from the channels of the stem."""
-    stem = state.get("conv1.weight")
-    if stem is None or stem.dim() != 4 or not len(stem):
-        raise UserError(f"{source} holds no ResNet trunk: conv1.weight, its stem, is not there or is no 4-D kernel")
-    blocks = {match[0] for name in state if (match := re.match(r"layer[1-4]\.\d+\.", name))}
-    per_stage = Counter(block[len("layer")] for block in blocks)
-    counts = tuple(per_stage[stage] for stage in "1234")
-    depth = next((depth for depth, known in BLOCKS.items() if known == counts), None)
-    if depth is None or not any(name.endswith(".conv3.weight") for name in state):
-        raise UserError(
-            f"{source} holds stages of {counts} blocks, which is no bottleneck ResNet-{'/'.join(map(str, BLOCKS))}; "
-            "other trunks cannot be converted"
-        )
-    return TrunkSpec(depth, stem.shape[0] / 64)
+    return TrunkSpec(**measure({name: tuple(tensor.shape) for name, tensor in state.items()}, source))
 
 
 def check(trunk: Trunk) -> None:

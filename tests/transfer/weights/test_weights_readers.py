@@ -112,7 +112,10 @@ def test_torchvisions_own_state_dict(tmp_path):
             lambda c: c["model"]["trunk.bn1.running_var"].fill_(float("inf")),
             r"NaN or infinite values \(bn1\.running_var",
         ),
-        (lambda c: c["model"].update({"trunk.bn1.weight": torch.ones(4).half()}), r"bn1\.weight is torch\.float16"),
+        (
+            lambda c: c["model"].update({"trunk.bn1.weight": torch.ones(4).double() / 3}),
+            r"bn1\.weight is torch\.float64",
+        ),
         (lambda c: c["model"].update({"trunk.bn1.weight": "text"}), r"1 not a tensor \(bn1\.weight\)"),
         (lambda c: c["model"].update({"trunk.conv1.weight": torch.ones(24, 3, 7, 7)}), "one of the two is wrong"),
         (
@@ -124,9 +127,8 @@ def test_torchvisions_own_state_dict(tmp_path):
         (lambda c: c["trunk"].update(depth=18), "does not say which trunk it holds"),
         (lambda c: c.pop("trunk"), "does not say which trunk it holds"),
         (lambda c: c.update(version=2), "version 2"),
-        (lambda c: c.update(model=[1]), "no table of weights"),
-        (lambda c: c.pop("model"), "no table of weights"),
-        (lambda c: c.update(model={"projector.x": torch.ones(1)}), "holds no student trunk"),
+        (lambda c: c.update(model=[1]), r"of no known format \(its keys begin with format, version"),
+        (lambda c: c.update(model={"projector.x": torch.ones(1)}), "of no known format"),
         (lambda c: c.pop("format"), "of no known format"),
     ],
 )
@@ -176,7 +178,7 @@ def test_a_branch_that_is_not_there(checkpoint, tmp_path, make_trunk):
 )
 def test_foreign_content(tmp_path, content):
     torch.save(content, tmp_path / "x.pth")
-    with pytest.raises(UserError, match=r"of no known format .*known: PixBench pre-training checkpoint"):
+    with pytest.raises(UserError, match=r"of no known format .*docs/weights\.md"):
         load(tmp_path / "x.pth")
 
 

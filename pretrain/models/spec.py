@@ -1,0 +1,51 @@
+"""What has to be known to build a ResNet trunk. Kept apart from the network, so that reading a spec needs no PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pretrain.models.resnet import ResNet
+
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+
+
+@dataclass(frozen=True)
+class TrunkSpec:
+    """``output_stride`` changes the maps, never the weights; where strides stand changes the maps, not the shapes."""
+
+    depth: int = 50
+    width: float = 1.0
+    output_stride: int = 32
+    stem: Literal["7x7", "deep"] = "7x7"
+    """deep: three 3×3 convolutions (MMSegmentation's V1c, timm's d)."""
+    stride_in_1x1: bool = False
+    """Whether a stage halves the map in its first 1×1 convolution (MSRA's weights) or in the 3×3 one."""
+    avg_down: bool = False
+    """Whether the shortcut of a stage averages before its convolution instead of striding (timm's d)."""
+
+    def __post_init__(self) -> None:
+        if self.depth not in BLOCKS:
+            raise ValueError(f"trunk depth {self.depth} is not known; choose one of {sorted(BLOCKS)}")
+        if self.output_stride not in (8, 16, 32):
+            raise ValueError(f"trunk output_stride {self.output_stride} is not possible; choose 8, 16 or 32")
+        if self.width <= 0 or (64 * self.width) % 1:
+            raise ValueError(f"trunk width {self.width} must be positive and make 64 × width a whole number")
+        if self.stem not in ("7x7", "deep") or (self.stem == "deep" and (32 * self.width) % 1):
+            raise ValueError(f"trunk stem {self.stem!r} of width {self.width} is not possible; choose 7x7 or deep")
+
+    @property
+    def channels(self) -> int:
+        """Channels of C5."""
+        return int(2048 * self.width)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def build(self, zero_init_residual: bool = True) -> ResNet:
+        from pretrain.models.resnet import ResNet
+
+        shape = (self.width, self.output_stride, zero_init_residual, self.stem, self.stride_in_1x1, self.avg_down)
+        return ResNet(BLOCKS[self.depth], *shape)

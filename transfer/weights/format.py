@@ -1,0 +1,238 @@
+"""What kinds of files there are, and which one a file is. Needs no PyTorch: only the keys are looked at.
+
+A format is one YAML file of `formats/`, described by `Format`. A key of a file is of the trunk, or left out for a reason
+that the format names, or unknown, which is an error; so nothing is ever lost without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from pretrain.errors import UserError
+from pretrain.models.spec import BLOCKS
+from transfer.weights.names import NAMES, Names
+
+FOLDER = Path(__file__).with_name("formats")
+_WRAPPERS = re.compile(r"(^|/)(?:module\.|_orig_mod\.)+")
+"""What DistributedDataParallel and torch.compile put in front of every name."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a trunk takes: images as they are on disk (0 to 255), their channels in ``order``, minus mean, over std."""
+
+    order: Literal["RGB", "BGR"] = "RGB"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """In that order, as ``std``."""
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def __str__(self) -> str:
+        return f"{self.order}, mean {', '.join(map(str, self.mean))}, std {', '.join(map(str, self.std))}"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of file; each field is a key of its YAML."""
+
+    title: str
+    source: str
+    """Repository and file that the names were read in."""
+    checked: Literal["generated file", "published file"]
+    layout: str = "torchvision"
+    """How the names read once the branch's prefix is off: a key of `names.NAMES`."""
+    container: tuple[str, ...] = ("",)
+    """Where in the file the weights may lie, "a/b" being b in a; the first that fits. A file may also be that table alone."""
+    branches: dict[str, str] = field(default_factory=lambda: {"student": ""})
+    """Trunks it may hold: name -> prefix. The first is the one read unless told otherwise."""
+    required: tuple[str, ...] = ()
+    """Patterns of keys; each must match at least one, beside the stem of a branch, which is always looked for."""
+    forbidden: tuple[str, ...] = ()
+    """Patterns of which no key may match any."""
+    beside: dict[str, str] = field(default_factory=dict)
+    """What stands beside the container: key -> pattern found in the text of its value."""
+    dropped: dict[str, str] = field(default_factory=dict)
+    """Keys left out on purpose: reason -> pattern of the whole key."""
+    extras: dict[str, str] = field(default_factory=dict)
+    """Pyramid and head that are carried along: branch -> pattern of the whole key; its group, if any, is their name."""
+    rename: dict[str, str] = field(default_factory=dict)
+    """Pattern -> replacement, done in each key before anything else."""
+    trunk: dict[str, Any] = field(default_factory=dict)
+    """Fields of the trunk's spec that the weights do not tell."""
+    pixels: Pixels = field(default_factory=Pixels)
+
+    @property
+    def names(self) -> Names:
+        return NAMES[self.layout]
+
+    @property
+    def conditions(self) -> int:
+        """How much had to be true of a file of this kind: the more, the more specific it is."""
+        return len(self.required) + len(self.forbidden) + len(self.beside)
+
+
+class Sorting(NamedTuple):
+    """Where each key of a table goes."""
+
+    trunk: dict[str, str]
+    """Key -> canonical name."""
+    extras: dict[str, str]
+    """Key -> name in the file's own layout."""
+    dropped: dict[str, str]
+    """Key -> reason."""
+    unknown: list[str]
+
+
+@cache
+def formats() -> dict[str, Format]:
+    """All there are, by name."""
+    return {path.stem: parse(path) for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def parse(path: Path) -> Format:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    entry: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), loader)
+    for name in ("container", "required", "forbidden"):
+        if name in entry:
+            entry[name] = (entry[name],) if isinstance(entry[name], str) else tuple(entry[name])
+    if "pixels" in entry:
+        order, mean, std = (entry["pixels"][name] for name in ("order", "mean", "std"))
+        entry["pixels"] = Pixels(order, tuple(mean), tuple(std))
+    return Format(**entry)
+
+
+def table(content: Mapping[Any, Any], kind: Format) -> dict[str, Any] | None:
+    """The weights by name, nested ones as "a/b"; None if they are not where they should be or ``content`` is of no such kind."""
+    for path in dict.fromkeys((*kind.container, "")):
+        inner: Any = content
+        for part in filter(None, path.split("/")):
+            inner = inner.get(part) if isinstance(inner, Mapping) else None
+        alone = not path and "" not in kind.container
+        if isinstance(inner, Mapping) and (alone or _stands_beside(content, kind)):
+            flat = dict(_flatten(inner))
+            if _fits(flat, kind):
+                return flat
+    return None
+
+
+def _flatten(inner: Mapping[Any, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in inner.items():
+        if key == "_metadata":  # PyTorch's own notes on a state dict
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{above}{key}/")
+        else:
+            yield f"{above}{key}", value
+
+
+def _stands_beside(content: Mapping[Any, Any], kind: Format) -> bool:
+    return all(key in content and re.search(pattern, str(content[key])) for key, pattern in kind.beside.items())
+
+
+def _fits(flat: Mapping[str, Any], kind: Format) -> bool:
+    keys = {plain(key, kind) for key in flat}
+    text = "\n".join(keys)
+
+    def has(pattern: str) -> bool:
+        return re.search(rf"^(?:{pattern})$", text, re.MULTILINE) is not None
+
+    stems = [f"{prefix}{name}.weight" for prefix in kind.branches.values() for name in kind.names.stem.values()]
+    return not keys.isdisjoint(stems) and all(map(has, kind.required)) and not any(map(has, kind.forbidden))
+
+
+def plain(key: str, kind: Format) -> str:
+    """``key`` without what wraps the model, and renamed as the format says."""
+    key = _WRAPPERS.sub(r"\1", key)
+    for pattern, replacement in kind.rename.items():
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def sort(keys: Iterable[str], kind: Format, branch: str) -> Sorting:
+    """Every key to exactly one place."""
+    result, patterns = Sorting({}, {}, {}, []), {r: re.compile(pattern) for r, pattern in kind.dropped.items()}
+    for key in keys:
+        name = plain(key, kind)
+        owner, canonical = _trunk_of(name, kind, branch)
+        extra = {b: match for b, pattern in kind.extras.items() if (match := re.fullmatch(pattern, name))}
+        if owner == branch and canonical:
+            result.trunk[key] = canonical
+        elif owner:
+            result.dropped[key] = f"{owner} trunk"
+        elif branch in extra:
+            result.extras[key] = extra[branch][extra[branch].re.groups]
+        elif extra:
+            result.dropped[key] = f"{next(iter(extra))} pyramid and head"
+        elif reason := next((r for r, pattern in patterns.items() if pattern.fullmatch(name)), None):
+            result.dropped[key] = reason
+        else:
+            result.unknown.append(key)
+    return result
+
+
+def _trunk_of(name: str, kind: Format, branch: str) -> tuple[str | None, str | None]:
+    for owner in sorted(kind.branches, key=lambda b: b != branch):
+        prefix = kind.branches[owner]
+        if name.startswith(prefix) and (canonical := kind.names.to_canonical(name.removeprefix(prefix))):
+            return owner, canonical
+    return None, None
+
+
+def candidates(content: Any) -> list[str]:
+    """Formats that a file may be of, only the best: no unknown keys before some, then the one that asks for most."""
+    if not isinstance(content, Mapping):
+        return []
+    found = {name: flat for name, kind in formats().items() if (flat := table(content, kind)) is not None}
+
+    def rank(name: str) -> tuple[bool, int]:
+        kind = formats()[name]
+        return not sort(found[name], kind, next(iter(kind.branches))).unknown, kind.conditions
+
+    best = max(map(rank, found), default=None)
+    return [name for name in found if rank(name) == best]
+
+
+def recognise(content: Any, path: object, wanted: str | None = None) -> str:
+    """Name of the format of ``content``; of ``wanted``, if the user forces one, which must then be possible."""
+    known, names = formats(), candidates(content)
+    if wanted is not None and wanted not in known:
+        raise UserError(f"there is no format {wanted!r}; known: {', '.join(known)}")
+    looks = " or ".join(f"a {known[name].title} ({name})" for name in names)
+    if wanted is not None:
+        if isinstance(content, Mapping) and table(content, known[wanted]) is not None:
+            return wanted
+        raise UserError(f"{path} is not a {known[wanted].title}; it looks like {looks or 'nothing known'}")
+    if len(names) > 1:
+        raise UserError(f"{path} may be {looks}, and its keys do not tell which; say so with --from")
+    if names:
+        return names[0]
+    what = f"it holds a {type(content).__name__}"
+    if isinstance(content, Mapping):
+        what = f"its keys begin with {', '.join(map(str, list(content)[:8])) or 'none'}"
+    raise UserError(f"{path} is of no known format ({what}); docs/weights.md says which are known")
+
+
+def measure(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Any]:
+    """Fields of the `TrunkSpec` that weights of these canonical names and shapes tell: depth, width and stem."""
+    deep = "stem.6.weight" in shapes
+    last = "stem.6.weight" if deep else "conv1.weight"
+    stem = shapes.get(last, ())
+    if len(stem) != 4 or not stem[0]:
+        raise UserError(f"{source} holds no ResNet trunk: {last}, its stem, is not there or is no 4-D kernel")
+    blocks = {match[0] for name in shapes if (match := re.match(r"layer[1-4]\.\d+\.", name))}
+    per_stage = Counter(block[len("layer")] for block in blocks)
+    counts = tuple(per_stage[stage] for stage in "1234")
+    depth = next((depth for depth, known in BLOCKS.items() if known == counts), None)
+    if depth is None or not any(name.endswith(".conv3.weight") for name in shapes):
+        raise UserError(
+            f"{source} holds stages of {counts} blocks, which is no bottleneck ResNet-{'/'.join(map(str, BLOCKS))}; "
+            "other trunks cannot be converted"
+        )
+    return {"depth": depth, "width": stem[0] / 64, "stem": "deep" if deep else "7x7"}
