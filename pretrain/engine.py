@@ -28,9 +28,10 @@ from pretrain.data.loader import Batches, TwoViews, ViewLoader, worker_deaths_ex
 from pretrain.data.sources import Source, open_source
 from pretrain.data.views import Views
 from pretrain.distributed import any_process, mean_over_processes, rank, world_size
-from pretrain.errors import UserError
-from pretrain.files import write_text
+from pretrain.errors import UserError, explain
+from pretrain.files import write_json, write_text
 from pretrain.interrupt import StopSignal
+from pretrain.lock import owned
 from pretrain.log import RunLog
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
@@ -81,7 +82,13 @@ def train(config: RunConfig) -> int:
         if run.finished:
             say(f"{run.latest}: this run is already finished ({config.epochs} epochs); nothing to do")
         else:
-            fit(run)
+            with owned(run.out) if rank() == 0 else nullcontext():
+                try:
+                    fit(run)
+                except Exception as error:
+                    conclude(run, "failed", explain(error))
+                    raise
+                conclude(run, "ok")
             say(f"finished {config.epochs} epochs in {run.seconds:.0f} s; {run.latest}")
     finally:
         if dist.is_initialized():
@@ -209,7 +216,7 @@ def fit(run: Run) -> None:
                 values = train_step(run, views)
                 run.step += 1
                 if log is not None:
-                    log.tick()
+                    log.tick(run.step)
                     if run.step == 1 or run.step % config.log_every == 0 or run.step == run.total_steps:
                         log.write(run.step, {name: float(value) for name, value in values.items()})
                     run.seconds = log.seconds
@@ -218,6 +225,13 @@ def fit(run: Run) -> None:
     finally:
         if log is not None:
             log.close()
+
+
+def conclude(run: Run, status: str, reason: str = "") -> None:
+    """Leave `result.json`: how the run ended and, if it failed, why. An interrupted run has none."""
+    if rank() == 0:
+        facts = {"step": run.step, "steps": run.total_steps, "seconds": round(run.seconds, 2), "reason": reason}
+        write_json(run.out / "result.json", {"schema": 1, "kind": "pretrain", "status": status, **facts})
 
 
 def open_log(run: Run) -> RunLog:

@@ -38,19 +38,22 @@ def run_command(command: Callable[[], int | None], *, name: str, debug: bool = F
         if debug:
             raise
         print(f"{name}: error: {explain(error)}", file=sys.stderr)
-        return 2 if isinstance(error, UserError | OSError) else 70
+        return 2 if isinstance(error, UserError | OSError) or _is_out_of_memory(error) else 70
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM both raise KeyboardInterrupt: a scheduler's polite end is the same as Ctrl-C.
+    """SIGINT, SIGTERM and SIGHUP all raise KeyboardInterrupt: a scheduler's polite end or a closed terminal is as Ctrl-C.
 
-    Said in so many words since a shell starts its background jobs with SIGINT ignored.
+    Said in so many words since a shell starts its background jobs with SIGINT ignored; an ignored SIGHUP is `nohup`'s wish.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:
@@ -69,4 +72,16 @@ def explain(error: BaseException) -> str:
         return f"no permission for {error.filename}; check who owns it, or choose another place"
     if isinstance(error, OSError):
         return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+    if _is_out_of_memory(error):
+        where = "GPU" if "CUDA" in str(error) else "machine"
+        return (
+            f"the {where} has too little memory for this run; pre-training: lower batch_size or raise accumulate; "
+            "transfer: give --batch or --accumulate, or set SOLVER.IMS_PER_BATCH or train_dataloader.batch_size"
+        )
     return f"{type(error).__name__}: {error} (a defect in PixBench? run again with --debug for the traceback)"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Known by name and words: the commands that need no PyTorch do without its import."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))

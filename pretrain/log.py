@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pretrain.files import finite, write_text
+from pretrain.files import finite, note_progress, write_text
 
 JSONL = "log.jsonl"
 LINE_SECONDS = 10.0
@@ -32,8 +32,9 @@ class RunLog:
         self._path = folder / JSONL
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
         self._bar = tqdm(total=total, initial=first, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-        self._start = time.monotonic() - seconds
-        self._last_step, self._last_time = first, time.monotonic()
+        self._first, self._began = first, time.monotonic()
+        self._start = self._began - seconds
+        self._last_step, self._last_time = first, self._began
         self._last_line = 0.0
 
     @property
@@ -41,9 +42,11 @@ class RunLog:
         """How long the run has trained, the time before it was continued included."""
         return time.monotonic() - self._start
 
-    def tick(self) -> None:
-        """One more step is done."""
+    def tick(self, step: int) -> None:
+        """Step ``step`` is done, one more than before."""
         self._bar.update()
+        pace = (time.monotonic() - self._began) / (step - self._first)
+        note_progress(self._path.parent, step, self.total, pace)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Log what step ``step`` (the first is 1) gave: "loss", "lr" and whatever else the method reports."""

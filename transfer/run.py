@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pretrain.errors import explain
 from pretrain.files import sha256
+from pretrain.lock import owned
 from transfer import scaling
 from transfer.data import require_datasets
 from transfer.folder import claim, close, finished_result, is_main, now
@@ -80,14 +82,15 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         "started": now(),
     }
     clock = time.monotonic()
-    try:
-        outcome = _runner(job.protocol.framework)(job, trunk)
-        result |= _measured(job.protocol, outcome)
-        result["deviations"] += outcome.deviations
-    except Exception as error:
-        close(job.out, {**result, "status": "failed", "reason": explain(error)}, clock)
-        raise
-    return close(job.out, {**result, "status": "ok"}, clock)
+    with owned(job.out) if is_main() else nullcontext():
+        try:
+            outcome = _runner(job.protocol.framework)(job, trunk)
+            result |= _measured(job.protocol, outcome)
+            result["deviations"] += outcome.deviations
+        except Exception as error:
+            close(job.out, {**result, "status": "failed", "reason": explain(error)}, clock)
+            raise
+        return close(job.out, {**result, "status": "ok"}, clock)
 
 
 def published_config(protocol: Protocol) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.errors import UserError
-from pretrain.files import atomic_path, write_text
+from pretrain.files import atomic_path, note_progress, write_text
 from transfer.detection import heads  # noqa: F401  registers Res5ROIHeadsExtraNorm
 from transfer.job import TransferJob
 from transfer.weights.layouts import LAYOUTS
@@ -175,10 +175,11 @@ class Progress(HookBase):
 
     def after_step(self) -> None:
         done, total, now = self.trainer.iter + 1, self.trainer.max_iter, time.monotonic()
+        pace = (now - self._began) / (done - self._first)
+        note_progress(self.trainer.cfg.OUTPUT_DIR, done, total, pace)
         if done < total and done % max(1, total // LINES) and now - self._last < MOST_S:
             return
         self._last = now
-        pace = (now - self._began) / (done - self._first)
         loss, lr = self.trainer.storage.history("total_loss").latest(), self.trainer.optimizer.param_groups[0]["lr"]
         left = timedelta(seconds=round(pace * (total - done)))
         self._say(

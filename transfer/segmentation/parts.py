@@ -23,7 +23,7 @@ from mmseg.registry import DATASETS, METRICS
 from torch import Tensor
 
 from pretrain.errors import UserError
-from pretrain.files import atomic_path
+from pretrain.files import atomic_path, note_progress
 from transfer.segmentation.config import LOG
 from transfer.weights import Trunk, load_into
 
@@ -155,10 +155,12 @@ class Progress(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         done, total, now = runner.iter + 1, runner.max_iters, time.monotonic()
+        pace = (now - self.began) / (done - self.first)
+        if is_main_process():
+            note_progress(runner.work_dir, done, total, pace)
         if done < total and done % max(1, total // LINES) and now - self.last < MOST_S:
             return
         self.last = now
-        pace = (now - self.began) / (done - self.first)
         left = timedelta(seconds=round(pace * (total - done)))
         rate = f"loss {_loss(outputs):.3f}  lr {runner.optim_wrapper.get_lr()['lr'][0]:.5f}"
         self.say(f"iteration {done:>{len(str(total))}}/{total}  {rate}  {pace:.2f} s/it  {left} left")
@@ -169,8 +171,11 @@ class Progress(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         self.metrics = {name: float(value) for name, value in (metrics or {}).items()}
         self.measured_at = runner.iter
-        shown = "  ".join(f"{ours} {self.metrics[theirs]:.1f}" for ours, theirs in self.shown.items())
-        self.say(f"iteration {runner.iter}: {shown}")
+        ours = {name: self.metrics[theirs] for name, theirs in self.shown.items() if theirs in self.metrics}
+        if is_main_process():
+            left = (time.monotonic() - self.began) / max(1, runner.iter - self.first)
+            note_progress(runner.work_dir, runner.iter, runner.max_iters, left, **ours)
+        self.say(f"iteration {runner.iter}: {'  '.join(f'{name} {value:.1f}' for name, value in ours.items())}")
 
 
 def _loss(outputs: dict[str, Any] | None) -> float:
