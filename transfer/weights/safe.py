@@ -1,46 +1,90 @@
 """Reading files nobody vouches for: tensors, arrays and plain containers come out, code never runs.
 
-PyTorch files go through ``torch.load(weights_only=True)``, plain pickles through an unpickler that knows a handful of
-names.
+PyTorch files go through ``torch.load(weights_only=True)``, plain pickles through an unpickler that knows the same names
+(`transfer.weights.admitted`), safetensors through its own package.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
+import pickletools
 import re
 import zipfile
-from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from pretrain.errors import UserError
+from transfer.weights.admitted import ADMITTED, NotAdmitted, Unpickler, plain
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # what torch.save wrote before 1.6
 _PICKLE = b"\x80"
-_NUMBER = re.compile(r"[<>=|]?[biuf][1248]")
+_TAR = 257, b"ustar"
+_LARGEST_TUPLE = 10_000
+"""Parts of a tuple, those of tuples in it included: Python hashes them one within the other, without memory or bound."""
+ABOUT = "pixbench"
+"""Key under which our writers say what they wrote: {"trunk": ..., "sha256": of the weights}."""
 
 
 def read(path: Path) -> Any:
-    """Content of a ``.pth``, ``.pt``, checkpoint or ``.pkl``, told apart by its first bytes and not by its name."""
+    """Content of a ``.pth``, ``.pkl`` or ``.safetensors``, told apart by its first bytes and not by its name."""
     if not path.exists():
         raise UserError(f"there is no file {path}; check the path")
     if not path.is_file():
         raise UserError(f"{path} is not a file; name the checkpoint itself")
     with path.open("rb") as stream:
-        head = stream.read(32)
-    if head.startswith(_ZIP):
-        _check_zip(path)
-        return _read_torch(path, mmap=True)
-    if head.startswith(_LEGACY):
-        return _read_torch(path, mmap=False)
-    if head.startswith(_PICKLE):
-        return _read_pickle(path)
-    what = "is neither a PyTorch file nor a pickle" if head else "is empty"
-    raise UserError(f"{path} {what}; name a checkpoint (.pth, .pt, .ckpt or .pkl)")
+        head = stream.read(512)
+    try:
+        if head.startswith(_ZIP):
+            _check_zip(path)
+            return _read_torch(path, mmap=True)
+        if head.startswith(_LEGACY):
+            with path.open("rb") as stream:
+                for _ in range(5):  # magic number, version, system, content, keys of what follows
+                    _scan(stream)
+            return _read_torch(path, mmap=False)
+        if head.startswith(_PICKLE):
+            return _read_pickle(path)
+        if head[8:9] == b"{":
+            return _read_safetensors(path)
+    except (OSError, UserError):
+        raise
+    except NotAdmitted as error:
+        raise UserError(
+            f"{path} was refused: it asks for {error}, and only tensors, numpy arrays and plain containers are admitted; "
+            "use a file of weights alone"
+        ) from error
+    except RecursionError as error:
+        raise _damaged(path, "containers nested too deep") from error
+    except Exception as error:  # what damaged bytes provoke has no common class
+        raise _damaged(path, error) from error
+    if head[_TAR[0] :].startswith(_TAR[1]):
+        raise UserError(
+            f"{path} is a tar archive; unpack it and name the checkpoint (PyTorch's of before 2017: save anew)"
+        )
+    what = "is neither a PyTorch file nor a pickle nor safetensors" if head else "is empty"
+    raise UserError(f"{path} {what}; name a checkpoint (.pth, .pt, .ckpt, .pkl or .safetensors)")
+
+
+def fingerprint(weights: Mapping[str, Any]) -> str:
+    """sha256 over names, types, shapes and values, for containers that have no checksums of their own."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = torch.as_tensor(weights[name])
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _check_fingerprint(about: Any, weights: Mapping[str, Any]) -> None:
+    if isinstance(about, Mapping) and "sha256" in about and about["sha256"] != fingerprint(weights):
+        raise ValueError("the weights are not those that were written")
 
 
 def _damaged(path: Path, why: object) -> UserError:
@@ -48,143 +92,78 @@ def _damaged(path: Path, why: object) -> UserError:
     return UserError(f"{path} is truncated or damaged ({reason}); copy or download it again")
 
 
-def _refused(path: Path, what: str) -> UserError:
-    return UserError(
-        f"{path} was refused: it asks for {what}, and only tensors, numpy arrays and plain containers are admitted; "
-        "use a file of weights alone"
-    )
-
-
 def _check_zip(path: Path) -> None:
     """Every record whole and as its checksum says; a memory map would hand out damaged weights without a word."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
-            bad = None if packed else archive.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise _damaged(path, error) from error
-    if packed:
-        raise UserError(f"{path} is a compressed archive, as PyTorch never writes; name the checkpoint itself")
-    if bad:
-        raise _damaged(path, f"record {bad} does not match its checksum")
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        if any(info.compress_type != zipfile.ZIP_STORED for info in records):
+            raise UserError(f"{path} is a compressed archive, as PyTorch never writes; name the checkpoint itself")
+        if sum(info.file_size for info in records) > path.stat().st_size:
+            raise ValueError("its records claim to be larger than the file")
+        if len({info.filename for info in records}) < len(records):
+            raise ValueError("two records have the same name")
+        if bad := archive.testzip():
+            raise ValueError(f"record {bad} does not match its checksum")
+        for info in records:
+            if info.filename.endswith("data.pkl"):
+                with archive.open(info) as stream:
+                    _scan(stream)
+
+
+def _scan(stream: Any) -> None:
+    """Walk one pickle without obeying it, and refuse what would eat memory, time or the stack before any name is met."""
+    stack: list[int] = []  # how many parts each object has; all but tuples count as one
+    marks: list[int] = []
+    memo: dict[Any, int] = {}
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        name = opcode.name
+        if "PUT" in name or name == "MEMOIZE":
+            place = len(memo) if argument is None else argument
+            if place > number:
+                raise ValueError("a memory larger than the content")
+            memo[place] = stack[-1]
+        elif "GET" in name or name == "DUP":
+            stack.append(stack[-1] if name == "DUP" else memo[argument])
+        elif name == "MARK":
+            marks.append(len(stack))
+        else:
+            before = opcode.stack_before
+            if pickletools.markobject in before:
+                start = marks.pop() - before.index(pickletools.markobject)
+            else:
+                start = len(stack) - len(before)
+            taken = stack[start:]
+            del stack[start:]
+            size = 1 + sum(taken) if "TUPLE" in name else 1
+            if size > _LARGEST_TUPLE:
+                raise ValueError(f"a tuple of more than {_LARGEST_TUPLE} parts")
+            stack += [size] * len(opcode.stack_after)
 
 
 def _read_torch(path: Path, mmap: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except OSError:
+        with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in ADMITTED.items()]):
+            return plain(torch.load(path, map_location="cpu", weights_only=True, mmap=mmap), {})
+    except pickle.UnpicklingError as error:
+        if names := re.findall(r"GLOBAL ([\w.]+)", str(error)):
+            raise NotAdmitted(", ".join(dict.fromkeys(names))) from error
         raise
-    except Exception as error:  # what a damaged file provokes in torch has no common class
-        names = re.findall(r"GLOBAL ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and names:
-            raise _refused(path, ", ".join(dict.fromkeys(names))) from error
-        raise _damaged(path, error) from error
 
 
 def _read_pickle(path: Path) -> Any:
     with path.open("rb") as stream:
-        try:
-            return _plain(_Unpickler(stream, encoding="latin1").load(), {})  # latin1: files pickled by Python 2
-        except _NotAdmitted as error:
-            raise _refused(path, str(error)) from error
-        except OSError:
-            raise
-        except Exception as error:  # as above: any exception at all can come out of damaged bytes
-            raise _damaged(path, error) from error
+        _scan(stream)
+        stream.seek(0)
+        content = plain(Unpickler(stream, encoding="latin1").load(), {})  # latin1: files pickled by Python 2
+    if isinstance(content, dict):
+        _check_fingerprint(content.get(ABOUT), content.get("model", {}))
+    return content
 
 
-class _NotAdmitted(Exception):
-    """The message says what was asked for."""
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import safe_open
 
-
-class _Type:
-    """Stands for ``numpy.dtype``: numbers only, since object arrays could hold anything."""
-
-    def __init__(self, code: object, *_: object) -> None:
-        if not isinstance(code, str) or not _NUMBER.fullmatch(code):
-            raise _NotAdmitted(f"arrays of numpy type {code!r}")
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array:
-    """Stands for ``numpy.ndarray``, whose own way back from a pickle takes sizes and flags on trust."""
-
-    array: np.ndarray
-
-    def __init__(self, *size: object) -> None:
-        if size:
-            raise _NotAdmitted("a numpy array of a size without content")
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _version, shape, kind, fortran_order, data = state
-        self.array = _frombuffer(data, kind, shape, "F" if fortran_order else "C").array
-
-
-def _reconstruct(*_: object) -> _Array:
-    """What numpy's arrays begin with in a pickle; shape, type and content follow as the state."""
-    return _Array()
-
-
-def _frombuffer(data: bytes | str, kind: _Type, shape: tuple[int, ...], order: Literal["C", "F"]) -> _Array:
-    """What they begin and end with in a pickle of protocol 5. The bytes must fill the shape exactly."""
-    if isinstance(data, str):  # bytes of Python 2
-        data = data.encode("latin1")
-    made = _Array()
-    made.array = np.frombuffer(data, kind.dtype).reshape(shape, order=order)
-    return made
-
-
-def _encode(text: str, _encoding: str) -> bytes:
-    """How bytes are spelt in pickles of protocol 2."""
-    return text.encode("latin1")
-
-
-_ADMITTED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): _encode,
-    ("numpy", "dtype"): _Type,
-    ("numpy", "ndarray"): _Array,
-}
-for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
-    _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
-    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _frombuffer
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ADMITTED[module, name]
-        except KeyError:
-            raise _NotAdmitted(f"{module}.{name}") from None
-
-    def persistent_load(self, pid: object) -> Any:
-        raise _NotAdmitted(f"an outside object ({pid!r})")
-
-
-def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """``value`` with real, writable arrays of native byte order in place of the stand-ins, however deep.
-
-    ``done`` holds what was met so far: shared containers are walked once, a container within itself is refused.
-    """
-    if not isinstance(value, dict | list | tuple | _Array):
-        return value
-    if id(value) in done:
-        if done[id(value)] is _OPEN:
-            raise _NotAdmitted("a container that holds itself")
-        return done[id(value)]
-    done[id(value)] = _OPEN
-    result: Any
-    if isinstance(value, _Array):
-        result = value.array.astype(value.array.dtype.newbyteorder("="))
-    elif isinstance(value, dict):
-        result = {key: _plain(entry, done) for key, entry in value.items()}
-    else:
-        result = type(value)(_plain(entry, done) for entry in value)
-    done[id(value)] = result
-    return result
-
-
-_OPEN = object()
+    with safe_open(path, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        _check_fingerprint(json.loads((file.metadata() or {}).get(ABOUT, "{}")), weights)
+    return weights

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
+import struct
+import tarfile
+import warnings
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from pretrain.errors import UserError
 from transfer.weights import safe
@@ -81,10 +87,145 @@ def test_a_pytorch_file_that_wants_to_run_something_is_refused_by_name(tmp_path,
     assert not mark.exists()
 
 
-def test_a_namespace_is_refused_by_name(tmp_path):
-    path = tmp_path / "official.pth"
-    torch.save({"opt": argparse.Namespace(lr=1), "model": {}}, path)
-    with pytest.raises(UserError, match=r"argparse\.Namespace"):
+def _checkpoint_of_this_field() -> dict:
+    """What the training scripts of others leave beside the weights."""
+    return {
+        "opt": argparse.Namespace(lr=1.5, data=Path("/data"), nested=argparse.Namespace(depth=50)),
+        "best": np.float64(71.5),
+        "epoch": np.int64(3),
+        "counts": defaultdict(list, a=[1, 2]),
+        "curve": np.arange(3, dtype=np.float32),
+        "model": OrderedDict(w=nn.Parameter(torch.ones(2))),
+    }
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy", "pickle"])
+def test_arguments_and_numpy_scalars_come_out_as_plain_data(tmp_path, container):
+    path, content = tmp_path / "x.pth", _checkpoint_of_this_field()
+    if container == "pickle":
+        _write_pickle(path, content | {"model": {}})
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=container == "zip")
+    back = safe.read(path)
+    assert back["opt"] == {"lr": 1.5, "data": {}, "nested": {"depth": 50}}
+    assert (back["best"], back["epoch"], back["counts"]) == (71.5, 3, {"a": [1, 2]})
+    assert [type(back[key]) for key in ("opt", "best", "epoch", "counts", "model")] == [dict, float, int, dict, dict]
+    np.testing.assert_array_equal(back["curve"], content["curve"])
+    if container != "pickle":
+        assert torch.equal(back["model"]["w"], torch.ones(2))
+        assert not back["model"]["w"].requires_grad
+
+
+@pytest.mark.frameworks
+def test_what_mmengine_saves(tmp_path):
+    from mmengine.config import ConfigDict
+    from mmengine.logging import MessageHub
+
+    hub = MessageHub.get_instance("test-weights-safe")
+    hub.update_scalar("loss", 0.5)
+    torch.save({"message_hub": hub.state_dict(), "meta": ConfigDict(a=1)}, tmp_path / "x.pth")
+    assert safe.read(tmp_path / "x.pth")["message_hub"]["log_scalars"]["loss"]["_log_history"] == [0.5]
+
+
+def test_getattr_of_anything_real_is_refused(tmp_path):
+    torch.save({"model": Runs(getattr, "text", "upper")}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"asks for builtins\.getattr"):
+        safe.read(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(2).to_sparse(),
+        torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+        torch.ones(2, device="meta"),
+    ],
+    ids=["sparse", "quantised", "meta"],
+)
+def test_tensors_without_plain_numbers_are_refused(tmp_path, tensor):
+    torch.save({"model": tensor}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="refused"):
+        safe.read(tmp_path / "x.pth")
+
+
+_DEEP = b"\x80\x02}(" + b")" + b"\x85" * 500_000 + b"K\x01u."  # a tuple in a tuple in a tuple ..., as a key
+_WIDE = b"\x80\x02}()" + b"2\x86" * 60 + b"K\x01u."  # a pair of a pair of ... the same
+_MEMO = b"\x80\x02Nr\xff\xff\xff\x0f."  # the last of 2^28 places in the memo
+
+
+@pytest.mark.parametrize("bomb", [_DEEP, _WIDE, _MEMO], ids=["stack", "time", "memory"])
+@pytest.mark.parametrize("container", ["zip", "legacy", "pickle"])
+def test_pickles_that_would_exhaust_python(tmp_path, bomb, container):
+    path = tmp_path / "x.pth"
+    if container == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in [("data.pkl", bomb), ("version", "3\n"), ("byteorder", "little")]:
+                archive.writestr(f"x/{name}", content)
+    else:
+        torch.save(1, path, _use_new_zipfile_serialization=False)
+        path.write_bytes(bomb if container == "pickle" else path.read_bytes()[:15] + bomb)
+    with pytest.raises(UserError, match="truncated or damaged"):
+        safe.read(path)
+
+
+def test_lists_nested_too_deep(tmp_path):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
+    with pytest.raises(UserError, match="nested too deep"):
+        safe.read(path)
+
+
+def test_records_larger_than_the_file_or_of_the_same_name(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({"model": torch.zeros(5000)}, path)
+    whole = path.read_bytes()
+    directory = whole.rindex(b"PK\x01\x02", 0, whole.rindex(b"/data/0"))
+    claims = bytearray(whole)
+    claims[directory + 20 : directory + 28] = struct.pack("<II", 2**31, 2**31)
+    path.write_bytes(claims)
+    with pytest.raises(UserError, match="claim to be larger than the file"):
+        safe.read(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path.write_bytes(whole)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(archive.namelist()[0], "again")
+    with pytest.raises(UserError, match="two records have the same name"):
+        safe.read(path)
+
+
+def test_safetensors(tmp_path):
+    path, weights = tmp_path / "x.safetensors", {"a": torch.rand(3, 2), "b": torch.zeros((), dtype=torch.int64)}
+    save_file(weights, path)
+    assert all(torch.equal(safe.read(path)[name], tensor) for name, tensor in weights.items())
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole + b"x", whole.replace(b"F32", b"F99"), whole.replace(b'"b"', b'"a"')):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="truncated or damaged"):
+            safe.read(path)
+
+
+def test_a_fingerprint_is_compared(tmp_path):
+    weights = {"a": torch.rand(3, 2)}
+    about = {"sha256": safe.fingerprint(weights)}
+    arrays = {name: tensor.numpy() for name, tensor in weights.items()}
+    pickled = _write_pickle(tmp_path / "x.pkl", {"model": arrays, safe.ABOUT: about})
+    save_file(weights, tmp_path / "x.safetensors", {safe.ABOUT: json.dumps(about)})
+    for path in (pickled, tmp_path / "x.safetensors"):
+        content = safe.read(path)
+        assert torch.equal(torch.as_tensor(content.get("model", content)["a"]), weights["a"])
+        path.write_bytes(
+            path.read_bytes().replace(weights["a"].numpy().tobytes(), np.ones((3, 2), np.float32).tobytes())
+        )
+        with pytest.raises(UserError, match="not those that were written"):
+            safe.read(path)
+
+
+def test_a_tar_archive_is_called_one(tmp_path):
+    path = tmp_path / "x.pth.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(__file__, "x.pth")
+    with pytest.raises(UserError, match="tar archive"):
         safe.read(path)
 
 

@@ -1,0 +1,153 @@
+"""The names that pickles of weights may ask for, and the stand-ins of ours that each of them gets instead.
+
+`plain` turns what a pickle made of them into real arrays and plain containers.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import OrderedDict
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_NUMBER = re.compile(r"[<>=|]?[biuf][1248]")
+
+
+class NotAdmitted(Exception):
+    """The message says what was asked for."""
+
+
+class _Record:
+    """Stands for classes that are no more than named values (`_RECORDS`): their instances come out as plain dicts."""
+
+    def __new__(cls, *_: object) -> Any:
+        return OrderedDict()  # takes what is set as items and, in its ``__dict__``, what is set as attributes
+
+
+def _attribute(owner: object, name: str) -> None:
+    """Stands for ``getattr``, by which old pickles name the methods of a class; only of those that are not real."""
+    if owner is not _Record:
+        raise NotAdmitted("builtins.getattr")
+
+
+def _scalar(kind: _Type, data: bytes | str) -> Any:
+    """A single number of numpy's."""
+    return _frombuffer(data, kind, (), "C").array.item()
+
+
+class _Type:
+    """Stands for ``numpy.dtype``: numbers only, since object arrays could hold anything."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        if not isinstance(code, str) or not _NUMBER.fullmatch(code):
+            raise NotAdmitted(f"arrays of numpy type {code!r}")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for ``numpy.ndarray``, whose own way back from a pickle takes sizes and flags on trust."""
+
+    array: np.ndarray
+
+    def __init__(self, *size: object) -> None:
+        if size:
+            raise NotAdmitted("a numpy array of a size without content")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _version, shape, kind, fortran_order, data = state
+        self.array = _frombuffer(data, kind, shape, "F" if fortran_order else "C").array
+
+
+def _reconstruct(*_: object) -> _Array:
+    """What numpy's arrays begin with in a pickle; shape, type and content follow as the state."""
+    return _Array()
+
+
+def _frombuffer(data: bytes | str, kind: _Type, shape: tuple[int, ...], order: Literal["C", "F"]) -> _Array:
+    """What they begin and end with in a pickle of protocol 5. The bytes must fill the shape exactly."""
+    if isinstance(data, str):  # bytes of Python 2
+        data = data.encode("latin1")
+    made = _Array()
+    made.array = np.frombuffer(data, kind.dtype).reshape(shape, order=order)
+    return made
+
+
+def _encode(text: str, _encoding: str) -> bytes:
+    """How bytes are spelt in pickles of protocol 2."""
+    return text.encode("latin1")
+
+
+# What checkpoints of this field hold beside tensors: arguments, configurations, logs, paths.
+_RECORDS = """
+    argparse.Namespace types.SimpleNamespace collections.defaultdict typing.Any pathlib.PosixPath pathlib.WindowsPath
+    builtins.dict builtins.list builtins.tuple builtins.str builtins.int builtins.float builtins.bool
+    yacs.config.CfgNode fvcore.common.config.CfgNode detectron2.config.config.CfgNode addict.addict.Dict
+    mmcv.utils.config.ConfigDict mmengine.config.config.ConfigDict mmengine.logging.history_buffer.HistoryBuffer
+    omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.nodes.AnyNode omegaconf.base.Metadata
+    omegaconf.base.ContainerMetadata pytorch_lightning.utilities.parsing.AttributeDict
+    lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict
+    pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint
+""".split()
+
+ADMITTED: dict[str, Any] = dict.fromkeys(_RECORDS, _Record) | {
+    "builtins.getattr": _attribute,
+    "collections.OrderedDict": OrderedDict,
+    "_codecs.encode": _encode,
+    "numpy.dtype": _Type,
+    "numpy.ndarray": _Array,
+}
+for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
+    ADMITTED[f"{_core}.multiarray._reconstruct"] = _reconstruct
+    ADMITTED[f"{_core}.multiarray.scalar"] = _scalar
+    ADMITTED[f"{_core}.numeric._frombuffer"] = _frombuffer
+
+
+class Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        module = {"__builtin__": "builtins"}.get(module, module)
+        try:
+            return ADMITTED[f"{module}.{name}"]
+        except KeyError:
+            raise NotAdmitted(f"{module}.{name}") from None
+
+    def persistent_load(self, pid: object) -> Any:
+        raise NotAdmitted(f"an outside object ({pid!r})")
+
+
+def plain(value: Any, done: dict[int, Any]) -> Any:
+    """``value`` with real, writable arrays of native byte order in place of the stand-ins, however deep.
+
+    ``done`` holds what was met so far: shared containers are walked once, a container within itself is refused.
+    """
+    if isinstance(value, Tensor):
+        if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu":
+            raise NotAdmitted("sparse, quantised or empty tensors")
+        return value.detach().resolve_conj().resolve_neg()
+    if not isinstance(value, dict | list | tuple | _Array):
+        return None if value is _Record else value
+    if id(value) in done:
+        if done[id(value)] is _OPEN:
+            raise NotAdmitted("a container that holds itself")
+        return done[id(value)]
+    done[id(value)] = _OPEN
+    result: Any
+    if isinstance(value, _Array):
+        result = value.array.astype(value.array.dtype.newbyteorder("="))
+    elif isinstance(value, dict):
+        items = {**getattr(value, "__dict__", {}), **value}
+        result = {key: plain(entry, done) for key, entry in items.items()}
+    else:
+        result = [plain(entry, done) for entry in value]
+        result = result if isinstance(value, list) else tuple(result)
+    done[id(value)] = result
+    return result
+
+
+_OPEN = object()
