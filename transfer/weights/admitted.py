@@ -11,8 +11,6 @@ from collections import OrderedDict
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 _NUMBER = re.compile(r"[<>=|]?[biuf][1248]")
 
@@ -126,7 +124,9 @@ def plain(value: Any, done: dict[int, Any]) -> Any:
 
     ``done`` holds what was met so far: shared containers are walked once, a container within itself is refused.
     """
-    if isinstance(value, Tensor):
+    import torch  # here, since who only looks at shapes (`transfer.weights.outline`) needs no PyTorch
+
+    if isinstance(value, torch.Tensor):
         if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu":
             raise NotAdmitted("sparse, quantised or empty tensors")
         return value.detach().resolve_conj().resolve_neg()

@@ -1,8 +1,9 @@
-"""`pixbench convert`: a pre-training checkpoint for Detectron2, MMSegmentation or torchvision."""
+"""`pixbench convert`, from one kind of file to another, and `pixbench weights inspect`, which says what a file is."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,30 @@ LAYOUTS_OF = {"detectron2": ("fpn", "c4"), "mmseg": (), "torchvision": ()}
 
 def register(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("convert", help="convert a checkpoint for a framework and prove that it arrived")
-    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="checkpoint, or weights written by this command")
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="any file of docs/weights.md")
     parser.add_argument("--to", required=True, choices=tuple(LAYOUTS_OF), help="framework to write for")
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="FILE", help=".pkl for detectron2, else .pth"
     )
     parser.add_argument("--layout", choices=("fpn", "c4"), help="Detectron2 only: kind of detector (default: fpn)")
     parser.add_argument("--branch", choices=("student", "target"), help="trunk to take (default: student)")
+    parser.add_argument("--from", dest="form", metavar="FORMAT", help="what CKPT is, where its keys do not tell")
     parser.add_argument("--no-verify", action="store_true", help="do not run the file in the framework")
     parser.set_defaults(run=run)
+    weights = subparsers.add_parser("weights", help="look at files of weights")
+    actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
+    parser = actions.add_parser("inspect", help="say what a file is and which trunk it holds, in a second")
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("--from", dest="form", metavar="FORMAT", help="what FILE is, where its keys do not tell")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run_inspect)
+
+
+def run_inspect(args: argparse.Namespace) -> None:
+    from transfer.weights import inspection
+
+    found = inspection.inspect(args.file, args.form)
+    print(json.dumps(found, indent=2, ensure_ascii=False) if args.json else inspection.report(found))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     if args.layout and args.layout not in choices:
         raise UserError(f"--layout {args.layout} means nothing to {args.to}; leave it out")
     layout = "_".join([args.to, args.layout or choices[0]]) if choices else args.to
-    print(report(convert(args.checkpoint, args.output, layout, args.branch, not args.no_verify)))
+    print(report(convert(args.checkpoint, args.output, layout, args.branch, not args.no_verify, args.form)))
 
 
 def report(done: Conversion) -> str:

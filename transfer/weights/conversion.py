@@ -35,6 +35,7 @@ def convert(
     layout: str,
     branch: str | None = None,
     prove: bool = True,
+    form: str | None = None,
 ) -> Conversion:
     """Convert the trunk in ``source`` to a file of ``layout``; on any error ``output`` and its record stay as they were."""
     output = Path(output)
@@ -43,7 +44,7 @@ def convert(
         raise UserError(f"{output} is the source itself; name another output")
     if output.is_dir():
         raise UserError(f"{output} is a folder; name a file")
-    reading = read(source, branch)
+    reading = read(source, branch, form)
     check_target(reading.trunk, output, layout)
     with atomic_path(record) as record_part, atomic_path(output) as part:
         written = write(reading.trunk, part, layout)

@@ -108,17 +108,26 @@ def parse(path: Path) -> Format:
     return Format(**entry)
 
 
-def table(content: Mapping[Any, Any], kind: Format) -> dict[str, Any] | None:
-    """The weights by name, nested ones as "a/b"; None if they are not where they should be or ``content`` is of no such kind."""
+class Table(NamedTuple):
+    """The weights of a file."""
+
+    weights: dict[str, Any]
+    """By name, nested ones as "a/b"."""
+    beside: list[str]
+    """What else the file holds."""
+
+
+def table(content: Any, kind: Format) -> Table | None:
+    """None if the weights are not where they should be, or if ``content`` is of no such kind."""
     for path in dict.fromkeys((*kind.container, "")):
-        inner: Any = content
-        for part in filter(None, path.split("/")):
+        inner, parts = content, path.split("/") if path else []
+        for part in parts:
             inner = inner.get(part) if isinstance(inner, Mapping) else None
         alone = not path and "" not in kind.container
         if isinstance(inner, Mapping) and (alone or _stands_beside(content, kind)):
             flat = dict(_flatten(inner))
             if _fits(flat, kind):
-                return flat
+                return Table(flat, [str(key) for key in content if parts and key not in (parts[0], "_metadata")])
     return None
 
 
@@ -187,9 +196,7 @@ def _trunk_of(name: str, kind: Format, branch: str) -> tuple[str | None, str | N
 
 def candidates(content: Any) -> list[str]:
     """Formats that a file may be of, only the best: no unknown keys before some, then the one that asks for most."""
-    if not isinstance(content, Mapping):
-        return []
-    found = {name: flat for name, kind in formats().items() if (flat := table(content, kind)) is not None}
+    found = {name: held.weights for name, kind in formats().items() if (held := table(content, kind))}
 
     def rank(name: str) -> tuple[bool, int]:
         kind = formats()[name]
@@ -206,7 +213,7 @@ def recognise(content: Any, path: object, wanted: str | None = None) -> str:
         raise UserError(f"there is no format {wanted!r}; known: {', '.join(known)}")
     looks = " or ".join(f"a {known[name].title} ({name})" for name in names)
     if wanted is not None:
-        if isinstance(content, Mapping) and table(content, known[wanted]) is not None:
+        if table(content, known[wanted]):
             return wanted
         raise UserError(f"{path} is not a {known[wanted].title}; it looks like {looks or 'nothing known'}")
     if len(names) > 1:

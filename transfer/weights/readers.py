@@ -36,6 +36,8 @@ class Reading:
     format: str
     branch: str
     counts: Counts
+    beside: list[str]
+    """What the file holds beside the weights: "epoch", "optimizer", ..."""
 
 
 def load(path: str | PathLike[str], branch: str | None = None) -> Trunk:
@@ -51,16 +53,16 @@ def read(path: str | PathLike[str], branch: str | None = None, form: str | None 
     branch = branch or next(iter(kind.branches))
     if branch not in kind.branches:
         raise UserError(f"{path} is a {kind.title} and has no branch {branch!r}; it has {', '.join(kind.branches)}")
-    weights = format.table(content, kind)
-    assert weights is not None  # or it would not have been recognised
-    state, extras, dropped, cast = _sort(weights, kind, branch, path)
-    counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, path), cast)
+    held = format.table(content, kind)
+    assert held is not None  # or it would not have been recognised
+    state, extras, dropped, cast = _sort(held.weights, kind, branch, path)
     spec = replace(infer_spec(state, str(path)), **kind.trunk)
+    counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, kind, spec), cast)
     if name == "pixbench" and "format" in content:
         spec = _declared_spec(content, spec, path)
     trunk = Trunk(spec, state, str(path), extras, kind.pixels)
     check(trunk)
-    return Reading(trunk, name, branch, counts)
+    return Reading(trunk, name, branch, counts, held.beside)
 
 
 def _sort(
@@ -128,13 +130,22 @@ def _is_stretched(value: Any) -> bool:
     return isinstance(value, Tensor) and value.nbytes > value.untyped_storage().nbytes()
 
 
-def _fill_norms(state: dict[str, Tensor], path: object) -> dict[str, int]:
-    """Counters of 0 where the format holds none at all; a file with some of them is left for `check` to refuse."""
-    if any(is_counter(name) for name in state):
-        return {}
-    missing = [name for name in expected(infer_spec(state, str(path))) if is_counter(name)]
-    state.update({name: torch.zeros((), dtype=torch.int64) for name in missing})
-    return {"BatchNorm counters": len(missing)}
+def _fill_norms(state: dict[str, Tensor], kind: Format, spec: TrunkSpec) -> dict[str, int]:
+    """What norms lack by design: counters (0), and statistics that were folded into weight and bias (mean 0, variance 1).
+
+    A folded norm is filled as Detectron2 does. A file with some of either is left for `check` to refuse, but for
+    Detectron2's counters: its frozen norms have none beside trained ones that do.
+    """
+    wanted, filled = expected(spec), {}
+    if not any(map(is_counter, state)) or kind.layout.startswith("detectron2"):
+        missing = [name for name in wanted if is_counter(name) and name not in state]
+        state.update({name: torch.zeros((), dtype=torch.int64) for name in missing})
+        filled["BatchNorm counters"] = len(missing)
+    if not any(name.endswith((".running_mean", ".running_var")) for name in state):
+        missing = [name for name in wanted if name.endswith((".running_mean", ".running_var"))]
+        state.update({n: (torch.ones if n.endswith("var") else torch.zeros)(wanted[n].shape) for n in missing})
+        filled["BatchNorm statistics, folded into weight and bias"] = len(missing)
+    return {what: number for what, number in filled.items() if number}
 
 
 def _declared_spec(content: Mapping[str, Any], found: TrunkSpec, path: object) -> TrunkSpec:

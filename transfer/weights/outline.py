@@ -1,0 +1,89 @@
+"""What a file holds, with shapes in place of numbers: no PyTorch is imported and no number is looked at.
+
+As careful as `transfer.weights.safe`, by the same list of names; only checksums are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from pretrain.errors import UserError
+from transfer.weights.admitted import Unpickler
+
+
+class Outline(NamedTuple):
+    """Of one tensor or array."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def read(path: Path) -> Any:
+    """Content of a file that `safe.read` would take, tensors and arrays as `Outline`."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; check the path")
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(9)
+            stream.seek(0)
+            if head.startswith(b"PK"):
+                with zipfile.ZipFile(stream) as archive:
+                    name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+                    with archive.open(name) as record:
+                        return _unpickle(record)
+            if head[8:] == b"{":
+                return _safetensors(stream, path.stat().st_size)
+            content = _unpickle(stream)
+            if isinstance(content, int):  # PyTorch's of before 1.6: magic number, version, system, content
+                _unpickle(stream), _unpickle(stream)
+                content = _unpickle(stream)
+            return content
+    except (OSError, UserError):
+        raise
+    except Exception as error:  # what damaged bytes provoke has no common class
+        raise UserError(f"{path} is no file of weights that can be read ({error or type(error).__name__})") from error
+
+
+def _safetensors(stream: IO[bytes], size: int) -> dict[str, Outline]:
+    length = int.from_bytes(stream.read(8), "little")
+    if length > size:
+        raise ValueError("its header claims to be larger than the file")
+    header = json.loads(stream.read(length))
+    return {
+        name: Outline(tuple(entry["shape"]), entry["dtype"]) for name, entry in header.items() if name != "__metadata__"
+    }
+
+
+def _unpickle(stream: IO[bytes]) -> Any:
+    return _plain(_Outliner(stream, encoding="latin1").load())
+
+
+def _plain(value: Any) -> Any:
+    """With arrays outlined and attributes of records as items."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in {**getattr(value, "__dict__", {}), **value}.items()}
+    array = getattr(value, "array", None)
+    return value if array is None else Outline(array.shape, array.dtype.name)
+
+
+def _tensor(storage: str, _offset: int, shape: tuple[int, ...], *_: object) -> Outline:
+    return Outline(tuple(shape), storage)
+
+
+class _Outliner(Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
+            return _tensor
+        if module == "torch._utils" and name == "_rebuild_parameter":
+            return lambda tensor, *_: tensor
+        if module in ("torch", "torch.storage") and name.endswith("Storage"):
+            return name.removesuffix("Storage").lower()
+        if (module, name) == ("torch", "Size"):
+            return tuple
+        return name if module == "torch" and name.islower() else super().find_class(module, name)
+
+    def persistent_load(self, pid: Any) -> str:
+        return pid[1]
