@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tabulate import tabulate
 
 from pretrain.errors import UserError
 from transfer.job import FREEZES, TransferJob
-from transfer.protocols import SCALES, find_protocol, protocols
+from transfer.protocols import SCALES, Protocol, differences, find_protocol, protocols, published_config
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -51,8 +52,16 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--gpus", type=int, default=1, metavar="N", help="processes with one GPU each, through torchrun (default: 1)"
     )
     parser.set_defaults(run=transfer)
-    parser = subparsers.add_parser("protocols", help="list the transfer protocols")
+    parser = subparsers.add_parser("protocols", help="list, show and compare the transfer protocols")
     parser.set_defaults(run=list_protocols)
+    actions = parser.add_subparsers(metavar="ACTION")
+    show = actions.add_parser("show", help="all there is to know of one protocol")
+    show.add_argument("name")
+    show.set_defaults(run=show_protocol)
+    diff = actions.add_parser("diff", help="what differs between the resolved configs of two protocols")
+    diff.add_argument("one")
+    diff.add_argument("other")
+    diff.set_defaults(run=diff_protocols)
 
 
 def transfer(args: argparse.Namespace) -> None:
@@ -130,10 +139,42 @@ def _check_gpus(wanted: int) -> None:
 
 
 def list_protocols(args: argparse.Namespace) -> None:
-    for protocol in protocols().values():
-        print(f"{protocol.name}  ({protocol.framework})")
-        print(f"    {protocol.title}")
-        print(f"    data:    {', '.join(protocol.datasets)}")
-        print(f"    metrics: {', '.join(protocol.metrics)}")
-        print(f"    config:  configs/{protocol.config.parent.name}/{protocol.config.name}")
-        print(f"    source:  {protocol.source}")
+    rows = [(p.name, ", ".join(p.datasets), ", ".join(p.metrics), _hours(p)) for p in protocols().values()]
+    print(tabulate(rows, ["protocol", "data", "metrics", "GPU-hours"]))
+    print("\nMore on one: pixbench protocols show NAME")
+
+
+def _hours(protocol: Protocol) -> str:
+    hours = protocol.gpu_hours
+    return "unknown" if hours is None else f"{hours:.0f} {str(protocol.cost['gpus']).partition(' ')[2]}"
+
+
+def show_protocol(args: argparse.Namespace) -> None:
+    protocol = find_protocol(args.name)
+    about = {
+        "framework": protocol.framework,
+        "data": ", ".join(f"DATA/{name}" for name in protocol.datasets),
+        "metrics": ", ".join(f"{ours} ({theirs})" for ours, theirs in protocol.metrics.items()),
+        "columns": ", ".join(protocol.columns.values()),
+        "config": f"configs/{protocol.config.parent.name}/{protocol.config.name}",
+        "page": f"docs/protocols/{protocol.name}.md",
+        "source": protocol.source,
+        "GPU-hours": _hours(protocol),
+    }
+    if cost := protocol.cost:
+        about["GPU-hours"] += (
+            f": {cost['iterations']} iterations of {cost['seconds']} s on {cost['gpus']} ({cost['source']})"
+        )
+    print(f"{protocol.name}: {protocol.title}")
+    for name, text in about.items():
+        print(f"  {name + ':':<11}{text}")
+
+
+def diff_protocols(args: argparse.Namespace) -> None:
+    one, other = find_protocol(args.one), find_protocol(args.other)
+    if one.framework != other.framework:
+        raise UserError(
+            f"{one.name} is a protocol of {one.framework}, {other.name} of {other.framework}; name two of one"
+        )
+    found = differences(published_config(one), published_config(other))
+    print(tabulate([(key, *pair) for key, pair in found.items()], ["key", one.name, other.name], disable_numparse=True))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,7 @@ from pretrain.errors import UserError
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SCALES = ("paper", "mini")
 FRAMEWORKS = ("detectron2", "mmseg")
+NOT_SET = "(not set)"
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,16 @@ class Protocol:
     """Where the published values were read."""
     columns: dict[str, str] = field(default_factory=dict)
     """Those of our metrics that a comparison table shows -> the head of their column."""
+    cost: dict[str, Any] = field(default_factory=dict)
+    """What a run takes: "seconds" an iteration on "gpus" ("8 V100"), "iterations", and the "source" of the seconds."""
     mini: dict[str, Any] = field(default_factory=dict)
     """Config keys and the values they take at mini scale: sizes, iterations and width only."""
+
+    @property
+    def gpu_hours(self) -> float | None:
+        if not self.cost:
+            return None
+        return float(self.cost["seconds"] * self.cost["iterations"] * int(str(self.cost["gpus"]).split()[0]) / 3600)
 
 
 @cache
@@ -75,3 +86,32 @@ def find_protocol(name: str) -> Protocol:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise UserError(f"there is no protocol {name!r}{hint} Known: {', '.join(known)}")
+
+
+def published_config(protocol: Protocol) -> dict[str, Any]:
+    """The protocol's own config file, resolved by its framework, as plain data."""
+    if protocol.framework == "detectron2":
+        from transfer.detection.config import plain, read_config
+
+        return plain(read_config(protocol))
+    from mmengine.config import Config
+
+    return dict(json.loads(json.dumps(Config.fromfile(str(protocol.config)).to_dict())))
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of nested dicts, and of lists that hold dicts (their elements by number), with the values there."""
+    if isinstance(config, list) and any(isinstance(value, dict) for value in config):
+        config = dict(enumerate(config))
+    if not isinstance(config, dict):
+        yield prefix, config
+        return
+    for key, value in config.items():
+        yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> the values of two resolved configs, where they differ; `NOT_SET` where one has no such key."""
+    left, right = dict(leaves(one)), dict(leaves(other))
+    pairs = {key: (left.get(key, NOT_SET), right.get(key, NOT_SET)) for key in {**left, **right}}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,7 +15,7 @@ from transfer import scaling
 from transfer.data import require_datasets
 from transfer.folder import claim, close, finished_result, is_main, now
 from transfer.job import Outcome, TransferJob
-from transfer.protocols import Protocol
+from transfer.protocols import Protocol, leaves, published_config
 from transfer.results import RESULT, config_hash
 from transfer.weights.layouts import LAYOUTS
 from transfer.weights.trunk import Trunk
@@ -93,20 +92,9 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         return close(job.out, {**result, "status": "ok"}, clock)
 
 
-def published_config(protocol: Protocol) -> dict[str, Any]:
-    """The protocol's own config file, resolved by its framework, as plain data."""
-    if protocol.framework == "detectron2":
-        from transfer.detection.config import plain, read_config
-
-        return plain(read_config(protocol))
-    from mmengine.config import Config
-
-    return dict(json.loads(json.dumps(Config.fromfile(str(protocol.config)).to_dict())))
-
-
 def scale(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJob, list[str]]:
     """``job`` with what its batch comes down to, and a sentence on that (and on accumulation), which is printed too."""
-    framework, sizes = job.protocol.framework, dict(scaling.leaves(published)) | job.sizes
+    framework, sizes = job.protocol.framework, dict(leaves(published)) | job.sizes
     if job.batch is not None:
         job = replace(job, scaling=scaling.scaled(framework, sizes, job.batch, job.overrides))
     said = scaling.sentences(framework, sizes | job.overrides, job.scaling, job.accumulate)

@@ -7,7 +7,6 @@ that a run sees as many images between any two events as the published one (Goya
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Any
@@ -65,17 +64,6 @@ def divided(batch: int, accumulate: int, processes: int) -> int:
         parts = f"{accumulate} parts on " if accumulate > 1 else ""
         raise UserError(f"a batch of {batch} images cannot be shared by {parts}{processes} GPUs; choose a divisor")
     return batch // (accumulate * processes)
-
-
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of nested dicts, and of lists that hold dicts (their elements by number), with the values there."""
-    if isinstance(config, list) and any(isinstance(value, dict) for value in config):
-        config = dict(enumerate(config))
-    if not isinstance(config, dict):
-        yield prefix, config
-        return
-    for key, value in config.items():
-        yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
 
 
 def _times(value: Any, factor: Fraction) -> Any:

@@ -1,6 +1,8 @@
-"""`coco/{train2017,val2017}` and `coco/annotations/instances_{train,val}2017.json`.
+"""`coco/{train2017,val2017}`, `coco/annotations/{instances,person_keypoints}_*2017.json` and `lvis/lvis_v1_*.json`.
 
-Single objects have polygons, crowds (`iscrowd` 1) run lengths, as in COCO; boxes and areas are those of the mask.
+Single objects have polygons, crowds (`iscrowd` 1) run lengths, as in COCO; boxes and areas are those of the mask. For the
+keypoints each single object passes for a person, with joints at fixed places of its box; LVIS has the same objects without
+the crowds, under COCO's category ids.
 """
 
 from __future__ import annotations
@@ -36,6 +38,16 @@ CATEGORIES = {
     "indoor": "84 book, 85 clock, 86 vase, 87 scissors, 88 teddy bear, 89 hair drier, 90 toothbrush",
 }
 
+# COCO's joints and where they are in the box of a person who stands: x and y as shares of its width and height.
+JOINTS: dict[str, tuple[float, float]] = {
+    **{"nose": (0.5, 0.14), "left_eye": (0.55, 0.1), "right_eye": (0.45, 0.1), "left_ear": (0.6, 0.12)},
+    **{"right_ear": (0.4, 0.12), "left_shoulder": (0.7, 0.28), "right_shoulder": (0.3, 0.28)},
+    **{"left_elbow": (0.8, 0.42), "right_elbow": (0.2, 0.42), "left_wrist": (0.75, 0.56), "right_wrist": (0.25, 0.56)},
+    **{"left_hip": (0.62, 0.58), "right_hip": (0.38, 0.58), "left_knee": (0.64, 0.76), "right_knee": (0.36, 0.76)},
+    **{"left_ankle": (0.64, 0.96), "right_ankle": (0.36, 0.96)},
+}
+LVIS_CATEGORIES = 1203
+
 
 def categories() -> list[dict[str, Any]]:
     entries = []
@@ -62,7 +74,7 @@ def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple
     image = {
         "license": 1,
         "file_name": name,
-        "coco_url": "",
+        "coco_url": f"http://images.cocodataset.org/{split}/{name}",
         "height": height,
         "width": width,
         "date_captured": "",
@@ -86,32 +98,60 @@ def record(mask: Mask, category: int, image: int, crowd: bool) -> dict[str, Any]
         "image_id": image,
         "bbox": box,
         "category_id": category,
+        "keypoints": [] if crowd else joints(mask, box),
     }
 
 
+def joints(mask: Mask, box: list[int]) -> list[int]:
+    """x, y, 2 where the object itself is to be seen there, else x, y, 1, for each of `JOINTS`."""
+    left, top, width, height = box
+    places = [(left + int(x * (width - 1)), top + int(y * (height - 1))) for x, y in JOINTS.values()]
+    return [number for x, y in places for number in (x, y, 1 + int(mask[y, x]))]
+
+
 def finish(root: Path, records: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]]) -> None:
-    (root / "coco" / "annotations").mkdir(parents=True)
+    for folder in ("coco/annotations", "lvis"):
+        (root / folder).mkdir(parents=True)
+    person = {**categories()[0], "keypoints": list(JOINTS), "skeleton": []}
+    about = {"url": "", "version": "1.0", "year": 2017, "contributor": "PixBench", "date_created": ""}
     next_id = 1
     for split, entries in records.items():
-        annotations = []
-        for _, found in entries:
-            for entry in found:
-                annotations.append({**entry, "id": next_id})
+        images, found = [image for image, _ in entries], []
+        for _, things in entries:
+            for thing in things:
+                found.append({**thing, "id": next_id})
                 next_id += 1
-        text = json.dumps(
-            {
-                "info": {
-                    "description": "PixBench mini world in the layout of COCO 2017",
-                    "url": "",
-                    "version": "1.0",
-                    "year": 2017,
-                    "contributor": "PixBench",
-                    "date_created": "",
-                },
-                "licenses": [{"url": "", "id": 1, "name": "made by pixbench data mini"}],
-                "images": [image for image, _ in entries],
-                "annotations": annotations,
-                "categories": categories(),
-            }
-        )
-        (root / "coco" / "annotations" / f"instances_{split}.json").write_text(text, encoding="utf-8")
+        plain = [{key: value for key, value in thing.items() if key != "keypoints"} for thing in found]
+        single = [thing for thing in plain if not thing["iscrowd"]]
+        people = [{**thing, "category_id": 1, "num_keypoints": len(thing["keypoints"]) // 3} for thing in found]
+        lvis: dict[str, Any] = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+        files: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
+            f"coco/annotations/instances_{split}.json": (images, plain, categories()),
+            f"coco/annotations/person_keypoints_{split}.json": (images, people, [person]),
+            f"lvis/lvis_v1_{split[:-4]}.json": ([image | lvis for image in images], single, lvis_categories(single)),
+        }
+        for name, (pictures, objects, kinds) in files.items():
+            text = json.dumps(
+                {
+                    "info": {"description": "PixBench mini world in the layout of COCO 2017", **about},
+                    "licenses": [{"url": "", "id": 1, "name": "made by pixbench data mini"}],
+                    "images": pictures,
+                    "annotations": objects,
+                    "categories": kinds,
+                }
+            )
+            (root / name).write_text(text, encoding="utf-8")
+
+
+def lvis_categories(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All of LVIS v1 by number; those drawn here are frequent, the others rare."""
+    images = {number: {a["image_id"] for a in annotations if a["category_id"] == number} for number in range(91)}
+    return [
+        {
+            "id": n,
+            "name": f"class_{n}",
+            "frequency": "f" if images.get(n) else "r",
+            "image_count": len(images.get(n, ())),
+        }
+        for n in range(1, LVIS_CATEGORIES + 1)
+    ]

@@ -18,9 +18,9 @@ from pretrain.models.resnet import TrunkSpec
 from transfer.command import register
 from transfer.folder import claim
 from transfer.job import Outcome, TransferJob
-from transfer.protocols import find_protocol, protocols
+from transfer.protocols import find_protocol, protocols, published_config
 from transfer.results import config_hash, read_result
-from transfer.run import _measured, deviations, extra_weights, published_config, run_transfer
+from transfer.run import _measured, deviations, extra_weights, run_transfer
 from transfer.weights.trunk import Trunk
 
 VOC = find_protocol("voc_c4")

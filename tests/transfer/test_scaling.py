@@ -9,9 +9,9 @@ import pytest
 
 from pretrain.errors import UserError
 from transfer.job import TransferJob
-from transfer.protocols import find_protocol, protocols
-from transfer.run import published_config, scale
-from transfer.scaling import KEYS, divided, leaves, scaled, sentences
+from transfer.protocols import find_protocol, leaves, protocols, published_config
+from transfer.run import scale
+from transfer.scaling import KEYS, divided, scaled, sentences
 
 D2 = {"SOLVER.IMS_PER_BATCH": 16, "SOLVER.BASE_LR": 0.02, "SOLVER.MAX_ITER": 90000, "SOLVER.STEPS": [60000, 80000]}
 D2 |= {"SOLVER.WARMUP_ITERS": 1000, "TEST.EVAL_PERIOD": 0, "MODEL.MASK_ON": True}

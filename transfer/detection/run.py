@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -36,7 +36,7 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
 
     Raises `UserError` for settings that do not exist, a trunk that does not fit, or a loss that is no longer finite.
     """
-    _point_at(job.data_root)  # before anything else imports detectron2.data
+    _point_at(job)  # before anything else imports detectron2.data
     from detectron2.utils import comm
     from detectron2.utils.env import seed_all_rng
 
@@ -75,13 +75,13 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
 
 
 def flatten(results: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """``{"bbox": {"AP": 1.0}}`` -> ``{"bbox/AP": 1.0}``."""
+    """``{"bbox": {"AP": 1.0}}`` -> ``{"bbox/AP": 1.0}``. LVIS's -100 for classes that have no object is NaN here."""
     flat: dict[str, float] = {}
     for key, value in results.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{key}/")
         else:
-            flat[prefix + key] = float(value)
+            flat[prefix + key] = float(value) if value != -100 else math.nan
     return flat
 
 
@@ -98,20 +98,23 @@ def _innermost(message: str) -> str:
     return message.strip().rpartition("UserError: ")[2] if "Traceback" in message else message
 
 
-def _point_at(data_root: Path) -> None:
-    """Let Detectron2's built-in data sets lie below ``data_root``.
+def _point_at(job: TransferJob) -> None:
+    """Let Detectron2's built-in data sets lie below the data root, and add our subsets of COCO.
 
     It reads the root from the environment when ``detectron2.data`` is first imported; if that has happened already with
     another root, its registrations are made again.
     """
-    os.environ["DETECTRON2_DATASETS"] = str(data_root)
+    os.environ["DETECTRON2_DATASETS"] = str(job.data_root)
     from detectron2.data import DatasetCatalog, MetadataCatalog
     from detectron2.data.datasets import builtin
 
-    if builtin._root != str(data_root):
+    from transfer.detection import subsets
+
+    if builtin._root != str(job.data_root):
         DatasetCatalog.clear()
         MetadataCatalog.clear()
         importlib.reload(builtin)
+    subsets.register(job.seed, job.out)
 
 
 def _device(job: TransferJob) -> str:

@@ -13,7 +13,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -24,7 +26,13 @@ from detectron2.data import (
 )
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    COCOEvaluator,
+    DatasetEvaluator,
+    LVISEvaluator,
+    PascalVOCDetectionEvaluator,
+)
 from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
@@ -36,6 +44,12 @@ from pretrain.files import atomic_path, note_progress, write_text
 from transfer.detection import heads  # noqa: F401  registers Res5ROIHeadsExtraNorm
 from transfer.job import TransferJob
 from transfer.weights.layouts import LAYOUTS
+
+for name, now in {
+    "float": float,
+    "in1d": np.isin,
+}.items():  # numpy's older names, which lvis and cityscapesscripts call
+    vars(np).setdefault(name, now)
 
 LINES = 10
 """Progress lines of a short run; a long one prints at least one every `MOST_S` seconds."""
@@ -71,9 +85,15 @@ class Trainer(DefaultTrainer):
         kind = MetadataCatalog.get(dataset_name).evaluator_type
         if kind == "pascal_voc":
             return VocEvaluator(dataset_name)
-        # the tasks are named because the evaluator would infer them from the predictions, of which there may be none
-        tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-        return COCOEvaluator(dataset_name, tasks, output_dir=output_folder or os.path.join(cfg.OUTPUT_DIR, "inference"))
+        if kind == "cityscapes_instance":
+            return CityscapesEvaluator(dataset_name)
+        # the tasks are named because the evaluators would infer them from the predictions, of which there may be none
+        chosen = {"bbox": True, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
+        tasks = tuple(task for task, wanted in chosen.items() if wanted)
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+        if kind == "lvis":
+            return LVISEvaluator(dataset_name, tasks, output_dir=folder)
+        return COCOEvaluator(dataset_name, tasks, output_dir=folder)
 
     def build_train_loader(self, cfg: CfgNode) -> Any:
         images = cfg.SOLVER.IMS_PER_BATCH // self._job.accumulate
@@ -157,6 +177,15 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
         share = len(present) / len(self._class_names)
         averaged = {name: value / share if share else math.nan for name, value in results["bbox"].items()}
         return {"bbox": {**averaged, "classes": len(present)}}
+
+
+class CityscapesEvaluator(CityscapesInstanceEvaluator):
+    """Detectron2's, without the ``matches.json`` that cityscapesscripts leaves in the current folder and cannot always write."""
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        evalInstanceLevelSemanticLabeling.writeDict2JSON = lambda *_: None
+        results: dict[str, dict[str, float]] | None = super().evaluate()
+        return results
 
 
 class Progress(HookBase):

@@ -1,0 +1,50 @@
+"""Fixed shares of COCO's training images for the semi-supervised protocols, the same on every machine.
+
+The subset of ``percent`` % in fold k is the first images when all ids are ordered by the SHA-256 of "k:id" (decimal
+numbers, ASCII). Nothing but the ids goes in: no generator whose stream might change. Within a fold 1 % is part of 10 %.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+FOLDS = 5
+PERCENTS = (1, 10)
+TRAIN = "coco_2017_train"
+
+
+def subset(ids: Iterable[int], percent: float, fold: int) -> list[int]:
+    """The chosen ids, at least one, in ascending order."""
+    drawn = sorted(set(ids), key=lambda number: hashlib.sha256(f"{fold}:{number}".encode("ascii")).digest())
+    return sorted(drawn[: max(1, round(len(drawn) * percent / 100))])
+
+
+def register(seed: int, out: Path) -> None:
+    """Make ``coco_2017_train_{1,10}pct`` known to Detectron2, of fold ``seed`` modulo `FOLDS`.
+
+    A run that trains on one leaves its list of image ids in ``out / "images.txt"``.
+    """
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    for percent in PERCENTS:
+        name = f"{TRAIN}_{percent}pct"
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            catalog.pop(name, None)
+
+        def load(percent: int = percent) -> list[dict[str, Any]]:
+            from detectron2.utils import comm
+
+            from pretrain.files import write_text
+
+            records = DatasetCatalog.get(TRAIN)
+            chosen = subset((record["image_id"] for record in records), percent, seed % FOLDS)
+            if comm.is_main_process():
+                write_text(out / "images.txt", "\n".join(map(str, chosen)) + "\n")
+            return [record for record in records if record["image_id"] in set(chosen)]
+
+        DatasetCatalog.register(name, load)
+        about = MetadataCatalog.get(TRAIN).as_dict()
+        MetadataCatalog.get(name).set(**{key: value for key, value in about.items() if key != "name"})
