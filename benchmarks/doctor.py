@@ -157,7 +157,7 @@ def machine(data_root: Path | None, gpus: str) -> str:
 
 
 def datasets(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
-    from transfer.data import CHECKS, check_dataset
+    from transfer.data import SETS, check_dataset
 
     named = os.environ.get("DETECTRON2_DATASETS")
     root = data_root or (Path(named) if named else None)
@@ -169,6 +169,6 @@ def datasets(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
         )
         return
     bad = "MISSING" if data_root else "absent"  # the environment alone makes nothing needed
-    for name in CHECKS:
+    for name in SETS:
         problems = check_dataset(root, name)
         yield ("ok" if not problems else bad, f"{name} in {root}", "\n         -> ".join(problems[:3]))

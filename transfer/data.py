@@ -1,41 +1,57 @@
-"""Whether a data set below the data root is there and readable, checked in seconds on a sample, for real and mini data alike."""
+"""Whether a data set below the data root is there and readable: the table is `configs/data.yaml`, the checks are these.
+
+Before a run only layout and a sample of the files are looked at, in seconds; `thorough` counts as well.
+"""
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import json
 import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import yaml
 from PIL import Image
 
 from pretrain.errors import UserError
 
+SETS: dict[str, dict[str, Any]] = yaml.safe_load(
+    (Path(__file__).parents[1] / "configs" / "data.yaml").read_text(encoding="utf-8")
+)
+MINI = "miniworld.json"  # in the root of a world that `pixbench data mini` drew: no published counts there
 SAMPLE = 3  # files opened of each kind
 SMALL = 64 << 20  # bytes of JSON that are still parsed whole
-IMAGENET_PAGE = "https://image-net.org/download.php"
-VOC_PAGE = "http://host.robots.ox.ac.uk/pascal/VOC/"
-COCO_PAGE = "https://cocodataset.org/#download"
-CITYSCAPES_PAGE = "https://www.cityscapes-dataset.com/downloads/"
-
-Problems = Iterator[str]
+CHUNK = 1 << 20
 
 
-def check_dataset(data_root: Path, name: str) -> list[str]:
-    """What keeps data set ``name`` (a key of `CHECKS`) below ``data_root`` from being used, one line each; often nothing."""
-    if name not in CHECKS:
-        raise UserError(f"there is no data set {name!r}; known: {', '.join(CHECKS)}")
-    home, page = data_root / name, PAGES[name]
+def check_dataset(data_root: Path, name: str, thorough: bool = False, checksums: bool = False) -> list[str]:
+    """What keeps data set ``name`` (a key of `SETS`) below ``data_root`` from being used, one line each; often nothing.
+
+    ``thorough`` compares counts and sizes with the published ones too, ``checksums`` reads whole files for theirs.
+    """
+    home, entry = home_of(data_root, name), SETS[name]
+    real = not (data_root / MINI).is_file()
     try:
         if not data_root.is_dir():
             return [f"the data root {data_root} is not a folder; make one with: pixbench data mini --root {data_root}"]
         if not home.is_dir():
-            return [f"{home} is missing; download it from {page}, or draw a small world with: pixbench data mini"]
+            return [
+                f"{home} is missing; download it from {entry['page']}, or draw a small world with: pixbench data mini"
+            ]
         os.listdir(home)
-        return list(CHECKS[name](home))
+        found = [
+            f"{problem}; {_advice(part, name, data_root)}"
+            for part in entry["parts"]
+            for problem in _part(home, part, thorough and real)
+        ]
+        if real and (thorough or checksums):
+            found += _whole_files(home, entry, checksums)
+        return list(dict.fromkeys(found))
     except OSError as error:
         return [f"{error.filename or home} cannot be read ({error.strerror or error}); check its owner and permissions"]
 
@@ -47,135 +63,149 @@ def require_datasets(data_root: Path, names: Iterable[str]) -> None:
         raise UserError("; ".join(problems))
 
 
-def imagenet(home: Path) -> Problems:
-    for split in ("train", "val"):
-        folder = home / split
-        if not folder.is_dir():
-            yield f"{folder} is missing; unpack the archive from {IMAGENET_PAGE} into it, one folder a class"
-            continue
-        classes = sorted(path for path in folder.iterdir() if path.is_dir())
-        if not classes:
-            yield f"{folder} has no class folders; sort its pictures into one folder a class"
-        for one in {path for path in (*classes[:SAMPLE], *classes[-1:])}:
-            pictures = list(itertools.islice((path for path in one.iterdir() if path.is_file()), SAMPLE))
-            if not pictures:
-                yield f"{one} holds no pictures; unpack the archive of this class again"
-            yield from undecodable(pictures)
+def home_of(data_root: Path, name: str) -> Path:
+    """The folder of data set ``name``."""
+    if name not in SETS:
+        raise UserError(f"there is no data set {name!r}; known: {', '.join(SETS)}")
+    return data_root / SETS[name].get("home", name)
 
 
-def voc(home: Path) -> Problems:
-    parts = ("trainval", "test") if home.name == "VOC2007" else ("trainval",)
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        if not (home / folder).is_dir():
-            yield f"{home / folder} is missing; unpack the archives from {VOC_PAGE} again"
-    for part in parts:
-        listing = home / "ImageSets" / "Main" / f"{part}.txt"
-        if not listing.is_file():
-            yield f"{listing} is missing; unpack the {part} archive from {VOC_PAGE}"
-            continue
-        names = listing.read_text(encoding="utf-8", errors="replace").split()
-        if not names:
-            yield f"{listing} is empty; unpack the {part} archive from {VOC_PAGE} again"
-        yield from undecodable(home / "JPEGImages" / f"{name}.jpg" for name in ends(names))
-        for path in (home / "Annotations" / f"{name}.xml" for name in ends(names)):
-            try:
-                entries = ET.parse(path).findall("object")
-                for entry in entries:
-                    float(entry.findtext("bndbox/xmin", ""))
-            except FileNotFoundError:
-                yield f"{path} is missing; unpack the archive from {VOC_PAGE} again"
-            except (ET.ParseError, ValueError) as error:
-                yield f"{path} is not a VOC annotation ({error}); unpack the archive from {VOC_PAGE} again"
+def _advice(part: dict[str, Any], name: str, data_root: Path) -> str:
+    if "unpack" in part:
+        return f"unpack {part['unpack']} from {SETS[name]['page']}"
+    return f"make it with: pixbench data prepare {name} --root {data_root} --write"
 
 
-def coco(home: Path) -> Problems:
-    for split in ("train2017", "val2017"):
-        annotations = home / "annotations" / f"instances_{split}.json"
-        if not (home / split).is_dir():
-            yield f"{home / split} is missing; unpack {split}.zip from {COCO_PAGE}"
-        if not annotations.is_file():
-            yield f"{annotations} is missing; unpack annotations_trainval2017.zip from {COCO_PAGE}"
-            continue
-        names = coco_pictures(annotations)
-        if not names:
-            yield f"{annotations} is not a whole COCO annotation file; unpack annotations_trainval2017.zip again"
-        elif (home / split).is_dir():
-            yield from undecodable(home / split / name for name in names)
+def _part(home: Path, part: dict[str, Any], counted: bool) -> Iterator[str]:
+    kind = next(kind for kind in NAMES if kind in part)
+    where = home / part[kind]
+    try:
+        names = NAMES[kind](where)
+    except FileNotFoundError:
+        yield f"{where} is missing"
+        return
+    except ValueError as error:
+        yield f"{where} {error}"
+        return
+    files = list(part.get("files", ()))
+    if kind == "pictures":
+        before, after = _ends_of(part[kind])
+        files.insert(0, before + "{}" + after)
+        with_pictures = {(home / files[0].format(name)).parent for name in names}
+        for folder in sorted(set(where.parent.parent.glob(where.parent.name)) - with_pictures):
+            yield f"{folder} holds no pictures"
+    if counted and "count" in part:
+        folder = (home / files[0]).parent
+        number = len(os.listdir(folder)) if kind == "annotations" and folder.is_dir() else len(names)
+        if number != part["count"]:
+            yield f"{folder if kind == 'annotations' else where} holds {number} pictures instead of {part['count']}"
+    for template in files:
+        paths = [home / template.format(name) for name in names]
+        missing = [path for path in paths if not path.exists()]
+        if missing:
+            yield f"{missing[0]} " + (f"and {len(missing) - 1} more are missing" if missing[1:] else "is missing")
+        for path in ends([path for path in paths if path not in set(missing)]):
+            yield from _unreadable(path)
 
 
-def coco_pictures(path: Path) -> list[str]:
-    """Some picture names of a COCO annotation file; none if it is broken. Of a large one only the two ends are read."""
+def _listed(path: Path) -> list[str]:
+    names = path.read_text(encoding="utf-8", errors="replace").split()
+    if not names:
+        raise ValueError("is empty")
+    return names
+
+
+def _matching(pattern: Path) -> list[str]:
+    """What the stars of ``pattern`` stand for, as one piece a file."""
+    before, after = _ends_of(str(pattern))
+    root = Path(before)
+    found = sorted(str(path) for path in root.glob(str(pattern)[len(str(root)) + 1 :]))
+    if not found:
+        raise ValueError("matches no file")
+    return [path[len(before) : len(path) - len(after)] for path in found]
+
+
+def _ends_of(pattern: str) -> tuple[str, str]:
+    return pattern[: pattern.index("*")], pattern[pattern.rindex("*") + 1 :]
+
+
+def annotated(path: Path, field: str = "file_name") -> list[str]:
+    """Picture names, the ends of ``field``, of a COCO-type annotation file; of a large one only some, from its beginning."""
+    broken = ValueError("is not a whole annotation file")
     if path.stat().st_size <= SMALL:
         try:
             content = json.loads(path.read_bytes())
-            if not all(isinstance(content[key], list) for key in ("annotations", "categories")):
-                return []
-            return ends([str(image["file_name"]) for image in content["images"]])
+            if not content["images"] or not all(
+                isinstance(content[key], list) for key in ("annotations", "categories")
+            ):
+                raise broken
+            found = [str(image[field]) for image in content["images"]]
         except (ValueError, KeyError, TypeError):
-            return []
-    with path.open("rb") as stream:
-        head = stream.read(1 << 20)
-        stream.seek(-64, os.SEEK_END)
-        tail = stream.read().rstrip()
-    if not head.lstrip().startswith(b"{") or not tail.endswith(b"}"):
-        return []  # an unfinished download ends anywhere
-    return [name.decode() for name in re.findall(rb'"file_name":\s*"([^"]+)"', head)[:SAMPLE]]
+            raise broken from None
+    else:
+        with path.open("rb") as stream:
+            head = stream.read(CHUNK)
+            stream.seek(-64, os.SEEK_END)
+            tail = stream.read().rstrip()
+        if not head.lstrip().startswith(b"{") or not tail.endswith(b"}"):
+            raise broken  # an unfinished download ends anywhere
+        found = re.findall(rf'"{field}":\s*"([^"]+)"', head.decode(errors="replace"))[:SAMPLE]
+    return ["/".join(name.split("/")[-2:]) for name in found]
 
 
-def cityscapes(home: Path) -> Problems:
-    for split in ("train", "val"):
-        pictures = sorted((home / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
-        if not pictures:
-            yield f"{home}/leftImg8bit/{split} holds no pictures; unpack leftImg8bit_trainvaltest.zip from {CITYSCAPES_PAGE}"
-            continue
-        yield from undecodable(ends(pictures))
-        labels = [
-            home / "gtFine" / split / path.parent.name / path.name.replace("_leftImg8bit.png", "_gtFine_")
-            for path in pictures
-        ]
-        for suffix in ("labelIds.png", "instanceIds.png", "polygons.json", "labelTrainIds.png"):
-            files = [Path(f"{stem}{suffix}") for stem in labels]
-            missing = [path for path in files if not path.is_file()]
-            if missing and suffix == "labelTrainIds.png":
-                yield (
-                    f"{len(missing)} files like {missing[0]} are missing; make them with: "
-                    f"CITYSCAPES_DATASET={home} csCreateTrainIdLabelImgs"
-                )
-            elif missing:
-                yield f"{len(missing)} files like {missing[0]} are missing; unpack gtFine_trainvaltest.zip from {CITYSCAPES_PAGE}"
-            elif suffix.endswith(".png"):
-                yield from undecodable(ends(files))
+NAMES: dict[str, Callable[[Path], list[str]]] = {
+    "list": _listed,
+    "pictures": _matching,
+    "annotations": annotated,
+    "addresses": partial(annotated, field="coco_url"),
+}
 
 
-def undecodable(paths: Iterable[Path]) -> Problems:
-    for path in paths:
-        try:
+def _unreadable(path: Path) -> Iterator[str]:
+    try:
+        if path.suffix == ".xml":
+            for entry in ET.parse(path).findall("object"):
+                float(entry.findtext("bndbox/xmin", ""))
+        elif path.suffix == ".json":
+            json.loads(path.read_bytes())
+        else:
             with Image.open(path) as image:
                 image.load()
-        except FileNotFoundError:
-            yield f"{path} is missing; unpack its archive again"
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            if isinstance(error, PermissionError):
-                raise
-            yield f"{path} is not a readable picture ({error}); unpack its archive again"
+    except PermissionError:
+        raise
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:  # an XML ParseError is a SyntaxError
+        kind = (
+            "VOC annotation" if path.suffix == ".xml" else "JSON file" if path.suffix == ".json" else "readable picture"
+        )
+        yield f"{path} is no {kind} ({error})"
+
+
+def _whole_files(home: Path, entry: dict[str, Any], checksums: bool) -> Iterator[str]:
+    """Sizes, and if wanted checksums, of the files that are known; those that are not there may have been cleared away."""
+    again = f"download it again from {entry['page']}"
+    for name, size in entry.get("bytes", {}).items():
+        path = home / name
+        if path.is_file() and path.stat().st_size != size:
+            yield f"{path} has {path.stat().st_size} bytes instead of {size}; {again}"
+    for name, known in entry.get("checksums", {}).items() if checksums else ():
+        for path in (home / name, home.parent / name):
+            if path.is_file() and (found := _digest(path, known.split()[0])) != known.split()[1]:
+                yield f"{path} has the {known.split()[0]} {found} instead of {known.split()[1]}; {again}"
+
+
+def _digest(path: Path, kind: str) -> str:
+    digest = hashlib.new(kind)
+    with path.open("rb") as stream:
+        while block := stream.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def ends(items: list) -> list:
     """The first `SAMPLE` items and the last one."""
     return items if len(items) <= SAMPLE else [*items[:SAMPLE], items[-1]]
-
-
-CHECKS: dict[str, Callable[[Path], Problems]] = {
-    "imagenet": imagenet,
-    "VOC2007": voc,
-    "VOC2012": voc,
-    "coco": coco,
-    "cityscapes": cityscapes,
-}
-PAGES = {
-    "imagenet": IMAGENET_PAGE,
-    "VOC2007": VOC_PAGE,
-    "VOC2012": VOC_PAGE,
-    "coco": COCO_PAGE,
-    "cityscapes": CITYSCAPES_PAGE,
-}

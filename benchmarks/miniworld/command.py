@@ -1,4 +1,4 @@
-"""`pixbench data mini` and `pixbench data check`."""
+"""`pixbench data mini`, `check` and `prepare`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pretrain.errors import UserError
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
-    data = subparsers.add_parser("data", help="make the mini world, check data sets")
+    data = subparsers.add_parser("data", help="make the mini world, check and prepare data sets")
     commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
     mini = commands.add_parser("mini", help="draw a small world in the layouts of ImageNet, VOC, COCO and Cityscapes")
@@ -26,7 +26,16 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     check = commands.add_parser("check", help="say what is missing or broken in the data sets below a folder")
     check.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder that holds VOC2007, coco, …")
     check.add_argument("--only", nargs="+", metavar="NAME", help="data sets to check (default: all)")
+    check.add_argument(
+        "--checksums", action="store_true", help="read annotation files and archives whole and compare their checksums"
+    )
     check.set_defaults(run=run_check)
+
+    prepare = commands.add_parser("prepare", help="make what the downloads of a data set do not hold")
+    prepare.add_argument("name", help="cityscapes (labelTrainIds) or VOC2012aug (list and masks, from SBD)")
+    prepare.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder that holds VOC2012, …")
+    prepare.add_argument("--write", action="store_true", help="do it; otherwise only what would be written is said")
+    prepare.set_defaults(run=run_prepare)
 
 
 def run_mini(args: argparse.Namespace) -> int:
@@ -50,13 +59,22 @@ def run_mini(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    from transfer.data import CHECKS, check_dataset
+    from transfer.data import SETS, check_dataset
 
     failed = False
-    for name in args.only or CHECKS:
-        problems = check_dataset(args.root, name)
+    for name in args.only or SETS:
+        problems = check_dataset(args.root, name, thorough=True, checksums=args.checksums)
         failed = failed or bool(problems)
-        print(f"{name:<11} " + ("ok" if not problems else "; ".join(problems[:1])))
+        print(f"{name:<20} " + ("ok" if not problems else problems[0]))
         for problem in problems[1:]:
-            print(f"{'':<11} {problem}")
+            print(f"{'':<20} {problem}")
     return int(failed)
+
+
+def run_prepare(args: argparse.Namespace) -> None:
+    from transfer.prepare import prepare
+
+    made, there = prepare(args.root, args.name, args.write)
+    what = f"{len(made)} files ({made[0]} …)" if made else "nothing"
+    said = "written" if args.write else "would be written; do it with --write" if made else "is missing"
+    print(f"{args.name}: {what} {said}, {len(there)} were there")

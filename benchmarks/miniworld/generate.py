@@ -25,16 +25,22 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.miniworld import cityscapes, coco, imagenet, voc
+from benchmarks.miniworld import ade20k, cityscapes, coco, imagenet, voc
 from pretrain.errors import UserError
 
-VERSION = 1  # of the generator: raise it when the same seed gives other bytes
+VERSION = 2  # of the generator: raise it when the same seed gives other bytes
 IMAGES = imagenet.SPLITS["train"]
 LEAST = 12  # scenes in any split, however few images are asked for
 STAMP = "miniworld.json"
 LOCK = "unfinished"
-WRITERS: dict[str, Any] = {"cityscapes": cityscapes, "coco": coco, "voc": voc, "imagenet": imagenet}
-FOLDERS = ("cityscapes", "coco", "VOC2007", "VOC2012", "imagenet")
+WRITERS: dict[str, Any] = {
+    "cityscapes": cityscapes,
+    "coco": coco,
+    "voc": voc,
+    "ade20k": ade20k,
+    "imagenet": imagenet,
+}
+FOLDERS = ("cityscapes", "coco", "lvis", "VOC2007", "VOC2012", "ADEChallengeData2016", "imagenet")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`VOC2007` (trainval, test) and `VOC2012` (trainval): JPEGImages, Annotations, ImageSets, Segmentation{Class,Object}.
 
 As in VOC: boxes round the visible part, 1-based, both ends included; the first half of trainval is train, the rest val.
+Beside them in VOC2012, as `pixbench data prepare` makes it of SBD: further pictures in aug.txt with SegmentationClassAug.
 Unlike VOC, the masks have no void border and every picture has them.
 """
 
@@ -16,7 +17,7 @@ from benchmarks.miniworld.images import save_jpeg, save_png
 from benchmarks.miniworld.kinds import KINDS
 from benchmarks.miniworld.scenes import Scene, Thing, draw_scene, window
 
-SPLITS = {"VOC2007/trainval": 100, "VOC2007/test": 60, "VOC2012/trainval": 100}
+SPLITS = {"VOC2007/trainval": 100, "VOC2007/test": 60, "VOC2012/trainval": 100, "VOC2012/aug": 100}
 CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa "
     "train tvmonitor"
@@ -32,20 +33,23 @@ def compose(index: int, rng: np.random.Generator) -> Scene:
 def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[str, dict[str, bool]]:
     """Write one picture; return its id and, for each class in it, whether one of its objects is not difficult."""
     folder, part = split.split("/")
-    number = index + 1 + (5000 if part == "test" else 0)
+    number = index + 1 + {"trainval": 0, "test": 5000, "aug": 3000}[part]
     name = f"{number:06d}" if folder == "VOC2007" else f"2012_{number:06d}"
     scene = compose(index, rng)
     home = root / folder
     save_jpeg(home / "JPEGImages" / f"{name}.jpg", scene.pixels)
+    classes, numbers = np.zeros((2, *scene.image.shape[:2]), np.uint8)
+    for position, thing in enumerate(scene.objects, 1):
+        classes[thing.visible] = CLASSES.index(thing.kind.voc) + 1
+        numbers[thing.visible] = position
+    if part == "aug":
+        save_png(home / "SegmentationClassAug" / f"{name}.png", classes)
+        return name, {}
     tree = annotation(folder, name, scene)
     ET.indent(tree, "\t")
     path = home / "Annotations" / f"{name}.xml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(ET.tostring(tree, encoding="unicode") + "\n", encoding="utf-8")
-    classes, numbers = np.zeros((2, *scene.image.shape[:2]), np.uint8)
-    for position, thing in enumerate(scene.objects, 1):
-        classes[thing.visible] = CLASSES.index(thing.kind.voc) + 1
-        numbers[thing.visible] = position
     save_png(home / "SegmentationClass" / f"{name}.png", classes, PALETTE)
     save_png(home / "SegmentationObject" / f"{name}.png", numbers, PALETTE)
     seen: dict[str, bool] = {}
@@ -112,6 +116,8 @@ def finish(root: Path, records: dict[str, list[tuple[str, dict[str, bool]]]]) ->
                 lines = [f"{name} {({None: -1, False: 0, True: 1})[seen.get(label)]:2d}\n" for name, seen in entries]
                 path = root / folder / "ImageSets" / "Main" / f"{label}_{part}.txt"
                 path.write_text("".join(lines), encoding="utf-8")
+    names = "".join(f"{name}\n" for name, _ in records["VOC2012/aug"])
+    (root / "VOC2012" / "ImageSets" / "Segmentation" / "aug.txt").write_text(names, encoding="utf-8")
 
 
 def palette() -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.miniworld import cityscapes, coco, command, voc
+from benchmarks.miniworld import ade20k, cityscapes, coco, command, voc
 from benchmarks.miniworld.generate import LEAST, LOCK, STAMP, Task, World, generate, stream
 from benchmarks.miniworld.kinds import KINDS
 from benchmarks.miniworld.scenes import MIN_VISIBLE, window
@@ -57,7 +57,7 @@ def test_another_seed_gives_other_pictures(mini_root: Path, tmp_path: Path) -> N
     ours, others = digests(mini_root), digests(tmp_path / "other")
     assert ours.keys() == others.keys()
     pictures = [name for name in ours if name.endswith((".JPEG", ".jpg", "leftImg8bit.png"))]
-    assert len(pictures) == 9 * LEAST
+    assert len(pictures) == 12 * LEAST
     assert all(ours[name] != others[name] for name in pictures)
 
 
@@ -126,7 +126,7 @@ def test_imagenet_reads_as_class_folders(mini_root: Path) -> None:
 # --- VOC ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("split", voc.SPLITS)
+@pytest.mark.parametrize("split", [split for split in voc.SPLITS if not split.endswith("aug")])
 def test_voc_boxes_and_masks_are_the_scene(mini_root: Path, split: str) -> None:
     home = mini_root / split.split("/")[0]
     names = (home / "ImageSets" / "Main" / f"{split.split('/')[1]}.txt").read_text().split()
@@ -167,6 +167,18 @@ def test_voc_lists(mini_root: Path) -> None:
         cars = [entry for entry in tree.findall("object") if entry.findtext("name") == "car"]
         easy = [entry for entry in cars if entry.findtext("difficult") == "0"]
         assert int(state) == (-1 if not cars else 1 if easy else 0)
+
+
+def test_pictures_of_voc_aug_have_a_class_mask_and_stand_in_no_other_list(mini_root: Path) -> None:
+    home = mini_root / "VOC2012"
+    names = {path.stem: path.read_text().split() for path in (home / "ImageSets/Segmentation").iterdir()}
+    assert len(names["aug"]) == LEAST
+    assert not {*names["aug"]} & {*names["trainval"]}
+    for index, name in enumerate(names["aug"]):
+        scene = voc.compose(index, stream(Task("voc", "VOC2012/aug", index), 0))
+        mask = pixels(home / "SegmentationClassAug" / f"{name}.png")
+        assert Image.open(home / "JPEGImages" / f"{name}.jpg").size == mask.shape[::-1]
+        assert set(np.unique(mask)) - {0} == {voc.CLASSES.index(thing.kind.voc) + 1 for thing in scene.objects}
 
 
 @pytest.mark.frameworks
@@ -292,6 +304,29 @@ def test_mmseg_reads_cityscapes(mini_root: Path) -> None:
     info = data.get_data_info(0)
     assert Path(info["img_path"]).is_file()
     assert set(np.unique(pixels(Path(info["seg_map_path"])))) <= {*range(19), 255}
+
+
+# --- ADE20K ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.frameworks
+def test_mmseg_reads_ade20k_under_its_own_class_names(mini_root: Path) -> None:
+    from mmseg.datasets import ADE20KDataset
+
+    ours = {**ade20k.STUFF, **ade20k.THINGS}
+    others = {"vegetation": "tree", "train": "airplane", "motorcycle": "minibike"}
+    seen: set[int] = set()
+    for split in ade20k.SPLITS:
+        prefix = {"img_path": f"images/{split}", "seg_map_path": f"annotations/{split}"}
+        data = ADE20KDataset(data_root=str(mini_root / "ADEChallengeData2016"), data_prefix=prefix, pipeline=[])
+        assert len(data) == LEAST
+        assert all(data.metainfo["classes"][n - 1] == others.get(label, label) for label, n in ours.items())
+        for index in range(LEAST):
+            info = data.get_data_info(index)
+            labels = pixels(Path(info["seg_map_path"]))
+            assert Image.open(info["img_path"]).size == labels.shape[::-1] == ade20k.SIZE
+            seen |= set(np.unique(labels).tolist())
+    assert seen == {0, *ours.values()}
 
 
 # --- all or nothing ----------------------------------------------------------------------------------------------------

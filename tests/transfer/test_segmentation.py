@@ -23,7 +23,7 @@ from transfer import weights
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol
 from transfer.segmentation.config import resolve
-from transfer.segmentation.run import build_runner, chatter_into, leave, newest_checkpoint, run, share
+from transfer.segmentation.run import build_runner, chatter_into, leave, newest_checkpoint, run
 from transfer.start import random_trunk
 
 pytestmark = pytest.mark.frameworks
@@ -121,6 +121,7 @@ def test_run_with_converted_weights_trains_validates_and_repeats(
         "iter_4.pth",
         "last_checkpoint",
         "log.txt",
+        "progress.json",
     ]
     elsewhere = run(replace(job, out=tmp_path / "again"), weights.load(converted))
     np.testing.assert_equal(elsewhere.metrics, first.metrics)
@@ -130,9 +131,16 @@ def test_run_with_converted_weights_trains_validates_and_repeats(
 
 
 def test_trunk_that_does_not_fit_stops_before_the_first_iteration(job: TransferJob, converted: Path) -> None:
-    deep_stem = with_overrides(job, model__backbone__type="ResNetV1c")
-    with pytest.raises(UserError, match=r"without a place in the model \(backbone.conv1.weight.*get nothing.*stem.0"):
-        run(deep_stem, weights.load(converted))
+    trunk = weights.load(converted)
+    config = resolve(job, trunk.spec)
+    config.model.backbone.type = "ResNetV1c"
+    with chatter_into(job.out) as console:
+        runner, _ = build_runner(job, config, trunk, console)
+        with pytest.raises(
+            UserError, match=r"without a place in the model \(backbone.conv1.weight.*get nothing.*stem.0"
+        ):
+            runner.train()
+        leave(runner)
     assert newest_checkpoint(job.out) is None
 
 
@@ -189,30 +197,12 @@ def test_broken_picture_is_named(job: TransferJob, tmp_path: Path, workers: int)
     assert "\n" not in str(caught.value)
 
 
-def test_several_processes_need_gpus(job: TransferJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="need a GPU each"):
-        run(job, None)
-
-
-@pytest.mark.parametrize(("gpus", "each"), [(1, 16), (2, 8), (8, 2)])
-def test_batch_of_the_protocol_is_shared_by_the_gpus(gpus: int, each: int) -> None:
-    assert share(16, gpus) == each
-
-
-def test_batch_that_cannot_be_shared_is_an_error() -> None:
-    with pytest.raises(UserError, match="16 images a batch cannot be shared by 3 GPUs"):
-        share(16, 3)
-
-
 def test_iou_of_classes_and_objects_by_hand() -> None:
     from mmengine.structures import PixelData
 
-    from transfer.segmentation.parts import CityscapesIoU
+    from transfer.segmentation.parts import ObjectIoU
 
-    metric = CityscapesIoU(iou_metrics=["mIoU"])
+    metric = ObjectIoU(first_object=11, iou_metrics=["mIoU"])
     metric.dataset_meta = {"classes": tuple(f"class{i}" for i in range(19))}
     truth = torch.tensor([[0, 0, 11, 13, 255]])
     guess = torch.tensor([[0, 11, 11, 11, 11]])

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import re
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal
 
 from pretrain.errors import UserError
+from pretrain.models.spec import TrunkSpec
+from transfer.protocols import leaves
+from transfer.scaling import KEYS
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from pretrain.models.resnet import TrunkSpec
     from transfer.job import TransferJob
+    from transfer.weights.format import Pixels
+    from transfer.weights.vit import VitSpec
 
-OUTPUT_STRIDE = 16
 LOG = "log.txt"
 """In the folder of the run: all that the framework says."""
-DATALOADERS = ("train_dataloader", "val_dataloader")
-BY_OPTION = {"randomness.seed": "--seed", **{f"{loader}.dataset.data_root": "--data-root" for loader in DATALOADERS}}
+BY_OPTION = {
+    r"randomness\.seed": "--seed",
+    r".*\.data_root": "--data-root",
+    r"optim_wrapper\.accumulative_counts": "--accumulate",
+    r"model\.backbone\.frozen_stages": "--freeze",
+}
+KINDS: dict[tuple[Literal["7x7", "deep"], bool], str] = {
+    ("7x7", False): "ResNet",
+    ("deep", False): "ResNetV1c",
+    ("deep", True): "ResNetV1d",
+}
+"""Stem and whether shortcuts average -> MMSegmentation's class of trunk."""
 
 
-def resolve(job: TransferJob, spec: TrunkSpec | None = None) -> Config:
-    """The protocol's config with the job's overrides and the width of ``spec`` (None: as wide as the config says).
+def resolve(job: TransferJob, spec: TrunkSpec | VitSpec | None = None) -> Config:
+    """The protocol's config with the job's overrides and the trunk of ``spec`` (None: the one that the config asks for).
 
     Seed and places are not part of it: all runs of one protocol resolve to the same.
 
@@ -35,35 +49,85 @@ def resolve(job: TransferJob, spec: TrunkSpec | None = None) -> Config:
     path = job.protocol.config
     config = Config(Config.fromfile(path).to_dict(), filename=path, format_python_code=False)
     for key, value in job.all_overrides.items():
+        if option := next((option for taken, option in BY_OPTION.items() if re.fullmatch(taken, key)), None):
+            raise UserError(f"{key} cannot be overridden; it is set by {option}")
         override(config, key, value)
-    if spec is not None:
-        fit_trunk(config, job, spec)
+    spec = spec or trunk_spec(config)
+    if not isinstance(spec, TrunkSpec):
+        raise UserError(f"{job.weights} holds a vision transformer, but {job.protocol.name} is defined for a ResNet")
+    fit_trunk(config, job, spec)
+    if job.freeze == "trunk":
+        config.model.backbone.frozen_stages = (
+            config.model.backbone.num_stages
+        )  # BatchNorm in evaluation mode, no gradients
+    if job.accumulate > 1:  # mmengine counts each part of a batch as an iteration
+        config.optim_wrapper.accumulative_counts = job.accumulate
+        for key, value in leaves(config.to_dict()):
+            if value and any(fnmatchcase(key, pattern) for pattern in KEYS["mmseg"]["count"]):
+                parts = [job.accumulate * n for n in value] if isinstance(value, list) else job.accumulate * value
+                override(config, key, parts)
     return config
 
 
 def fit_trunk(config: Config, job: TransferJob, spec: TrunkSpec) -> None:
-    """Set the width options from ``spec``. At paper scale they are the protocol's, and another trunk is an error."""
-    base, backbone, head = int(64 * spec.width), config.model.backbone, config.model.decode_head
-    wanted = {"depth": spec.depth, "stem_channels": base, "base_channels": base}
-    differ = {f"model.backbone.{key}": value for key, value in wanted.items() if backbone[key] != value}
-    if head.in_channels != spec.channels:
-        differ["model.decode_head.in_channels"] = spec.channels
-    if differ and job.scale == "paper":
-        settings = " ".join(f"--set {key}={value}" for key, value in differ.items())
+    """Set stem, depth and width from ``spec``. At paper scale they are the protocol's, and another trunk is an error."""
+    base, model = int(64 * spec.width), config.model
+    if (spec.stem, spec.avg_down) not in KINDS:
         raise UserError(
-            f"{job.weights} holds a ResNet-{spec.depth} of width {spec.width:g}, but {job.protocol.name} is defined for "
-            f"another trunk; use --scale mini, or deviate knowingly with {settings}"
+            f"{job.weights} holds a ResNet with a {spec.stem} stem and averaging shortcuts; MMSegmentation has none"
+        )
+    wanted: dict[str, Any] = {
+        "model.backbone.type": KINDS[spec.stem, spec.avg_down],
+        "model.backbone.style": "caffe" if spec.stride_in_1x1 else "pytorch",
+        "model.backbone.depth": spec.depth,
+        "model.backbone.stem_channels": base,
+        "model.backbone.base_channels": base,
+    }
+    for head in ("decode_head", "auxiliary_head"):
+        if model[head]:
+            stage = model[head].in_index  # C2 is 0
+            channels = [4 * base << i for i in stage] if isinstance(stage, list) else 4 * base << stage
+            wanted[f"model.{head}.in_channels"] = channels
+    differ = {key: value for key, value in wanted.items() if look_up(config, key) != value}
+    if differ and job.scale == "paper":
+        raise UserError(
+            f"{job.weights} holds a ResNet-{spec.depth} of width {spec.width:g} with a {spec.stem} stem, but "
+            f"{job.protocol.name} is defined for another trunk; use --scale mini, or deviate knowingly with {_settings(differ)}"
         )
     for key, value in differ.items():
         override(config, key, value)
 
 
+def check_pixels(config: Config, job: TransferJob, pixels: Pixels) -> None:
+    """Raise `UserError` with the settings to give if images are not prepared as the trunk takes them."""
+    wanted = {"bgr_to_rgb": pixels.order == "RGB", "mean": list(pixels.mean), "std": list(pixels.std)}
+    given = config.model.data_preprocessor
+    differ = {f"model.data_preprocessor.{key}": value for key, value in wanted.items() if given[key] != value}
+    if differ:
+        raise UserError(
+            f"{job.weights} takes {pixels}, but {job.protocol.name} prepares images otherwise; give {_settings(differ)}"
+        )
+
+
+def synchronise_on_cpus(config: Config) -> tuple[str, ...]:
+    """PyTorch's SyncBN and mmengine's wrapper want GPUs: have Detectron2's SyncBN and none, and say so."""
+    for key in [key for key, value in leaves(config.model.to_dict()) if value == "SyncBN"]:
+        override(config.model, key, "naiveSyncBN")
+    config.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
+    return ("naiveSyncBN instead of SyncBN, as several CPU processes need",)
+
+
 def trunk_spec(config: Config) -> TrunkSpec:
     """The trunk that ``config`` asks for."""
-    from pretrain.models.resnet import TrunkSpec
-
     backbone = config.model.backbone
-    return TrunkSpec(backbone.depth, backbone.base_channels / 64, OUTPUT_STRIDE)
+    stem, avg_down = next(key for key, kind in KINDS.items() if kind == backbone.type)
+    width, caffe = backbone.base_channels / 64, backbone.style == "caffe"
+    return TrunkSpec(backbone.depth, width, stem=stem, stride_in_1x1=caffe, avg_down=avg_down)
+
+
+def data_sets(loader: Any) -> list[Any]:
+    """The data sets that a loader's config reads, one or (for training on several) more."""
+    return list(loader.dataset.get("datasets", [loader.dataset]))
 
 
 def override(config: Config, key: str, value: Any) -> None:
@@ -71,17 +135,13 @@ def override(config: Config, key: str, value: Any) -> None:
 
     mmengine's own `merge_from_dict` makes a new key of a misspelt one, which then does nothing.
     """
-    if key in BY_OPTION:
-        raise UserError(f"{key} cannot be overridden; it is set by {BY_OPTION[key]}")
-    *parents, last = key.split(".")
-    node: Any = config
+    above, _, last = key.rpartition(".")
     try:
-        for parent in parents:
-            node = node[_step(node, parent)]
+        node = look_up(config, above)
         place = _step(node, last)
         old = node[place]
     except (KeyError, IndexError, TypeError, ValueError):
-        known = list(_dotted(config.to_dict()))
+        known = [name for name, _ in leaves(config.to_dict())]
         close = difflib.get_close_matches(key, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"override {key!r} is not in the protocol's config{hint}") from None
@@ -99,6 +159,17 @@ def plain(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
+def look_up(node: Any, key: str) -> Any:
+    """The value at the dotted ``key``."""
+    for name in key.split(".") if key else ():
+        node = node[_step(node, name)]
+    return node
+
+
+def _settings(values: dict[str, Any]) -> str:
+    return " ".join(f"--set {key}={json.dumps(value).replace(' ', '')}" for key, value in values.items())
+
+
 def _step(node: Any, name: str) -> str | int:
     return int(name) if isinstance(node, list) else name
 
@@ -113,11 +184,3 @@ def _fits(old: Any, value: Any) -> bool:
         (str, str | None),
     )
     return all(isinstance(value, accepted) for kind, accepted in kinds if isinstance(old, kind))
-
-
-def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
-    """All dotted keys of nested dicts and lists."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for name, value in items:
-        yield f"{prefix}{name}"
-        yield from _dotted(value, f"{prefix}{name}.")

@@ -1,7 +1,7 @@
 """What this project adds to MMSegmentation: readable errors, weights loaded at the right moment, sparse progress.
 
-Importing this file imports MMSegmentation (seconds) and registers the two classes that a run puts in place of its own.
-Shapes: H × W pixels of a label map; 19 classes of Cityscapes; 255 is ignored.
+Importing this file imports MMSegmentation (seconds) and registers the classes that a run puts in place of its own.
+Shapes: H × W pixels of a label map; K classes; 255 is ignored.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.hooks import Hook
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
-from mmseg.datasets import CityscapesDataset
+from mmseg.datasets import ADE20KDataset, BaseSegDataset, CityscapesDataset, PascalVOCDataset
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import DATASETS, METRICS
 from torch import Tensor
@@ -27,15 +28,14 @@ from pretrain.files import atomic_path, note_progress
 from transfer.segmentation.config import LOG
 from transfer.weights import Trunk, load_into
 
-FIRST_OBJECT = 11
-"""trainIds from here on (person to bicycle) are Cityscapes' countable objects; those before are its stuff."""
+FIRST_OBJECT = {"CityscapesDataset": 11, "PascalVOCDataset": 1}
+"""Label from which on the classes are countable objects (person to bicycle; all but the background), where they lie so."""
 LINES, MOST_S = 10, 60
 """Progress lines a short run prints; seconds after which a long one prints another."""
 
 
-@DATASETS.register_module()
-class NamedCityscapes(CityscapesDataset):
-    """MMSegmentation's Cityscapes; a picture that cannot be read is named."""
+class Named(BaseSegDataset):
+    """A data set in which a picture that cannot be read is named."""
 
     def prepare_data(self, idx: int) -> Any:
         try:
@@ -46,17 +46,25 @@ class NamedCityscapes(CityscapesDataset):
             raise UserError(f"{files} cannot be read ({error}); restore it from the data set") from error
 
 
-@METRICS.register_module()
-class CityscapesIoU(IoUMetric):
-    """IoUMetric, whose mIoU, aAcc and mAcc it leaves alone, with the IoU of each class and of objects against stuff."""
+for _kind in (ADE20KDataset, CityscapesDataset, PascalVOCDataset):
+    DATASETS.register_module(name=f"Named{_kind.__name__}", module=type(f"Named{_kind.__name__}", (Named, _kind), {}))
 
-    @staticmethod
+
+@METRICS.register_module()
+class ObjectIoU(IoUMetric):
+    """IoUMetric, whose mIoU, aAcc and mAcc it leaves alone, with the IoU of each class and of objects against the rest."""
+
+    def __init__(self, first_object: int | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.first_object = first_object
+
     def intersect_and_union(
-        pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
+        self, pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
     ) -> tuple[Tensor, ...]:
-        """Intersection, union, prediction and truth of maps (H, W): areas (num_classes + 1,), the last of all objects."""
+        """Intersection, union, prediction and truth of maps (H, W): areas (K + 1,), the last of all objects."""
         classes = IoUMetric.intersect_and_union(pred_label, label, num_classes, ignore_index)
-        guess, truth = ((labels >= FIRST_OBJECT).to(labels.dtype) for labels in (pred_label, label))
+        first = num_classes if self.first_object is None else self.first_object
+        guess, truth = ((labels >= first).to(labels.dtype) for labels in (pred_label, label))
         truth[label == ignore_index] = ignore_index
         objects = IoUMetric.intersect_and_union(guess, truth, 2, ignore_index)
         return tuple(torch.cat([area, extra[1:]]) for area, extra in zip(classes, objects, strict=True))
@@ -67,6 +75,12 @@ class CityscapesIoU(IoUMetric):
         iou = (100 * intersect / union).tolist()  # 0 / 0 = NaN for a class in no picture
         names = [f"IoU/{name}" for name in self.dataset_meta["classes"]]
         return {**metrics, "fgIoU": iou[-1], **dict(zip(names, iou[:-1], strict=True))}
+
+
+if is_distributed() and not torch.cuda.is_available():
+    from detectron2.layers import NaiveSyncBatchNorm  # the only SyncBN for CPUs that there is
+
+    MODELS.register_module(name="naiveSyncBN", module=NaiveSyncBatchNorm)
 
 
 class QuietRunner(Runner):

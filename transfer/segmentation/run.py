@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, TextIO
 
 from pretrain.errors import UserError
 from transfer.job import Outcome, TransferJob
-from transfer.segmentation.config import DATALOADERS, LOG, plain, resolve, trunk_spec
+from transfer.scaling import divided
+from transfer.segmentation.config import (
+    LOG,
+    check_pixels,
+    data_sets,
+    plain,
+    resolve,
+    synchronise_on_cpus,
+    trunk_spec,
+)
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -36,11 +45,19 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
     """
     config = resolve(job, trunk.spec if trunk else None)
     if BATCH not in job.all_overrides:
-        config.train_dataloader.batch_size = share(config.auto_scale_lr.base_batch_size, processes())
-    described = plain(config)
+        whole = config.auto_scale_lr.base_batch_size
+        config.train_dataloader.batch_size = divided(whole, job.accumulate, processes())
+    if trunk:
+        check_pixels(config, job, trunk.pixels)
+    described, said = plain(config), tuple[str, ...]()
     with chatter_into(job.out) as console:
+        import torch
+
         from transfer.start import random_trunk
 
+        if processes() > 1 and not torch.cuda.is_available():
+            said = synchronise_on_cpus(config)
+            torch.distributed.init_process_group("gloo")
         runner, progress = build_runner(job, config, trunk or random_trunk(trunk_spec(config), job.seed), console)
         try:
             runner.train()
@@ -50,7 +67,7 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
             raise UserError(_innermost(str(error))) from error
         finally:
             leave(runner)
-    return Outcome(metrics=progress.metrics, config=described, iterations=runner.iter)
+    return Outcome(progress.metrics, described, runner.iter // job.accumulate, said)
 
 
 @contextmanager
@@ -68,19 +85,15 @@ def chatter_into(folder: Path) -> Iterator[TextIO]:
 
 def build_runner(job: TransferJob, config: Config, trunk: Trunk, console: TextIO) -> tuple[QuietRunner, Progress]:
     """mmengine's Runner, ready to train; the weights are loaded when `train` is about to do its first iteration."""
-    import torch
-
     from transfer.segmentation import parts
 
-    if processes() > 1 and not torch.cuda.is_available():
-        raise UserError("several processes need a GPU each: SyncBN does not synchronise on CPUs; leave --gpus out")
     config.launcher = "pytorch" if processes() > 1 else "none"
     config.work_dir, config.randomness.seed = str(job.out), job.seed
     config.experiment_name = f"{job.protocol.name}-{uuid.uuid4().hex}"  # mmengine shares loggers by this name
-    for loader in DATALOADERS:
-        config[loader].dataset.type = parts.NamedCityscapes.__name__
-        config[loader].dataset.data_root = str(job.data_root / "cityscapes")
-    config.val_evaluator.type = parts.CityscapesIoU.__name__
+    (kind,) = {data.type for data in data_sets(config.val_dataloader)}
+    config.val_evaluator.update(type=parts.ObjectIoU.__name__, first_object=parts.FIRST_OBJECT.get(kind))
+    for data in (*data_sets(config.train_dataloader), *data_sets(config.val_dataloader)):
+        data.type, data.data_root = f"Named{data.type}", str(job.data_root / Path(data.data_root).name)
     for half in job.out.glob(".iter_*.part.pth"):  # left by a run that was killed while it wrote
         half.unlink(missing_ok=True)
     checkpoint = newest_checkpoint(job.out)
@@ -102,13 +115,6 @@ def build_runner(job: TransferJob, config: Config, trunk: Trunk, console: TextIO
 
 def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def share(batch: int, gpus: int) -> int:
-    """Images for each of ``gpus``, so that all together have the protocol's ``batch`` however many there are."""
-    if batch % gpus:
-        raise UserError(f"{batch} images a batch cannot be shared by {gpus} GPUs; choose a divisor, or set {BATCH}")
-    return batch // gpus
 
 
 def leave(runner: QuietRunner) -> None:
