@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks.jobs import Job, Records
-from benchmarks.launch.local import run_jobs
 from pretrain.errors import UserError
+from pretrain.lock import owned
+from transfer.job import FREEZES
 from transfer.protocols import CONFIGS, SCALES, find_protocol, table_of
 
 PIXBENCH = (sys.executable, "-m", "benchmarks.cli")
+INITS = ("random", "supervised")
+TRAINING = ("pretrain", "transfer")
+"""Kinds of jobs that use GPUs."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One initialisation to measure: pre-trained here (``pretrain``), a file (``weights``), or random (neither)."""
+    """One initialisation to measure: pre-trained here (``pretrain``), a file (``weights``), or what ``init`` says."""
 
     pretrain: tuple[str, ...] = ()
     """Config files, later ones win; relative to `configs/`."""
     set: dict[str, Any] = field(default_factory=dict)
     """Dotted pre-training settings on top of the files."""
     weights: str | None = None
+    init: str = "random"
+    """"random" or "supervised"."""
+    freeze: str = "none"
+    """"none", or "trunk": only what the protocol adds to it is trained."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class Suite:
     """protocol -> its framework's config keys to set, for every row alike; recorded as deviations."""
     workers: int = 1
     """Jobs at a time on this machine; each gets its share of the cores."""
+    slurm: dict[str, Any] = field(default_factory=dict)
+    """Options of sbatch for all jobs, and below data, pretrain, convert and transfer for those; see docs/launching.md."""
 
 
 def read_suite(path: Path) -> Suite:
@@ -56,8 +67,11 @@ def read_suite(path: Path) -> Suite:
     rows = {}
     for label, row in values["rows"].items():
         entry = _checked(Row, row or {}, f"{path}, row {label}")
-        if entry.get("weights") and entry.get("pretrain"):
-            raise UserError(f"{path}, row {label}: give either weights or pretrain, not both")
+        if sum(key in entry for key in ("pretrain", "weights", "init")) > 1:
+            raise UserError(f"{path}, row {label}: give one of pretrain, weights and init, not several")
+        for key, known in (("init", INITS), ("freeze", FREEZES)):
+            if entry.get(key, known[0]) not in known:
+                raise UserError(f"{path}, row {label}: {key} is {entry[key]!r}; it must be one of {', '.join(known)}")
         rows[label] = Row(**{**entry, "pretrain": tuple(entry.get("pretrain", ()))})
     for name in [*values["protocols"], *values.get("overrides", {})]:
         find_protocol(name)
@@ -81,108 +95,70 @@ def _checked(cls: type, content: Any, where: str) -> dict[str, Any]:
     return content
 
 
-def plan(suite: Suite, out: Path, data_root: Path | None, gpus: int = 0) -> list[Job]:
+def plan(suite: Suite, out: Path, data_root: Path | None) -> list[Job]:
     """All jobs of a suite, in an order in which none comes before what it waits for.
 
     Raises `UserError` if there is neither a data root nor a mini world to generate.
     """
-    jobs: list[Job] = []
+    jobs: dict[str, Job] = {}
     ready: tuple[str, ...] = ()
     if data_root is None:
         if suite.mini is None:
             raise UserError("this suite runs on real data: say where it lies with --data-root")
-        data_root = out / "data"
-        options = [word for key, value in suite.mini.items() for word in (f"--{key}", str(value))]
-        command = (*PIXBENCH, "data", "mini", "--root", str(data_root), *options)
-        jobs.append(Job("data", command, data_root, ()))
-        ready = ("data",)
+        data_root, ready = out / "data", ("data",)
+        mini = {f"--{key}": value for key, value in suite.mini.items()}
+        jobs["data"] = Job("data", (*PIXBENCH, "data", "mini", *_words({"--root": data_root, **mini})), data_root)
     for label, row in suite.rows.items():
         if row.pretrain:
-            jobs.append(_pretrain_job(label, row, out, data_root, ready, gpus))
+            jobs[f"pretrain/{label}"] = _pretrain_job(label, row, out, data_root, ready)
     transfers: list[Job] = []
     for label, row in suite.rows.items():
         for name in suite.protocols:
-            weights, after = row.weights, ready
+            start, after = ("--weights", row.weights) if row.weights else ("--init", row.init), ready
             if row.pretrain:
                 convert = _convert_job(label, find_protocol(name).layout, out)
-                if convert not in jobs:
-                    jobs.append(convert)
-                weights, after = str(convert.output), (convert.name,)
+                jobs[convert.name] = convert
+                start, after = ("--weights", str(convert.output)), (convert.name,)
             for seed in suite.seeds:
-                transfers.append(_transfer_job(suite, label, name, seed, weights, out, data_root, after, gpus))
-    return jobs + transfers
+                options = {"--data-root": data_root, "--scale": suite.scale, "--seed": seed, "--label": label}
+                options |= {"--freeze": row.freeze} if row.freeze != "none" else {}
+                changes = [("--set", f"{key}={json.dumps(v)}") for key, v in suite.overrides.get(name, {}).items()]
+                words = (*start, *_words(options), *(word for change in changes for word in change))
+                transfers.append(_transfer_job(f"{label}/{name}/seed{seed}", words, out, after))
+    return [*jobs.values(), *transfers]
 
 
-def _pretrain_job(label: str, row: Row, out: Path, data_root: Path, after: tuple[str, ...], gpus: int) -> Job:
+def _words(options: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(word) for pair in options.items() for word in pair)
+
+
+def _pretrain_job(label: str, row: Row, out: Path, data_root: Path, after: tuple[str, ...]) -> Job:
     files = tuple(CONFIGS / name for name in row.pretrain)
     for path in files:
         if not path.is_file():
             raise UserError(f"row {label}: there is no config {path}")
-    start = (
-        ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}", "-m", "pretrain")
-        if gpus > 1
-        else ("-m", "pretrain")
-    )
     folder = out / "pretrain" / label
     configs = [word for path in files for word in ("--config", str(path))]
-    settings = [f"--{key}={value}" for key, value in row.set.items()]
-    command = (
-        sys.executable,
-        *start,
-        *configs,
-        "--data.root",
-        str(data_root / "imagenet"),
-        "--out",
-        str(folder),
-        *settings,
-    )
+    places = _words({"--data.root": data_root / "imagenet", "--out": folder})
+    command = (sys.executable, "-m", "pretrain", *configs, *places, *(f"--{k}={v}" for k, v in row.set.items()))
     return Job(f"pretrain/{label}", command, folder / "checkpoint.pth", after, files)
 
 
 def _convert_job(label: str, layout: str, out: Path) -> Job:
     target, _, variant = layout.partition("_")
     path = out / "weights" / f"{label}_{layout}.{'pkl' if target == 'detectron2' else 'pth'}"
-    options = ("--layout", variant) if variant else ()
-    command = (
-        *PIXBENCH,
-        "convert",
-        str(out / "pretrain" / label / "checkpoint.pth"),
-        "--to",
-        target,
-        *options,
-        "-o",
-        str(path),
-    )
+    options = {"--to": target} | ({"--layout": variant} if variant else {}) | {"-o": path}
+    checkpoint = out / "pretrain" / label / "checkpoint.pth"
+    command = (*PIXBENCH, "convert", str(checkpoint), *_words(options))
     return Job(f"convert/{label}/{layout}", command, path, (f"pretrain/{label}",))
 
 
-def _transfer_job(
-    suite: Suite,
-    label: str,
-    protocol: str,
-    seed: int,
-    weights: str | None,
-    out: Path,
-    data_root: Path,
-    after: tuple[str, ...],
-    gpus: int,
-) -> Job:
-    folder = out / "runs" / label / protocol / f"seed{seed}"
-    init = ("--weights", weights) if weights else ("--init", "random")
-    devices = ("--gpus", str(gpus)) if gpus > 1 else ()
-    chosen = suite.overrides.get(protocol, {})
-    settings = [word for key, value in chosen.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-    command = (
-        *(*PIXBENCH, "transfer", protocol, *init, "--data-root", str(data_root), "--scale", suite.scale),
-        *("--seed", str(seed), "--label", label, "--out", str(folder), *settings, *devices),
-    )
-    return Job(
-        f"transfer/{label}/{protocol}/seed{seed}",
-        command,
-        folder / "result.json",
-        after,
-        (find_protocol(protocol).config, table_of(find_protocol(protocol).framework)),
-    )
+def _transfer_job(place: str, words: tuple[str, ...], out: Path, after: tuple[str, ...]) -> Job:
+    """``place``: row/protocol/seed."""
+    protocol, folder = find_protocol(place.split("/")[1]), out / "runs" / place
+    command = (*PIXBENCH, "transfer", protocol.name, *words, "--out", str(folder))
+    inputs = protocol.config, table_of(protocol.framework)
+    return Job(f"transfer/{place}", command, folder / "result.json", after, inputs)
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -190,26 +166,69 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("suite", type=Path, help="suite file, e.g. configs/suites/demo.yaml")
     parser.add_argument("--out", type=Path, help="folder of everything it makes (default: runs/<suite name>)")
     parser.add_argument("--data-root", type=Path, help="folder with imagenet, VOC2007, VOC2012, coco, cityscapes")
-    parser.add_argument("--workers", type=int, help="jobs at a time (default: the suite's own number)")
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs that each job uses; jobs then run one after another")
+    parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="who runs the jobs")
+    parser.add_argument(
+        "--workers", type=int, help="jobs at a time (default: as many as find GPUs, or the suite's number)"
+    )
+    parser.add_argument("--gpus", metavar="N|LIST", help="how many GPUs of this machine to use, or which: 0,1,2,3")
+    parser.add_argument("--gpus-per-run", type=int, metavar="N", help="GPUs of each training run (default: all)")
+    parser.add_argument(
+        "--stall-minutes",
+        type=float,
+        default=120,
+        metavar="M",
+        help="end a job that writes nothing for M (120; 0: never)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
     parser.set_defaults(run=run)
 
 
+def devices(text: str | None) -> list[str]:
+    """The names of the GPUs that ``text`` asks for: a number of them, or a list; UserError if they are not there."""
+    if text in (None, "0"):
+        return []
+    import torch
+
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = chosen.split(",") if chosen else [str(number) for number in range(torch.cuda.device_count())]
+    wanted = text.split(",") if "," in text else there[: int(text)] if text.isdigit() else [text]
+    if (text.isdigit() and len(wanted) != int(text)) or not wanted or not set(wanted) <= set(there):
+        raise UserError(f"--gpus {text}: this machine shows {len(there)} CUDA devices ({', '.join(there) or 'none'})")
+    return wanted
+
+
 def run(args: argparse.Namespace) -> int:
+    from benchmarks.launch.loop import Launcher, run_jobs
     from benchmarks.tables import write_tables
 
     suite = read_suite(args.suite)
     out = (args.out or Path("runs") / args.suite.stem).resolve()
-    jobs = plan(suite, out, args.data_root.resolve() if args.data_root else None, args.gpus)
+    jobs = plan(suite, out, args.data_root.resolve() if args.data_root else None)
+    records, stall_s = Records(out / "jobs"), 60 * args.stall_minutes
+    launcher: Launcher
+    if args.launcher == "slurm":
+        from benchmarks.launch.slurm import Slurm, options_of
+
+        launcher, how = Slurm(records, out, suite.slurm, stall_s), "by Slurm"
+        each = {kind: args.gpus_per_run or options_of(suite.slurm, kind).get("gpus_per_node", 0) for kind in TRAINING}
+    else:
+        from benchmarks.launch.local import Local
+
+        gpus = devices(args.gpus)
+        each = dict.fromkeys(TRAINING, args.gpus_per_run or len(gpus))
+        if each["pretrain"] > len(gpus):
+            raise UserError(f"--gpus-per-run {args.gpus_per_run} needs as many GPUs; name them with --gpus")
+        workers = args.workers or (len(gpus) // each["pretrain"] if gpus else suite.workers)
+        launcher, how = Local(records, out / "logs", workers, gpus, stall_s), f"{workers} at a time"
+    jobs = [replace(job, gpus=each.get(job.kind, 0)) for job in jobs]
     if args.dry_run:
-        print("\n".join(" ".join(job.command) for job in jobs))
+        print("\n".join(" ".join(job.argv()) for job in jobs))
         return 0
-    workers = 1 if args.gpus > 1 else args.workers or suite.workers
-    print(f"{args.suite}: {len(jobs)} jobs, {workers} at a time, into {out}", flush=True)
-    states = run_jobs(jobs, Records(out / "jobs"), out / "logs", workers)
-    if any(state == "done" for name, state in states.items() if name.startswith("transfer/")):
-        print(write_tables(out / "runs", out, tuple(suite.rows)))
+    print(f"{args.suite}: {len(jobs)} jobs, {how}, into {out}", flush=True)
+    with owned(out):
+        states = run_jobs(jobs, records, launcher)
+        if any(state == "done" for name, state in states.items() if name.startswith("transfer/")):
+            print(write_tables(out / "runs", out, tuple(suite.rows)))
     failed = [name for name, state in states.items() if state != "done"]
     print(f"{args.suite}: {dict(Counter(states.values()))}; results and tables in {out}")
     for name in failed:

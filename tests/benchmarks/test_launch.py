@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from benchmarks.jobs import Job, Records
-from benchmarks.launch.local import run_jobs
+from benchmarks.launch.display import Display
+from benchmarks.launch.local import Local
+from benchmarks.launch.loop import run_jobs
+from pretrain.files import note_progress
+from pretrain.lock import _born
 
 
 def job(tmp_path: Path, name: str, code: str = "", after: tuple[str, ...] = ()) -> Job:
@@ -21,8 +30,9 @@ def job(tmp_path: Path, name: str, code: str = "", after: tuple[str, ...] = ()) 
     return Job(name, (sys.executable, "-c", script), output, after)
 
 
-def run(jobs: list[Job], tmp_path: Path, workers: int = 1) -> dict[str, str]:
-    return run_jobs(jobs, Records(tmp_path / "records"), tmp_path / "logs", workers)
+def run(jobs: list[Job], tmp_path: Path, *options: Any) -> dict[str, str]:
+    records = Records(tmp_path / "records")
+    return run_jobs(jobs, records, Local(records, tmp_path / "logs", *options))
 
 
 def order(tmp_path: Path) -> list[str]:
@@ -31,7 +41,7 @@ def order(tmp_path: Path) -> list[str]:
 
 def test_jobs_wait_for_what_they_need(tmp_path: Path) -> None:
     jobs = [job(tmp_path, "a", "import time; time.sleep(0.5)"), job(tmp_path, "b", after=("a",)), job(tmp_path, "c")]
-    assert run(jobs, tmp_path, workers=2) == dict.fromkeys("abc", "done")
+    assert run(jobs, tmp_path, 2) == dict.fromkeys("abc", "done")
     assert order(tmp_path).index("a") < order(tmp_path).index("b")
 
 
@@ -79,22 +89,159 @@ def test_what_was_made_from_an_older_output_is_made_again(tmp_path: Path) -> Non
     assert order(tmp_path)[4:] == ["a", "b"]
 
 
-def test_interruption_lets_the_running_jobs_save(tmp_path: Path) -> None:
+@pytest.mark.parametrize("presses", [1, 2])
+def test_interruption_lets_the_running_jobs_save_unless_pressed_again(tmp_path: Path, presses: int) -> None:
+    """Each job has a child in a session of its own, as torchrun's workers are; nothing is left of it."""
+    child = f"import os, time; open({str(tmp_path / 'child')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     worker = (
-        "import signal, sys, time\n"
-        f"def stop(*_): open({str(tmp_path / 'saved')!r}, 'w').close(); sys.exit(130)\n"
-        f"signal.signal(signal.SIGINT, stop); open({str(tmp_path / 'up')!r}, 'w').close(); time.sleep(60)"
+        "import signal, subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)\n"
+        "def stop(*_):\n"
+        f"    time.sleep({30 * (presses - 1)}); child.kill(); open({str(tmp_path / 'saved')!r}, 'w').close(); sys.exit(130)\n"
+        f"signal.signal(signal.SIGINT, stop); time.sleep(60)"
     )
+    process = drive(tmp_path, worker)
+    wait_for(tmp_path / "child")
+    for _ in range(presses):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(1)
+    process.communicate(timeout=30)
+    assert (tmp_path / "saved").exists() == (presses == 1)
+    assert _born((tmp_path / "child").read_text()) is None
+    assert not list((tmp_path / "r").glob("*"))  # it is to be started again
+
+
+def test_jobs_end_with_a_suite_that_was_killed(tmp_path: Path) -> None:
+    worker = (
+        f"import signal, time\ndef stop(*_): open({str(tmp_path / 'saved')!r}, 'w').close()\n"
+        f"signal.signal(signal.SIGTERM, stop); open({str(tmp_path / 'child')!r}, 'w').write('x'); time.sleep(60)"
+    )
+    process = drive(tmp_path, worker)
+    wait_for(tmp_path / "child")
+    process.kill()
+    process.communicate()
+    wait_for(tmp_path / "saved")
+
+
+def drive(tmp_path: Path, worker: str) -> subprocess.Popen[bytes]:
+    """Another process that runs ``worker`` as its only job."""
     driver = (
         "import sys; from pathlib import Path; from benchmarks.jobs import Job, Records\n"
-        "from benchmarks.launch.local import run_jobs\n"
-        f"t = Path({str(tmp_path)!r})\n"
-        f"run_jobs([Job('a', (sys.executable, '-c', {worker!r}), t / 'x')], Records(t / 'r'), t / 'l')"
+        "from benchmarks.launch.local import Local; from benchmarks.launch.loop import run_jobs\n"
+        f"t = Path({str(tmp_path)!r}); r = Records(t / 'r')\n"
+        f"run_jobs([Job('a', (sys.executable, '-c', {worker!r}), t / 'x')], r, Local(r, t / 'l'))"
     )
-    process = subprocess.Popen([sys.executable, "-c", driver], stderr=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-c", driver], stderr=subprocess.PIPE)
+
+
+def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 30
-    while not (tmp_path / "up").exists() and time.monotonic() < deadline:
+    while not (path.exists() and (path.stat().st_size or path.name != "child")):
+        assert time.monotonic() < deadline, f"no {path}"
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    process.wait(30)
-    assert (tmp_path / "saved").exists()
+
+
+def test_devices_are_shared_out(tmp_path: Path) -> None:
+    """Two devices a job, two jobs at a time; what needs none sees none."""
+    seen = tmp_path / "seen"
+    code = f"import os, time; open({str(seen)!r}, 'a').write(os.environ['CUDA_VISIBLE_DEVICES'] + ' '); time.sleep(0.6)"
+    script = tmp_path / "script.py"
+    script.write_text(f"{code}; open(os.environ.get('OUT') or {str(tmp_path)!r} + '/made', 'w')")
+    jobs = [Job(f"pretrain/{n}", (sys.executable, str(script)), tmp_path / "made", (), (), 1) for n in "abcd"]
+    assert set(run(jobs, tmp_path, 9, ["4", "6"]).values()) == {"done"}
+    first, second = sorted(seen.read_text().split()[:2]), sorted(seen.read_text().split()[2:])
+    assert first == second == ["4", "6"]
+    seen.unlink()
+    run([job(tmp_path, "data", code)], tmp_path, 1, ["4"])
+    assert seen.read_text() == " "
+
+
+def test_several_processes_come_through_torchrun(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    text = f"import os; open({str(tmp_path)!r} + '/rank' + os.environ['RANK'], 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    script.write_text(text)
+    jobs = [Job("pretrain/a", (sys.executable, str(script)), tmp_path / "rank1", (), (), 2)]
+    assert run(jobs, tmp_path, 1, ["1", "3", "5"]) == {"pretrain/a": "done"}
+    assert (tmp_path / "rank0").read_text() == "1,3"
+
+
+def test_the_number_of_gpus_is_no_part_of_what_a_job_is() -> None:
+    one, two = (Job("pretrain/a", ("python", "-m", "pretrain"), Path("x"), gpus=gpus) for gpus in (1, 2))
+    assert one.key == two.key
+    assert two.argv()[1:5] == ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    assert one.argv(("--nnodes=2",))[3:] == ("--nnodes=2", "--nproc_per_node=1", "-m", "pretrain")
+
+
+def test_a_job_that_hangs_is_ended_and_one_that_writes_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = "import time\nfor i in range(30): print(i, flush=True); time.sleep(0.1)"
+    jobs = [job(tmp_path, "busy", busy), job(tmp_path, "hung", "import time; time.sleep(60)")]
+    assert run(jobs, tmp_path, 2, (), 1.5) == {"busy": "done", "hung": "failed"}
+    assert "hung: FAILED: nothing written for 0.025 minutes (--stall-minutes)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "killed by SIGKILL (out of memory?)"),
+        (
+            "print('pretrain: error: the loss is nan; lower it'); print('=' * 20); raise SystemExit(1)",
+            "the loss is nan",
+        ),
+        ("raise SystemExit(3)", "exit code 3"),
+    ],
+)
+def test_why_a_job_failed(tmp_path: Path, code: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run([job(tmp_path, "a", code)], tmp_path)
+    assert f"a: FAILED: {reason}" in capsys.readouterr().out
+    assert reason in (tmp_path / "records" / "a.json").read_text()
+
+
+def test_a_worker_of_torchrun_that_was_killed_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os; os.kill(os.getpid(), 9) if os.environ['RANK'] == '1' else __import__('time').sleep(60)"
+    )
+    run([Job("pretrain/a", (sys.executable, str(script)), tmp_path / "x", (), (), 2)], tmp_path)
+    assert "killed by SIGKILL (out of memory?)" in capsys.readouterr().out
+
+
+def test_the_table_shows_what_the_runs_tell(tmp_path: Path) -> None:
+    """On a terminal of 20 rows: the failed and the running first, with iteration, time left and metrics."""
+    running = job(tmp_path / "r", "running", "")
+    note_progress(running.output.parent, 40, 120, 1.5, mIoU=21.25)
+    jobs = [running, *(job(tmp_path, f"waiting{n}") for n in range(30)), job(tmp_path, "failed")]
+    console = Console(width=120, height=20, force_terminal=True, file=io.StringIO())
+    display = Display(jobs, console)
+    display.event(0, running, "started")
+    process = SimpleNamespace(job=running, state=lambda: "running")
+    console.print(display.table({"failed": "failed"}, {"running": process}))
+    text = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())
+    assert "1 failed, 1 running, 30 waiting, 0:00:00; 18 rows hidden" in text
+    assert re.search(r"running +│ running +│ 0:00:00 │ +40/120 │ 0:02:00 │ mIoU 21\.2", text)
+    assert len(text.splitlines()) <= 20
+
+
+def test_a_terminal_gets_a_table_that_stays(tmp_path: Path) -> None:
+    import pty
+
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.jobs import Job, Records\n"
+        "from benchmarks.launch.local import Local; from benchmarks.launch.loop import run_jobs\n"
+        f"t = Path({str(tmp_path)!r}); r = Records(t / 'r'); c = (sys.executable, '-c', 'import time; time.sleep(1)')\n"
+        "run_jobs([Job('a', c, t), Job('b', (*c, 'x'), t / 'no')], r, Local(r, t / 'l', 2))"
+    )
+    main, side = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=side, stderr=side, env=environment)
+    os.close(side)
+    text = b""
+    try:
+        while block := os.read(main, 65536):
+            text += block
+    except OSError:  # the other side has closed
+        pass
+    assert process.wait(30) == 0
+    assert text.count(b"best so far") > 1  # drawn again
+    assert b"b: FAILED: it ended well but left no" in text

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.cli import main
 from benchmarks.suite import Suite, plan, read_suite
 from pretrain.errors import UserError
 from transfer.protocols import CONFIGS
@@ -45,10 +46,45 @@ def test_given_data_are_used_and_nothing_is_generated(tmp_path: Path) -> None:
     assert str(tmp_path / "mine" / "imagenet") in next(job for job in jobs if job.name == "pretrain/pixpro").command
 
 
-def test_gpus_start_pretraining_under_torchrun(tmp_path: Path) -> None:
-    jobs = {job.name: job.command for job in plan(read_suite(DEMO), tmp_path, None, gpus=8)}
-    assert "torch.distributed.run" in jobs["pretrain/pixpro"]
-    assert jobs["transfer/pixpro/voc_c4/seed0"][-2:] == ("--gpus", "8")
+def test_rows_may_start_supervised_and_freeze_the_trunk(tmp_path: Path) -> None:
+    rows = {"a": {"init": "supervised", "freeze": "trunk"}, "b": {"weights": "b.pth"}, "c": None}
+    jobs = plan(read_suite(written(tmp_path, rows=rows)), tmp_path, tmp_path / "data")
+    assert [job.command[5:7] for job in jobs] == [
+        ("--init", "supervised"),
+        ("--weights", "b.pth"),
+        ("--init", "random"),
+    ]
+    assert [" ".join(job.command).count("--freeze trunk") for job in jobs] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("words", "each"),
+    [((), 0), (("--gpus", "4", "--gpus-per-run", "2"), 2), (("--gpus", "5,3"), 2), (("--gpus", "1"), 0)],
+)
+def test_training_runs_get_their_gpus(
+    words: tuple[str, ...], each: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5,7")
+    assert main(["suite", str(DEMO), "--dry-run", *words]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        started = f"torch.distributed.run --standalone --nproc_per_node={each} " in line
+        assert started == (each > 0 and (" pretrain --config " in line or " transfer " in line)), line
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--gpus", "5"), "this machine shows 2 CUDA devices (2, 3)"),
+        (("--gpus", "0,1"), "this machine shows 2 CUDA devices (2, 3)"),
+        (("--gpus-per-run", "2"), "needs as many GPUs"),
+    ],
+)
+def test_gpus_that_are_not_there(
+    words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert main(["suite", str(DEMO), "--dry-run", *words]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_real_data_must_be_named() -> None:
@@ -64,7 +100,9 @@ def test_real_data_must_be_named() -> None:
         ({"protocols": ["voc_c5"]}, "did you mean voc_c4"),
         ({"rowz": {}}, "unknown keys \\['rowz'\\]"),
         ({"rows": None}, "missing keys \\['rows'\\]"),
-        ({"rows": {"a": {"weights": "x", "pretrain": ["y"]}}}, "row a: give either"),
+        ({"rows": {"a": {"weights": "x", "pretrain": ["y"]}}}, "row a: give one of"),
+        ({"rows": {"a": {"init": "zero"}}}, "row a: init is 'zero'; it must be one of random, supervised"),
+        ({"rows": {"a": {"freeze": "head"}}}, "row a: freeze is 'head'"),
         ({"rows": {"a": {"wieghts": "x"}}}, "row a: unknown keys"),
     ],
 )

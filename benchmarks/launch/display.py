@@ -1,0 +1,117 @@
+"""How far a suite is: a table that stays in place on a terminal, a line for each event and now and then elsewhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from benchmarks.jobs import Job
+from benchmarks.launch.command import last_line
+from pretrain.files import read_progress
+
+if TYPE_CHECKING:
+    from benchmarks.launch.loop import Running
+
+HEARTBEAT_S, REDRAW_S = 20.0, 0.5
+STYLES = {"running": "cyan", "done": "green", "failed": "bold red", "blocked": "red"}
+URGENCY = ("failed", "running", "blocked", "queued", "done", "waiting")
+"""Who is shown first when the terminal is too low for all."""
+
+
+class Display:
+    def __init__(self, jobs: Sequence[Job], console: Console | None = None) -> None:
+        self.jobs, self.console = jobs, console or Console()
+        self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self.began = self.last = time.monotonic()
+        self.since: dict[str, float] = {}
+        """When a job's state changed last."""
+        self.took: dict[str, float] = {}
+
+    def __enter__(self) -> Display:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def event(self, ended: int, job: Job, text: str) -> None:
+        """``text`` has happened to ``job``. On a terminal the table says so, and only failures get a line besides."""
+        now = time.monotonic()
+        if text == "done":
+            self.took[job.name] = now - self.since.get(job.name, now)
+            text = f"done in {self.took[job.name]:.0f} s"
+        self.since[job.name] = now
+        if not self.live or "FAILED" in text:
+            self.last = now
+            self.say(f"[{now - self.began:5.0f} s, {ended:>2}/{len(self.jobs)}] {job.name}: {text}")
+
+    def refresh(self, states: Mapping[str, str], running: Mapping[str, Running]) -> None:
+        now = time.monotonic()
+        if now - self.last < (REDRAW_S if self.live else HEARTBEAT_S):
+            return
+        self.last = now
+        if self.live:
+            self.live.update(self.table(states, running), refresh=True)
+            return
+        for taken in running.values():
+            self.say(f"[{now - self.began:5.0f} s]   {taken.job.name}: {last_line(taken.log)[:140]}")
+
+    def table(self, states: Mapping[str, str], running: Mapping[str, Running]) -> Table:
+        """Run, state, how long in it, iteration, time left, best metrics so far; the most urgent if not all have room."""
+        found = {job.name: states.get(job.name, "waiting") for job in self.jobs}
+        found |= {name: taken.state() for name, taken in running.items()}
+        for name in running.keys() & {name for name, state in found.items() if state == "queued"}:
+            self.since[name] = time.monotonic()  # a queued job's time counts from its start
+        room = max(3, self.console.height - 6)
+        shown = sorted(self.jobs, key=lambda job: URGENCY.index(found[job.name]))[:room]
+        counts = ", ".join(f"{n} {s}" for s in URGENCY if (n := list(found.values()).count(s)))
+        hidden = f"; {len(self.jobs) - len(shown)} rows hidden" if len(shown) < len(self.jobs) else ""
+        table = Table(title=f"{counts}, {_clock(time.monotonic() - self.began)}{hidden}", title_justify="left")
+        for head in ("run", "state", "time", "iteration", "left", "best so far"):
+            table.add_column(head, no_wrap=True, justify="right" if head in ("time", "iteration", "left") else "left")
+        for job in [job for job in self.jobs if job in shown]:
+            table.add_row(job.name, *self._cells(job, found[job.name]), style=STYLES.get(found[job.name], "dim"))
+        return table
+
+    def _cells(self, job: Job, state: str) -> tuple[str, ...]:
+        if state == "done":
+            took = _clock(self.took[job.name]) if job.name in self.took else ""
+            return state, took, "", "", _metrics(job)
+        if state != "running":
+            return (state,)
+        progress = read_progress(job.output.parent)
+        count = f"{progress['done']}/{progress['total']}" if progress else ""
+        left = _clock(progress["left_s"]) if progress else ""
+        return state, _clock(time.monotonic() - self.since[job.name]), count, left, _pairs(progress.get("best", {}))
+
+
+def _metrics(job: Job) -> str:
+    """Of a finished transfer."""
+    try:
+        return (
+            _pairs(json.loads(job.output.read_text(encoding="utf-8"))["metrics"])
+            if job.output.suffix == ".json"
+            else ""
+        )
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _pairs(metrics: Mapping[str, float | None]) -> str:
+    return "  ".join(f"{name} {value:.1f}" for name, value in metrics.items() if value is not None)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
