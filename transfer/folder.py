@@ -32,7 +32,7 @@ def claim(out: Path, identity: dict[str, Any]) -> bool:
             what = "; ".join(f"{key} {_difference(other.get(key), identity[key])}" for key in differ)
             raise UserError(f"{out} belongs to another run ({what}); choose another --out or remove that folder")
         return True
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(not path.match("log.rank*.txt") for path in out.iterdir()):  # another rank may be ahead
         raise UserError(f"{out} is not empty and holds no run of ours; choose another --out")
     write_json(path, identity)
     return False
