@@ -177,4 +177,7 @@ def diff_protocols(args: argparse.Namespace) -> None:
             f"{one.name} is a protocol of {one.framework}, {other.name} of {other.framework}; name two of one"
         )
     found = differences(published_config(one), published_config(other))
+    if not found:
+        print(f"the configs of {one.name} and {other.name} differ in nothing")
+        return
     print(tabulate([(key, *pair) for key, pair in found.items()], ["key", one.name, other.name], disable_numparse=True))

@@ -68,12 +68,39 @@ def test_too_many_gpus_are_refused(tmp_path: Path) -> None:
         args.run(args)
 
 
-def test_protocols_are_listed_with_data_metrics_and_source(capsys: pytest.CaptureFixture[str]) -> None:
-    args = parse("protocols")
+def say(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    args = parse(*words)
     args.run(args)
-    listing = capsys.readouterr().out
-    for word in ("voc_c4", "coco_fpn_1x", "mmseg", "VOC2007, VOC2012", "AP75", "zdaxie/PixPro", "4conv1fc"):
+    return capsys.readouterr().out
+
+
+def test_protocols_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    listing = say(capsys, "protocols")
+    for word in ("voc_c4", "coco_fpn_1x_2fc", "cityscapes_fcn16s", "VOC2007, VOC2012", "AP75", "74 V100"):
         assert word in listing
+    one = say(capsys, "protocols", "show", "coco_fpn_1x")
+    for word in (
+        "4conv1fc",
+        "detectron2",
+        "zdaxie/PixPro",
+        "90000 iterations of 0.371 s on 8 V100",
+        "mask_AP (segm/AP)",
+    ):
+        assert word in one
+    with pytest.raises(UserError, match="did you mean coco_fpn_2x"):
+        say(capsys, "protocols", "show", "coco_fpn_3x")
+
+
+@pytest.mark.frameworks
+def test_two_protocols_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    table = say(capsys, "protocols", "diff", "coco_fpn_1x", "coco_fpn_1x_2fc")
+    assert [line.split()[0] for line in table.splitlines()[2:]] == [
+        *("MODEL.ROI_BOX_HEAD.NORM", "MODEL.ROI_BOX_HEAD.NUM_CONV", "MODEL.ROI_BOX_HEAD.NUM_FC"),
+        "MODEL.ROI_MASK_HEAD.NORM",
+    ]
+    assert "differ in nothing" in say(capsys, "protocols", "diff", "voc_c4", "voc_c4")
+    with pytest.raises(UserError, match="voc_c4 is a protocol of detectron2, cityscapes_fcn16s of mmseg"):
+        say(capsys, "protocols", "diff", "voc_c4", "cityscapes_fcn16s")
 
 
 def test_the_supervised_trunk_comes_from_torchs_cache_or_says_where_to_put_it(

@@ -20,12 +20,14 @@ import yaml
 from quick_detection import QUARTER, QUICK, converted_trunk
 
 from pretrain.errors import UserError
-from pretrain.models.resnet import TrunkSpec
+from pretrain.models.spec import TrunkSpec
 from transfer.job import TransferJob
 from transfer.protocols import differences, find_protocol, protocols, published_config
 from transfer.run import run_transfer
 from transfer.start import random_trunk
 from transfer.weights import Trunk, load, to_target
+from transfer.weights.format import Pixels
+from transfer.weights.vit import VitSpec
 
 pytestmark = pytest.mark.frameworks
 PUBLIC = yaml.safe_load((Path(__file__).parent / "public_detection.yaml").read_text(encoding="utf-8"))
@@ -113,13 +115,39 @@ def test_width_follows_the_trunk_at_mini_scale_and_is_fixed_at_paper_scale() -> 
     from transfer.detection.config import build_config, trunk_spec
 
     job = TransferJob(find_protocol("voc_c4"), Path("data"), Path("run"), Path("trunk.pth"), scale="mini")
-    assert trunk_spec(build_config(job, TrunkSpec(50, 0.5))) == TrunkSpec(50, 0.5)
+    assert trunk_spec(build_config(job, Trunk(TrunkSpec(50, 0.5), {}, ""))) == TrunkSpec(50, 0.5)
     paper = replace(job, scale="paper")
-    assert trunk_spec(build_config(paper, TrunkSpec(50, 1.0, output_stride=16))) == TrunkSpec(50, 1.0)
+    assert trunk_spec(build_config(paper, Trunk(TrunkSpec(50, 1.0, output_stride=16), {}, ""))) == TrunkSpec(50, 1.0)
     with pytest.raises(UserError, match=r"trunk.pth holds a ResNet-50 of width 0.25.*STEM_OUT_CHANNELS=16"):
-        build_config(paper, QUARTER)
+        build_config(paper, Trunk(QUARTER, {}, ""))
     knowing = {"MODEL.RESNETS.STEM_OUT_CHANNELS": 16, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64}
-    build_config(replace(paper, overrides={**knowing, "MODEL.RESNETS.WIDTH_PER_GROUP": 16}), QUARTER)
+    build_config(replace(paper, overrides={**knowing, "MODEL.RESNETS.WIDTH_PER_GROUP": 16}), Trunk(QUARTER, {}, ""))
+
+
+@pytest.mark.parametrize(
+    ("spec", "pixels", "message"),
+    [
+        (TrunkSpec(stem="deep"), Pixels(), "kind deep; Detectron2 has the 7x7 stem only"),
+        (TrunkSpec(stride_in_1x1=True), Pixels(), r"strides in the 1×1.*'MODEL.RESNETS.STRIDE_IN_1X1=true'"),
+        (VitSpec(64, 2, 2, 16, 64), Pixels(), "holds a ViT, but voc_c4 is for a ResNet; take coco_vitdet"),
+        (TrunkSpec(), Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)), r"takes BGR.*'INPUT.FORMAT=\"BGR\"'"),
+    ],
+)
+def test_a_trunk_of_another_kind_says_what_to_do(spec: Any, pixels: Pixels, message: str) -> None:
+    from transfer.detection.config import build_config
+
+    job = TransferJob(find_protocol("voc_c4"), Path("data"), Path("run"), Path("trunk.pth"))
+    with pytest.raises(UserError, match=message):
+        build_config(job, Trunk(spec, {}, "", pixels=pixels))
+
+
+def test_the_settings_that_other_pixels_need_are_taken() -> None:
+    from transfer.detection.config import build_config
+
+    msra = Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+    settings = {"INPUT.FORMAT": "BGR", "MODEL.PIXEL_MEAN": list(msra.mean), "MODEL.PIXEL_STD": list(msra.std)}
+    job = TransferJob(find_protocol("voc_c4"), Path("data"), Path("run"), overrides=settings)
+    assert build_config(job, Trunk(TrunkSpec(), {}, "", pixels=msra)).INPUT.FORMAT == "BGR"
 
 
 @pytest.mark.parametrize(
@@ -395,23 +423,23 @@ def test_a_batch_in_parts_takes_as_many_images(mini_root: Path, tmp_path: Path) 
 def test_data_sets_follow_the_data_root(mini_root: Path, tmp_path: Path) -> None:
     from transfer.detection.run import _point_at
 
-    _point_at(tmp_path)
+    _point_at(TransferJob(find_protocol("voc_c4"), tmp_path, tmp_path))
     from detectron2.data import MetadataCatalog
 
     assert MetadataCatalog.get("voc_2007_test").dirname == str(tmp_path / "VOC2007")
-    _point_at(mini_root)
+    _point_at(TransferJob(find_protocol("voc_c4"), mini_root, tmp_path))
     assert MetadataCatalog.get("voc_2007_test").dirname == str(mini_root / "VOC2007")
     assert MetadataCatalog.get("coco_2017_val").image_root == str(mini_root / "coco" / "val2017")
 
 
-def test_perfect_detections_on_few_classes_have_ap_100(mini_root: Path) -> None:
+def test_perfect_detections_on_few_classes_have_ap_100(mini_root: Path, tmp_path: Path) -> None:
     from detectron2.data import DatasetCatalog
     from detectron2.structures import Boxes, Instances
 
     from transfer.detection.run import _point_at
     from transfer.detection.trainer import VocEvaluator
 
-    _point_at(mini_root)
+    _point_at(TransferJob(find_protocol("voc_c4"), mini_root, tmp_path))
     evaluator = VocEvaluator("voc_2007_test")
     evaluator.reset()
     for record in DatasetCatalog.get("voc_2007_test"):

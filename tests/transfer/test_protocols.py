@@ -7,14 +7,19 @@ from pathlib import Path
 import pytest
 
 from pretrain.errors import UserError
-from transfer.protocols import Protocol, find_protocol, protocols
+from transfer.protocols import Protocol, find_protocol, leaves, protocols, published_config
 from transfer.weights import LAYOUTS
 
 DOCS = Path(__file__).parents[2] / "docs" / "protocols"
 SIZES = (  # what the mini overrides of Detectron2's protocols may change: sizes, iterations, width
     *("INPUT.M", "MODEL.RESNETS.", "MODEL.FPN.OUT_CHANNELS", "MODEL.RPN.BATCH", "MODEL.RPN.P", "MODEL.ROI_HEADS.BATCH"),
     *("MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ROI_BOX_HEAD.CONV_DIM", "MODEL.ROI_BOX_HEAD.FC_DIM"),
-    *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", "MODEL.ROI_MASK_HEAD.CONV_DIM", "SOLVER.IMS_PER_BATCH"),
+    *(
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
+        "MODEL.ROI_MASK_HEAD.CONV_DIM",
+        "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS",
+        "SOLVER.IMS_PER_BATCH",
+    ),
     *("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.WARMUP_ITERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.PRECISE_BN.NUM_ITER"),
     "DATALOADER.NUM_WORKERS",
 )
@@ -57,5 +62,19 @@ def test_the_name_of_the_fpn_column_says_which_box_head() -> None:
 
 
 def test_a_misspelt_name_gets_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"'coco_c4' did you mean|did you mean coco_c4_1x"):
-        find_protocol("coco_c4")
+    with pytest.raises(UserError, match="no protocol 'coco_fcos'; did you mean coco_fcos_1x"):
+        find_protocol("coco_fcos")
+
+
+def test_protocols_of_different_heads_share_no_column() -> None:
+    heads = [head for protocol in protocols().values() for head in protocol.columns.values()]
+    assert len(heads) == len(set(heads))
+
+
+@pytest.mark.frameworks
+@every
+def test_the_cost_is_that_of_the_iterations_in_the_config(protocol: Protocol) -> None:
+    config = dict(leaves(published_config(protocol)))
+    assert protocol.cost["iterations"] == config.get("SOLVER.MAX_ITER", config.get("train_cfg.max_iters"))
+    assert protocol.gpu_hours
+    assert protocol.cost["source"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,23 +11,27 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from pretrain.errors import UserError
-from pretrain.models.resnet import TrunkSpec
+from pretrain.models.spec import TrunkSpec
 from transfer.job import TransferJob
 from transfer.protocols import Protocol
+from transfer.weights.format import Pixels
+from transfer.weights.trunk import Trunk
+from transfer.weights.vit import VitSpec
 
 _BY_OPTION = {"OUTPUT_DIR": "--out", "SEED": "--seed", "MODEL.WEIGHTS": "--weights"}
 
 
-def build_config(job: TransferJob, spec: TrunkSpec | None) -> CfgNode:
-    """The resolved config of a job whose trunk is of ``spec`` (None: as wide as the config says).
+def build_config(job: TransferJob, trunk: Trunk | None) -> CfgNode:
+    """The resolved config of a job that starts from ``trunk`` (None: as wide as the config says).
 
     Raises `UserError` for a key that does not exist, a value of the wrong type, or a trunk that does not fit the protocol.
     """
     cfg = read_config(job.protocol)
     for key, value in job.all_overrides.items():
         _override(cfg, key, value, job.protocol)
-    if spec is not None:
-        _fit_trunk(cfg, job, spec)
+    if trunk is not None:
+        _fit_trunk(cfg, job, trunk.spec)
+        _check_pixels(cfg, job, trunk.pixels)
     if cfg.MODEL.RESNETS.STEM_OUT_CHANNELS * 4 != cfg.MODEL.RESNETS.RES2_OUT_CHANNELS:
         raise UserError(
             "MODEL.RESNETS: RES2_OUT_CHANNELS must be four times STEM_OUT_CHANNELS; set both, and WIDTH_PER_GROUP"
@@ -44,7 +49,8 @@ def read_config(protocol: Protocol) -> CfgNode:
 
 def trunk_spec(cfg: CfgNode) -> TrunkSpec:
     """What trunk a config builds."""
-    return TrunkSpec(cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.STEM_OUT_CHANNELS / 64)
+    resnet = cfg.MODEL.RESNETS
+    return TrunkSpec(resnet.DEPTH, resnet.STEM_OUT_CHANNELS / 64, stride_in_1x1=resnet.STRIDE_IN_1X1)
 
 
 def synchronise_on_cpus(cfg: CfgNode) -> tuple[str, ...]:
@@ -63,19 +69,41 @@ def plain(cfg: CfgNode) -> dict[str, Any]:
     return data
 
 
-def _fit_trunk(cfg: CfgNode, job: TransferJob, spec: TrunkSpec) -> None:
-    """Set the width options from ``spec``. At paper scale they are the protocol's, and another trunk is an error."""
+def _fit_trunk(cfg: CfgNode, job: TransferJob, spec: TrunkSpec | VitSpec) -> None:
+    """Set the options of the trunk from ``spec``. At paper scale they are the protocol's, and another trunk is an error."""
+    if not isinstance(spec, TrunkSpec):
+        raise UserError(f"{job.weights} holds a ViT, but {job.protocol.name} is for a ResNet; take coco_vitdet")
+    if spec.stem != "7x7":
+        raise UserError(
+            f"{job.weights} has a deep stem; Detectron2's ResNet has none, so it cannot be fine-tuned there"
+        )
     base = int(64 * spec.width)
     wanted = {"DEPTH": spec.depth, "STEM_OUT_CHANNELS": base, "RES2_OUT_CHANNELS": 4 * base, "WIDTH_PER_GROUP": base}
+    wanted["STRIDE_IN_1X1"] = spec.stride_in_1x1
     differ = {f"MODEL.RESNETS.{key}": value for key, value in wanted.items() if cfg.MODEL.RESNETS[key] != value}
     if differ and job.scale == "paper":
-        settings = " ".join(f"--set {key}={value}" for key, value in differ.items())
         raise UserError(
-            f"{job.weights} holds a ResNet-{spec.depth} of width {spec.width:g}, but {job.protocol.name} is defined for "
-            f"another trunk; use --scale mini, or deviate knowingly with {settings}"
+            f"{job.weights} holds a ResNet-{spec.depth} of width {spec.width:g}"
+            f"{' with strides in the 1×1' if spec.stride_in_1x1 else ''}, but {job.protocol.name} is defined for another "
+            f"trunk; use --scale mini, or deviate knowingly with {_settings(differ)}"
         )
     for key, value in wanted.items():
         cfg.MODEL.RESNETS[key] = value
+
+
+def _check_pixels(cfg: CfgNode, job: TransferJob, pixels: Pixels) -> None:
+    """Raise `UserError` unless images reach the trunk as it was trained on them."""
+    wanted = {"INPUT.FORMAT": pixels.order, "MODEL.PIXEL_MEAN": [*pixels.mean], "MODEL.PIXEL_STD": [*pixels.std]}
+    differ = {key: value for key, value in wanted.items() if dict(_leaves(cfg))[key] != value}
+    if differ:
+        raise UserError(
+            f"{job.weights} takes {pixels}, but {job.protocol.name} prepares images otherwise; deviate knowingly with "
+            f"{_settings(differ)}"
+        )
+
+
+def _settings(overrides: dict[str, Any]) -> str:
+    return " ".join(f"--set '{key}={json.dumps(value)}'" for key, value in overrides.items())
 
 
 def _override(cfg: CfgNode, key: str, value: Any, protocol: Protocol) -> None:

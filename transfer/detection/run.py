@@ -43,7 +43,7 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
     from transfer.detection.config import build_config, plain, synchronise_on_cpus, trunk_spec
     from transfer.detection.trainer import Trainer
 
-    cfg = build_config(job, trunk.spec if trunk else None)
+    cfg = build_config(job, trunk)
     device = cfg.MODEL.DEVICE = _device(job)
     said = synchronise_on_cpus(cfg) if device == "cpu" and int(os.environ.get("WORLD_SIZE", 1)) > 1 else ()
     trunk = trunk or random_trunk(trunk_spec(cfg), job.seed)
