@@ -13,6 +13,8 @@ from typing import IO, Any, NamedTuple
 from pretrain.errors import UserError
 from transfer.weights.admitted import Unpickler
 
+_BYTES = {"float": 4, "double": 8, "long": 8, "int": 4, "half": 2, "bfloat16": 2}
+
 
 class Outline(NamedTuple):
     """Of one tensor or array."""
@@ -25,6 +27,7 @@ def read(path: Path) -> Any:
     """Content of a file that `safe.read` would take, tensors and arrays as `Outline`."""
     if not path.is_file():
         raise UserError(f"there is no file {path}; check the path")
+    size = path.stat().st_size
     try:
         with path.open("rb") as stream:
             head = stream.read(9)
@@ -33,13 +36,13 @@ def read(path: Path) -> Any:
                 with zipfile.ZipFile(stream) as archive:
                     name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
                     with archive.open(name) as record:
-                        return _unpickle(record)
+                        return _unpickle(record, size)
             if head[8:] == b"{":
-                return _safetensors(stream, path.stat().st_size)
-            content = _unpickle(stream)
+                return _safetensors(stream, size)
+            content = _unpickle(stream, size)
             if isinstance(content, int):  # PyTorch's of before 1.6: magic number, version, system, content
-                _unpickle(stream), _unpickle(stream)
-                content = _unpickle(stream)
+                _unpickle(stream, size), _unpickle(stream, size)
+                content = _unpickle(stream, size)
             return content
     except (OSError, UserError):
         raise
@@ -57,8 +60,13 @@ def _safetensors(stream: IO[bytes], size: int) -> dict[str, Outline]:
     }
 
 
-def _unpickle(stream: IO[bytes]) -> Any:
-    return _plain(_Outliner(stream, encoding="latin1").load())
+def _unpickle(stream: IO[bytes], size: int) -> Any:
+    """Next pickle in a file of ``size`` bytes."""
+    pickled = _Outliner(stream, encoding="latin1")
+    content = _plain(pickled.load())
+    if sum(pickled.bytes.values()) > size:
+        raise ValueError("its tensors claim to be larger than the file; it is truncated or damaged")
+    return content
 
 
 def _plain(value: Any) -> Any:
@@ -74,6 +82,11 @@ def _tensor(storage: str, _offset: int, shape: tuple[int, ...], *_: object) -> O
 
 
 class _Outliner(Unpickler):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.bytes: dict[str, int] = {}
+        """At least so many in each storage."""
+
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
             return _tensor
@@ -86,4 +99,6 @@ class _Outliner(Unpickler):
         return name if module == "torch" and name.islower() else super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> str:
-        return pid[1]
+        _, kind, key, _, numbers = pid[:5]
+        self.bytes[key] = numbers * _BYTES.get(kind, 1)
+        return kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -33,13 +34,13 @@ def _trained(spec: TrunkSpec, seed: int = 0) -> ResNet:
 
 @pytest.fixture(scope="session")
 def make_trunk() -> Callable[..., Trunk]:
-    """``make_trunk(width, depth, seed)``: a trunk with random but lively weights. Do not change its tensors."""
-    made: dict[tuple[float, int, int], Trunk] = {}
+    """``make_trunk(width, depth, seed, stem)``: a trunk with random but lively weights. Do not change its tensors."""
+    made: dict[tuple[float, int, int, str], Trunk] = {}
 
-    def make(width: float = TINY, depth: int = 50, seed: int = 0) -> Trunk:
-        key = (width, depth, seed)
+    def make(width: float = TINY, depth: int = 50, seed: int = 0, stem: Literal["7x7", "deep"] = "7x7") -> Trunk:
+        key = (width, depth, seed, stem)
         if key not in made:
-            spec = TrunkSpec(depth, width)
+            spec = TrunkSpec(depth, width, stem=stem)
             made[key] = Trunk(spec, dict(_trained(spec, seed).state_dict()), f"seed {seed}")
         return made[key]
 

@@ -1,0 +1,601 @@
+"""Each format of `transfer/weights/formats`: a file of exactly that layout is written here, by hand, and read again."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pretrain.errors import UserError
+from pretrain.models.resnet import TrunkSpec
+from transfer.weights import format, inspection, outline, read
+from transfer.weights.format import Pixels, formats
+from transfer.weights.trunk import is_counter
+
+State = dict[str, Tensor]
+MSRA = Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+OPT = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+ARGS = argparse.Namespace(arch="resnet50", lr=0.3, data="/data", crops=[224, 96])
+
+
+class Case(NamedTuple):
+    """One file: what is in it, and what becomes of it."""
+
+    content: dict[str, Any]
+    dropped: dict[str, int]
+    spec: TrunkSpec = TrunkSpec(50, 1 / 16)
+    pixels: Pixels = Pixels()
+    forced: bool = False
+    """Whether the keys do not tell and --from must."""
+    branches: tuple[str, ...] = ("student",)
+
+
+def behind(prefix: str, state: State) -> State:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def parts(*names: str) -> State:
+    return {name: torch.ones(2) for name in names}
+
+
+def linear(*names: str) -> State:
+    return parts(*(f"{name}.{leaf}" for name in names for leaf in ("weight", "bias")))
+
+
+def detectron2(state: State, counters: bool = True) -> dict[str, np.ndarray]:
+    """As `tools/convert-torchvision-to-d2.py` and its many copies rename."""
+    found = {}
+    for name, tensor in state.items():
+        name = name if "layer" in name else f"stem.{name}"
+        for stage in (1, 2, 3, 4):
+            name = name.replace(f"layer{stage}", f"res{stage + 1}")
+        for i in (1, 2, 3):
+            name = name.replace(f"bn{i}", f"conv{i}.norm")
+        name = name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+        if counters or not is_counter(name):
+            found[name] = tensor.numpy()
+    return found
+
+
+def caffe2(state: State) -> dict[str, np.ndarray]:
+    """As MSRA's files of the Caffe2 era name what `detectron2/checkpoint/c2_model_loading.py` renames."""
+    found = {}
+    for name, array in detectron2(state, counters=False).items():
+        if "running" in name:
+            continue
+        name = re.sub(r"^stem\.conv1\.norm", "res_conv1_bn", name).replace("stem.conv1", "conv1")
+        name = name.replace("shortcut", "branch1")
+        for i, letter in enumerate("abc", 1):
+            name = re.sub(rf"(res\d\.\d+\.)conv{i}", rf"\1branch2{letter}", name)
+        name = name.replace(".norm.weight", "_bn_s").replace(".norm.bias", "_bn_b").replace("_bn.weight", "_bn_s")
+        found[name.replace("_bn.bias", "_bn_b").replace(".weight", "_w").replace(".", "_")] = array
+    return found
+
+
+def folded(state: State) -> State:
+    """What is left of a trunk once its statistics are folded into weight and bias."""
+    fills = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0}
+    return {
+        n: t.new_full(t.shape, fills[n.rpartition(".")[2]]) if n.rpartition(".")[2] in fills else t
+        for n, t in state.items()
+    }
+
+
+def without_counters(state: State) -> State:
+    return {name: torch.zeros_like(t) if is_counter(name) else t for name, t in state.items()}
+
+
+def sequential(state: State) -> State:
+    table = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+    return {".".join([table[name.split(".")[0]], *name.split(".")[1:]]): tensor for name, tensor in state.items()}
+
+
+def huggingface(state: State) -> State:
+    found = {}
+    for name, tensor in state.items():
+        name = re.sub(r"^conv1", "embedder.embedder.convolution", name)
+        name = re.sub(r"^bn1", "embedder.embedder.normalization", name)
+        name = re.sub(r"layer(\d)\.(\d+)", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}", name)
+        name = name.replace("downsample.0", "shortcut.convolution").replace("downsample.1", "shortcut.normalization")
+        name = re.sub(r"\.conv(\d)", lambda m: f".layer.{int(m[1]) - 1}.convolution", name)
+        found[re.sub(r"\.bn(\d)", lambda m: f".layer.{int(m[1]) - 1}.normalization", name)] = tensor
+    return found
+
+
+def timm_d(state: State) -> State:
+    found = {}
+    for name, tensor in state.items():
+        name = name.replace("stem.7", "bn1").replace("stem.", "conv1.")
+        found[name.replace("downsample.1", "downsample.2").replace("downsample.0", "downsample.1")] = tensor
+    return found
+
+
+MOCO = ("target trunk", "queue")
+HEADS_FPN = behind("roi_heads.", linear("box_head.fc1", "box_predictor.cls_score")) | linear(
+    "proposal_generator.rpn_head.conv"
+)
+PYRAMID = linear(*(f"backbone.fpn_{kind}{i}" for kind in ("lateral", "output") for i in (2, 3, 4, 5)))
+
+
+def fpn(state: State, extra: State) -> dict[str, Any]:
+    return {**behind("backbone.bottom_up.", detectron2(state, False)), **extra}  # type: ignore[arg-type]
+
+
+def c4(state: State, extra: State) -> dict[str, Any]:
+    named = detectron2(state, False)
+    return {("roi_heads." if name.startswith("res5") else "backbone.") + name: t for name, t in named.items()} | extra
+
+
+def mm(state: State, **extra: Any) -> dict[str, Any]:
+    return {
+        "meta": {"epoch": 12, "config": "model = dict(type='X')"},
+        "state_dict": behind("backbone.", state),
+        **extra,
+    }
+
+
+DETECTOR = parts("neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight") | linear("roi_head.bbox_head.fc_cls")
+DETECTOR_DROPPED = {"pyramid": 1, "region proposals": 1, "heads": 2}
+TWO = ("student", "target")
+
+
+def cases(s: State, t: State, deep: State) -> dict[str, Case]:
+    """By format; s is the student's state, t the target's, deep that of a trunk with a deep stem."""
+    q, k = behind("module.encoder_q.", s), behind("module.encoder_k.", t)
+    queue = parts("module.queue", "module.queue_ptr")
+    spec = TrunkSpec(50, 1 / 16, 16)
+    run = {"epoch": 5, "optimizer": OPT}
+    zoo = TrunkSpec(50, 1 / 16, stride_in_1x1=True)
+    ours = {"__author__": "PixBench", "matching_heuristics": False}
+    lateral = PYRAMID | HEADS_FPN
+    detector = {"pyramid": 16, "region proposals": 2, "heads": 4}
+    c4_heads = linear("roi_heads.box_predictor.cls_score", "proposal_generator.rpn_head.conv", "roi_heads.res5.norm")
+    c4_dropped = {"region proposals": 2, "heads": 2, "norm behind res5": 2}
+    pixpro_heads = linear("projector.linear1", "projector_k.linear1", "value_transform", "predictor.linear1")
+    return {
+        "pixbench": Case(
+            {"format": "pixbench-pretrain", "version": 1, "trunk": spec.as_dict()}
+            | {
+                "model": behind("trunk.", s)
+                | behind("target.trunk.", t)
+                | parts("projector.linear1.weight", "target.step")
+            },
+            {"target trunk": 318, "projector": 1, "EMA counter": 1},
+            spec,
+            branches=TWO,
+        ),
+        "pixpro": Case(
+            {
+                "opt": ARGS,
+                "model": behind("module.", behind("encoder.", s) | behind("encoder_k.", t) | pixpro_heads),
+                **run,
+            },
+            {"target trunk": 318, "projector": 4, "propagation": 2, "predictor": 2},
+            branches=TWO,
+        ),
+        "soco": Case(
+            {"opt": ARGS, "epoch": 400}
+            | {
+                "model": behind("module.encoder.", s)
+                | behind("module.encoder_k.", t)
+                | linear("module.neck.lateral_convs.0.conv", "module.neck_k.fpn_convs.0.bn", "module.head.fc1")
+                | linear("module.head_k.fc1", "module.projector.linear1", "module.projector_k.linear1")
+                | linear("module.predictor.linear1")
+            },
+            {"target trunk": 318, "projector": 4, "predictor": 2, "box head": 4}
+            | {"pyramid (P2 to P5 with norms, which our pyramid has not)": 4},
+            branches=TWO,
+        ),
+        "slotcon": Case(
+            {"args": ARGS, "epoch": 200}
+            | {
+                "model": q
+                | k
+                | linear("module.projector_q.mlp.0", "module.projector_k.mlp.0", "module.predictor_slot.mlp.0")
+                | parts("module.grouping_q.slot_embed.weight", "module.grouping_k.slot_embed.weight", "module.center")
+            },
+            {"target trunk": 318, "projector": 4, "predictor": 2, "prototypes": 2, "center": 1},
+            branches=TWO,
+        ),
+        "moco_v1": Case(
+            {
+                "arch": "resnet50",
+                "state_dict": q | k | queue | linear("module.encoder_q.fc", "module.encoder_k.fc"),
+                **run,
+            },
+            {"target trunk": 318, "queue": 2, "projector": 4},
+            branches=TWO,
+        ),
+        "moco_v2": Case(
+            {"arch": "resnet50", "state_dict": q | linear("module.encoder_q.fc.0", "module.encoder_q.fc.2"), **run},
+            {"projector": 4},
+        ),
+        "moco_v3": Case(
+            {"scaler": {"scale": 65536.0}, **run}
+            | {
+                "state_dict": behind("module.base_encoder.", s)
+                | behind("module.momentum_encoder.", t)
+                | parts(
+                    "module.base_encoder.fc.0.weight", "module.momentum_encoder.fc.1.bias", "module.predictor.0.weight"
+                )
+            },
+            {"target trunk": 318, "projector": 2, "predictor": 1},
+            branches=TWO,
+        ),
+        "simsiam": Case(
+            {"state_dict": behind("module.encoder.", s) | linear("module.encoder.fc.0", "module.predictor.0"), **run},
+            {"projector": 2, "predictor": 2},
+        ),
+        "simclr_sthalles": Case(
+            {
+                "arch": "resnet50",
+                "state_dict": behind("backbone.", s) | linear("backbone.fc.0", "backbone.fc.2"),
+                **run,
+            },
+            {"projector": 4},
+        ),
+        "simclr_spijkervet": Case(
+            behind("encoder.", s) | parts("projector.0.weight", "projector.2.weight"), {"projector": 2}
+        ),
+        "simclr_atanov": Case(
+            {"hparams": ARGS, "opt_state_dict": OPT, "iter": 9}
+            | {"state_dict": behind("model.module.convnet.", s) | parts("model.module.projection.fc1.weight")},
+            {"projector": 1},
+        ),
+        "byol_lucidrains": Case(
+            behind("net.", s)
+            | behind("online_encoder.net.", s)
+            | behind("target_encoder.net.", t)
+            | linear("net.fc", "online_encoder.net.fc", "online_encoder.projector.0", "online_predictor.0"),
+            {"same trunk again": 320, "target trunk": 318, "classifier": 2, "projector": 2, "predictor": 2},
+            branches=TWO,
+        ),
+        "byol_sthalles": Case(
+            {
+                "online_network_state_dict": behind("encoder.", sequential(s)) | linear("projetion.net.0"),
+                "encoder_state_dict": sequential(s),
+                "target_network_state_dict": behind("encoder.", sequential(t)) | linear("projetion.net.0"),
+                "optimizer_state_dict": OPT,
+            },
+            {"same trunk again": 318, "target trunk": 318, "projector": 4, "optimizer": 2},
+            branches=TWO,
+        ),
+        "swav": Case(
+            behind("module.", s) | linear("module.projection_head.0") | parts("module.prototypes.weight"),
+            {"projector": 2, "prototypes": 1},
+        ),
+        "barlow_twins": Case(
+            {
+                "model": behind("module.backbone.", s) | parts("module.projector.0.weight", "module.bn.running_mean"),
+                **run,
+            },
+            {"projector": 1, "norm of the loss": 1},
+        ),
+        "vicreg": Case(
+            {"model": behind("module.backbone.", s) | linear("module.projector.0", "module.projector.1"), **run},
+            {"projector": 4},
+        ),
+        "dino": Case(
+            {
+                "student": behind("module.backbone.", s) | linear("module.head.mlp.0"),
+                "teacher": behind("backbone.", t) | linear("head.mlp.0"),
+                "optimizer": OPT,
+                "epoch": 800,
+                "args": ARGS,
+                "dino_loss": {"center": torch.zeros(1, 8)},
+            },
+            {"target trunk": 318, "projector": 4, "center": 1, "state of training": 7},
+            branches=TWO,
+        ),
+        "openselfsup": Case(
+            {"meta": {"epoch": 200}, "optimizer": OPT}
+            | {
+                "state_dict": behind("encoder_q.0.", s)
+                | behind("backbone.", s)
+                | behind("encoder_k.0.", t)
+                | linear("encoder_q.1.mlp.0", "encoder_k.1.mlp2.0")
+                | parts("queue", "queue_ptr", "queue2", "queue2_ptr")
+            },
+            {"same trunk again": 318, "target trunk": 318, "neck": 4, "queue": 4},
+            branches=TWO,
+        ),
+        "detco": Case(
+            {"meta": {"epoch": 200}}
+            | {
+                "state_dict": behind("encoder_q.0.", s)
+                | behind("encoder_k.0.", t)
+                | linear("encoder_q.1.mlp.0", "encoder_k.1.mlp.0")
+                | parts("queue", "queue_ptr")
+            },
+            {"target trunk": 318, "neck": 4, "queue": 2},
+            branches=TWO,
+        ),
+        "mmpretrain": Case(
+            mm(s)
+            | {"message_hub": {"log_scalars": {}}}
+            | {
+                "state_dict": behind("backbone.", s)
+                | behind("target_net.module.0.", t)
+                | linear("neck.fc0", "head.predictor.fc0", "target_net.module.1.fc0")
+                | parts("target_net.steps", "data_preprocessor.mean")
+            },
+            {"target trunk": 318, "neck": 4, "head": 2, "EMA counter": 1, "preprocessor": 1},
+            branches=TWO,
+        ),
+        "mmseg": Case(mm(s), {}),
+        "mmseg_model": Case(
+            mm(s) | {"state_dict": behind("backbone.", s) | linear("decode_head.conv_seg", "auxiliary_head.conv_seg")},
+            {"decode head": 2, "auxiliary head": 2},
+        ),
+        "mmdet_model": Case(mm(s) | {"state_dict": behind("backbone.", s) | DETECTOR}, DETECTOR_DROPPED),
+        "mmdet_caffe": Case(
+            {"meta": {"config": "backbone=dict(type='ResNet', style='caffe')"}}
+            | {"state_dict": behind("backbone.", s) | DETECTOR},
+            DETECTOR_DROPPED,
+            zoo,
+            MSRA,
+        ),
+        "solo_learn": Case(
+            {"pytorch-lightning_version": "1.6", "hyper_parameters": {"lr": 0.3}}
+            | {
+                "state_dict": behind("backbone.", s)
+                | behind("momentum_backbone.", t)
+                | linear("classifier", "projector.0", "momentum_projector.0", "predictor.0")
+            },
+            {"target trunk": 318, "classifier": 2, "projector": 4, "predictor": 2},
+            branches=TWO,
+        ),
+        "lightly": Case(
+            {"pytorch-lightning_version": "2.0"}
+            | {
+                "state_dict": behind("backbone.", sequential(s))
+                | behind("backbone_momentum.", sequential(t))
+                | linear("projection_head.layers.0", "projection_head_momentum.layers.0")
+                | parts("criterion.memory_bank.bank")
+            },
+            {"target trunk": 318, "projector": 4, "queue and loss": 1},
+            branches=TWO,
+        ),
+        "vissl": Case(
+            {"phase_idx": 99, "iteration": 7}
+            | {
+                "classy_state_dict": {
+                    "base_model": {
+                        "model": {"trunk": behind("_feature_blocks.", s), "heads": linear("0.clf.0")},
+                        "meta": {},
+                    }
+                }
+            },
+            {"heads": 2},
+        ),
+        "pycontrast": Case(
+            {
+                "opt": ARGS,
+                "model": behind("module.encoder.", s) | linear("module.head.0", "module.head_jig.fc1"),
+                "contrast": parts("memory", "index"),
+                "optimizer": OPT,
+                "epoch": 800,
+                "model_ema": behind("encoder.", t) | linear("head.0"),
+            },
+            {"target trunk": 318, "projector": 6, "memory": 2, "state of training": 7},
+            branches=TWO,
+        ),
+        "torchvision": Case(s | linear("fc"), {"classifier": 2}),
+        "timm_d": Case(
+            timm_d(deep) | linear("fc"), {"classifier": 2}, TrunkSpec(50, 1 / 16, stem="deep", avg_down=True)
+        ),
+        "detectron2_trunk": Case(
+            {
+                "model": detectron2(s) | {"stem.fc.weight": np.ones(2)},
+                "__author__": "MOCO",
+                "matching_heuristics": True,
+            },
+            {"classifier": 1},
+        ),
+        "detectron2_caffe2": Case(
+            caffe2(s)
+            | {name: np.ones(2, np.float32) for name in ("conv1_b", "fc1000_w", "fc1000_b", "conv1_w_momentum")},
+            {"classifier": 2, "bias of the stem's convolution, which Detectron2 leaves out too": 1}
+            | {"momentum of the optimizer": 1},
+            zoo,
+            MSRA,
+        ),
+        "detectron2_c4": Case({"model": c4(s, {}), **ours}, {}),
+        "detectron2_fpn": Case({"model": fpn(s, {}), **ours}, {}),
+        "detectron2_c4_own": Case({"model": c4(s, c4_heads), "iteration": 23999}, c4_dropped, forced=True),
+        "detectron2_c4_zoo": Case({"model": c4(s, c4_heads), "__author__": "X"}, c4_dropped, zoo, MSRA, True),
+        "detectron2_fpn_own": Case({"model": fpn(s, lateral), "iteration": 89999}, detector, forced=True),
+        "detectron2_fpn_zoo": Case({"model": fpn(s, lateral), "__author__": "X"}, detector, zoo, MSRA, True),
+        "huggingface": Case(behind("resnet.", huggingface(s)) | linear("classifier.1"), {"classifier": 2}),
+    }
+
+
+@pytest.fixture(scope="session")
+def all_cases(make_trunk) -> dict[str, Case]:
+    return cases(make_trunk().state, make_trunk(seed=1).state, make_trunk(stem="deep").state)
+
+
+def write(content: dict[str, Any], path: Path) -> Path:
+    """As such files are written: Detectron2's own are pickles of arrays, all others come from torch.save."""
+    if content.get("__author__") or "conv1_w" in content:
+        path.write_bytes(pickle.dumps(_each(content, lambda v: v.numpy() if isinstance(v, Tensor) else v), 2))
+    else:
+        torch.save(_each(content, lambda v: torch.from_numpy(v) if isinstance(v, np.ndarray) else v), path)
+    return path
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    return {key: _each(v, change) for key, v in value.items()} if isinstance(value, dict) else change(value)
+
+
+def same(found: State, wanted: State) -> bool:
+    return found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("name", sorted(formats()))
+def test_a_file_of_exactly_that_layout_gives_the_trunk_back(tmp_path, all_cases, make_trunk, name):
+    case, path = all_cases[name], write(all_cases[name].content, tmp_path / "x.pth")
+    form = name if case.forced else None
+    if case.forced:
+        other = name.replace("own", "x").replace("zoo", "own").replace("x", "zoo")
+        with pytest.raises(UserError, match="its keys do not tell which; say so with --from") as error:
+            read(path)
+        assert name in str(error.value)
+        assert other in str(error.value)
+    for number, branch in enumerate(case.branches):
+        reading = read(path, branch, form)
+        trunk = make_trunk(seed=number, stem=case.spec.stem).state
+        wanted = (
+            folded(trunk) if "caffe2" in name else without_counters(trunk) if "_c4" in name or "_fpn" in name else trunk
+        )
+        assert same(reading.trunk.state, wanted)
+        assert (reading.format, reading.branch) == (name, branch)
+        assert (reading.trunk.spec, reading.trunk.pixels) == (case.spec, case.pixels)
+        if branch == "student":
+            assert reading.counts.dropped == case.dropped
+    found = inspection.inspect(path, form)["formats"][name]
+    assert found["branches"] == list(case.branches)
+    assert found["unknown"] == []
+    assert found["dropped"] == case.dropped
+    assert found["trunk"]["depth"] == 50
+    assert found["trunk"]["stem"] == case.spec.stem
+    assert found["trunk"]["stride_in_1x1"] is case.spec.stride_in_1x1
+
+
+def test_every_format_is_complete_and_its_patterns_compile():
+    for name, kind in formats().items():
+        assert kind.title, name
+        assert kind.source, name
+        assert kind.checked in ("generated file", "published file"), name
+        assert next(iter(kind.branches)) == "student", name
+        for pattern in (*kind.required, *kind.forbidden, *kind.beside.values(), *kind.dropped.values(), *kind.rename):
+            re.compile(pattern)
+
+
+FLAT = ("moco_v2", "barlow_twins", "torchvision", "huggingface", "mmpretrain", "solo_learn", "pixpro", "swav")
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_the_same_weights_in_safetensors(tmp_path, all_cases, make_trunk, name):
+    kind = formats()[name]
+    held = format.table(all_cases[name].content, kind)
+    save_file({key: t.clone() for key, t in held.weights.items()}, tmp_path / "x.safetensors")
+    reading = read(tmp_path / "x.safetensors")
+    assert reading.format == name
+    assert same(reading.trunk.state, make_trunk().state)
+    assert inspection.inspect(tmp_path / "x.safetensors")["formats"][name]["types"] == {"F32": 265, "I64": 53}
+
+
+def test_forcing_a_format(tmp_path, all_cases):
+    path = write(all_cases["moco_v2"].content, tmp_path / "x.pth")
+    assert read(path, form="moco_v2").format == "moco_v2"
+    with pytest.raises(UserError, match=r"is not a MoCo v1 checkpoint; it looks like a MoCo v2 checkpoint \(moco_v2\)"):
+        read(path, form="moco_v1")
+    with pytest.raises(UserError, match="there is no format 'moco'; known: barlow_twins, "):
+        read(path, form="moco")
+    torch.save({"a": 1}, path)
+    with pytest.raises(UserError, match="it looks like nothing known"):
+        inspection.inspect(path, "moco_v1")
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda m: m.update({"module.mystery": torch.ones(2)}), r"a PixPro checkpoint .*1 unknown \(module\.mystery\)"),
+        (
+            lambda m: m.update({"encoder.bn1.weight": torch.ones(4)}),
+            r"1 of a name that another has too \(module\.encoder\.bn1\.weight\)",
+        ),
+        (
+            lambda m: m.update({"module.encoder.bn1.weight": torch.full((4,), 1 / 3, dtype=torch.float64)}),
+            r"bn1\.weight is torch\.float64, should be torch\.float32",
+        ),
+        (lambda m: m.pop("module.encoder.bn1.num_batches_tracked"), r"1 missing \(bn1\.num_batches_tracked\)"),
+        (lambda m: m.pop("module.encoder.bn1.running_var"), r"1 missing \(bn1\.running_var\)"),
+    ],
+    ids=["unknown", "duplicate", "inexact", "a counter", "a statistic"],
+)
+def test_what_is_wrong_is_named(tmp_path, all_cases, edit, says):
+    content = dict(all_cases["pixpro"].content)
+    content["model"] = dict(content["model"])
+    edit(content["model"])
+    with pytest.raises(UserError, match=says):
+        read(write(content, tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_types_are_cast_where_no_value_changes(tmp_path, make_trunk, dtype):
+    state = make_trunk().state
+    content = {name: t if is_counter(name) else t.to(dtype) for name, t in state.items()}
+    reading = read(write(content, tmp_path / "x.pth"))
+    assert reading.counts.cast == {f"{dtype} to torch.float32".replace("torch.", ""): 265}
+    assert f"265 cast (265 {str(dtype)[6:]} to float32)" in str(reading.counts)
+    assert all(
+        torch.equal(reading.trunk.state[name].to(dtype), content[name]) for name in state if not is_counter(name)
+    )
+
+
+def test_a_file_that_no_format_knows_fully_is_named_by_the_one_that_knows_most(tmp_path, all_cases):
+    content = {**all_cases["torchvision"].content, "mystery": torch.ones(1)}
+    with pytest.raises(UserError, match=r"torchvision's names .*1 unknown \(mystery\)"):
+        read(write(content, tmp_path / "x.pth"))
+    assert inspection.inspect(tmp_path / "x.pth")["formats"]["torchvision"]["unknown"] == ["mystery"]
+
+
+def test_inspecting_needs_no_pytorch(tmp_path, all_cases):
+    for name in ("pixpro", "detectron2_caffe2"):
+        path = write(all_cases[name].content, tmp_path / name)
+        script = (
+            "import sys; from pathlib import Path; from transfer.weights import inspection; "
+            f"print(inspection.report(inspection.inspect(Path({str(path)!r})))); "
+            "bad = {'torch', 'detectron2', 'mmseg', 'mmengine'} & set(sys.modules); assert not bad, bad"
+        )
+        printed = subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True)
+        assert f"format   {name}: " in printed.stdout
+        assert "ResNet-50, width 0.0625, 7x7 stem, stride in the" in printed.stdout
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_an_outline_has_the_shapes_of_what_is_read(tmp_path, make_trunk, old):
+    state = make_trunk().state
+    torch.save({"model": state, "args": ARGS}, tmp_path / "x.pth", _use_new_zipfile_serialization=not old)
+    found = outline.read(tmp_path / "x.pth")
+    assert found["args"]["arch"] == "resnet50"
+    assert {n: found["model"][n].shape for n in state} == {n: tuple(t.shape) for n, t in state.items()}
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:9] + b"\xff" * 200 + b[209:]]
+)
+@pytest.mark.parametrize("kind", ["zip", "old", "pickle"])
+def test_a_damaged_file_is_one_sentence(tmp_path, all_cases, kind, damage: Callable[[bytes], bytes]):
+    path = tmp_path / "x"
+    if kind == "pickle":
+        write(all_cases["detectron2_fpn"].content, path)
+    else:
+        torch.save(all_cases["torchvision"].content, path, _use_new_zipfile_serialization=kind == "zip")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=r"x (is no file of weights|is of no known format)"):
+        inspection.inspect(path)
+
+
+def test_a_file_that_asks_for_code_is_not_obeyed(tmp_path):
+    class Runs:
+        def __reduce__(self):
+            return exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",)
+
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": Runs()}))
+    with pytest.raises(UserError, match=r"builtins\.exec"):
+        inspection.inspect(tmp_path / "x.pkl")
+    assert not (tmp_path / "ran").exists()
