@@ -21,7 +21,9 @@ from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer import weights
 from transfer.job import TransferJob
-from transfer.protocols import find_protocol
+from transfer.protocols import find_protocol, protocols
+from transfer.results import read_result
+from transfer.run import run_transfer
 from transfer.segmentation.config import resolve
 from transfer.segmentation.run import build_runner, chatter_into, leave, newest_checkpoint, run
 from transfer.start import random_trunk
@@ -63,8 +65,8 @@ class Ended(Exception):
     """Raised by the tests' own hooks to stop a run where they looked."""
 
 
-def live_state(job: TransferJob, trunk: weights.Trunk) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The segmentor's weights when its first iteration is about to be computed, and which of the trunk's are not there."""
+def live_state(job: TransferJob, trunk: weights.Trunk, after: int = 0) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The segmentor's weights when ``after`` iterations have been computed, and which of the trunk's are not there."""
     from mmengine.hooks import Hook
 
     from transfer.weights.live import unequal
@@ -75,6 +77,8 @@ def live_state(job: TransferJob, trunk: weights.Trunk) -> tuple[dict[str, torch.
         priority = "VERY_LOW"
 
         def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+            if runner.iter < after:
+                return
             seen.append({name: tensor.clone() for name, tensor in runner.model.state_dict().items()})
             seen.append(unequal(runner.model, trunk, "mmseg"))
             raise Ended
@@ -96,6 +100,20 @@ def test_rows_differ_in_the_trunk_and_in_nothing_else(job: TransferJob, converte
     differ = {name for name in start if not torch.equal(start[name], loaded[name])}
     assert differ
     assert all(name.startswith("backbone.") for name in differ)
+
+
+def test_a_frozen_trunk_keeps_weights_and_statistics_while_the_head_learns(
+    job: TransferJob, converted: Path, tmp_path: Path
+) -> None:
+    trunk = weights.load(converted)
+    frozen = replace(job, freeze="trunk")
+    before, _ = live_state(frozen, trunk)
+    after, missing = live_state(replace(frozen, out=tmp_path / "later"), trunk, after=2)
+    assert missing == []
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith("decode_head.") for name in moved)
+    assert len(live_state(replace(job, out=tmp_path / "free"), trunk, after=2)[1]) > 200  # they move if they may
 
 
 def test_run_with_converted_weights_trains_validates_and_repeats(
@@ -195,6 +213,32 @@ def test_broken_picture_is_named(job: TransferJob, tmp_path: Path, workers: int)
     with pytest.raises(UserError, match=r"^\S+_leftImg8bit.png or its label map .* cannot be read") as caught:
         run(broken, None)
     assert "\n" not in str(caught.value)
+
+
+MMSEG = [name for name, protocol in protocols().items() if protocol.framework == "mmseg"]
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", MMSEG)
+def test_every_protocol_starts_and_finishes_at_mini_scale(mini_root: Path, tmp_path: Path, name: str) -> None:
+    result = run_transfer(TransferJob(find_protocol(name), mini_root, tmp_path / "run", scale="mini"))
+    assert (result["status"], result["iterations"]) == ("ok", 120)
+    assert result["metrics"]["mIoU"] > 2  # one class everywhere gives less
+
+
+@pytest.mark.e2e
+def test_two_processes_on_loopback_share_a_batch(mini_root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    command = [*torchrun, "-m", "benchmarks.cli", "transfer", PROTOCOL.name, "--init", "random", "--scale", "mini"]
+    command += ["--data-root", str(mini_root), "--out", str(out), *settings]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, check=True)
+    result = read_result(out / "result.json")
+    assert (result["status"], result["iterations"], result["host"]["processes"]) == ("ok", 4, 2)
+    assert result["config"]["train_dataloader"]["batch_size"] == 1
+    assert "naiveSyncBN instead of SyncBN, as several CPU processes need" in result["deviations"]
+    assert (out / "log.rank1.txt").exists()
 
 
 def test_iou_of_classes_and_objects_by_hand() -> None:

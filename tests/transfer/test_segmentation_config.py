@@ -14,9 +14,12 @@ import yaml
 
 from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
+from transfer.command import parse_settings
 from transfer.job import TransferJob
-from transfer.protocols import find_protocol
-from transfer.segmentation.config import resolve
+from transfer.protocols import find_protocol, leaves, protocols
+from transfer.segmentation.config import check_pixels, resolve
+from transfer.weights.format import Pixels
+from transfer.weights.vit import VitSpec
 
 pytestmark = pytest.mark.frameworks
 PROTOCOL = find_protocol("cityscapes_fcn16s")
@@ -33,42 +36,42 @@ def look_up(node: Any, key: str) -> Any:
     for depth, part in enumerate(parts := key.split(".")):
         if part == "*":
             return [look_up(item, ".".join(parts[depth + 1 :])) for item in node]
-        node = dict(enumerate(node)).get(int(part)) if isinstance(node, list) else node[part]
-    return _listed(node)
+        node = dict(enumerate(node)).get(int(part)) if isinstance(node, list) else (node or {}).get(part)
+    return listed(node)
 
 
-def _listed(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _listed(value) for key, value in node.items()}
-    return [_listed(item) for item in node] if isinstance(node, list | tuple) else node
-
-
-def leaves(node: Any, prefix: str = "") -> set[str]:
-    """Dotted keys of everything in nested dicts and lists of dicts."""
-    if isinstance(node, dict) and node:
-        items: Any = node.items()
-    elif isinstance(node, list) and node and isinstance(node[0], dict):
-        items = enumerate(node)
-    else:
-        return {prefix}
-    return {leaf for name, value in items for leaf in leaves(value, f"{prefix}.{name}" if prefix else str(name))}
+def listed(node: Any) -> Any:
+    return [listed(item) for item in node] if isinstance(node, list | tuple) else node
 
 
 def covers(key: str, leaf: str) -> bool:
     return all(a in (b, "*") for a, b in zip(key.split("."), leaf.split("."), strict=False))
 
 
-def test_values_are_those_of_the_public_definition(job: TransferJob) -> None:
-    config = resolve(replace(job, scale="paper")).to_dict()
-    public = {name: value for file in PUBLIC["files"].values() for name, value in file["values"].items()}
-    differences = PUBLIC["differences"]
-    places = {name: PUBLIC["names"].get(name, name) for name in public}
-    found = {name: look_up(config, place) for name, place in places.items()}
-    assert found == {name: differences[name]["ours"] if name in differences else public[name] for name in public}
-    assert all(difference["ours"] != public[name] for name, difference in differences.items())
-    assert set(PUBLIC["names"]) <= set(public)
-    known = (*places.values(), *PUBLIC["plumbing"])
-    assert [leaf for leaf in leaves(config) if not any(covers(key, leaf) for key in known)] == []
+@pytest.mark.parametrize("name", PUBLIC["protocols"])
+def test_values_are_those_of_the_public_definition(job: TransferJob, name: str) -> None:
+    definition = PUBLIC["protocols"][name]
+    config = resolve(replace(job, protocol=find_protocol(name), scale="paper")).to_dict()
+    files = [PUBLIC["files"][file] for file in definition["files"]]
+    public = {key: value for file in files for key, value in leaves(file["values"])}
+    names, differences = PUBLIC["names"].get(name, {}), definition["differences"]
+    places = {key: names.get(key, key) for key in public}
+    found = {key: look_up(config, place) for key, place in places.items()}
+    assert found == {key: differences[key]["ours"] if key in differences else public[key] for key in public}
+    assert all(difference["ours"] != public[key] and difference["reason"] for key, difference in differences.items())
+    assert set(names) <= set(public)
+    known = (*places.values(), *PUBLIC["plumbing"], *definition.get("plumbing", ()))
+    assert [leaf for leaf, _ in leaves(config) if not any(covers(key, leaf) for key in known)] == []
+
+
+def test_every_protocol_has_a_public_definition() -> None:
+    assert {*PUBLIC["protocols"]} == {name for name, protocol in protocols().items() if protocol.framework == "mmseg"}
+
+
+def test_both_halves_of_voc12aug_are_read_alike(job: TransferJob) -> None:
+    config = resolve(replace(job, protocol=find_protocol("voc12aug_fcn16s"), scale="paper"))
+    first, second = config.train_dataloader.dataset.datasets
+    assert {key for key in first if first[key] != second[key]} == {"data_prefix", "ann_file"}
 
 
 def test_trunk_has_the_plain_stem_synchronised_norm_and_output_stride_16(job: TransferJob) -> None:
@@ -128,6 +131,46 @@ def test_width_follows_the_trunk_but_not_at_paper_scale(job: TransferJob) -> Non
     assert config.model.decode_head.in_channels == 1024
     with pytest.raises(UserError, match=r"--set model.backbone.stem_channels=16 .*in_channels=512"):
         resolve(replace(job, scale="paper"), TrunkSpec(50, 0.25))
+
+
+@pytest.mark.parametrize("name", PUBLIC["protocols"])
+def test_mini_overrides_of_every_protocol_exist_and_heads_follow_the_trunk(job: TransferJob, name: str) -> None:
+    model = resolve(replace(job, protocol=find_protocol(name)), TrunkSpec(50, 0.5)).model
+    for head in filter(None, (model.decode_head, model.auxiliary_head)):
+        stages = head.in_index if isinstance(head.in_index, list) else [head.in_index]
+        channels = head.in_channels if isinstance(head.in_channels, list) else [head.in_channels]
+        assert channels == [128 * 2**stage for stage in stages]
+
+
+def test_kind_of_trunk_follows_the_weights_but_not_at_paper_scale(job: TransferJob) -> None:
+    deep = TrunkSpec(50, 0.25, stem="deep", stride_in_1x1=True)
+    backbone = resolve(job, deep).model.backbone
+    assert (backbone.type, backbone.style) == ("ResNetV1c", "caffe")
+    with pytest.raises(
+        UserError, match=r"deep stem.*--set model.backbone.type=\"ResNetV1c\" --set model.backbone.style"
+    ):
+        resolve(replace(job, scale="paper"), deep)
+    with pytest.raises(UserError, match="holds a vision transformer"):
+        resolve(job, VitSpec())
+
+
+def test_parts_of_a_batch_are_iterations_of_mmengine(job: TransferJob) -> None:
+    whole, parts = resolve(job), resolve(replace(job, accumulate=4))
+    assert parts.optim_wrapper.accumulative_counts == 4
+    assert parts.train_cfg.max_iters == 4 * whole.train_cfg.max_iters
+    assert parts.param_scheduler[0].milestones == [4 * n for n in whole.param_scheduler[0].milestones]
+    assert parts.default_hooks.checkpoint.interval == 4 * whole.default_hooks.checkpoint.interval
+    assert parts.optim_wrapper.optimizer == whole.optim_wrapper.optimizer
+
+
+def test_pixels_that_the_trunk_does_not_take_are_refused_with_the_settings(job: TransferJob) -> None:
+    caffe = Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+    check_pixels(resolve(job), job, Pixels())
+    with pytest.raises(UserError, match="takes BGR, mean") as caught:
+        check_pixels(resolve(job), job, caffe)
+    settings = [word for word in str(caught.value).split() if word.startswith("model.")]
+    given = replace(job, overrides=parse_settings(settings))
+    check_pixels(resolve(given), given, caffe)
 
 
 def test_importing_the_runner_is_cheap() -> None:
