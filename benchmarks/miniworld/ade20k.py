@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,7 +29,3 @@ def write(root: Path, split: str, index: int, rng: np.random.Generator) -> None:
     home, name = root / "ADEChallengeData2016", f"ADE_{SHORT[split]}_{index + 1:08d}"
     save_jpeg(home / "images" / split / f"{name}.jpg", scene.pixels)
     save_png(home / "annotations" / split / f"{name}.png", labels)
-
-
-def finish(root: Path, records: dict[str, list[Any]]) -> None:
-    """The folders are the lists."""

@@ -70,7 +70,3 @@ def label_maps(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         labels[layer.visible] = label.id
         instances[layer.visible] = number
     return labels, instances
-
-
-def finish(root: Path, records: dict[str, list[Any]]) -> None:
-    """Every picture has its own annotation files."""

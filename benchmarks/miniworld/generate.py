@@ -94,8 +94,8 @@ def generate(root: Path, world: World, workers: int) -> bool:
         records: dict[str, dict[str, list[Any]]] = {w: {split: [] for split in world.sizes(w)} for w in WRITERS}
         for task, record in zip(tasks, drawn(tasks, part, world.seed, workers), strict=True):
             records[task.writer][task.split].append(record)
-        for name, writer in WRITERS.items():
-            writer.finish(part, records[name])
+        coco.finish(part, records["coco"])  # the folders of the others are their lists
+        voc.finish(part, records["voc"])
         (part / STAMP).write_text(json.dumps(world.stamp(), indent=2) + "\n", encoding="utf-8")
         (part / LOCK).unlink()
         os.rename(part, root)  # onto nothing, or onto an empty folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,3 @@ def write(root: Path, split: str, index: int, rng: np.random.Generator) -> None:
     scene = draw_scene(rng, kind, width, height, count=1, sizes=(56, 100))
     name = f"{kind.synset}_{index + 1}" if split == "train" else f"ILSVRC2012_val_{index + 1:08d}"
     save_jpeg(root / "imagenet" / split / kind.synset / f"{name}.JPEG", scene.pixels)
-
-
-def finish(root: Path, records: dict[str, list[Any]]) -> None:
-    """The folders are the annotation."""

@@ -59,39 +59,28 @@ def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple
 
 
 def annotation(folder: str, name: str, scene: Scene) -> ET.Element:
-    root = ET.Element("annotation")
-
-    def add(parent: ET.Element, tag: str, text: Any = None) -> ET.Element:
-        child = ET.SubElement(parent, tag)
-        child.text = None if text is None else str(text)
-        return child
-
     height, width = scene.image.shape[:2]
-    add(root, "folder", folder)
-    add(root, "filename", f"{name}.jpg")
-    source = add(root, "source")
-    for tag, text in (
-        ("database", f"The {folder} Database"),
-        ("annotation", f"PASCAL {folder}"),
-        ("image", "PixBench"),
-    ):
-        add(source, tag, text)
-    size = add(root, "size")
-    for tag, number in (("width", width), ("height", height), ("depth", 3)):
-        add(size, tag, number)
-    add(root, "segmented", 1)
+    about = {"database": f"The {folder} Database", "annotation": f"PASCAL {folder}", "image": "PixBench"}
+    root = element("annotation", {"folder": folder, "filename": f"{name}.jpg", "source": about})
+    root.append(element("size", {"width": width, "height": height, "depth": 3}))
+    root.append(element("segmented", 1))
     for thing in scene.objects:
-        entry = add(root, "object")
-        add(entry, "name", thing.kind.voc)
-        add(entry, "pose", "Unspecified")
-        add(entry, "truncated", int(thing.truncated))
+        entry = {"name": thing.kind.voc, "pose": "Unspecified", "truncated": int(thing.truncated)}
         if folder == "VOC2012":
-            add(entry, "occluded", int(thing.covered > 0.05))
-        add(entry, "difficult", int(thing.covered > DIFFICULT))
-        box = add(entry, "bndbox")
-        for tag, number in zip(("xmin", "ymin", "xmax", "ymax"), inclusive_box(thing), strict=True):
-            add(box, tag, number)
+            entry["occluded"] = int(thing.covered > 0.05)
+        box = dict(zip(("xmin", "ymin", "xmax", "ymax"), inclusive_box(thing), strict=True))
+        root.append(element("object", {**entry, "difficult": int(thing.covered > DIFFICULT), "bndbox": box}))
     return root
+
+
+def element(tag: str, content: Any) -> ET.Element:
+    """``content``: a text, a number, or what the elements inside are called and hold."""
+    node = ET.Element(tag)
+    if isinstance(content, dict):
+        node.extend([element(name, inner) for name, inner in content.items()])
+    else:
+        node.text = str(content)
+    return node
 
 
 def inclusive_box(thing: Thing) -> tuple[int, int, int, int]:
@@ -120,13 +109,9 @@ def finish(root: Path, records: dict[str, list[tuple[str, dict[str, bool]]]]) ->
     (root / "VOC2012" / "ImageSets" / "Segmentation" / "aug.txt").write_text(names, encoding="utf-8")
 
 
-def palette() -> list[int]:
-    """VOC's colour map: the bits of the index, three at a time, become the high bits of red, green and blue."""
-    colours = []
-    for index in range(256):
-        for channel in range(3):
-            colours.append(sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)))
-    return colours
-
-
-PALETTE = palette()
+# VOC's colour map: the bits of the index, three at a time, become the high bits of red, green and blue.
+PALETTE = [
+    sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
+    for index in range(256)
+    for channel in range(3)
+]
