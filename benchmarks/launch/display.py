@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -78,7 +79,11 @@ class Display:
         shown = sorted(self.jobs, key=lambda job: URGENCY.index(found[job.name]))[:room]
         counts = ", ".join(f"{n} {s}" for s in URGENCY if (n := list(found.values()).count(s)))
         hidden = f"; {len(self.jobs) - len(shown)} rows hidden" if len(shown) < len(self.jobs) else ""
-        table = Table(title=f"{counts}, {_clock(time.monotonic() - self.began)}{hidden}", title_justify="left")
+        table = Table(
+            title=f"{counts}, {_clock(time.monotonic() - self.began)}{hidden}",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+        )
         for head in ("run", "state", "time", "iteration", "left", "best so far"):
             table.add_column(head, no_wrap=True, justify="right" if head in ("time", "iteration", "left") else "left")
         for job in [job for job in self.jobs if job in shown]:

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# A Slurm on this machine alone, to try things out, with two nodes by name that are both this machine. It lies in DIR.
+#   scripts/slurm_here.sh start DIR   prints the line to put into the environment
+#   scripts/slurm_here.sh stop DIR
+# Needs root and Debian's packages (apt-get install slurm-wlm munge). It answers on the loopback address only.
+set -eu
+
+[ $# -eq 2 ] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
+command=$1 dir=$(mkdir -p "$2" && cd "$2" && pwd)
+export SLURM_CONF=$dir/slurm.conf
+
+stop() {
+  for pid in "$dir"/slurmd/*.pid "$dir/slurmctld/pid" "$dir/munge/pid"; do
+    [ ! -f "$pid" ] || kill "$(cat "$pid")" 2>/dev/null || true
+  done
+  [ ! -L "$dir/munge" ] || rm -rf "$(readlink "$dir/munge")" "$dir/munge"
+}
+
+free_port() {
+  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+start() {
+  for program in munged slurmctld slurmd; do
+    command -v $program >/dev/null || { echo "$program is missing: apt-get install slurm-wlm munge" >&2; exit 2; }
+  done
+  [ "$(id -u)" = 0 ] || { echo "slurmd must run as root" >&2; exit 2; }
+  mkdir -p "$dir"/{slurmctld,slurmd}
+  # munged trusts its socket only in folders that nobody else may write to, so it gets one of its own
+  munge=$(mktemp -d /run/slurm_here.XXXXXX)
+  ln -sfn "$munge" "$dir/munge"
+  chown munge "$munge" && chmod 755 "$munge"
+  head -c 128 /dev/urandom >"$munge/key" && chown munge "$munge/key" && chmod 600 "$munge/key"
+  runuser -u munge -- munged --key-file="$munge/key" --socket="$munge/socket" --pid-file="$munge/pid" \
+    --log-file="$munge/log" --seed-file="$munge/seed"
+  cat >"$SLURM_CONF" <<CONF
+ClusterName=here
+SlurmctldHost=localhost
+SlurmctldAddr=127.0.0.1
+SlurmctldPort=$(free_port)
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+AuthType=auth/munge
+AuthInfo=socket=$munge/socket
+SlurmUser=root
+StateSaveLocation=$dir/slurmctld
+SlurmdSpoolDir=$dir/slurmd/%n
+SlurmctldPidFile=$dir/slurmctld/pid
+SlurmdPidFile=$dir/slurmd/%n.pid
+SlurmctldLogFile=$dir/slurmctld/log
+SlurmdLogFile=$dir/slurmd/%n.log
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+JobRequeue=1
+KillWait=5
+MpiDefault=none
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+NodeName=$(hostname -s) NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$(free_port) CPUs=$(nproc) State=UNKNOWN
+NodeName=$(hostname -s)b NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$(free_port) CPUs=$(nproc) State=UNKNOWN
+PartitionName=here Nodes=ALL Default=YES State=UP
+CONF
+  slurmctld
+  slurmd -N "$(hostname -s)"
+  slurmd -N "$(hostname -s)b"
+  for _ in $(seq 60); do
+    [ "$(sinfo --noheader --format=%t 2>/dev/null)" != idle ] || break
+    sleep 0.5
+  done
+  [ "$(sinfo --noheader --format=%t)" = idle ] || { tail -5 "$dir"/*/*log >&2; exit 1; }
+  echo "export SLURM_CONF=$SLURM_CONF"
+}
+
+"$command"

@@ -1,0 +1,187 @@
+"""Jobs handed to submitit: its local and debug stand-ins by default, a real Slurm of this machine where it is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.jobs import Job, Records
+from benchmarks.launch.loop import run_jobs
+from benchmarks.launch.slurm import Slurm, options_of
+from pretrain.errors import UserError
+
+REPO = Path(__file__).parents[2]
+SETTINGS = {"time": 5, "cpus_per_task": 1}
+RESUMING = """
+import os, signal, sys, time
+folder = sys.argv[1]
+def stop(*_):
+    open(folder + '/saved', 'w').close()
+    sys.exit(130)
+signal.signal(signal.SIGINT, stop)
+if not os.path.exists(folder + '/saved'):
+    open(folder + '/up', 'w').close()
+    time.sleep(100)
+open(folder + '/out', 'w').close()
+"""
+
+
+def job(tmp_path: Path, name: str, code: str = "", after: tuple[str, ...] = ()) -> Job:
+    output = tmp_path / f"{name.replace('/', '.')}.out"
+    return Job(name, (sys.executable, "-c", f"{code}\nopen({str(output)!r}, 'w').close()"), output, after)
+
+
+def resuming(tmp_path: Path) -> Job:
+    (tmp_path / "script.py").write_text(RESUMING)
+    return Job("pretrain/a", (sys.executable, str(tmp_path / "script.py"), str(tmp_path)), tmp_path / "out")
+
+
+def launcher(tmp_path: Path, cluster: str = "slurm", **settings: Any) -> Slurm:
+    return Slurm(Records(tmp_path / "jobs"), tmp_path, SETTINGS | settings, cluster=cluster, ask_s=0.3)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_submitit_runs_the_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = [
+        job(tmp_path, "pretrain/a", "import os; print(os.environ['OMP_NUM_THREADS'])"),
+        job(tmp_path, "pretrain/b", "raise SystemExit('the disk is on fire')"),
+        job(tmp_path, "convert/a", after=("pretrain/a",)),
+        job(tmp_path, "convert/b", after=("pretrain/b",)),
+    ]
+    states = run_jobs(jobs, Records(tmp_path / "jobs"), launcher(tmp_path, "local"))
+    assert states == {"pretrain/a": "done", "pretrain/b": "failed", "convert/a": "done", "convert/b": "blocked"}
+    assert "the disk is on fire" in capsys.readouterr().out
+    assert (tmp_path / "logs" / "pretrain.a.log").read_text().split()[-1].isdigit()
+    run_jobs(jobs[:1], Records(tmp_path / "jobs"), launcher(tmp_path, "local"))
+    assert "1 of 1 jobs were finished before" in capsys.readouterr().out
+
+
+def test_submitit_in_this_process(tmp_path: Path) -> None:
+    states = run_jobs([job(tmp_path, "data")], Records(tmp_path / "jobs"), launcher(tmp_path, "debug"))
+    assert states == {"data": "done"}
+
+
+def test_a_job_whose_time_is_over_saves_and_goes_on(tmp_path: Path) -> None:
+    here = launcher(tmp_path, "local")
+    (taken,) = here.start([resuming(tmp_path)])
+    wait_for((tmp_path / "up").exists)
+    # the controller of submitit's stand-in passes on what its first child gets from Slurm
+    children = Path(f"/proc/{taken.number}/task/{taken.number}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGUSR2)
+    wait_for(lambda: taken.state() == "done")
+    assert (tmp_path / "saved").exists()
+
+
+def test_options_are_for_all_or_for_a_kind() -> None:
+    settings = {"time": 60, "gpus_per_node": 8, "nodes": 2, "pretrain": {"time": 600}, "convert": {"gres": "gpu:1"}}
+    assert options_of(settings, "pretrain") == {"time": 600, "gpus_per_node": 8, "nodes": 2}
+    assert options_of(settings, "convert") == {"time": 60, "gres": "gpu:1"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [({"time": "1-00:00:00"}, "no time for pretrain"), ({"partitoin": "x"}, "pretrain: .*partitoin")],
+)
+def test_wrong_options_are_one_sentence(settings: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        launcher(tmp_path, "local", **settings).start([job(tmp_path, "pretrain/a")])
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Slurm with two nodes that are both this machine."""
+    missing = [name for name in ("slurmctld", "slurmd", "munged") if shutil.which(name) is None]
+    if missing or os.getuid():
+        pytest.skip(f"{', '.join(missing)} not installed" if missing else "starting slurmd needs root")
+    folder, script = tmp_path_factory.mktemp("slurm"), REPO / "scripts" / "slurm_here.sh"
+    started = subprocess.run([script, "start", folder], capture_output=True, text=True, check=False)
+    assert started.returncode == 0, started.stderr
+    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    yield
+    subprocess.run(["scancel", "--me"], check=False)
+    subprocess.run([script, "stop", folder], check=False)
+    del os.environ["SLURM_CONF"]
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("slurm")
+def test_slurm_keeps_the_order_while_nobody_watches(tmp_path: Path) -> None:
+    """The watcher leaves and comes back: nothing is submitted twice, and arrays are used where jobs wait for the same."""
+    note = f"open({str(tmp_path / 'order')!r}, 'a').write({{!r}} + ' ')"
+    jobs = [
+        job(tmp_path, "data", "import time; time.sleep(2); " + note.format("data")),
+        job(tmp_path, "pretrain/a", "import time; time.sleep(3); " + note.format("a"), ("data",)),
+        job(tmp_path, "pretrain/b", "raise SystemExit('the disk is on fire')", ("data",)),
+        job(tmp_path, "transfer/a", note.format("ta"), ("pretrain/a",)),
+        job(tmp_path, "transfer/b", note.format("tb"), ("pretrain/b",)),
+    ]
+
+    class Left(Exception):
+        pass
+
+    class Leaving(Slurm):
+        def start(self, jobs: Any) -> Any:
+            taken = super().start(jobs)
+            if len(self._taken) == 5:
+                raise Left
+            return taken
+
+    leaving = Leaving(Records(tmp_path / "jobs"), tmp_path, SETTINGS, ask_s=0.3)
+    with pytest.raises(Left):
+        run_jobs(jobs, leaving.records, leaving)
+    numbers = {name: taken.number for name, taken in leaving._taken.items()}
+    assert numbers["pretrain/a"].partition("_")[0] == numbers["pretrain/b"].partition("_")[0]
+    time.sleep(3)
+    back = launcher(tmp_path)
+    states = run_jobs(jobs, back.records, back)
+    assert states == {
+        "data": "done",
+        "pretrain/a": "done",
+        "pretrain/b": "failed",
+        "transfer/a": "done",
+        "transfer/b": "blocked",
+    }
+    assert {name: taken.number for name, taken in back._taken.items()}.items() <= numbers.items()
+    assert (tmp_path / "order").read_text().split() == ["data", "a", "ta"]
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("slurm")
+def test_slurm_queues_again_whose_time_is_over(tmp_path: Path) -> None:
+    here = launcher(tmp_path)
+    (taken,) = here.start([resuming(tmp_path)])
+    wait_for((tmp_path / "up").exists)
+    subprocess.run(["scancel", "--signal=USR2", taken.number], check=True)  # as Slurm itself does before the limit
+    wait_for((tmp_path / "saved").exists)
+    wait_for(lambda: taken.state() == "done", 200)
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("slurm")
+def test_torchrun_over_two_nodes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch, torch.distributed as dist; dist.init_process_group('gloo'); x = torch.ones(1); dist.all_reduce(x)\n"
+        f"if dist.get_rank() == 0: open({str(tmp_path / 'out')!r}, 'w').write(str(x.item()))\n"
+    )
+    jobs = [Job("pretrain/a", (sys.executable, str(script)), tmp_path / "out")]
+    here = launcher(tmp_path, nodes=2)
+    assert run_jobs(jobs, here.records, here) == {"pretrain/a": "done"}, (
+        tmp_path / "logs" / "pretrain.a.log"
+    ).read_text()
+    assert (tmp_path / "out").read_text() == "2.0"
