@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S, REDRAW_S = 20.0, 0.5
 STYLES = {"running": "cyan", "done": "green", "failed": "bold red", "blocked": "red"}
+SHOWN = 2
+"""Metrics of a run that have room."""
 URGENCY = ("failed", "running", "blocked", "queued", "done", "waiting")
 """Who is shown first when the terminal is too low for all."""
 
@@ -84,8 +86,8 @@ class Display:
             title_justify="left",
             box=box.SIMPLE_HEAD,
         )
-        for head in ("run", "state", "time", "iteration", "left", "best so far"):
-            table.add_column(head, no_wrap=True, justify="right" if head in ("time", "iteration", "left") else "left")
+        for head, width in {"run": 0, "state": 7, "time": 8, "iteration": 11, "left": 8, "best so far": 0}.items():
+            table.add_column(head, no_wrap=True, min_width=width, justify="right" if width > 7 else "left")
         for job in [job for job in self.jobs if job in shown]:
             table.add_row(job.name, *self._cells(job, found[job.name]), style=STYLES.get(found[job.name], "dim"))
         return table
@@ -115,7 +117,8 @@ def _metrics(job: Job) -> str:
 
 
 def _pairs(metrics: Mapping[str, float | None]) -> str:
-    return "  ".join(f"{name} {value:.1f}" for name, value in metrics.items() if value is not None)
+    """The first of them: a protocol names its main one first."""
+    return "  ".join(f"{name} {value:.1f}" for name, value in list(metrics.items())[:SHOWN] if value is not None)
 
 
 def _clock(seconds: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -136,6 +137,10 @@ class Slurm:
     _queue: dict[str, str] = field(default_factory=dict)
     _asked: float = -math.inf
     _taken: dict[str, Submitted] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.queues and not (shutil.which("sbatch") and shutil.which("squeue")):
+            raise UserError("this machine has no sbatch and squeue; start the suite where Slurm's jobs are submitted")
 
     @property
     def queues(self) -> bool:

@@ -219,7 +219,7 @@ def test_the_table_shows_what_the_runs_tell(tmp_path: Path) -> None:
     console.print(display.table({"failed": "failed"}, {"running": process}))
     text = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())
     assert "1 failed, 1 running, 30 waiting, 0:00:00; 18 rows hidden" in text
-    assert re.search(r"running +│ running +│ 0:00:00 │ +40/120 │ 0:02:00 │ mIoU 21\.2", text)
+    assert re.search(r"running +running +0:00:00 +40/120 +0:02:00 +mIoU 21\.2", text)
     assert len(text.splitlines()) <= 20
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from benchmarks.cli import main
 from benchmarks.jobs import Job, Records
 from benchmarks.launch.loop import run_jobs
 from benchmarks.launch.slurm import Slurm, options_of
@@ -185,3 +187,23 @@ def test_torchrun_over_two_nodes(tmp_path: Path) -> None:
         tmp_path / "logs" / "pretrain.a.log"
     ).read_text()
     assert (tmp_path / "out").read_text() == "2.0"
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("slurm")
+def test_a_real_suite_through_slurm(mini_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pre-train, convert, fine-tune and tabulate; the table is there once the watcher has seen all end."""
+    settings = {"train_cfg.max_iters": 3, "train_cfg.val_interval": 3, "param_scheduler.0.milestones": [2]}
+    shrunken = {"epochs": 1, "batch_size": 4, "schedule.warmup_epochs": 0, "log_every": 1}
+    content = {
+        "scale": "mini",
+        "rows": {"pixpro": {"pretrain": ["pretrain/pixpro_100ep.yaml", "pretrain/mini.yaml"], "set": shrunken}},
+        "protocols": ["cityscapes_fcn16s"],
+        "overrides": {"cityscapes_fcn16s": settings},
+        "slurm": {"time": 30, "cpus_per_task": 1},
+    }
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(content))
+    words = ["suite", str(path), "--data-root", str(mini_root), "--out", str(tmp_path / "out"), "--launcher", "slurm"]
+    assert main(words) == 0, capsys.readouterr().out
+    assert "| PixPro" in (tmp_path / "out" / "table.md").read_text()

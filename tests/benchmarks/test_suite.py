@@ -10,6 +10,7 @@ import yaml
 from benchmarks.cli import main
 from benchmarks.suite import Suite, plan, read_suite
 from pretrain.errors import UserError
+from pretrain.lock import owned
 from transfer.protocols import CONFIGS
 
 DEMO = CONFIGS / "suites" / "demo.yaml"
@@ -85,6 +86,18 @@ def test_gpus_that_are_not_there(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     assert main(["suite", str(DEMO), "--dry-run", *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_folder_has_one_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with owned(tmp_path):
+        assert main(["suite", str(DEMO), "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path} is in use by process" in capsys.readouterr().err
+
+
+def test_slurm_must_be_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert main(["suite", str(DEMO.with_name("slurm.yaml")), "--data-root", "x", "--launcher", "slurm"]) == 2
+    assert "no sbatch" in capsys.readouterr().err
 
 
 def test_real_data_must_be_named() -> None:

@@ -119,6 +119,41 @@ def test_a_dead_data_worker(image_tree: Callable[..., Path], tmp_path: Path) -> 
     assert "lower data.workers" in error_text
 
 
+@pytest.mark.e2e
+def test_two_machines(image_tree: Callable[..., Path], tmp_path: Path) -> None:
+    """An agent of torchrun for each, both on the loopback address, with one folder that they share."""
+    out = tmp_path / "run"
+    words = arguments(image_tree(2, 12), out, "--epochs", "2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = ("--nnodes=2", "--nproc_per_node=1", "--master-addr=127.0.0.1", f"--master-port={port}")
+    agents = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *meeting, f"--node-rank={rank}", "-m", "pretrain", *words],
+            **{"cwd": REPO, "env": ENVIRONMENT, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
+        )
+        for rank in range(2)
+    ]
+    said = [agent.communicate(timeout=300)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    assert "2 × cpu" in said[0]
+    assert steps(out) == list(range(1, 7))
+
+
+def test_a_run_that_another_process_has_is_left_alone(image_tree: Callable[..., Path], tmp_path: Path) -> None:
+    words = arguments(image_tree(2, 12), tmp_path / "run", "--epochs", "100")
+    process = start(*words)
+    wait_for(lambda: len(steps(tmp_path / "run")) >= 2, process)
+    second = start(*words)
+    _, error_text = second.communicate(timeout=120)
+    assert second.returncode == 2
+    assert f"is in use by process {process.pid} on " in error_text
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert not list((tmp_path / "run").glob(".owner*"))
+
+
 def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

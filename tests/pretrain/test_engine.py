@@ -196,6 +196,9 @@ def test_a_diverging_run_stops_and_keeps_the_good_checkpoint(tiny: Callable[...,
     content = content_of(wild)
     assert not content["finished"]
     assert all(value.isfinite().all() for value in content["model"].values())
+    result = json.loads((Path(wild.out) / "result.json").read_text())
+    assert (result["status"], result["kind"]) == ("failed", "pretrain")
+    assert "finite" in result["reason"] or "nan" in result["reason"]
 
 
 def test_precisions(tiny: Callable[..., RunConfig]) -> None:

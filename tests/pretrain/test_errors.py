@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from pretrain.errors import UserError, run_command
 
@@ -26,6 +27,13 @@ def raising(error: BaseException) -> int:
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "c"), 2, "No such file or directory: c"),
         (RuntimeError("boom"), 70, "RuntimeError: boom (a defect in PixBench?"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            2,
+            "the GPU has too little memory for this run; pre-training: lower",
+        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), 2, "transfer: give --batch or --accumulate"),
+        (MemoryError(), 2, "the machine has too little memory"),
     ],
 )
 def test_one_sentence_and_a_code(
@@ -42,7 +50,7 @@ def test_debug_shows_the_traceback() -> None:
         run_command(lambda: raising(UserError("x")), name="x", debug=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_background_job_can_be_interrupted(number: int) -> None:
     """Shells start background jobs with SIGINT ignored; the command listens all the same."""
     script = (

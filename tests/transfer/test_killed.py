@@ -1,0 +1,75 @@
+"""A fine-tuning run that is killed, again and again, still ends with all its iterations."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pretrain.files import read_progress
+
+REPO = Path(__file__).parents[2]
+ITERATIONS = 40
+DETECTRON2 = {
+    **{"SOLVER.MAX_ITER": ITERATIONS, "SOLVER.STEPS": [30], "SOLVER.WARMUP_ITERS": 1, "SOLVER.CHECKPOINT_PERIOD": 5},
+    **{"TEST.PRECISE_BN.NUM_ITER": 1, "INPUT.MIN_SIZE_TRAIN": [64], "INPUT.MIN_SIZE_TEST": 64},
+}
+MMSEG = {
+    **{"train_cfg.max_iters": ITERATIONS, "train_cfg.val_interval": ITERATIONS, "param_scheduler.0.milestones": [30]},
+    "default_hooks.checkpoint.interval": 5,
+}
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("protocol", "settings", "pattern"),
+    [("coco_fpn_1x", DETECTRON2, "model_*.pth"), ("cityscapes_fcn16s", MMSEG, "iter_*.pth")],
+)
+def test_killed_runs_go_on(
+    protocol: str, settings: dict[str, object], pattern: str, mini_root: Path, tmp_path: Path
+) -> None:
+    """Killed before the first checkpoint, in the middle and while it writes one."""
+    out = tmp_path / "run"
+    places = ("--data-root", str(mini_root), "--out", str(out), "--init", "random", "--scale", "mini")
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    command = [sys.executable, "-m", "benchmarks.cli", "transfer", protocol, *places, *words]
+
+    def start() -> subprocess.Popen[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            command,
+            cwd=REPO,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+
+    moments = (
+        lambda: (out / "job.json").exists(),
+        lambda: len(list(out.glob(pattern))) >= 1,
+        lambda: list(out.glob(".*.part.pth")),
+    )
+    for moment in moments:
+        process, end = start(), time.monotonic() + 240
+        while not moment():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < end
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    last = start()
+    said = last.communicate(timeout=400)[0]
+    assert last.returncode == 0, said
+    assert "going on from iteration" in said
+    result = json.loads((out / "result.json").read_text())
+    assert (result["status"], result["iterations"], result["resumed"]) == ("ok", ITERATIONS, True)
+    assert read_progress(out)["done"] == ITERATIONS
+    assert not list(out.glob(".owner*"))
