@@ -9,19 +9,27 @@ from urllib.error import URLError
 import torch
 
 from pretrain.errors import UserError
-from pretrain.models.resnet import TrunkSpec
+from pretrain.models.spec import TrunkSpec
 from transfer.weights.trunk import Trunk
+from transfer.weights.vit import VitSpec
 
 
-def random_trunk(spec: TrunkSpec, seed: int) -> Trunk:
+def random_trunk(spec: TrunkSpec | VitSpec, seed: int) -> Trunk:
     """The trunk of ``spec`` as pre-training starts it (He fan-out, last gamma of each block 0), drawn from ``seed`` alone.
 
     Loaded through the same path as a checkpoint, so that rows of a table differ in the trunk's weights and in nothing else:
-    the frameworks' own initialisations are others. The global random state is left as it was.
+    the frameworks' own initialisations are others. The global random state is left as it was. A ViT's matrices and positions
+    are drawn from a truncated normal of 0.02, as MAE and ViTDet do.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Trunk(spec, spec.build().state_dict(), f"random initialisation, seed {seed}")
+        model = spec.build()
+        for name, parameter in model.named_parameters() if isinstance(spec, VitSpec) else ():
+            if parameter.dim() == 2 or name == "pos_embed":
+                torch.nn.init.trunc_normal_(parameter, std=0.02)
+            elif name.endswith(".bias"):
+                torch.nn.init.zeros_(parameter)
+        return Trunk(spec, model.state_dict(), f"random initialisation, seed {seed}")
 
 
 def supervised_file() -> Path:

@@ -22,7 +22,7 @@ from quick_detection import QUARTER, QUICK, converted_trunk
 from pretrain.errors import UserError
 from pretrain.models.spec import TrunkSpec
 from transfer.job import TransferJob
-from transfer.protocols import differences, find_protocol, protocols, published_config
+from transfer.protocols import differences, find_protocol, leaves, protocols, published_config
 from transfer.run import run_transfer
 from transfer.start import random_trunk
 from transfer.weights import Trunk, load, to_target
@@ -31,6 +31,7 @@ from transfer.weights.vit import VitSpec
 
 pytestmark = pytest.mark.frameworks
 PUBLIC = yaml.safe_load((Path(__file__).parent / "public_detection.yaml").read_text(encoding="utf-8"))
+SMALL_VIT = VitSpec(64, 4, 1, 16, 64)
 NAMES = [protocol.name for protocol in protocols().values() if protocol.framework == "detectron2"]
 
 
@@ -48,10 +49,16 @@ def public(files: list[str]) -> dict[str, Any]:
 
     from transfer.detection.config import plain
 
-    cfg = get_cfg()
-    for file in files:
-        cfg.merge_from_list([word for pair in PUBLIC["files"][file]["values"].items() for word in pair])
-    return plain(cfg)
+    cfg, values = get_cfg(), [pair for file in files for pair in PUBLIC["files"][file]["values"].items()]
+    cfg.merge_from_list([word for pair in values if not pair[0].startswith("VITDET") for word in pair])
+    found = plain(cfg)
+    for key, value in values:
+        *parents, last = key.split(".")
+        node = found
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return found
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,12 +109,47 @@ def test_our_fcos_is_that_of_detectron2s_lazy_config() -> None:
     assert lazy.optimizer.lr == cfg.SOLVER.BASE_LR
 
 
+def test_our_vitdet_is_that_of_detectron2s_lazy_config() -> None:
+    """What our file writes out of the model equals the package's; all else of the model is read from there."""
+    from detectron2 import model_zoo
+    from detectron2.modeling import build_model
+    from omegaconf import OmegaConf
+
+    from transfer.detection import vitdet
+    from transfer.detection.config import build_config
+
+    lazy = model_zoo.get_config(vitdet.LAZY).model
+    published = published_config(find_protocol("coco_vitdet"))
+    written = {
+        key: value for key, value in leaves(published["VITDET"]["MODEL"]) if not key.endswith("pretrain_img_size")
+    }
+    assert {key: OmegaConf.select(lazy, key) for key in written} == written
+    assert [list(lazy.pixel_mean), list(lazy.pixel_std)] == [
+        published["MODEL"][key] for key in ("PIXEL_MEAN", "PIXEL_STD")
+    ]
+
+    cfg = build_config(TransferJob(find_protocol("coco_vitdet"), Path("data"), Path("run"), scale="mini"), None)
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg)
+    groups = {id(one): group for group in vitdet.optimizer(cfg, model).param_groups for one in group["params"]}
+    found = {name: groups[id(parameter)] for name, parameter in model.named_parameters()}
+    expected = {  # name -> blocks above it, weight decay
+        "backbone.net.pos_embed": (5, 0.0),
+        "backbone.net.blocks.0.attn.qkv.weight": (4, 0.1),
+        "backbone.net.blocks.3.norm1.weight": (1, 0.0),
+        "roi_heads.box_head.fc1.weight": (0, 0.1),
+    }
+    for name, (above, decay) in expected.items():
+        assert found[name]["lr"] == pytest.approx(1e-4 * 0.7**above), name
+        assert found[name]["weight_decay"] == decay, name
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_mini_overrides_resolve_and_make_a_quarter_trunk(name: str) -> None:
+def test_mini_overrides_resolve_and_make_a_small_trunk(name: str) -> None:
     from transfer.detection.config import build_config, trunk_spec
 
     cfg = build_config(TransferJob(find_protocol(name), Path("data"), Path("run"), scale="mini", seed=3), None)
-    assert trunk_spec(cfg) == TrunkSpec(50, 0.25)
+    assert trunk_spec(cfg) == (SMALL_VIT if name == "coco_vitdet" else TrunkSpec(50, 0.25))
     assert (cfg.SEED, cfg.OUTPUT_DIR) == (3, "run")
 
 
@@ -128,8 +170,8 @@ def test_width_follows_the_trunk_at_mini_scale_and_is_fixed_at_paper_scale() -> 
     ("spec", "pixels", "message"),
     [
         (TrunkSpec(stem="deep"), Pixels(), "kind deep; Detectron2 has the 7x7 stem only"),
-        (TrunkSpec(stride_in_1x1=True), Pixels(), r"strides in the 1×1.*'MODEL.RESNETS.STRIDE_IN_1X1=true'"),
-        (VitSpec(64, 2, 2, 16, 64), Pixels(), "holds a ViT, but voc_c4 is for a ResNet; take coco_vitdet"),
+        (TrunkSpec(stride_in_1x1=True), Pixels(), r"another trunk.*'MODEL.RESNETS.STRIDE_IN_1X1=true'"),
+        (VitSpec(64, 2, 2, 16, 64), Pixels(), "holds a ViT of width 64.* it is for ResNet-50 of width 1"),
         (TrunkSpec(), Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)), r"takes BGR.*'INPUT.FORMAT=\"BGR\"'"),
     ],
 )
@@ -368,20 +410,23 @@ def test_two_processes_on_a_cpu_train_as_one_does(mini_root: Path, tmp_path: Pat
     assert (out / "log.rank1.txt").exists()
 
 
-@pytest.mark.parametrize("name", ["voc_c4", "coco_fpn_1x"])
-def test_a_frozen_trunk_stays_as_it_was_loaded(mini_root: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "tensors"), [("voc_c4", 265), ("coco_fpn_1x", 265), ("coco_vitdet", 51)])
+def test_a_frozen_trunk_stays_as_it_was_loaded(mini_root: Path, tmp_path: Path, name: str, tensors: int) -> None:
     from transfer.detection.run import run
 
     layout = find_protocol(name).layout
-    trunk = load(converted_trunk(tmp_path / "trunk.pkl", layout))
-    job = replace(make_job(name, mini_root, tmp_path / "run", SOLVER__BASE_LR=0.02), freeze="trunk")
-    run(job, trunk)
+    trunk = random_trunk(SMALL_VIT if name == "coco_vitdet" else QUARTER, seed=7)
+    short = {"SOLVER__MAX_ITER": 2, "SOLVER__STEPS": [], "SOLVER__BASE_LR": 0.001}
+    run(replace(make_job(name, mini_root, tmp_path / "run", **short), freeze="trunk"), trunk)
     final = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)["model"]
     before = {key: value for key, value in to_target(trunk, layout).items() if key in final}
-    assert len(before) == 265  # all but the counters
+    assert len(before) == tensors  # all but the counters
     assert [key for key, value in before.items() if not torch.equal(final[key], value)] == []
-    own = "roi_heads.res5.norm" if name == "voc_c4" else "backbone.fpn_output2.norm"
-    assert final[f"{own}.num_batches_tracked"] > 0
+    if name == "coco_vitdet":
+        assert final["backbone.net.blocks.1.attn.rel_pos_h"].any()
+    else:
+        added = "roi_heads.res5.norm" if name == "voc_c4" else "backbone.fpn_output2.norm"
+        assert final[f"{added}.num_batches_tracked"] > 0
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from pretrain.errors import UserError
 from pretrain.models.spec import TrunkSpec
+from transfer.detection import vitdet
 from transfer.job import TransferJob
 from transfer.protocols import Protocol
 from transfer.weights.format import Pixels
@@ -43,21 +44,28 @@ def build_config(job: TransferJob, trunk: Trunk | None) -> CfgNode:
 def read_config(protocol: Protocol) -> CfgNode:
     """The published config as it stands in the protocol's file."""
     cfg = get_cfg()
+    if protocol.layout == vitdet.LAYOUT:
+        cfg.VITDET = CfgNode(new_allowed=True)
     cfg.merge_from_file(str(protocol.config))
     return cfg
 
 
-def trunk_spec(cfg: CfgNode) -> TrunkSpec:
+def trunk_spec(cfg: CfgNode) -> TrunkSpec | VitSpec:
     """What trunk a config builds."""
+    if "VITDET" in cfg:
+        return vitdet.trunk_spec(cfg)
     resnet = cfg.MODEL.RESNETS
     return TrunkSpec(resnet.DEPTH, resnet.STEM_OUT_CHANNELS / 64, stride_in_1x1=resnet.STRIDE_IN_1X1)
 
 
-def synchronise_on_cpus(cfg: CfgNode) -> tuple[str, ...]:
-    """PyTorch's SyncBN refuses CPUs: put Detectron2's own in its place, and say so."""
-    keys = [key for key, value in _leaves(cfg) if value == "SyncBN"]
+def fit_cpus(cfg: CfgNode, processes: int) -> tuple[str, ...]:
+    """Replace what CPUs cannot do, and say so: half precision, and among several processes PyTorch's SyncBN."""
+    said: tuple[str, ...] = ()
+    if cfg.SOLVER.AMP.ENABLED:
+        cfg.SOLVER.AMP.ENABLED, said = False, ("float32 instead of half precision, as on every CPU",)
+    keys = [key for key, value in _leaves(cfg) if value == "SyncBN" and processes > 1]
     cfg.merge_from_list([word for key in keys for word in (key, "naiveSyncBN")])
-    return ("naiveSyncBN instead of SyncBN, as several CPU processes need",) if keys else ()
+    return (*said, "naiveSyncBN instead of SyncBN, as several CPU processes need") if keys else said
 
 
 def plain(cfg: CfgNode) -> dict[str, Any]:
@@ -71,24 +79,31 @@ def plain(cfg: CfgNode) -> dict[str, Any]:
 
 def _fit_trunk(cfg: CfgNode, job: TransferJob, spec: TrunkSpec | VitSpec) -> None:
     """Set the options of the trunk from ``spec``. At paper scale they are the protocol's, and another trunk is an error."""
-    if not isinstance(spec, TrunkSpec):
-        raise UserError(f"{job.weights} holds a ViT, but {job.protocol.name} is for a ResNet; take coco_vitdet")
-    if spec.stem != "7x7":
-        raise UserError(
-            f"{job.weights} has a deep stem; Detectron2's ResNet has none, so it cannot be fine-tuned there"
-        )
-    base = int(64 * spec.width)
-    wanted = {"DEPTH": spec.depth, "STEM_OUT_CHANNELS": base, "RES2_OUT_CHANNELS": 4 * base, "WIDTH_PER_GROUP": base}
-    wanted["STRIDE_IN_1X1"] = spec.stride_in_1x1
-    differ = {f"MODEL.RESNETS.{key}": value for key, value in wanted.items() if cfg.MODEL.RESNETS[key] != value}
+    node, wanted = _trunk_options(cfg, job, spec)
+    settings, now = {f"{node}.{key}": value for key, value in wanted.items()}, dict(_leaves(cfg))
+    differ = {key: value for key, value in settings.items() if now[key] != value}
     if differ and job.scale == "paper":
         raise UserError(
-            f"{job.weights} holds a ResNet-{spec.depth} of width {spec.width:g}"
-            f"{' with strides in the 1×1' if spec.stride_in_1x1 else ''}, but {job.protocol.name} is defined for another "
-            f"trunk; use --scale mini, or deviate knowingly with {_settings(differ)}"
+            f"{job.weights} holds a {spec.title}, but {job.protocol.name} is defined for another trunk; use --scale mini, "
+            f"or deviate knowingly with {_settings(differ)}"
         )
-    for key, value in wanted.items():
-        cfg.MODEL.RESNETS[key] = value
+    for key, value in differ.items():
+        cfg.merge_from_list([key, value])
+
+
+def _trunk_options(cfg: CfgNode, job: TransferJob, spec: TrunkSpec | VitSpec) -> tuple[str, dict[str, Any]]:
+    """Where a config says what its trunk is, and what it must say there for one of ``spec``."""
+    if type(spec) is not type(trunk_spec(cfg)):
+        raise UserError(
+            f"{job.weights} holds a {spec.title}, which {job.protocol.name} cannot take: it is for {trunk_spec(cfg).title}"
+        )
+    if isinstance(spec, VitSpec):
+        return "VITDET.MODEL.backbone.net", {name: getattr(spec, field) for name, field in vitdet.FIELDS.items()}
+    if spec.kind != "7x7":
+        raise UserError(f"{job.weights} holds a ResNet of kind {spec.kind}; Detectron2 has the 7x7 stem only")
+    base = int(64 * spec.width)
+    sizes = {"STEM_OUT_CHANNELS": base, "RES2_OUT_CHANNELS": 4 * base, "WIDTH_PER_GROUP": base}
+    return "MODEL.RESNETS", {"DEPTH": spec.depth, **sizes, "STRIDE_IN_1X1": spec.stride_in_1x1}
 
 
 def _check_pixels(cfg: CfgNode, job: TransferJob, pixels: Pixels) -> None:

@@ -40,12 +40,12 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
     from detectron2.utils import comm
     from detectron2.utils.env import seed_all_rng
 
-    from transfer.detection.config import build_config, plain, synchronise_on_cpus, trunk_spec
+    from transfer.detection.config import build_config, fit_cpus, plain, trunk_spec
     from transfer.detection.trainer import Trainer
 
     cfg = build_config(job, trunk)
     device = cfg.MODEL.DEVICE = _device(job)
-    said = synchronise_on_cpus(cfg) if device == "cpu" and int(os.environ.get("WORLD_SIZE", 1)) > 1 else ()
+    said = fit_cpus(cfg, int(os.environ.get("WORLD_SIZE", 1))) if device == "cpu" else ()
     trunk = trunk or random_trunk(trunk_spec(cfg), job.seed)
     with _process_group(device), _log_to(job, comm.get_rank()) as say:
         divided(cfg.SOLVER.IMS_PER_BATCH, job.accumulate, comm.get_world_size())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 import weakref
 from collections.abc import Callable
@@ -41,9 +40,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.errors import UserError
 from pretrain.files import atomic_path, note_progress, write_text
-from transfer.detection import heads  # noqa: F401  registers Res5ROIHeadsExtraNorm
+from transfer.detection import heads, vitdet  # noqa: F401  both register models
 from transfer.job import TransferJob
-from transfer.weights.layouts import LAYOUTS
+from transfer.weights.layouts import LAYOUTS, Layout
 
 for name, now in {
     "float": float,
@@ -66,8 +65,8 @@ class Trainer(DefaultTrainer):
         self.cfg, self._job, self._say = cfg, job, say
         model = self.build_model(cfg)
         optimizer, loader = self.build_optimizer(cfg, model), self.build_train_loader(cfg)
-        devices = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
-        model = create_ddp_model(model, broadcast_buffers=False, **devices)
+        options = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {"fp16_compression": "VITDET" in cfg}
+        model = create_ddp_model(model, broadcast_buffers=False, **options)
         self._trainer = Accumulator(model, loader, optimizer, job.accumulate, cfg.SOLVER.AMP.ENABLED)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
@@ -77,7 +76,7 @@ class Trainer(DefaultTrainer):
     def build_model(self, cfg: CfgNode) -> nn.Module:
         model: nn.Module = super().build_model(cfg)
         if self._job.freeze == "trunk":
-            freeze(model, LAYOUTS[self._job.protocol.layout].owns)
+            freeze(model, LAYOUTS[self._job.protocol.layout])
         return model
 
     @classmethod
@@ -95,9 +94,15 @@ class Trainer(DefaultTrainer):
             return LVISEvaluator(dataset_name, tasks, output_dir=folder)
         return COCOEvaluator(dataset_name, tasks, output_dir=folder)
 
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        built: torch.optim.Optimizer = (vitdet.optimizer if "VITDET" in cfg else super().build_optimizer)(cfg, model)
+        return built
+
     def build_train_loader(self, cfg: CfgNode) -> Any:
         images = cfg.SOLVER.IMS_PER_BATCH // self._job.accumulate
-        return build_detection_train_loader(cfg, mapper=Mapper(cfg, True), total_batch_size=images)
+        more = vitdet.images(cfg) if "VITDET" in cfg else {}
+        return build_detection_train_loader(cfg, mapper=Mapper(cfg, True, **more), total_batch_size=images)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
@@ -139,14 +144,14 @@ class Accumulator(AMPTrainer):
         self.grad_scaler.update()
 
 
-def freeze(model: nn.Module, owns: re.Pattern[str]) -> None:
-    """No gradient for what of ``model`` belongs to the trunk, and its BatchNorms fixed as they will be loaded."""
+def freeze(model: nn.Module, layout: Layout) -> None:
+    """No gradient for what of ``model`` comes from the trunk, and its BatchNorms fixed as they will be loaded."""
     for name, module in list(model.named_modules()):
-        if owns.match(f"{name}.") and isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+        if layout.owns.match(f"{name}.") and isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, FrozenBatchNorm2d.convert_frozen_batchnorm(module))
     for name, parameter in model.named_parameters():
-        if owns.match(name):
+        if layout.owns.match(name) and not any(added.fullmatch(name) for added in layout.by_design.values()):
             parameter.requires_grad_(False)
 
 

@@ -1,0 +1,61 @@
+"""ViTDet (arXiv:2203.16527) in the runner of the other protocols: Detectron2's LazyConfig model, its optimiser and its images."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import detectron2.data.transforms as T
+import yaml
+from detectron2 import model_zoo
+from detectron2.config import CfgNode, instantiate
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
+from detectron2.solver.build import get_default_optimizer_params
+from omegaconf import OmegaConf
+from torch import nn, optim
+
+from transfer.weights.vit import VitSpec
+
+LAYOUT = "detectron2_vitdet"
+LAZY = "common/models/mask_rcnn_vitdet.py"
+FIELDS = {
+    **{"embed_dim": "width", "depth": "depth", "num_heads": "heads", "patch_size": "patch"},
+    "pretrain_img_size": "image",
+}
+"""Arguments of Detectron2's ViT that a trunk decides -> the fields of its spec."""
+
+
+def trunk_spec(cfg: CfgNode) -> VitSpec:
+    return VitSpec(**{field: cfg.VITDET.MODEL.backbone.net[name] for name, field in FIELDS.items()})
+
+
+@META_ARCH_REGISTRY.register()
+def build_vitdet(cfg: CfgNode) -> nn.Module:
+    """Detectron2's own model, with VITDET.MODEL laid over its config."""
+    lazy = model_zoo.get_config(LAZY).model
+    model: nn.Module = instantiate(OmegaConf.merge(lazy, OmegaConf.create(yaml.safe_load(cfg.VITDET.MODEL.dump()))))
+    return model
+
+
+def optimizer(cfg: CfgNode, model: nn.Module) -> optim.Optimizer:
+    """AdamW; each block of the trunk learns by a factor slower than the next; no decay for norms and positions."""
+    decay = {"lr_decay_rate": cfg.VITDET.LAYER_DECAY, "num_layers": cfg.VITDET.MODEL.backbone.net.depth}
+    groups = get_default_optimizer_params(
+        model,
+        base_lr=cfg.SOLVER.BASE_LR,
+        weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+        lr_factor_func=partial(get_vit_lr_decay_rate, **decay),
+        overrides={"pos_embed": {"weight_decay": 0.0}},
+    )
+    return optim.AdamW(groups, cfg.SOLVER.BASE_LR, betas=tuple(cfg.VITDET.BETAS), weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+
+
+def images(cfg: CfgNode) -> dict[str, Any]:
+    """What the training mapper does to images: flip, large-scale jitter, a square crop; boxes are made again from the masks."""
+    (low, high), side = cfg.VITDET.JITTER, cfg.VITDET.MODEL.backbone.square_pad
+    crop = T.FixedSizeCrop((side, side), pad=False)
+    return {
+        "augmentations": [T.RandomFlip(horizontal=True), T.ResizeScale(low, high, side, side), crop],
+        "recompute_boxes": True,
+    }
