@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S, REDRAW_S = 20.0, 0.5
 STYLES = {"running": "cyan", "done": "green", "failed": "bold red", "blocked": "red"}
+RIGHT = ("time", "iteration", "left")
 SHOWN = 2
 """Metrics of a run that have room."""
 URGENCY = ("failed", "running", "blocked", "queued", "done", "waiting")
@@ -85,11 +86,16 @@ class Display:
             title=f"{counts}, {_clock(time.monotonic() - self.began)}{hidden}",
             title_justify="left",
             box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
         )
-        for head, width in {"run": 0, "state": 7, "time": 8, "iteration": 11, "left": 8, "best so far": 0}.items():
-            table.add_column(head, no_wrap=True, min_width=width, justify="right" if width > 7 else "left")
+        names = min(max(len(_short(job)) for job in self.jobs), max(20, self.console.width - 60))
+        widths = {"run": names, "state": 7, "time": 8, "iteration": 11, "left": 8}
+        widths["best so far"] = max(11, self.console.width - names - 50)
+        for head, width in widths.items():
+            table.add_column(head, no_wrap=True, max_width=width, justify="right" if head in RIGHT else "left")
         for job in [job for job in self.jobs if job in shown]:
-            table.add_row(job.name, *self._cells(job, found[job.name]), style=STYLES.get(found[job.name], "dim"))
+            table.add_row(_short(job), *self._cells(job, found[job.name]), style=STYLES.get(found[job.name], "dim"))
         return table
 
     def _cells(self, job: Job, state: str) -> tuple[str, ...]:
@@ -102,6 +108,10 @@ class Display:
         count = f"{progress['done']}/{progress['total']}" if progress else ""
         left = _clock(progress["left_s"]) if progress else ""
         return state, _clock(time.monotonic() - self.since[job.name]), count, left, _pairs(progress.get("best", {}))
+
+
+def _short(job: Job) -> str:
+    return job.name.removeprefix("transfer/")
 
 
 def _metrics(job: Job) -> str:
