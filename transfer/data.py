@@ -12,6 +12,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -78,59 +79,60 @@ def _advice(part: dict[str, Any], name: str, data_root: Path) -> str:
 
 def _part(home: Path, part: dict[str, Any], counted: bool) -> Iterator[str]:
     kind = next(kind for kind in NAMES if kind in part)
-    where = home / part[kind]
+    where, files = home / part[kind], list(part.get("files", ()))
     try:
-        names = NAMES[kind](where)
+        names = NAMES[kind](home, part[kind])
     except FileNotFoundError:
         yield f"{where} is missing"
         return
     except ValueError as error:
         yield f"{where} {error}"
         return
-    files = list(part.get("files", ()))
     if kind == "pictures":
-        before, after = _ends_of(part[kind])
-        files.insert(0, before + "{}" + after)
-        with_pictures = {(home / files[0].format(name)).parent for name in names}
-        for folder in sorted(set(where.parent.parent.glob(where.parent.name)) - with_pictures):
-            yield f"{folder} holds no pictures"
+        before, after = _around(part[kind])
+        full = {os.path.dirname(before + name + after) for name in names}
+        for folder in sorted(set(glob(os.path.dirname(part[kind]), root_dir=home)) - full):
+            if (home / folder).is_dir():
+                yield f"{home / folder} holds no pictures"
+        for name in ends(names):
+            yield from _unreadable(home / (before + name + after))
     if counted and "count" in part:
-        folder = (home / files[0]).parent
-        number = len(os.listdir(folder)) if kind == "annotations" and folder.is_dir() else len(names)
+        folder = (home / files[0]).parent if kind == "annotations" else where
+        number = len(os.listdir(folder)) if folder.is_dir() else len(names)
         if number != part["count"]:
-            yield f"{folder if kind == 'annotations' else where} holds {number} pictures instead of {part['count']}"
+            yield f"{folder} holds {number} pictures instead of {part['count']}"
     for template in files:
         paths = [home / template.format(name) for name in names]
         missing = [path for path in paths if not path.exists()]
         if missing:
             yield f"{missing[0]} " + (f"and {len(missing) - 1} more are missing" if missing[1:] else "is missing")
-        for path in ends([path for path in paths if path not in set(missing)]):
+        for path in ends([path for path in paths if path not in set(missing)] if missing else paths):
             yield from _unreadable(path)
 
 
-def _listed(path: Path) -> list[str]:
-    names = path.read_text(encoding="utf-8", errors="replace").split()
+def _listed(home: Path, path: str) -> list[str]:
+    names = (home / path).read_text(encoding="utf-8", errors="replace").split()
     if not names:
         raise ValueError("is empty")
     return names
 
 
-def _matching(pattern: Path) -> list[str]:
+def _matching(home: Path, pattern: str) -> list[str]:
     """What the stars of ``pattern`` stand for, as one piece a file."""
-    before, after = _ends_of(str(pattern))
-    root = Path(before)
-    found = sorted(str(path) for path in root.glob(str(pattern)[len(str(root)) + 1 :]))
+    before, after = _around(pattern)
+    found = sorted(glob(pattern, root_dir=home))
     if not found:
         raise ValueError("matches no file")
     return [path[len(before) : len(path) - len(after)] for path in found]
 
 
-def _ends_of(pattern: str) -> tuple[str, str]:
+def _around(pattern: str) -> tuple[str, str]:
     return pattern[: pattern.index("*")], pattern[pattern.rindex("*") + 1 :]
 
 
-def annotated(path: Path, field: str = "file_name") -> list[str]:
+def annotated(home: Path, name: str, field: str = "file_name") -> list[str]:
     """Picture names, the ends of ``field``, of a COCO-type annotation file; of a large one only some, from its beginning."""
+    path = home / name
     broken = ValueError("is not a whole annotation file")
     if path.stat().st_size <= SMALL:
         try:
@@ -153,7 +155,7 @@ def annotated(path: Path, field: str = "file_name") -> list[str]:
     return ["/".join(name.split("/")[-2:]) for name in found]
 
 
-NAMES: dict[str, Callable[[Path], list[str]]] = {
+NAMES: dict[str, Callable[[Path, str], list[str]]] = {
     "list": _listed,
     "pictures": _matching,
     "annotations": annotated,

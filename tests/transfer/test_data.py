@@ -44,9 +44,10 @@ DEFECTS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "imagenet",
         lambda home: shutil.rmtree(home / "val"),
-        "imagenet/val/*/* matches no file; unpack ILSVRC2012_img_val",
+        "imagenet/val/*/*.JPEG matches no file; unpack ILSVRC2012_img_val",
     ),
     ("imagenet", lambda home: [p.unlink() for p in first(home / "train", "*").iterdir()], "holds no pictures"),
+    ("imagenet", lambda home: (home / "train/README").touch() or shutil.rmtree(home / "val"), "imagenet/val"),
     ("imagenet", lambda home: truncate(first(home / "train", "*/*")), "no readable picture"),
     ("VOC2007", lambda home: (home / "ImageSets/Main/test.txt").unlink(), "unpack VOCtest_06-Nov-2007.tar from http"),
     ("VOC2007", lambda home: (home / "ImageSets/Main/trainval.txt").write_text(""), "trainval.txt is empty"),
@@ -96,7 +97,7 @@ def test_large_annotation_files_are_only_sampled(world: Path, monkeypatch: pytes
     assert check_dataset(world, "coco") == []
     path = world / "coco" / "annotations" / "instances_train2017.json"
     first_name = json.loads(path.read_text())["images"][0]["file_name"]
-    assert first_name in data.annotated(path)
+    assert first_name in data.annotated(path.parent, path.name)
     truncate(path)
     assert "not a whole annotation file" in check_dataset(world, "coco")[0]
 
@@ -107,9 +108,9 @@ def test_pictures_of_lvis_are_the_ends_of_their_addresses(tmp_path: Path, monkey
         {"id": 1, "coco_url": "http://images.cocodataset.org/val2017/000000397133.jpg"},
     )
     path.write_text(json.dumps({"images": [image], "annotations": [], "categories": []}))
-    assert data.NAMES["addresses"](path) == ["val2017/000000397133.jpg"]
+    assert data.NAMES["addresses"](tmp_path, path.name) == ["val2017/000000397133.jpg"]
     monkeypatch.setattr(data, "SMALL", 0)
-    assert data.NAMES["addresses"](path) == ["val2017/000000397133.jpg"]
+    assert data.NAMES["addresses"](tmp_path, path.name) == ["val2017/000000397133.jpg"]
 
 
 def test_counts_sizes_and_checksums_of_real_data(world: Path) -> None:
