@@ -22,7 +22,7 @@ from transfer.weights.trunk import Trunk
 
 def frozen(trunk: Trunk, device: torch.device, output_stride: int | None = None) -> ResNet:
     """``trunk`` as a module in eval mode without gradients; ``output_stride``: other than its own."""
-    model = replace(trunk.spec, output_stride=output_stride or trunk.spec.output_stride).build()
+    model = replace(trunk.resnet, output_stride=output_stride or trunk.resnet.output_stride).build()
     model.load_state_dict(trunk.state)
     return model.eval().requires_grad_(False).to(device)
 

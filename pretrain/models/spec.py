@@ -41,6 +41,16 @@ class TrunkSpec:
         """Channels of C5."""
         return int(2048 * self.width)
 
+    @property
+    def kind(self) -> str:
+        """Which modules there are, whatever their number and width: "7x7", "deep" or "deep, averaging"."""
+        return self.stem + (", averaging" if self.avg_down else "")
+
+    @property
+    def title(self) -> str:
+        marks = ", deep stem" * (self.stem == "deep") + ", averaging shortcuts" * self.avg_down
+        return f"ResNet-{self.depth} of width {self.width:g}{marks}" + ", stride in the 1×1" * self.stride_in_1x1
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transfer.weights.conversion import Conversion, convert
-    from transfer.weights.layouts import LAYOUTS, from_target, to_target
+    from transfer.weights.layouts import LAYOUTS, express, to_target
     from transfer.weights.live import load_into
     from transfer.weights.parity import Parity, verify
     from transfer.weights.readers import Reading, load, read
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "conversion": ("Conversion", "convert"),
-    "layouts": ("LAYOUTS", "from_target", "to_target"),
+    "layouts": ("LAYOUTS", "express", "to_target"),
     "live": ("load_into",),
     "parity": ("Parity", "verify"),
     "readers": ("Reading", "load", "read"),
@@ -37,7 +37,7 @@ __all__ = [
     "Trunk",
     "check",
     "convert",
-    "from_target",
+    "express",
     "infer_spec",
     "load",
     "load_into",

@@ -35,6 +35,14 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--from", dest="form", metavar="FORMAT", help="what FILE is, where its keys do not tell")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_inspect)
+    parser = actions.add_parser("formats", help="list what can be read, with the names for --from")
+    parser.set_defaults(run=run_formats)
+
+
+def run_formats(_args: argparse.Namespace) -> None:
+    from transfer.weights import inspection
+
+    print(inspection.listing())
 
 
 def run_inspect(args: argparse.Namespace) -> None:
@@ -58,15 +66,15 @@ def report(done: Conversion) -> str:
     """What the command prints."""
     from tabulate import tabulate
 
-    from transfer.weights.layouts import LAYOUTS
+    from transfer.weights.parity import BOUND
     from transfer.weights.readers import FORMATS
 
-    reading, spec = done.reading, done.reading.trunk.spec
+    reading = done.reading
     kind = FORMATS[reading.format]
     branch = f", {reading.branch} branch" if len(kind.branches) > 1 else ""
     lines = [
         f"read     {reading.trunk.source}: {kind.title}{branch}",
-        f"trunk    ResNet-{spec.depth}, width {spec.width:g}",
+        f"trunk    {reading.trunk.spec.title}",
         f"keys     {reading.counts}",
         f"written  {done.written}",
     ]
@@ -77,5 +85,5 @@ def report(done: Conversion) -> str:
         lines += ["", tabulate(rows, headers=("stage", "max abs difference", "relative"), disable_numparse=True), ""]
         if silent := len(done.parity.silent):
             lines.append(f"note     {silent} blocks have a last BN gamma of 0: of these only the tensors were compared")
-        lines.append(f"verified in {LAYOUTS[done.parity.layout].title}: every tensor equal, maps within 1e-4")
+        lines.append(f"verified in {done.parity.title}: every tensor equal, maps within a relative {BOUND:g}")
     return "\n".join([*lines, f"output   {done.output} (record: {done.record.name})"])

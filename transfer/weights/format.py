@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,10 +20,12 @@ import yaml
 from pretrain.errors import UserError
 from pretrain.models.spec import BLOCKS
 from transfer.weights.names import NAMES, Names
+from transfer.weights.vit import measure_vit
 
+ABOUT = "pixbench"
+"""Key under which our writers say what they wrote: {"trunk": ..., "pixels": ..., "sha256": of the weights}."""
+_MOST = 300_000
 FOLDER = Path(__file__).with_name("formats")
-_WRAPPERS = re.compile(r"(^|/)(?:module\.|_orig_mod\.)+")
-"""What DistributedDataParallel and torch.compile put in front of every name."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ class Format:
     title: str
     source: str
     """Repository and file that the names were read in."""
-    checked: Literal["generated file", "published file"]
+    checked: Literal["generated file", "real file", "published file"]
+    """What the reader was tried on: a file of that layout from our tests, one that the software itself wrote, or one that
+    its authors offer for download."""
     layout: str = "torchvision"
     """How the names read once the branch's prefix is off: a key of `names.NAMES`."""
     container: tuple[str, ...] = ("",)
@@ -117,25 +122,34 @@ class Table(NamedTuple):
     """What else the file holds."""
 
 
-def table(content: Any, kind: Format) -> Table | None:
-    """None if the weights are not where they should be, or if ``content`` is of no such kind."""
+def table(content: Any, kind: Format, opened: dict[str, Any] | None = None) -> Table | None:
+    """None if the weights are not where they should be, or if ``content`` is of no such kind.
+
+    ``opened`` keeps what was looked at, for the next format to try.
+    """
+    opened = {} if opened is None else opened
     for path in dict.fromkeys((*kind.container, "")):
-        inner, parts = content, path.split("/") if path else []
-        for part in parts:
-            inner = inner.get(part) if isinstance(inner, Mapping) else None
+        parts = path.split("/") if path else []
+        if path not in opened:
+            inner = content
+            for part in parts:
+                inner = inner.get(part) if isinstance(inner, Mapping) else None
+            flat = dict(islice(_flatten(inner), _MOST)) if isinstance(inner, Mapping) else {}
+            if len(flat) == _MOST:  # containers within containers can be made to seem endless
+                raise UserError(f"the file holds {_MOST} entries or more, which no checkpoint does; use another one")
+            opened[path] = flat, _unwrap("\n".join(flat))
+        flat, text = opened[path]
         alone = not path and "" not in kind.container
-        if isinstance(inner, Mapping) and (alone or _stands_beside(content, kind)):
-            flat = dict(_flatten(inner))
-            if _fits(flat, kind):
-                return Table(flat, [str(key) for key in content if parts and key not in (parts[0], "_metadata")])
+        if flat and (alone or _stands_beside(content, kind)) and _fits(text, kind):
+            return Table(flat, [str(key) for key in content if parts and key not in (parts[0], "_metadata", ABOUT)])
     return None
 
 
 def _flatten(inner: Mapping[Any, Any], above: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in inner.items():
-        if key == "_metadata":  # PyTorch's own notes on a state dict
+        if key in ("_metadata", ABOUT):  # PyTorch's own notes on a state dict, and ours
             continue
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, dict) and value:
             yield from _flatten(value, f"{above}{key}/")
         else:
             yield f"{above}{key}", value
@@ -145,9 +159,10 @@ def _stands_beside(content: Mapping[Any, Any], kind: Format) -> bool:
     return all(key in content and re.search(pattern, str(content[key])) for key, pattern in kind.beside.items())
 
 
-def _fits(flat: Mapping[str, Any], kind: Format) -> bool:
-    keys = {plain(key, kind) for key in flat}
-    text = "\n".join(keys)
+def _fits(text: str, kind: Format) -> bool:
+    """Whether keys, one a line, are of a file of this kind."""
+    text = _rename(text, kind)
+    keys = set(text.split("\n"))
 
     def has(pattern: str) -> bool:
         return re.search(rf"^(?:{pattern})$", text, re.MULTILINE) is not None
@@ -156,19 +171,22 @@ def _fits(flat: Mapping[str, Any], kind: Format) -> bool:
     return not keys.isdisjoint(stems) and all(map(has, kind.required)) and not any(map(has, kind.forbidden))
 
 
-def plain(key: str, kind: Format) -> str:
-    """``key`` without what wraps the model, and renamed as the format says."""
-    key = _WRAPPERS.sub(r"\1", key)
+def _unwrap(keys: str) -> str:
+    """Keys, one a line, without what DistributedDataParallel and torch.compile put in front of every name."""
+    return re.sub(r"(?:^|(?<=/))(?:module\.|_orig_mod\.)+", "", keys, flags=re.MULTILINE)
+
+
+def _rename(keys: str, kind: Format) -> str:
     for pattern, replacement in kind.rename.items():
-        key = re.sub(pattern, replacement, key)
-    return key
+        keys = re.sub(pattern, replacement, keys, flags=re.MULTILINE)
+    return keys
 
 
 def sort(keys: Iterable[str], kind: Format, branch: str) -> Sorting:
     """Every key to exactly one place."""
     result, patterns = Sorting({}, {}, {}, []), {r: re.compile(pattern) for r, pattern in kind.dropped.items()}
     for key in keys:
-        name = plain(key, kind)
+        name = _rename(_unwrap(key), kind)
         owner, canonical = _trunk_of(name, kind, branch)
         extra = {b: match for b, pattern in kind.extras.items() if (match := re.fullmatch(pattern, name))}
         if owner == branch and canonical:
@@ -196,14 +214,13 @@ def _trunk_of(name: str, kind: Format, branch: str) -> tuple[str | None, str | N
 
 def candidates(content: Any) -> list[str]:
     """Formats that a file may be of, only the best: no unknown keys before some, then the one that asks for most."""
-    found = {name: held.weights for name, kind in formats().items() if (held := table(content, kind))}
-
-    def rank(name: str) -> tuple[bool, int]:
-        kind = formats()[name]
-        return not sort(found[name], kind, next(iter(kind.branches))).unknown, kind.conditions
-
-    best = max(map(rank, found), default=None)
-    return [name for name in found if rank(name) == best]
+    opened: dict[str, Any] = {}
+    ranks: dict[str, tuple[bool, int]] = {}
+    for name, kind in formats().items():
+        if held := table(content, kind, opened):
+            unknown = sort(held.weights, kind, next(iter(kind.branches))).unknown
+            ranks[name] = not unknown, kind.conditions
+    return [name for name, rank in ranks.items() if rank == max(ranks.values())]
 
 
 def recognise(content: Any, path: object, wanted: str | None = None) -> str:
@@ -227,7 +244,9 @@ def recognise(content: Any, path: object, wanted: str | None = None) -> str:
 
 
 def measure(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Any]:
-    """Fields of the `TrunkSpec` that weights of these canonical names and shapes tell: depth, width and stem."""
+    """Fields of the `TrunkSpec` (or `VitSpec`) that weights of these canonical names and shapes tell: depth, width and stem."""
+    if "patch_embed.proj.weight" in shapes:
+        return measure_vit(shapes, source)
     deep = "stem.6.weight" in shapes
     last = "stem.6.weight" if deep else "conv1.weight"
     stem = shapes.get(last, ())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UserError
 from pretrain.files import sha256
+from pretrain.models.spec import TrunkSpec
 from transfer.weights import format, outline
+from transfer.weights.vit import VitSpec
 
 
 def inspect(path: Path, wanted: str | None = None) -> dict[str, Any]:
@@ -32,16 +35,22 @@ def _describe(content: Any, kind: format.Format, path: Path) -> dict[str, Any]:
     branches = [branch for branch, sorting in sorted_by.items() if sorting.trunk]
     sorting = sorted_by[branches[0]]
     shapes = {name: getattr(weights[key], "shape", ()) for key, name in sorting.trunk.items()}
+    said = content if content.get("format") == "pixbench-pretrain" else content.get(format.ABOUT)
+    said = said if isinstance(said, dict) else {}
+    pixels: Any = kind.pixels
     try:
-        trunk: dict[str, Any] = {**format.measure(shapes, str(path)), "stride_in_1x1": False, **kind.trunk}
-    except UserError as error:
-        trunk = {"problem": str(error)}
-    types = Counter(getattr(weights[key], "dtype", "?") for key in sorting.trunk)
+        fields = {**format.measure(shapes, str(path)), **kind.trunk, **(said.get("trunk") or {})}
+        spec = VitSpec(**fields) if "patch" in fields else TrunkSpec(**fields)
+        pixels = format.Pixels(**said["pixels"]) if "pixels" in said else pixels
+        trunk: dict[str, Any] = {"title": spec.title, **spec.as_dict()}
+    except (UserError, TypeError, ValueError) as error:
+        trunk = {"title": f"none that can be converted: {error}"}
+    types = Counter(str(getattr(weights[key], "dtype", "?")) for key in sorting.trunk)
     return {
         "title": kind.title,
         "trunk": trunk,
         "branches": branches,
-        "pixels": {"order": kind.pixels.order, "mean": list(kind.pixels.mean), "std": list(kind.pixels.std)},
+        "pixels": asdict(pixels),
         "types": dict(types),
         "converted": len(sorting.trunk) + len(sorting.extras),
         "dropped": dict(Counter(sorting.dropped.values())),
@@ -54,17 +63,13 @@ def report(found: dict[str, Any]) -> str:
     """What the command prints."""
     lines = [f"file     {found['file']} ({found['bytes'] / 1e6:.1f} MB)", f"sha256   {found['sha256']}"]
     for name, about in found["formats"].items():
-        spec, pixels = about["trunk"], about["pixels"]
-        stride = "1×1" if spec.get("stride_in_1x1") else "3×3"
-        trunk = spec.get("problem") or (
-            f"ResNet-{spec['depth']}, width {spec['width']:g}, {spec['stem']} stem, stride in the {stride} convolution"
-        )
+        pixels = about["pixels"]
         numbers = [f"{about['converted']} to convert"]
         numbers += [f"{number} {reason}" for reason, number in about["dropped"].items()]
         lines += [
             f"format   {name}: {about['title']}",
-            f"trunk    {trunk}",
-            f"pixels   {pixels['order']}, mean {pixels['mean']}, std {pixels['std']}",
+            f"trunk    {about['trunk']['title']}",
+            f"pixels   {pixels['order']}, mean {list(pixels['mean'])}, std {list(pixels['std'])}",
             f"branches {', '.join(about['branches'])}",
             f"keys     {'; '.join(numbers)}",
         ]
@@ -77,3 +82,16 @@ def report(found: dict[str, Any]) -> str:
     if len(found["formats"]) > 1:
         lines.append("its keys do not tell which of these it is; say so with --from")
     return "\n".join(lines)
+
+
+def listing() -> str:
+    """Table of all formats, in Markdown."""
+    rows = [
+        ("`--from`", "file", "trunks and their prefix", "left out on purpose", "names from (tried on)"),
+        ("---",) * 5,
+    ]
+    for name, kind in sorted(format.formats().items()):
+        prefixes = [f"{branch} `{prefix}`" if prefix else branch for branch, prefix in kind.branches.items()]
+        source = f"{kind.source} ({kind.checked})"
+        rows.append((f"`{name}`", kind.title, ", ".join(prefixes), ", ".join(kind.dropped) or "–", source))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

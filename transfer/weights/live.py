@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import torch
@@ -24,7 +25,8 @@ def load_into(model: nn.Module, trunk: Trunk, layout: str) -> Counts:
     check(trunk)
     rules, places = find_layout(layout), model.state_dict()
     state, fit = _wanted(model, trunk, layout)
-    own = [name for name in places if rules.owns.match(name)]
+    design = {n: what for n in places for what, names in rules.by_design.items() if names.fullmatch(n)}
+    own = [name for name in places if rules.owns.match(name) and name not in design]
     state = {name: tensor for name, tensor in state.items() if name in places or not is_counter(name)}
     problems = Problems()
     problems.add("without a place in the model", (name for name in state if name not in places))
@@ -40,7 +42,7 @@ def load_into(model: nn.Module, trunk: Trunk, layout: str) -> Counts:
     problems.add("in the model's pyramid or head that get nothing", fit.lacking)
     problems.raise_if_any(
         f"the trunk from {trunk.source} does not fit the model as {layout}",
-        "build the model with the trunk's depth and width, a 7×7 stem and no other changes"
+        f"build the model with the trunk's depth, width and stem ({trunk.spec.title}) and no other changes"
         + (f"; pyramid and head with {len(trunk.extras['fpn.p6.bias'])} channels" if trunk.extras else ""),
     )
     with torch.no_grad():
@@ -48,7 +50,7 @@ def load_into(model: nn.Module, trunk: Trunk, layout: str) -> Counts:
             places[name].copy_(tensor)
     if wrong := unequal(model, trunk, layout):
         raise UserError(f"{len(wrong)} weights changed on their way into the model ({', '.join(wrong)}); use float32")
-    untouched = {COUNTER: sum(name not in state for name in own), **fit.initialised}
+    untouched = {COUNTER: sum(name not in state for name in own), **Counter(design.values()), **fit.initialised}
     untouched["outside the trunk"] = len(places) - len(state) - sum(untouched.values())
     counters = len(trunk.state) - (len(state) - len(fit.placed))
     return Counts(len(state), _nonzero({COUNTER: counters, **fit.dropped}), _nonzero(untouched))
@@ -70,11 +72,11 @@ def unequal(model: nn.Module, trunk: Trunk, layout: str) -> list[str]:
     return [
         name
         for name, tensor in _wanted(model, trunk, layout)[0].items()
-        if not is_counter(name) and not _same(places.get(name), tensor)
+        if not is_counter(name) and not same(places.get(name), tensor)
     ]
 
 
-def _same(mine: Tensor | None, theirs: Tensor) -> bool:
+def same(mine: Tensor | None, theirs: Tensor) -> bool:
     return mine is not None and mine.dtype == theirs.dtype and torch.equal(mine.cpu(), theirs.cpu())
 
 

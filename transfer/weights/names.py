@@ -22,8 +22,10 @@ BLOCK = tuple("conv1 bn1 conv2 bn2 conv3 bn3 downsample.0 downsample.1".split())
 class Names:
     """A bijection between canonical names and others; both ways give None for what is no name of a trunk."""
 
-    def __init__(self, stem: dict[str, str], stages: dict[str, str], block: dict[str, str]) -> None:
-        tables = (stem, stages, block)
+    def __init__(
+        self, stem: dict[str, str], stages: dict[str, str], block: dict[str, str], bare: dict[str, str] | None = None
+    ) -> None:
+        tables = (stem, stages, block, bare or {})
         inverses = tuple({value: key for key, value in table.items()} for table in tables)
         if [len(t) for t in tables] != [len(t) for t in inverses]:
             raise ValueError("two modules of a layout have the same name")
@@ -33,14 +35,16 @@ class Names:
         self.to_canonical = _translator(*inverses)
 
 
-def _translator(stem: dict[str, str], stages: dict[str, str], block: dict[str, str]) -> Translator:
+def _translator(
+    stem: dict[str, str], stages: dict[str, str], block: dict[str, str], bare: dict[str, str]
+) -> Translator:
     in_stem, in_stage, in_block = ("|".join(map(re.escape, table)) for table in (stem, stages, block))
     pattern = re.compile(rf"(?:({in_stem})|({in_stage})\.(\d+)\.({in_block}))\.({LEAVES})")
 
     def translate(name: str) -> str | None:
         match = pattern.fullmatch(name)
         if match is None:
-            return None
+            return bare.get(name)
         module, stage, number, inner, leaf = match.groups()
         return f"{stem[module]}.{leaf}" if module else f"{stages[stage]}.{number}.{block[inner]}.{leaf}"
 
@@ -62,19 +66,26 @@ def _detectron2(trunk: str, res5: str) -> Names:
     )
 
 
+def _vit(prefix: str) -> Names:
+    """A plain ViT as timm names it (and DINO, iBOT, MAE): what ViTDet takes over, without class token and last norm."""
+    block = tuple("norm1 attn.qkv attn.proj norm2 mlp.fc1 mlp.fc2".split())
+    bare = same(("pos_embed",), prefix)
+    return Names(same(("patch_embed.proj",), prefix), same(("blocks",), prefix), same(block), bare)
+
+
+_POOLED = same(BLOCK) | {"downsample.0": "downsample.1", "downsample.1": "downsample.2"}
+_TIMM_STEM = {name: f"conv1.{name[-1]}" for name in DEEP_STEM[:-1]} | {"stem.7": "bn1"}
+
 NAMES: dict[str, Names] = {
     "torchvision": Names(same(STEM + DEEP_STEM), same(STAGES), same(BLOCK)),
     # The same with a pooling in front of the shortcut, which takes a number.
-    "torchvision_pooled": Names(
-        same(STEM + DEEP_STEM),
-        same(STAGES),
-        same(BLOCK) | {"downsample.0": "downsample.1", "downsample.1": "downsample.2"},
-    ),
+    "torchvision_pooled": Names(same(STEM + DEEP_STEM), same(STAGES), _POOLED),
     "detectron2": _detectron2("", "res5"),
     # res5 works on regions there: `Res5ROIHeads`. What protocols add behind it (`res5.norm`) is no part of the trunk.
     "detectron2_c4": _detectron2("backbone.", "roi_heads.res5"),
     "detectron2_fpn": _detectron2("backbone.bottom_up.", "backbone.bottom_up.res5"),
     "mmseg": Names(same(STEM + DEEP_STEM, "backbone."), same(STAGES, "backbone."), same(BLOCK)),
+    "mmseg_pooled": Names(same(DEEP_STEM, "backbone."), same(STAGES, "backbone."), _POOLED),
     # nn.Sequential of torchvision's children: conv1, bn1, relu, maxpool, layer1, ...
     "sequential": Names({"conv1": "0", "bn1": "1"}, {f"layer{i}": str(i + 3) for i in (1, 2, 3, 4)}, same(BLOCK)),
     # `transformers/models/resnet/modeling_resnet.py`
@@ -85,10 +96,9 @@ NAMES: dict[str, Names] = {
         | {f"bn{i}": f"layer.{i - 1}.normalization" for i in (1, 2, 3)}
         | {"downsample.0": "shortcut.convolution", "downsample.1": "shortcut.normalization"},
     ),
-    # `timm/models/resnet.py` with a deep stem and an averaged shortcut
-    "timm_d": Names(
-        {name: f"conv1.{name[-1]}" for name in DEEP_STEM[:-1]} | {"stem.7": "bn1"},
-        same(STAGES),
-        same(BLOCK) | {"downsample.0": "downsample.1", "downsample.1": "downsample.2"},
-    ),
+    # `timm/models/resnet.py` with a deep stem, and (d) with an averaged shortcut
+    "timm_c": Names(_TIMM_STEM, same(STAGES), same(BLOCK)),
+    "timm_d": Names(_TIMM_STEM, same(STAGES), _POOLED),
+    "vit": _vit(""),
+    "detectron2_vitdet": _vit("backbone.net."),
 }

@@ -16,14 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.errors import UserError
-from pretrain.models.resnet import STAGES
+from pretrain.models.spec import TrunkSpec
 from transfer.weights import neck, targets
-from transfer.weights.layouts import find_layout
-from transfer.weights.live import unequal
-from transfer.weights.trunk import Trunk, neck_skeleton, skeleton
+from transfer.weights.layouts import LAYOUTS, express, find_layout
+from transfer.weights.live import same, unequal
+from transfer.weights.readers import Reading, read
+from transfer.weights.trunk import Trunk, is_counter, neck_skeleton, skeleton
 
-BOUND = 1e-4
-"""Largest difference allowed, both absolute and relative."""
+BOUND = 1e-5
+"""Largest relative difference allowed."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,25 @@ class Difference:
 
     @property
     def ok(self) -> bool:
-        return self.max_abs <= BOUND and self.relative <= BOUND  # false for NaN
+        return self.relative <= BOUND  # false for NaN
 
 
 @dataclass(frozen=True)
 class Parity:
     """What was found on comparing a file, inside its framework, with the trunk it was made from."""
 
-    layout: str
+    layout: str | None
+    """None if the file is of no framework and two trunks were compared in our own network."""
     stages: dict[str, Difference]
     unequal: list[str]
     """Tensors that the framework's model does not hold bit for bit."""
     silent: list[str]
     """Blocks whose last BN gamma is 0 throughout, as at the start of training: no map depends on their inner weights,
     so for these only the tensors were compared."""
+
+    @property
+    def title(self) -> str:
+        return find_layout(self.layout).title if self.layout else "our own network"
 
     @property
     def ok(self) -> bool:
@@ -70,41 +76,71 @@ class Parity:
         if self.unequal:
             reasons.append(f"{len(self.unequal)} tensors are not the trunk's ({', '.join(self.unequal)})")
         raise UserError(
-            f"{path} does not reproduce the trunk in {find_layout(self.layout).title}: {'; '.join(reasons)}; "
-            f"allowed is {BOUND:g}. Convert the checkpoint again"
+            f"{path} does not reproduce the trunk in {self.title}: {'; '.join(reasons)}; "
+            f"allowed is a relative {BOUND:g}. Convert the checkpoint again"
         )
 
 
-def verify(trunk: Trunk, path: str | PathLike[str], layout: str) -> Parity:
+_LAYOUT_OF = {name: name for name in LAYOUTS} | {"timm_c": "timm", "timm_d": "timm", "mmseg_pooled": "mmseg"}
+"""Formats of files that a framework reads -> its layout."""
+
+
+def verify(trunk: Trunk, path: str | PathLike[str], layout: str | None = None) -> Parity:
     """Load ``path`` into the framework's real model and compare the maps of every stage with the trunk's own.
 
     Where the layout has a place for pyramid and head, so are P3..P6 and what the head's third convolution makes of them.
+    Without ``layout`` the file tells its framework; if it is of none, the trunk in it runs in our own network.
 
     Both are in eval mode and run at output stride 32 whatever the trunk was trained at: strides and dilation are no
     part of the weights.
     """
-    spec = replace(trunk.spec, output_stride=32)
-    reference = skeleton(spec).eval()
-    reference.load_state_dict(trunk.state, assign=True)
-    target = targets.build(layout, replace(trunk, spec=spec), Path(path))
+    other = None if layout else _same_kind(trunk, Path(path))
+    if other is not None:
+        layout = _LAYOUT_OF.get(other.format)
+    trunk = express(_at_stride_32(trunk), layout) if layout else _at_stride_32(trunk)
     images = probe()
     with torch.no_grad():
-        wanted = reference.forward_stages(images)
-        found = _maps(target, find_layout(layout).names.stages, images)
-        stages = list(STAGES)
-        if target.neck is not None:
-            more = _neck_maps(trunk, wanted)
-            wanted, found, stages = wanted | more, found | target.neck(images), stages + list(more)
+        wanted = _own(trunk, images)
+        if layout:
+            target = targets.build(layout, trunk, Path(path))
+            found = _maps(target, images)
+            if target.neck is not None:
+                wanted, found = wanted | _neck_maps(trunk, wanted), found | target.neck(images)
+            wrong = unequal(target.model, trunk, layout)
+        else:
+            assert other is not None
+            found = _own(_at_stride_32(other.trunk), images)
+            wrong = [n for n, t in trunk.state.items() if not is_counter(n) and not same(other.trunk.state.get(n), t)]
     return Parity(
         layout,
-        {stage: compare(found[stage], wanted[stage]) for stage in stages},
-        unequal(target.model, trunk, layout),
+        {stage: compare(found[stage], wanted[stage]) for stage in wanted if stage in found},
+        wrong,
         [
             name.removesuffix(".bn3.weight")
             for name, t in trunk.state.items()
             if name.endswith(".bn3.weight") and not t.any()
         ],
     )
+
+
+def _own(trunk: Trunk, images: Tensor) -> dict[str, Tensor]:
+    """What our own network makes of the images, at every stage."""
+    network = skeleton(trunk.spec).eval()
+    network.load_state_dict(trunk.state, assign=True)
+    return network.forward_stages(images)
+
+
+def _at_stride_32(trunk: Trunk) -> Trunk:
+    return replace(trunk, spec=replace(trunk.spec, output_stride=32)) if isinstance(trunk.spec, TrunkSpec) else trunk
+
+
+def _same_kind(trunk: Trunk, path: Path) -> Reading:
+    """What is in ``path``, if it is a trunk that could be this one."""
+    other = read(path)
+    mine, theirs = (replace(_at_stride_32(t), state={}, extras={}, source="") for t in (trunk, other.trunk))
+    if mine.spec != theirs.spec:
+        raise UserError(f"{path} holds a {theirs.spec}, {trunk.source} a {mine.spec}; they cannot be the same")
+    return other
 
 
 def probe() -> Tensor:
@@ -126,15 +162,15 @@ def compare(found: Tensor, wanted: Tensor) -> Difference:
 
 def _neck_maps(trunk: Trunk, maps: dict[str, Tensor]) -> dict[str, Tensor]:
     """P3..P6 on the trunk's own ``maps`` and, named as Detectron2's towers, what the head makes of them."""
-    reference = neck_skeleton(trunk.spec, trunk.extras)
+    reference = neck_skeleton(trunk.resnet, trunk.extras)
     reference.load_state_dict(trunk.extras, assign=True)
     levels = reference["fpn"](maps)
     towers = neck.TOWERS if "head" in reference else ()
     return levels | {f"{level} {tower}": reference["head"](x) for level, x in levels.items() for tower in towers}
 
 
-def _maps(target: targets.Target, stages: dict[str, str], images: Tensor) -> dict[str, Tensor]:
-    """Outputs of the stem and the stages while the framework runs its own forward."""
+def _maps(target: targets.Target, images: Tensor) -> dict[str, Tensor]:
+    """Outputs of the stages while the framework runs its own forward."""
     maps: dict[str, Tensor] = {}
 
     def keep(stage: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -143,8 +179,9 @@ def _maps(target: targets.Target, stages: dict[str, str], images: Tensor) -> dic
 
         return hook
 
-    modules = {"stem": target.stem, **stages}
-    hooks = [target.model.get_submodule(name).register_forward_hook(keep(stage)) for stage, name in modules.items()]
+    hooks = [
+        target.model.get_submodule(name).register_forward_hook(keep(stage)) for stage, name in target.stages.items()
+    ]
     try:
         target.run(images)
     finally:

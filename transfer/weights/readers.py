@@ -18,6 +18,7 @@ from pretrain.models.spec import TrunkSpec
 from transfer.weights import format, neck, safe
 from transfer.weights.format import Format
 from transfer.weights.trunk import Counts, Problems, Trunk, check, expected, infer_spec, is_counter
+from transfer.weights.vit import VitSpec
 
 PRETRAIN_VERSION = 1
 
@@ -40,9 +41,9 @@ class Reading:
     """What the file holds beside the weights: "epoch", "optimizer", ..."""
 
 
-def load(path: str | PathLike[str], branch: str | None = None) -> Trunk:
+def load(path: str | PathLike[str], branch: str | None = None, form: str | None = None) -> Trunk:
     """The trunk in any file of a known format, whole and finite; ``branch`` chooses where a file holds two."""
-    return read(path, branch).trunk
+    return read(path, branch, form).trunk
 
 
 def read(path: str | PathLike[str], branch: str | None = None, form: str | None = None) -> Reading:
@@ -58,9 +59,18 @@ def read(path: str | PathLike[str], branch: str | None = None, form: str | None 
     state, extras, dropped, cast = _sort(held.weights, kind, branch, path)
     spec = replace(infer_spec(state, str(path)), **kind.trunk)
     counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, kind, spec), cast)
+    pixels = kind.pixels
     if name == "pixbench" and "format" in content:
-        spec = _declared_spec(content, spec, path)
-    trunk = Trunk(spec, state, str(path), extras, kind.pixels)
+        if content.get("version") != PRETRAIN_VERSION:
+            raise UserError(
+                f"{path} is a pre-training checkpoint of version {content.get('version')}, this PixBench reads "
+                f"{PRETRAIN_VERSION}; use the PixBench that wrote it"
+            )
+        spec = _declared(content.get("trunk"), spec, path)
+    elif isinstance(about := content.get(format.ABOUT), Mapping):
+        spec = _declared(about.get("trunk"), spec, path)
+        pixels = _declared(about.get("pixels"), pixels, path)
+    trunk = Trunk(spec, state, str(path), extras, pixels)
     check(trunk)
     return Reading(trunk, name, branch, counts, held.beside)
 
@@ -116,13 +126,17 @@ def _plain_order(tensor: Tensor) -> Tensor:
 def _uniform(name: str, tensor: Tensor, cast: Counter[str]) -> Tensor:
     """In the type that trunks have, if no value changes by it; otherwise as it is, for `check` to refuse."""
     wanted = torch.int64 if is_counter(name) else torch.float32
-    if tensor.dtype == wanted or tensor.is_complex():
+    if tensor.dtype not in (_INTEGERS if is_counter(name) else _FLOATS):
         return tensor
     other = tensor.to(wanted)
-    if not torch.equal(other.to(tensor.dtype), tensor):
+    if not ((other.to(tensor.dtype) == tensor) | tensor.isnan()).all():
         return tensor
     cast[f"{tensor.dtype} to {wanted}".replace("torch.", "")] += 1
     return other
+
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float64)
+_INTEGERS = (torch.int32, torch.float32, torch.float64)
 
 
 def _is_stretched(value: Any) -> bool:
@@ -130,7 +144,7 @@ def _is_stretched(value: Any) -> bool:
     return isinstance(value, Tensor) and value.nbytes > value.untyped_storage().nbytes()
 
 
-def _fill_norms(state: dict[str, Tensor], kind: Format, spec: TrunkSpec) -> dict[str, int]:
+def _fill_norms(state: dict[str, Tensor], kind: Format, spec: TrunkSpec | VitSpec) -> dict[str, int]:
     """What norms lack by design: counters (0), and statistics that were folded into weight and bias (mean 0, variance 1).
 
     A folded norm is filled as Detectron2 does. A file with some of either is left for `check` to refuse, but for
@@ -148,17 +162,18 @@ def _fill_norms(state: dict[str, Tensor], kind: Format, spec: TrunkSpec) -> dict
     return {what: number for what, number in filled.items() if number}
 
 
-def _declared_spec(content: Mapping[str, Any], found: TrunkSpec, path: object) -> TrunkSpec:
-    """The spec written in one of our checkpoints, which must agree with the weights beside it."""
-    if content.get("version") != PRETRAIN_VERSION:
-        raise UserError(
-            f"{path} is a pre-training checkpoint of version {content.get('version')}, this PixBench reads "
-            f"{PRETRAIN_VERSION}; use the PixBench that wrote it"
-        )
+def _declared(fields: Any, found: Any, path: object) -> Any:
+    """What a file of ours says of its trunk or pixels, which must not contradict what the weights tell (``found``)."""
     try:
-        declared = TrunkSpec(**content["trunk"])
-    except (KeyError, TypeError, ValueError) as error:
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        declared = type(found)(**values)
+        told = replace(found, **{name: values[name] for name in values.keys() & _UNTOLD})
+    except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not say which trunk it holds ({error}); write it again") from error
-    if (declared.depth, declared.width, declared.stem) != (found.depth, found.width, found.stem):
-        raise UserError(f"{path} says it holds {declared}, its weights are of {found}; one of the two is wrong")
+    if declared != told:
+        raise UserError(f"{path} says it holds {declared}, its weights are of {told}; one of the two is wrong")
     return declared
+
+
+_UNTOLD = {"output_stride", "heads", "stride_in_1x1", "avg_down", "order", "mean", "std"}
+"""Fields that no weight tells."""

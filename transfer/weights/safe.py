@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pretrain.errors import UserError
 from transfer.weights.admitted import ADMITTED, NotAdmitted, Unpickler, plain
+from transfer.weights.format import ABOUT
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # what torch.save wrote before 1.6
@@ -28,8 +28,6 @@ _PICKLE = b"\x80"
 _TAR = 257, b"ustar"
 _LARGEST_TUPLE = 10_000
 """Parts of a tuple, those of tuples in it included: Python hashes them one within the other, without memory or bound."""
-ABOUT = "pixbench"
-"""Key under which our writers say what they wrote: {"trunk": ..., "sha256": of the weights}."""
 
 
 def read(path: Path) -> Any:
@@ -41,6 +39,8 @@ def read(path: Path) -> Any:
     with path.open("rb") as stream:
         head = stream.read(512)
     try:
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+            return _read_safetensors(path)
         if head.startswith(_ZIP):
             _check_zip(path)
             return _read_torch(path, mmap=True)
@@ -51,8 +51,6 @@ def read(path: Path) -> Any:
             return _read_torch(path, mmap=False)
         if head.startswith(_PICKLE):
             return _read_pickle(path)
-        if head[8:9] == b"{":
-            return _read_safetensors(path)
     except (OSError, UserError):
         raise
     except NotAdmitted as error:
@@ -78,7 +76,7 @@ def fingerprint(weights: Mapping[str, Any]) -> str:
     for name in sorted(weights):
         tensor = torch.as_tensor(weights[name])
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -160,10 +158,11 @@ def _read_pickle(path: Path) -> Any:
     return content
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        _check_fingerprint(json.loads((file.metadata() or {}).get(ABOUT, "{}")), weights)
-    return weights
+        about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+    _check_fingerprint(about, weights)
+    return weights | ({ABOUT: about} if about else {})

@@ -9,6 +9,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,17 +18,18 @@ from torch import Tensor, nn
 
 from pretrain.errors import UserError
 from pretrain.models.fpn import LEVELS
-from pretrain.models.resnet import BLOCKS, TrunkSpec
+from pretrain.models.spec import BLOCKS, STAGES, TrunkSpec
 from transfer.weights import neck
 from transfer.weights.layouts import find_layout
 from transfer.weights.trunk import Trunk
+from transfer.weights.vit import VitSpec
 
 
 class Target(NamedTuple):
     model: nn.Module
     """Its tensors are named as the layout says."""
-    stem: str
-    """Module whose output is the stem's."""
+    stages: dict[str, str]
+    """What is compared: stage as our own trunk calls it -> module here whose output it is."""
     run: Callable[[Tensor], Any]
     """Sends images (B, 3, H, W) through the trunk, as the framework does."""
     neck: Callable[[Tensor], dict[str, Tensor]] | None = None
@@ -51,13 +53,21 @@ def build(layout: str, trunk: Trunk, path: Path) -> Target:
     return target
 
 
+def _stages(stem: str, prefix: str = "", names: tuple[str, ...] = STAGES[1:]) -> dict[str, str]:
+    return dict(zip(STAGES, [stem, *(prefix + name for name in names)], strict=True))
+
+
+_RES = ("res2", "res3", "res4", "res5")
+
+
 def _detectron2_c4(spec: TrunkSpec, path: Path) -> Target:
     model = _detectron2(spec, path, {})  # Detectron2's defaults are a Faster R-CNN C4
-    return Target(model, "backbone.stem", lambda images: model.roi_heads.res5(model.backbone(images)["res4"]))
+    stages = _stages("backbone.stem", "backbone.", _RES) | {"layer4": "roi_heads.res5"}
+    return Target(model, stages, lambda images: model.roi_heads.res5(model.backbone(images)["res4"]))
 
 
 def _detectron2_fpn(spec: TrunkSpec, path: Path) -> Target:
-    features, levels = ["res2", "res3", "res4", "res5"], ["p2", "p3", "p4", "p5"]
+    features, levels = list(_RES), ["p2", "p3", "p4", "p5"]
     model = _detectron2(
         spec,
         path,
@@ -74,7 +84,7 @@ def _detectron2_fpn(spec: TrunkSpec, path: Path) -> Target:
             "ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
         },
     )
-    return Target(model, "backbone.bottom_up.stem", model.backbone)
+    return Target(model, _stages("backbone.bottom_up.stem", "backbone.bottom_up.", _RES), model.backbone)
 
 
 def _dense_detector(trunk: Trunk, path: Path) -> Target:
@@ -98,7 +108,7 @@ def _dense_detector(trunk: Trunk, path: Path) -> Target:
         "FPN.OUT_CHANNELS": width,
         "RETINANET.NORM": "GN" if norm else "",
     }
-    model = _detectron2(trunk.spec, path, options, take_p5)
+    model = _detectron2(trunk.resnet, path, options, take_p5)
     end = max(neck.numbers(norm).values()) + 2  # with the ReLU
 
     def maps(images: Tensor) -> dict[str, Tensor]:
@@ -106,13 +116,12 @@ def _dense_detector(trunk: Trunk, path: Path) -> Target:
         towers = neck.TOWERS if "head.conv1.weight" in trunk.extras else ()
         return levels | {f"{level} {t}": getattr(model.head, t)[:end](x) for level, x in levels.items() for t in towers}
 
-    return Target(model, "backbone.bottom_up.stem", model.backbone, maps)
+    return Target(model, _stages("backbone.bottom_up.stem", "backbone.bottom_up.", _RES), model.backbone, maps)
 
 
 def _detectron2(
     spec: TrunkSpec, path: Path, options: dict[str, Any], adapt: Callable[[Any], None] = lambda _: None
 ) -> Any:
-    from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
 
@@ -122,7 +131,7 @@ def _detectron2(
         "BACKBONE.FREEZE_AT": 0,
         "RESNETS.DEPTH": spec.depth,
         "RESNETS.NORM": "BN",
-        "RESNETS.STRIDE_IN_1X1": False,
+        "RESNETS.STRIDE_IN_1X1": spec.stride_in_1x1,
         "RESNETS.STEM_OUT_CHANNELS": base,
         "RESNETS.WIDTH_PER_GROUP": base,
         "RESNETS.RES2_OUT_CHANNELS": 4 * base,
@@ -131,28 +140,65 @@ def _detectron2(
     config.merge_from_list([word for key, value in options.items() for word in (f"MODEL.{key}", value)])
     model = build_model(config)
     adapt(model)
-    DetectionCheckpointer(model).load(str(path))
+    return _detectron2_loaded(model, path)
+
+
+def _detectron2_loaded(model: nn.Module, path: Path) -> Any:
+    """Filled by Detectron2's own loader, which knows nothing of safetensors."""
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    if path.suffix == ".safetensors":
+        model.load_state_dict(_tensors(path), strict=False)  # what is missing is found when tensors are compared
+    else:
+        DetectionCheckpointer(model).load(str(path))
     return model
+
+
+def _vitdet(spec: VitSpec, path: Path) -> Target:
+    """ViTDet's backbone with attention over the whole image in every block, as in pre-training: windows are the detector's."""
+    from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+    from detectron2.modeling.backbone.vit import SimpleFeaturePyramid, ViT
+
+    net = ViT(
+        img_size=spec.image,
+        patch_size=spec.patch,
+        embed_dim=spec.width,
+        depth=spec.depth,
+        num_heads=spec.heads,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        pretrain_img_size=spec.image,
+    )
+    pyramid = SimpleFeaturePyramid(
+        net, "last_feat", 256, (4.0, 2.0, 1.0, 0.5), LastLevelMaxPool(), square_pad=spec.image
+    )
+    model = _detectron2_loaded(nn.ModuleDict({"backbone": pyramid}), path)
+    return Target(model, {stage: f"backbone.net.{module}" for stage, module in spec.stages.items()}, net)
 
 
 def _mmseg(spec: TrunkSpec, path: Path) -> Target:
     import mmseg.models  # noqa: F401  (fills the registry)
     from mmseg.registry import MODELS
 
-    base = int(64 * spec.width)
+    base, by_loader = int(64 * spec.width), path.suffix != ".safetensors"
     backbone = MODELS.build(
         {
             "type": "ResNet",
             "depth": spec.depth,
             "stem_channels": base,
             "base_channels": base,
-            "style": "pytorch",
+            "deep_stem": spec.stem == "deep",
+            "avg_down": spec.avg_down,
+            "style": "caffe" if spec.stride_in_1x1 else "pytorch",
             "norm_cfg": {"type": "BN", "requires_grad": True},
-            "init_cfg": {"type": "Pretrained", "checkpoint": str(path), "prefix": "backbone."},
+            "init_cfg": {"type": "Pretrained", "checkpoint": str(path), "prefix": "backbone."} if by_loader else None,
         }
     )
-    backbone.init_weights()
-    return Target(nn.ModuleDict({"backbone": backbone}), "backbone.maxpool", backbone)
+    if by_loader:
+        backbone.init_weights()
+    else:
+        backbone.load_state_dict({name.removeprefix("backbone."): t for name, t in _tensors(path).items()})
+    return Target(nn.ModuleDict({"backbone": backbone}), _stages("backbone.maxpool", "backbone."), backbone)
 
 
 def _torchvision(spec: TrunkSpec, path: Path) -> Target:
@@ -162,15 +208,49 @@ def _torchvision(spec: TrunkSpec, path: Path) -> Target:
     classifier = {
         f"fc.{name}": tensor for name, tensor in model.fc.state_dict().items()
     }  # the one part we do not write
-    model.load_state_dict({**torch.load(path, weights_only=True), **classifier})
-    return Target(model, "maxpool", model)
+    model.load_state_dict({**_tensors(path), **classifier})
+    return Target(model, _stages("maxpool"), model)
 
 
-TARGETS: dict[str, Callable[[TrunkSpec, Path], Target]] = {
+def _timm(spec: TrunkSpec, path: Path) -> Target:
+    import timm
+
+    variant = {"7x7": "", "deep": "c", "deep, averaging": "d"}[spec.kind]
+    model: Any = timm.create_model(f"resnet{spec.depth}{variant}", num_classes=0, checkpoint_path=str(path))
+    return Target(model, _stages("maxpool"), model.forward_features)
+
+
+def _huggingface(spec: TrunkSpec, path: Path) -> Target:
+    from transformers import ResNetConfig, ResNetModel
+
+    base = int(64 * spec.width)
+    config = ResNetConfig(
+        embedding_size=base,
+        hidden_sizes=[4 * base * 2**i for i in range(4)],
+        depths=list(BLOCKS[spec.depth]),
+        downsample_in_bottleneck=spec.stride_in_1x1,
+    )
+    model = ResNetModel(config)
+    model.load_state_dict(_tensors(path))
+    return Target(model, _stages("embedder", "encoder.stages.", ("0", "1", "2", "3")), model)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, weights_only=True)
+
+
+TARGETS: dict[str, Callable[[Any, Path], Target]] = {
     "detectron2_c4": _detectron2_c4,
     "detectron2_fpn": _detectron2_fpn,
+    "detectron2_vitdet": _vitdet,
     "mmseg": _mmseg,
     "torchvision": _torchvision,
+    "timm": _timm,
+    "huggingface": _huggingface,
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from pretrain.errors import UserError
 from pretrain.models.fpn import FPN, GROUPS, Tower
-from pretrain.models.resnet import ResNet
 from pretrain.models.spec import TrunkSpec
 from transfer.weights.format import Pixels, measure
+from transfer.weights.vit import VitSpec
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's count of training batches. With a fixed momentum, as everywhere here, no output depends on it."""
@@ -27,7 +28,7 @@ COUNTER = "num_batches_tracked"
 class Trunk:
     """Weights of one trunk: exactly the names, shapes and types of ``spec.build().state_dict()``."""
 
-    spec: TrunkSpec
+    spec: TrunkSpec | VitSpec
     state: dict[str, Tensor]
     source: str
     """Where it came from, for messages and records."""
@@ -35,6 +36,13 @@ class Trunk:
     """Pyramid and head of a detector that were trained with it, if any; see `transfer.weights.neck`."""
     pixels: Pixels = field(default_factory=Pixels)
     """How images must be prepared for it."""
+
+    @property
+    def resnet(self) -> TrunkSpec:
+        """``spec`` where only a ResNet will do."""
+        if isinstance(self.spec, TrunkSpec):
+            return self.spec
+        raise UserError(f"{self.source} holds a {self.spec.title}, and this needs a ResNet; choose another checkpoint")
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class _Blank(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def skeleton(spec: TrunkSpec) -> ResNet:
+def skeleton(spec: TrunkSpec | VitSpec) -> Any:
     """A trunk of ``spec`` on the meta device: shapes without memory, whatever size a file claims to be."""
     with torch.device("meta"), _Blank():
         return spec.build()
@@ -114,14 +122,21 @@ def neck_skeleton(spec: TrunkSpec, extras: Mapping[str, Tensor]) -> nn.ModuleDic
         return nn.ModuleDict(modules)
 
 
-def expected(spec: TrunkSpec, extras: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def expected(spec: TrunkSpec | VitSpec, extras: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Names, shapes and types of a trunk of ``spec``, and of pyramid and head if there are ``extras``."""
-    return skeleton(spec).state_dict() | (neck_skeleton(spec, extras).state_dict() if extras else {})
+    neck = neck_skeleton(spec, extras).state_dict() if extras and isinstance(spec, TrunkSpec) else {}
+    return _shapes(spec) | neck
 
 
-def infer_spec(state: Mapping[str, Tensor], source: str = "the state dict") -> TrunkSpec:
-    """Depth from the number of blocks a stage, width from the channels of the stem."""
-    return TrunkSpec(**measure({name: tuple(tensor.shape) for name, tensor in state.items()}, source))
+@lru_cache
+def _shapes(spec: TrunkSpec | VitSpec) -> dict[str, Tensor]:
+    return dict(skeleton(spec).state_dict())
+
+
+def infer_spec(state: Mapping[str, Tensor], source: str = "the state dict") -> TrunkSpec | VitSpec:
+    """The spec that the weights tell, see `transfer.weights.format.measure`."""
+    fields = measure({name: tuple(tensor.shape) for name, tensor in state.items()}, source)
+    return VitSpec(**fields) if "patch" in fields else TrunkSpec(**fields)
 
 
 def check(trunk: Trunk) -> None:
@@ -150,8 +165,7 @@ def check(trunk: Trunk) -> None:
         "with NaN or infinite values",
         (n for n in shared if held[n].shape == wanted[n].shape and not held[n].isfinite().all()),
     )
-    spec = trunk.spec
     problems.raise_if_any(
-        f"{trunk.source} does not hold a sound ResNet-{spec.depth} trunk of width {spec.width:g}",
+        f"{trunk.source} does not hold a sound {trunk.spec.title}",
         "use a checkpoint that was written whole, of a trunk of this kind",
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
-from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pretrain.errors import UserError
 from pretrain.files import atomic_path
-from transfer.weights.layouts import LAYOUTS, find_layout, to_target
+from transfer.weights.layouts import LAYOUTS, express, find_layout, to_target
+from transfer.weights.safe import ABOUT, fingerprint
 from transfer.weights.trunk import COUNTER, Counts, Trunk, check, is_counter
 
 AUTHOR = "PixBench"
@@ -32,57 +33,53 @@ def check_target(trunk: Trunk, path: str | PathLike[str], layout: str) -> None:
     suffixes = find_layout(layout).suffixes
     if Path(path).suffix not in suffixes:
         raise UserError(f"{path}: {LAYOUTS[layout].title} files end in {' or '.join(suffixes)}; name it so")
-    if layout == "torchvision" and trunk.spec.width != 1:
-        raise UserError(
-            f"torchvision has no ResNet of width {trunk.spec.width:g}, its stem is fixed at 64 channels; "
-            "write this trunk for detectron2 or mmseg"
-        )
+    express(trunk, layout)
 
 
 def write(trunk: Trunk, path: Path, layout: str) -> Counts:
     """`save` without the rename, onto a path of the caller's."""
     check(trunk)
-    state = to_target(trunk, layout)
-    _WRITERS[layout](trunk, state, path)
-    rules = LAYOUTS[layout]
+    trunk = express(trunk, layout)
+    rules, state = LAYOUTS[layout], to_target(trunk, layout)
+    about = {"trunk": trunk.spec.as_dict(), "pixels": vars(trunk.pixels)}
+    if path.suffix == ".safetensors":
+        _safetensors(state, about, path)
+    elif path.suffix == ".pkl":
+        _detectron2(state, about, path)
+    else:
+        _torch({"state_dict": state, "meta": {"author": AUTHOR}, ABOUT: about} if layout == "mmseg" else state, path)
     left_out = {COUNTER: 0 if rules.counters else sum(map(is_counter, trunk.state))}
     left_out["of pyramid and head"] = 0 if rules.neck else len(trunk.extras)
     return Counts(len(state), {reason: number for reason, number in left_out.items() if number})
 
 
-def _detectron2(trunk: Trunk, state: dict[str, Tensor], path: Path) -> None:
-    """Model zoo format of `detectron2/checkpoint/detection_checkpoint.py`, names as they are; other keys are ignored."""
+def _detectron2(state: dict[str, Tensor], about: dict[str, Any], path: Path) -> None:
+    """Model zoo format of `detectron2/checkpoint/detection_checkpoint.py`, names as they are; other keys are ignored.
+
+    A pickle has no checksums, hence the fingerprint.
+    """
     arrays = {name: tensor.contiguous().numpy() for name, tensor in state.items()}
-    content = {"model": arrays, "__author__": AUTHOR, "matching_heuristics": False, "pixbench": _about(trunk)}
+    about = about | {"sha256": fingerprint(state)}
+    content = {"model": arrays, "__author__": AUTHOR, "matching_heuristics": False, ABOUT: about}
     with path.open("wb") as stream:
         pickle.dump(content, stream, protocol=4)
 
 
-def _mmseg(trunk: Trunk, state: dict[str, Tensor], path: Path) -> None:
-    """Format of `mmengine/runner/checkpoint.py`."""
-    _torch({"state_dict": state, "meta": {"author": AUTHOR, "pixbench": _about(trunk)}}, path)
+def _safetensors(state: dict[str, Tensor], about: dict[str, Any], path: Path) -> None:
+    """The names alone, as `transformers` and timm read them; the rest is in the metadata. No checksums here either."""
+    from safetensors.torch import save_file
 
-
-def _torchvision(trunk: Trunk, state: dict[str, Tensor], path: Path) -> None:
-    """A plain state dict, as torchvision publishes them."""
-    _torch(state, path)
-
-
-_WRITERS: dict[str, Callable[[Trunk, dict[str, Tensor], Path], None]] = {
-    "detectron2_c4": _detectron2,
-    "detectron2_fpn": _detectron2,
-    "mmseg": _mmseg,
-    "torchvision": _torchvision,
-}
-
-
-def _about(trunk: Trunk) -> dict[str, Any]:
-    return {"trunk": trunk.spec.as_dict()}
+    about = about | {"sha256": fingerprint(state)}
+    plain = {name: tensor.clone() if tensor._is_view() else tensor.contiguous() for name, tensor in state.items()}
+    save_file(plain, path, {"format": "pt", ABOUT: json.dumps(about)})
 
 
 def _torch(content: Any, path: Path) -> None:
-    """Through memory: given a path, torch.save writes the temporary name into the archive; given a file on a full disk, it
-    hides the reason."""
+    """A plain state dict as torchvision, timm and `transformers` have it, or that of `mmengine/runner/checkpoint.py`.
+
+    Through memory: given a path, torch.save writes the temporary name into the archive; given a file on a full disk, it
+    hides the reason.
+    """
     archive = io.BytesIO()
     torch.save(content, archive)
     path.write_bytes(archive.getbuffer())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pretrain.models.resnet import ResNet, TrunkSpec
 from transfer.weights import Trunk
+from transfer.weights.vit import VitSpec
 
 TINY = 1 / 16
 """Width of the trunks that no framework has to build: 4 channels in the stem."""
@@ -43,6 +44,20 @@ def make_trunk() -> Callable[..., Trunk]:
             spec = TrunkSpec(depth, width, stem=stem)
             made[key] = Trunk(spec, dict(_trained(spec, seed).state_dict()), f"seed {seed}")
         return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trunk_of() -> Callable[[TrunkSpec | VitSpec], Trunk]:
+    """As `make_trunk`, for any spec."""
+
+    def make(spec: TrunkSpec | VitSpec) -> Trunk:
+        if isinstance(spec, TrunkSpec):
+            return Trunk(spec, dict(_trained(spec).state_dict()), str(spec))
+        random = torch.Generator().manual_seed(0)
+        shapes = spec.build().state_dict()
+        return Trunk(spec, {n: torch.randn(t.shape, generator=random) * 0.2 for n, t in shapes.items()}, str(spec))
 
     return make
 

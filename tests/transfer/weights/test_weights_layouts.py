@@ -7,22 +7,25 @@ import torch
 
 from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
-from transfer.weights import LAYOUTS, Trunk, from_target, to_target
-from transfer.weights.layouts import Names
+from transfer.weights import LAYOUTS, Trunk, to_target
+from transfer.weights.names import NAMES, Names
 from transfer.weights.trunk import expected, is_counter
+from transfer.weights.vit import VitSpec
+
+KINDS = [(layout, kind) for layout in LAYOUTS for kind in LAYOUTS[layout].kinds]
+SPECS = {"7x7": {}, "deep": {"stem": "deep"}, "deep, averaging": {"stem": "deep", "avg_down": True}}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("layout", "kind"), KINDS)
 @pytest.mark.parametrize("depth", [50, 101, 152])
-def test_there_and_back_gives_the_same_tensors(layout, depth):
-    state = expected(TrunkSpec(depth))
-    named = to_target(Trunk(TrunkSpec(depth), state, "test"), layout)
-    kept = {name: tensor for name, tensor in state.items() if LAYOUTS[layout].counters or not is_counter(name)}
-    back, unknown = from_target(named, layout)
-    assert unknown == []
-    assert len(named) == len(kept)
-    assert list(back) == list(kept)
-    assert all(back[name] is kept[name] for name in kept)
+def test_there_and_back_gives_the_same_names(layout, kind, depth):
+    spec = VitSpec(depth=depth) if kind == "ViT" else TrunkSpec(depth, **SPECS[kind])
+    assert spec.kind == kind
+    state, names = expected(spec), LAYOUTS[layout].kinds[kind]
+    named = to_target(Trunk(spec, state, "test"), layout)
+    kept = [name for name in state if LAYOUTS[layout].counters or not is_counter(name)]
+    assert [names.to_canonical(name) for name in named] == kept
+    assert all(tensor is state[name] for name, tensor in zip(kept, named.values(), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -38,10 +41,13 @@ def test_there_and_back_gives_the_same_tensors(layout, depth):
         ("detectron2_fpn", "layer4.0.bn3.running_mean", "backbone.bottom_up.res5.0.conv3.norm.running_mean"),
         ("mmseg", "layer2.0.downsample.1.num_batches_tracked", "backbone.layer2.0.downsample.1.num_batches_tracked"),
         ("torchvision", "layer2.3.conv2.weight", "layer2.3.conv2.weight"),
+        ("huggingface", "layer2.3.bn1.weight", "encoder.stages.1.layers.3.layer.0.normalization.weight"),
+        ("detectron2_vitdet", "blocks.3.attn.qkv.bias", "backbone.net.blocks.3.attn.qkv.bias"),
+        ("detectron2_vitdet", "pos_embed", "backbone.net.pos_embed"),
     ],
 )
 def test_names_as_the_frameworks_write_them(layout, canonical, target):
-    names = LAYOUTS[layout].names
+    names = next(iter(LAYOUTS[layout].kinds.values()))
     assert names.to_target(canonical) == target
     assert names.to_canonical(target) == canonical
 
@@ -50,7 +56,7 @@ def test_names_as_the_frameworks_write_them(layout, canonical, target):
     "name", ["fc.weight", "layer1.conv1.weight", "layer5.0.conv1.weight", "conv1.weight.x", "xconv1.weight"]
 )
 def test_a_name_that_is_not_of_a_trunk_has_no_translation(name):
-    assert LAYOUTS["torchvision"].names.to_target(name) is None
+    assert NAMES["torchvision"].to_target(name) is None
 
 
 def test_two_modules_under_one_name_are_not_a_layout():

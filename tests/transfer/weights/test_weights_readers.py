@@ -35,7 +35,7 @@ def test_student_and_target_of_our_checkpoint(checkpoint, make_trunk):
 
 @pytest.mark.parametrize(
     ("layout", "width"),
-    [*((layout, 0.25) for layout in LAYOUTS if layout != "torchvision"), ("detectron2_c4", 1), ("torchvision", 1)],
+    [("detectron2_c4", 0.25), ("detectron2_fpn", 0.25), ("mmseg", 0.25), ("huggingface", 0.25), ("torchvision", 1)],
 )
 def test_written_and_read_again_it_is_the_same_bit_for_bit(tmp_path, make_trunk, layout, width):
     trunk, path = make_trunk(width), tmp_path / f"x{LAYOUTS[layout].suffixes[0]}"
@@ -186,6 +186,7 @@ def test_a_detector_is_not_taken_for_a_trunk(tmp_path, make_trunk):
     save(make_trunk(), tmp_path / "x.pkl", "detectron2_fpn")
     content = pickle.loads((tmp_path / "x.pkl").read_bytes())
     content["model"]["backbone.fpn_lateral2.weight"] = np.ones(3, np.float32)
+    del content["pixbench"]  # with the fingerprint in it
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
     with pytest.raises(UserError, match=r"unknown \(backbone\.fpn_lateral2\.weight\)"):
         load(tmp_path / "x.pkl")
