@@ -56,8 +56,24 @@ def convert(
     return Conversion(reading, written, parity, output, record)
 
 
+def prove(
+    source: str | PathLike[str], other: str | PathLike[str], branch: str | None = None, form: str | None = None
+) -> tuple[Parity, Path]:
+    """Compare the trunks in two files, whatever comes out; also the path of the record beside ``other``."""
+    reading, other = read(source, branch, form), Path(other)
+    parity, record = verify(reading.trunk, other), other.with_name(other.name + ".verified.json")
+    write_json(record, _record(reading, None, parity, sha256(source), sha256(other), other.name, parity.layout))
+    return parity, record
+
+
 def _record(
-    reading: Reading, written: Counts, parity: Parity | None, source: str, output: str, name: str, layout: str
+    reading: Reading,
+    written: Counts | None,
+    parity: Parity | None,
+    source: str,
+    output: str,
+    name: str,
+    layout: str | None,
 ) -> dict[str, Any]:
     return {
         "source": {
@@ -68,7 +84,7 @@ def _record(
             "trunk": reading.trunk.spec.as_dict(),
             "counts": reading.counts.as_dict(),
         },
-        "output": {"file": name, "sha256": output, "layout": layout, "counts": written.as_dict()},
+        "output": {"file": name, "sha256": output, "layout": layout, "counts": written and written.as_dict()},
         "parity": parity and parity.as_dict(),
         "versions": versions(),
     }

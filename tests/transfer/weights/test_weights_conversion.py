@@ -26,10 +26,10 @@ from transfer.weights.trunk import is_counter
 from transfer.weights.vit import VitSpec
 
 
-def pixbench(*words: object) -> int:
+def pixbench(*words: object, command: tuple[str, ...] = ("convert",)) -> int:
     parser = argparse.ArgumentParser()
     weights_command.register(parser.add_subparsers())
-    args = parser.parse_args(["convert", *map(str, words)])
+    args = parser.parse_args([*command, *map(str, words)])
     return run_command(lambda: args.run(args), name="pixbench")
 
 
@@ -135,6 +135,22 @@ def test_a_file_of_no_framework_runs_in_our_own_network(checkpoint, make_trunk):
     assert not verify(make_trunk(0.25, seed=1), checkpoint(0.25)).ok
     with pytest.raises(UserError, match="they cannot be the same"):
         verify(make_trunk(), checkpoint(0.25))
+
+
+@pytest.mark.frameworks
+def test_weights_verify(tmp_path, capsys, checkpoint, make_trunk):
+    path, record = tmp_path / "x.pkl", tmp_path / "x.pkl.verified.json"
+    save(make_trunk(0.25), path, "detectron2_fpn")
+    assert pixbench(checkpoint(0.25), path, command=("weights", "verify")) == 0
+    said = capsys.readouterr().out
+    assert all(stage in said for stage in STAGES)
+    assert "verified in Detectron2 R-CNN FPN: every tensor equal, maps within a relative 1e-05" in said
+    found = json.loads(record.read_text())
+    assert (found["source"]["sha256"], found["output"]["sha256"]) == (sha256(checkpoint(0.25)), sha256(path))
+    assert found["parity"]["ok"] is True
+    assert pixbench("--branch", "target", checkpoint(0.25), path, command=("weights", "verify")) == 2
+    assert "x.pkl does not reproduce the trunk in Detectron2 R-CNN FPN: stem differs by" in capsys.readouterr().err
+    assert json.loads(record.read_text())["parity"]["ok"] is False
 
 
 @pytest.mark.frameworks
