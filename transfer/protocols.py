@@ -33,7 +33,7 @@ class Protocol:
     layout: str
     """How the framework's model names the trunk: a key of `transfer.weights.layouts.LAYOUTS`."""
     datasets: tuple[str, ...]
-    """Folders below the data root that must be there."""
+    """Data sets that must be below the data root: keys of `configs/data.yaml`."""
     metrics: dict[str, str]
     """Our name of each reported metric -> the name the framework's evaluator gives it."""
     source: str

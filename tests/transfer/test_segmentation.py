@@ -102,6 +102,14 @@ def test_rows_differ_in_the_trunk_and_in_nothing_else(job: TransferJob, converte
     assert all(name.startswith("backbone.") for name in differ)
 
 
+@pytest.mark.parametrize("avg_down", [False, True])
+def test_a_trunk_with_a_deep_stem_arrives_in_v1c_and_v1d(job: TransferJob, avg_down: bool) -> None:
+    spec = TrunkSpec(50, 0.25, stem="deep", avg_down=avg_down)
+    start, missing = live_state(job, random_trunk(spec, seed=0))
+    assert missing == []
+    assert "backbone.stem.0.weight" in start
+
+
 def test_a_frozen_trunk_keeps_weights_and_statistics_while_the_head_learns(
     job: TransferJob, converted: Path, tmp_path: Path
 ) -> None:
