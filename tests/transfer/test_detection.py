@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -387,22 +388,30 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
-def test_two_processes_on_a_cpu_train_as_one_does(mini_root: Path, tmp_path: Path) -> None:
-    """Two real processes over gloo: one result, naiveSyncBN on record, and a wrong share of the batch is said."""
+def test_two_machines_on_loopback_train_as_one(mini_root: Path, tmp_path: Path) -> None:
+    """Two ``torchrun`` of one process each, over gloo: one result, and naiveSyncBN on record."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     out = tmp_path / "run"
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-            *("-m", "benchmarks.cli", "transfer", "voc_c4", "--init", "random", "--scale", "mini"),
-            *("--data-root", str(mini_root), "--out", str(out)),
-            *(word for key, value in QUICK.items() for word in ("--set", f"{key}={json.dumps(value)}")),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        timeout=240,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    nodes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={node}"),
+                *("--nproc_per_node=1", "--master-addr=127.0.0.1", f"--master-port={port}"),
+                *("-m", "benchmarks.cli", "transfer", "voc_c4", "--init", "random", "--scale", "mini"),
+                *("--data-root", str(mini_root), "--out", str(out)),
+                *(word for key, value in QUICK.items() for word in ("--set", f"{key}={json.dumps(value)}")),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+        for node in (0, 1)
+    ]
+    said = [node.communicate(timeout=400)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)
     stored = json.loads((out / "result.json").read_text(encoding="utf-8"))
     assert (stored["status"], stored["host"]["processes"], stored["iterations"]) == ("ok", 2, 4)
     assert "naiveSyncBN instead of SyncBN, as several CPU processes need" in stored["deviations"]
@@ -481,8 +490,8 @@ def test_perfect_detections_on_few_classes_have_ap_100(mini_root: Path, tmp_path
     from detectron2.data import DatasetCatalog
     from detectron2.structures import Boxes, Instances
 
+    from transfer.detection.evaluators import VocEvaluator
     from transfer.detection.run import _point_at
-    from transfer.detection.trainer import VocEvaluator
 
     _point_at(TransferJob(find_protocol("voc_c4"), mini_root, tmp_path))
     evaluator = VocEvaluator("voc_2007_test")

@@ -21,7 +21,7 @@ SIZES = (  # what the mini overrides of Detectron2's protocols may change: sizes
         "SOLVER.IMS_PER_BATCH",
     ),
     *("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.WARMUP_ITERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.PRECISE_BN.NUM_ITER"),
-    "DATALOADER.NUM_WORKERS",
+    *("DATALOADER.NUM_WORKERS", "VITDET.MODEL."),
 )
 
 every = pytest.mark.parametrize("protocol", protocols().values(), ids=lambda protocol: protocol.name)

@@ -1,8 +1,7 @@
-"""Detectron2's own trainer with the evaluators of the protocols, checkpoints that cannot be half-written, and sparse progress."""
+"""Detectron2's own trainer: batches in parts, frozen trunks, checkpoints that cannot be half-written, sparse progress."""
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import weakref
@@ -12,27 +11,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetMapper,
-    MetadataCatalog,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
+from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
-from detectron2.evaluation import (
-    CityscapesInstanceEvaluator,
-    COCOEvaluator,
-    DatasetEvaluator,
-    LVISEvaluator,
-    PascalVOCDetectionEvaluator,
-)
-from detectron2.evaluation.pascal_voc_evaluation import parse_rec
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 from torch import nn
@@ -41,14 +26,9 @@ from torch.nn.parallel import DistributedDataParallel
 from pretrain.errors import UserError
 from pretrain.files import atomic_path, note_progress, write_text
 from transfer.detection import heads, vitdet  # noqa: F401  both register models
+from transfer.detection.evaluators import evaluator
 from transfer.job import TransferJob
 from transfer.weights.layouts import LAYOUTS, Layout
-
-for name, now in {
-    "float": float,
-    "in1d": np.isin,
-}.items():  # numpy's older names, which lvis and cityscapesscripts call
-    vars(np).setdefault(name, now)
 
 LINES = 10
 """Progress lines of a short run; a long one prints at least one every `MOST_S` seconds."""
@@ -81,18 +61,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
-        kind = MetadataCatalog.get(dataset_name).evaluator_type
-        if kind == "pascal_voc":
-            return VocEvaluator(dataset_name)
-        if kind == "cityscapes_instance":
-            return CityscapesEvaluator(dataset_name)
-        # the tasks are named because the evaluators would infer them from the predictions, of which there may be none
-        chosen = {"bbox": True, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
-        tasks = tuple(task for task, wanted in chosen.items() if wanted)
-        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-        if kind == "lvis":
-            return LVISEvaluator(dataset_name, tasks, output_dir=folder)
-        return COCOEvaluator(dataset_name, tasks, output_dir=folder)
+        return evaluator(cfg, dataset_name, output_folder or os.path.join(cfg.OUTPUT_DIR, "inference"))
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -164,33 +133,6 @@ class Mapper(DatasetMapper):
         except (OSError, SyntaxError, SizeMismatchError) as error:  # SyntaxError: Pillow's word for a broken PNG
             reason = str(error).partition("\n")[0]
             raise UserError(f"picture {dataset_dict['file_name']} cannot be used ({reason}); replace it") from error
-
-
-class VocEvaluator(PascalVOCDetectionEvaluator):
-    """Detectron2's, averaged over the classes that the test set has: all 20 in VOC 2007, fewer in the mini world.
-
-    A class without any object gets AP 0 from Detectron2, where COCO's evaluation leaves it out.
-    """
-
-    def evaluate(self) -> dict[str, dict[str, float]] | None:
-        results: dict[str, dict[str, float]] | None = super().evaluate()
-        if results is None:  # not rank 0
-            return None
-        names = Path(self._image_set_path).read_text(encoding="utf-8").split()
-        objects = [thing for name in names for thing in parse_rec(self._anno_file_template.format(name))]
-        present = {thing["name"] for thing in objects if not thing["difficult"]} & set(self._class_names)
-        share = len(present) / len(self._class_names)
-        averaged = {name: value / share if share else math.nan for name, value in results["bbox"].items()}
-        return {"bbox": {**averaged, "classes": len(present)}}
-
-
-class CityscapesEvaluator(CityscapesInstanceEvaluator):
-    """Detectron2's, without the ``matches.json`` that cityscapesscripts leaves in the current folder and cannot always write."""
-
-    def evaluate(self) -> dict[str, dict[str, float]] | None:
-        evalInstanceLevelSemanticLabeling.writeDict2JSON = lambda *_: None
-        results: dict[str, dict[str, float]] | None = super().evaluate()
-        return results
 
 
 class Progress(HookBase):
