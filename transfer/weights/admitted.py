@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
+import sys
 from collections import OrderedDict
 from typing import Any, Literal
 
 import numpy as np
 
 _NUMBER = re.compile(r"[<>=|]?[biuf][1248]")
+_LARGEST_TUPLE = 10_000
+"""Parts of a tuple, those of tuples in it included: Python hashes them one within the other, without memory or bound."""
 
 
 class NotAdmitted(Exception):
@@ -124,9 +128,10 @@ def plain(value: Any, done: dict[int, Any]) -> Any:
 
     ``done`` holds what was met so far: shared containers are walked once, a container within itself is refused.
     """
-    import torch  # here, since who only looks at shapes (`transfer.weights.outline`) needs no PyTorch
-
-    if isinstance(value, torch.Tensor):
+    torch = sys.modules.get(
+        "torch"
+    )  # who only looks at shapes (`transfer.weights.outline`) needs none and has no tensors
+    if torch and isinstance(value, torch.Tensor):
         if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu":
             raise NotAdmitted("sparse, quantised or empty tensors")
         return value.detach().resolve_conj().resolve_neg()
@@ -151,3 +156,33 @@ def plain(value: Any, done: dict[int, Any]) -> Any:
 
 
 _OPEN = object()
+
+
+def scan(stream: Any) -> None:
+    """Walk one pickle without obeying it, and refuse what would eat memory, time or the stack before any name is met."""
+    stack: list[int] = []  # how many parts each object has; all but tuples count as one
+    marks: list[int] = []
+    memo: dict[Any, int] = {}
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        name = opcode.name
+        if "PUT" in name or name == "MEMOIZE":
+            place = len(memo) if argument is None else argument
+            if place > number:
+                raise ValueError("a memory larger than the content")
+            memo[place] = stack[-1]
+        elif "GET" in name or name == "DUP":
+            stack.append(stack[-1] if name == "DUP" else memo[argument])
+        elif name == "MARK":
+            marks.append(len(stack))
+        else:
+            before = opcode.stack_before
+            if pickletools.markobject in before:
+                start = marks.pop() - before.index(pickletools.markobject)
+            else:
+                start = len(stack) - len(before)
+            taken = stack[start:]
+            del stack[start:]
+            size = 1 + sum(taken) if "TUPLE" in name else 1
+            if size > _LARGEST_TUPLE:
+                raise ValueError(f"a tuple of more than {_LARGEST_TUPLE} parts")
+            stack += [size] * len(opcode.stack_after)

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from pretrain.errors import UserError
-from transfer.weights.admitted import Unpickler
+from transfer.weights.admitted import NotAdmitted, Unpickler, plain, scan
 
 _BYTES = {"float": 4, "double": 8, "long": 8, "int": 4, "half": 2, "bfloat16": 2}
 
 
-class Outline(NamedTuple):
-    """Of one tensor or array."""
+@dataclass(frozen=True)
+class Outline:
+    """Of one tensor."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 def read(path: Path) -> Any:
-    """Content of a file that `safe.read` would take, tensors and arrays as `Outline`."""
+    """Content of a file that `safe.read` would take, tensors as `Outline`, the arrays of a pickle as they are."""
     if not path.is_file():
         raise UserError(f"there is no file {path}; check the path")
     size = path.stat().st_size
@@ -34,8 +36,10 @@ def read(path: Path) -> Any:
             stream.seek(0)
             if head.startswith(b"PK"):
                 with zipfile.ZipFile(stream) as archive:
-                    name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-                    with archive.open(name) as record:
+                    info = next(info for info in archive.infolist() if info.filename.endswith("data.pkl"))
+                    if info.compress_type != zipfile.ZIP_STORED:
+                        raise ValueError("a compressed archive, as PyTorch never writes")
+                    with archive.open(info) as record:
                         return _unpickle(record, size)
             if head[8:] == b"{":
                 return _safetensors(stream, size)
@@ -46,6 +50,8 @@ def read(path: Path) -> Any:
             return content
     except (OSError, UserError):
         raise
+    except NotAdmitted as error:
+        raise UserError(f"{path} was refused: it asks for {error}; use a file of weights alone") from error
     except Exception as error:  # what damaged bytes provoke has no common class
         raise UserError(f"{path} is no file of weights that can be read ({error or type(error).__name__})") from error
 
@@ -62,19 +68,14 @@ def _safetensors(stream: IO[bytes], size: int) -> dict[str, Outline]:
 
 def _unpickle(stream: IO[bytes], size: int) -> Any:
     """Next pickle in a file of ``size`` bytes."""
+    start = stream.tell()
+    scan(stream)
+    stream.seek(start)
     pickled = _Outliner(stream, encoding="latin1")
-    content = _plain(pickled.load())
+    content = plain(pickled.load(), {})
     if sum(pickled.bytes.values()) > size:
         raise ValueError("its tensors claim to be larger than the file; it is truncated or damaged")
     return content
-
-
-def _plain(value: Any) -> Any:
-    """With arrays outlined and attributes of records as items."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in {**getattr(value, "__dict__", {}), **value}.items()}
-    array = getattr(value, "array", None)
-    return value if array is None else Outline(array.shape, array.dtype.name)
 
 
 def _tensor(storage: str, _offset: int, shape: tuple[int, ...], *_: object) -> Outline:
@@ -94,8 +95,8 @@ class _Outliner(Unpickler):
             return lambda tensor, *_: tensor
         if module in ("torch", "torch.storage") and name.endswith("Storage"):
             return name.removesuffix("Storage").lower()
-        if (module, name) == ("torch", "Size"):
-            return tuple
+        if module == "torch" and name in ("Size", "device"):
+            return tuple if name == "Size" else str
         return name if module == "torch" and name.islower() else super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +19,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmarks.cli import main
 from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights import format, inspection, outline, read
 from transfer.weights.format import Pixels, formats
 from transfer.weights.trunk import is_counter
+from transfer.weights.vit import VitSpec
 
 State = dict[str, Tensor]
 MSRA = Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
@@ -34,7 +38,7 @@ class Case(NamedTuple):
 
     content: dict[str, Any]
     dropped: dict[str, int]
-    spec: TrunkSpec = TrunkSpec(50, 1 / 16)
+    spec: TrunkSpec | VitSpec = TrunkSpec(50, 1 / 16)
     pixels: Pixels = Pixels()
     forced: bool = False
     """Whether the keys do not tell and --from must."""
@@ -113,15 +117,20 @@ def huggingface(state: State) -> State:
     return found
 
 
-def timm_d(state: State) -> State:
-    found = {}
-    for name, tensor in state.items():
-        name = name.replace("stem.7", "bn1").replace("stem.", "conv1.")
-        found[name.replace("downsample.1", "downsample.2").replace("downsample.0", "downsample.1")] = tensor
-    return found
+def timm_c(state: State) -> State:
+    return {name.replace("stem.7", "bn1").replace("stem.", "conv1."): tensor for name, tensor in state.items()}
 
 
-MOCO = ("target trunk", "queue")
+def pooled(state: State) -> State:
+    return {re.sub(r"downsample\.(\d)", lambda m: f"downsample.{int(m[1]) + 1}", n): t for n, t in state.items()}
+
+
+def vit(seed: int) -> State:
+    random = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(t.shape, generator=random) for name, t in VIT.build().state_dict().items()}
+
+
+VIT = VitSpec(width=32, depth=2, heads=1, patch=4, image=8)
 HEADS_FPN = behind("roi_heads.", linear("box_head.fc1", "box_predictor.cls_score")) | linear(
     "proposal_generator.rpn_head.conv"
 )
@@ -161,6 +170,10 @@ def cases(s: State, t: State, deep: State) -> dict[str, Case]:
     lateral = PYRAMID | HEADS_FPN
     detector = {"pyramid": 16, "region proposals": 2, "heads": 4}
     c4_heads = linear("roi_heads.box_predictor.cls_score", "proposal_generator.rpn_head.conv", "roi_heads.res5.norm")
+    v, w, d_spec = vit(0), vit(1), TrunkSpec(50, 1 / 16, stem="deep", avg_down=True)
+    tokens = parts("cls_token", "norm.weight", "norm.bias")
+    tokens_dropped = {"class token, which ViTDet has not": 1, "last norm, which ViTDet has not": 2}
+    four = {reason: 2 * number for reason, number in tokens_dropped.items()}
     c4_dropped = {"region proposals": 2, "heads": 2, "norm behind res5": 2}
     pixpro_heads = linear("projector.linear1", "projector_k.linear1", "value_transform", "predictor.linear1")
     return {
@@ -392,8 +405,39 @@ def cases(s: State, t: State, deep: State) -> dict[str, Case]:
             branches=TWO,
         ),
         "torchvision": Case(s | linear("fc"), {"classifier": 2}),
-        "timm_d": Case(
-            timm_d(deep) | linear("fc"), {"classifier": 2}, TrunkSpec(50, 1 / 16, stem="deep", avg_down=True)
+        "timm_d": Case(pooled(timm_c(deep)) | linear("fc"), {"classifier": 2}, d_spec),
+        "timm_c": Case(timm_c(deep) | linear("fc"), {"classifier": 2}, TrunkSpec(50, 1 / 16, stem="deep")),
+        "mmseg_pooled": Case({"state_dict": behind("backbone.", pooled(deep))}, {}, d_spec),
+        "vit": Case(v | tokens | linear("head"), {**tokens_dropped, "classifier": 2}, VIT),
+        "mae": Case(
+            {"model": v | tokens | parts("mask_token", "decoder_pos_embed", "decoder_blocks.0.norm1.weight"), **run},
+            {**tokens_dropped, "decoder": 3},
+            VIT,
+        ),
+        "dino_vit": Case(
+            {
+                "student": behind("module.backbone.", v | tokens) | linear("module.head.mlp.0"),
+                "teacher": behind("backbone.", w | tokens) | linear("head.mlp.0"),
+                "epoch": 800,
+                "args": ARGS,
+                "dino_loss": {"center": torch.zeros(1, 8)},
+            },
+            {"target trunk": len(v), **four, "projector": 4, "center": 1, "state of training": 5},
+            VIT,
+            branches=TWO,
+        ),
+        "ibot": Case(
+            {
+                "student": behind("module.backbone.", v | tokens | parts("masked_embed")) | linear("module.head.mlp.0"),
+                "teacher": behind("backbone.", w | tokens) | linear("head.mlp.0"),
+                "ibot_loss": {"center": torch.zeros(1, 8), "center2": torch.zeros(1, 8)},
+            },
+            {"target trunk": len(v), **four, "masked patch": 1, "projector": 4, "center": 2},
+            VIT,
+            branches=TWO,
+        ),
+        "detectron2_vitdet": Case(
+            {"model": {f"backbone.net.{name}": tensor.numpy() for name, tensor in v.items()}, **ours}, {}, VIT
         ),
         "detectron2_trunk": Case(
             {
@@ -455,7 +499,7 @@ def test_a_file_of_exactly_that_layout_gives_the_trunk_back(tmp_path, all_cases,
         assert other in str(error.value)
     for number, branch in enumerate(case.branches):
         reading = read(path, branch, form)
-        trunk = make_trunk(seed=number, stem=case.spec.stem).state
+        trunk = vit(number) if case.spec == VIT else make_trunk(seed=number, stem=case.spec.stem).state
         wanted = (
             folded(trunk) if "caffe2" in name else without_counters(trunk) if "_c4" in name or "_fpn" in name else trunk
         )
@@ -468,19 +512,73 @@ def test_a_file_of_exactly_that_layout_gives_the_trunk_back(tmp_path, all_cases,
     assert found["branches"] == list(case.branches)
     assert found["unknown"] == []
     assert found["dropped"] == case.dropped
-    assert found["trunk"]["depth"] == 50
-    assert found["trunk"]["stem"] == case.spec.stem
-    assert found["trunk"]["stride_in_1x1"] is case.spec.stride_in_1x1
+    assert found["trunk"] == {"title": case.spec.title, **case.spec.as_dict()}
+    assert found["pixels"] == asdict(case.pixels)
 
 
 def test_every_format_is_complete_and_its_patterns_compile():
     for name, kind in formats().items():
         assert kind.title, name
         assert kind.source, name
-        assert kind.checked in ("generated file", "published file"), name
+        assert kind.checked in ("generated file", "real file", "published file"), name
         assert next(iter(kind.branches)) == "student", name
         for pattern in (*kind.required, *kind.forbidden, *kind.beside.values(), *kind.dropped.values(), *kind.rename):
             re.compile(pattern)
+
+
+def test_files_that_timm_and_transformers_wrote(tmp_path):
+    import timm
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    model = timm.create_model("resnet50d")
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    reading = read(tmp_path / "x.pth")
+    assert reading.format == "timm_d"
+    images = torch.rand(1, 3, 64, 64)
+    ours = reading.trunk.spec.build()
+    ours.load_state_dict(reading.trunk.state)
+    assert torch.equal(ours.eval()(images), model.eval().forward_features(images))
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[32, 64, 128, 256], depths=[3, 4, 6, 3])
+    ResNetForImageClassification(config).save_pretrained(tmp_path)
+    reading = read(tmp_path / "model.safetensors")
+    assert reading.format == "huggingface"
+    assert reading.trunk.spec == TrunkSpec(50, 1 / 8)
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize(
+    ("layout", "form", "container"),
+    [
+        ("detectron2_c4", "detectron2_c4_own", "model"),
+        ("detectron2_fpn", "detectron2_fpn_own", "model"),
+        ("mmseg", None, "state_dict"),
+    ],
+)
+def test_whole_models_of_the_frameworks(tmp_path, real_model, layout, form, container):
+    state = real_model(layout, TrunkSpec(50, 1 / 8)).state_dict()
+    torch.save({container: state, "iteration": 1}, tmp_path / "x.pth")
+    reading = read(tmp_path / "x.pth", form=form)
+    assert reading.format == (form or "mmseg_model")
+    assert reading.beside == ["iteration"]
+    assert reading.trunk.spec == TrunkSpec(50, 1 / 8)
+    assert reading.counts.converted + sum(reading.counts.dropped.values()) == len(state)
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("name", ["detectron2_caffe2", "detectron2_trunk"])
+def test_detectron2_itself_finds_the_same_in_the_same_file(tmp_path, make_trunk, real_model, name):
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    state = make_trunk(1 / 8).state
+    trunk = {"model": detectron2(state), "__author__": "torchvision", "matching_heuristics": True}
+    path = write(caffe2(state) if name == "detectron2_caffe2" else trunk, tmp_path / "x.pkl")
+    model = real_model("detectron2_fpn", TrunkSpec(50, 1 / 8))
+    DetectionCheckpointer(model).load(str(path))
+    reading, theirs = read(path), model.state_dict()
+    assert reading.format == name
+    ours = detectron2(reading.trunk.state, counters=False)
+    assert all(np.array_equal(theirs[f"backbone.bottom_up.{n}"].numpy(), array) for n, array in ours.items())
 
 
 FLAT = ("moco_v2", "barlow_twins", "torchvision", "huggingface", "mmpretrain", "solo_learn", "pixpro", "swav")
@@ -521,10 +619,14 @@ def test_forcing_a_format(tmp_path, all_cases):
             lambda m: m.update({"module.encoder.bn1.weight": torch.full((4,), 1 / 3, dtype=torch.float64)}),
             r"bn1\.weight is torch\.float64, should be torch\.float32",
         ),
+        (
+            lambda m: m.update({"module.encoder.bn1.weight": torch.tensor([1, 2, 3, float("nan")]).half()}),
+            r"1 with NaN or infinite values \(bn1\.weight\)",
+        ),
         (lambda m: m.pop("module.encoder.bn1.num_batches_tracked"), r"1 missing \(bn1\.num_batches_tracked\)"),
         (lambda m: m.pop("module.encoder.bn1.running_var"), r"1 missing \(bn1\.running_var\)"),
     ],
-    ids=["unknown", "duplicate", "inexact", "a counter", "a statistic"],
+    ids=["unknown", "duplicate", "inexact", "NaN", "a counter", "a statistic"],
 )
 def test_what_is_wrong_is_named(tmp_path, all_cases, edit, says):
     content = dict(all_cases["pixpro"].content)
@@ -553,6 +655,30 @@ def test_a_file_that_no_format_knows_fully_is_named_by_the_one_that_knows_most(t
     assert inspection.inspect(tmp_path / "x.pth")["formats"]["torchvision"]["unknown"] == ["mystery"]
 
 
+def test_the_table_in_the_docs_is_the_one_of_the_formats():
+    """If not: paste what `pixbench weights formats` prints."""
+    page = Path(__file__).parents[3] / "docs" / "weights.md"
+    assert inspection.listing() in page.read_text(encoding="utf-8")
+
+
+def test_the_commands(tmp_path, all_cases, capsys):
+    path, output = write(all_cases["detectron2_fpn_own"].content, tmp_path / "x.pth"), tmp_path / "y.pth"
+    assert main(["weights", "inspect", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "format   detectron2_fpn_own: " in printed
+    assert "format   detectron2_fpn_zoo: " in printed
+    assert "say so with --from" in printed
+    convert = ["convert", str(path), "--to", "mmseg", "-o", str(output), "--no-verify"]
+    assert main(convert) == 2
+    assert not output.exists()
+    assert main([*convert, "--from", "detectron2_fpn_own"]) == 0
+    assert "318 converted" in capsys.readouterr().out
+    assert main(["weights", "inspect", str(output), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["formats"]["mmseg"]["converted"] == 318
+    assert main(["weights", "formats"]) == 0
+    assert "| `moco_v2` | MoCo v2 checkpoint | student `encoder_q.`, target `encoder_k.` |" in capsys.readouterr().out
+
+
 def test_inspecting_needs_no_pytorch(tmp_path, all_cases):
     for name in ("pixpro", "detectron2_caffe2"):
         path = write(all_cases[name].content, tmp_path / name)
@@ -563,7 +689,7 @@ def test_inspecting_needs_no_pytorch(tmp_path, all_cases):
         )
         printed = subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True)
         assert f"format   {name}: " in printed.stdout
-        assert "ResNet-50, width 0.0625, 7x7 stem, stride in the" in printed.stdout
+        assert "trunk    ResNet-50 of width 0.0625" in printed.stdout
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -588,6 +714,16 @@ def test_a_damaged_file_is_one_sentence(tmp_path, all_cases, kind, damage: Calla
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=r"x (is no file of weights|is of no known format)"):
         inspection.inspect(path)
+
+
+def test_containers_that_seem_endless(tmp_path):
+    content: dict[str, Any] = {"a": torch.ones(1)}
+    for _ in range(40):
+        content = {"a": content, "b": content}
+    torch.save(content, tmp_path / "x.pth")
+    for look in (read, inspection.inspect):
+        with pytest.raises(UserError, match="300000 entries or more"):
+            look(tmp_path / "x.pth")
 
 
 def test_a_file_that_asks_for_code_is_not_obeyed(tmp_path):
