@@ -152,6 +152,8 @@ def test_kind_of_trunk_follows_the_weights_but_not_at_paper_scale(job: TransferJ
         resolve(replace(job, scale="paper"), deep)
     with pytest.raises(UserError, match="holds a vision transformer"):
         resolve(job, VitSpec())
+    with pytest.raises(UserError, match="ResNeSt is no trunk of ours; known: ResNet, ResNetV1c"):
+        resolve(replace(job, overrides={"model.backbone.type": "ResNeSt"}))
 
 
 def test_parts_of_a_batch_are_iterations_of_mmengine(job: TransferJob) -> None:

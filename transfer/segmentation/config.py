@@ -56,10 +56,8 @@ def resolve(job: TransferJob, spec: TrunkSpec | VitSpec | None = None) -> Config
     if not isinstance(spec, TrunkSpec):
         raise UserError(f"{job.weights} holds a vision transformer, but {job.protocol.name} is defined for a ResNet")
     fit_trunk(config, job, spec)
-    if job.freeze == "trunk":
-        config.model.backbone.frozen_stages = (
-            config.model.backbone.num_stages
-        )  # BatchNorm in evaluation mode, no gradients
+    if job.freeze == "trunk":  # by MMSegmentation itself: no gradients, BatchNorm in evaluation mode
+        config.model.backbone.frozen_stages = config.model.backbone.num_stages
     if job.accumulate > 1:  # mmengine counts each part of a batch as an iteration
         config.optim_wrapper.accumulative_counts = job.accumulate
         for key, value in leaves(config.to_dict()):
@@ -91,7 +89,7 @@ def fit_trunk(config: Config, job: TransferJob, spec: TrunkSpec) -> None:
     differ = {key: value for key, value in wanted.items() if look_up(config, key) != value}
     if differ and job.scale == "paper":
         raise UserError(
-            f"{job.weights} holds a ResNet-{spec.depth} of width {spec.width:g} with a {spec.stem} stem, but "
+            f"{job.weights or 'the random start'} is a ResNet-{spec.depth} of width {spec.width:g} with a {spec.stem} stem, but "
             f"{job.protocol.name} is defined for another trunk; use --scale mini, or deviate knowingly with {_settings(differ)}"
         )
     for key, value in differ.items():
@@ -120,6 +118,8 @@ def synchronise_on_cpus(config: Config) -> tuple[str, ...]:
 def trunk_spec(config: Config) -> TrunkSpec:
     """The trunk that ``config`` asks for."""
     backbone = config.model.backbone
+    if backbone.type not in KINDS.values():
+        raise UserError(f"model.backbone.type {backbone.type} is no trunk of ours; known: {', '.join(KINDS.values())}")
     stem, avg_down = next(key for key, kind in KINDS.items() if kind == backbone.type)
     width, caffe = backbone.base_channels / 64, backbone.style == "caffe"
     return TrunkSpec(backbone.depth, width, stem=stem, stride_in_1x1=caffe, avg_down=avg_down)
