@@ -102,7 +102,7 @@ def report(done: Conversion) -> str:
     lines = [
         f"read     {reading.trunk.source}: {kind.title}{branch}",
         f"trunk    {reading.trunk.spec.title}",
-        f"keys     {reading.counts}",
+        f"keys     {reading.counts}" + (f"; beside them {', '.join(reading.beside)}" if reading.beside else ""),
         f"written  {done.written}",
     ]
     if done.parity is None:

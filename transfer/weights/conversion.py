@@ -83,6 +83,7 @@ def _record(
             "branch": reading.branch,
             "trunk": reading.trunk.spec.as_dict(),
             "counts": reading.counts.as_dict(),
+            "beside": reading.beside,
         },
         "output": {"file": name, "sha256": output, "layout": layout, "counts": written and written.as_dict()},
         "parity": parity and parity.as_dict(),
