@@ -74,7 +74,7 @@ def transfer(args: argparse.Namespace) -> None:
     weights = _start(args)
     if args.gpus > 1 and "WORLD_SIZE" not in os.environ:
         _check_gpus(args.gpus)
-        command = torchrun_command(args)
+        command = torchrun_command(args.gpus, sys.argv[1:])
         os.execv(command[0], command)
     from transfer.run import run_transfer
 
@@ -115,18 +115,10 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     return found
 
 
-def torchrun_command(args: argparse.Namespace) -> list[str]:
-    """The same command, once per GPU on this machine."""
-    start = ["--weights", str(args.weights)] if args.weights else ["--init", args.init]
-    label = ["--label", args.label] if args.label else []
-    batch = ["--batch", str(args.batch)] if args.batch else ["--accumulate", str(args.accumulate)]
-    settings = [word for pair in args.set for word in ("--set", pair)]
-    return [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={args.gpus}"),
-        *("-m", "benchmarks.cli", "transfer", args.protocol, *start, "--data-root", str(args.data_root)),
-        *("--scale", args.scale, "--seed", str(args.seed), "--freeze", args.freeze, *batch),
-        *("--out", str(args.out), *label, *settings),
-    ]
+def torchrun_command(gpus: int, words: list[str]) -> list[str]:
+    """The same command line, once per GPU on this machine."""
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}")
+    return [*launcher, "-m", "benchmarks.cli", *words]
 
 
 def _check_gpus(wanted: int) -> None:

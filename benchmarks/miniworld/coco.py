@@ -38,14 +38,12 @@ CATEGORIES = {
     "indoor": "84 book, 85 clock, 86 vase, 87 scissors, 88 teddy bear, 89 hair drier, 90 toothbrush",
 }
 
-# COCO's joints and where they are in the box of a person who stands: x and y as shares of its width and height.
-JOINTS: dict[str, tuple[float, float]] = {
-    **{"nose": (0.5, 0.14), "left_eye": (0.55, 0.1), "right_eye": (0.45, 0.1), "left_ear": (0.6, 0.12)},
-    **{"right_ear": (0.4, 0.12), "left_shoulder": (0.7, 0.28), "right_shoulder": (0.3, 0.28)},
-    **{"left_elbow": (0.8, 0.42), "right_elbow": (0.2, 0.42), "left_wrist": (0.75, 0.56), "right_wrist": (0.25, 0.56)},
-    **{"left_hip": (0.62, 0.58), "right_hip": (0.38, 0.58), "left_knee": (0.64, 0.76), "right_knee": (0.36, 0.76)},
-    **{"left_ankle": (0.64, 0.96), "right_ankle": (0.36, 0.96)},
-}
+# COCO's joints and where they are in the box of a person who stands, as shares of its width (from the middle) and height.
+PAIRS = {"eye": (0.05, 0.1), "ear": (0.1, 0.12), "shoulder": (0.2, 0.28), "elbow": (0.3, 0.42), "wrist": (0.25, 0.56)}
+PAIRS |= {"hip": (0.12, 0.58), "knee": (0.14, 0.76), "ankle": (0.14, 0.96)}
+SIDES = {"left": 1, "right": -1}
+JOINTS = {"nose": (0.5, 0.14)}
+JOINTS |= {f"{side}_{part}": (0.5 + sign * x, y) for part, (x, y) in PAIRS.items() for side, sign in SIDES.items()}
 LVIS_CATEGORIES = 1203
 
 
