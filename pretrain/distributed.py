@@ -5,11 +5,14 @@ Shapes: B local batch, R number of processes.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+GLOO_PAUSE_S = 0.5
 
 
 def _initialised() -> bool:
@@ -22,6 +25,18 @@ def world_size() -> int:
 
 def rank() -> int:
     return dist.get_rank() if _initialised() else 0
+
+
+def leave_group() -> None:
+    """Leave the process group, if there is one.
+
+    Gloo's threads take the GIL to drop the tensors of the last exchange, and who destroys the group waits for them with the GIL
+    in hand: without the pause a run may hang after its last step.
+    """
+    if _initialised():
+        if dist.get_backend() == "gloo":
+            time.sleep(GLOO_PAUSE_S)
+        dist.destroy_process_group()
 
 
 def all_gather_cat(x: Tensor, grad: bool) -> Tensor:

@@ -27,7 +27,7 @@ from pretrain.config import RunConfig
 from pretrain.data.loader import Batches, TwoViews, ViewLoader, worker_deaths_explained
 from pretrain.data.sources import Source, open_source
 from pretrain.data.views import Views
-from pretrain.distributed import any_process, mean_over_processes, rank, world_size
+from pretrain.distributed import any_process, leave_group, mean_over_processes, rank, world_size
 from pretrain.errors import UserError, explain
 from pretrain.files import write_json, write_text
 from pretrain.interrupt import StopSignal
@@ -91,8 +91,7 @@ def train(config: RunConfig) -> int:
                 conclude(run, "ok")
             say(f"finished {config.epochs} epochs in {run.seconds:.0f} s; {run.latest}")
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        leave_group()
     return 0
 
 

@@ -21,12 +21,13 @@ import yaml
 from quick_detection import QUARTER, QUICK, converted_trunk
 
 from pretrain.errors import UserError
+from pretrain.models.fpn import FPN, Tower
 from pretrain.models.spec import TrunkSpec
 from transfer.job import TransferJob
 from transfer.protocols import differences, find_protocol, leaves, protocols, published_config
 from transfer.run import run_transfer
 from transfer.start import random_trunk
-from transfer.weights import Trunk, load, to_target
+from transfer.weights import Trunk, load, load_into, to_target
 from transfer.weights.format import Pixels
 from transfer.weights.vit import VitSpec
 
@@ -108,6 +109,27 @@ def test_our_fcos_is_that_of_detectron2s_lazy_config() -> None:
     assert str(ours.anchor_generator) == str(theirs.anchor_generator)
     assert ours.backbone.top_block.in_feature == theirs.backbone.top_block.in_feature == "p5"
     assert lazy.optimizer.lr == cfg.SOLVER.BASE_LR
+
+
+def test_our_fcos_takes_a_pretrained_pyramid_and_head() -> None:
+    from detectron2.modeling import build_model
+
+    import transfer.detection.heads  # noqa: F401  registers FCOS
+    from transfer.detection.config import build_config
+
+    cfg = build_config(TransferJob(find_protocol("coco_fcos_1x"), Path("data"), Path("run"), scale="mini"), None)
+    cfg.MODEL.DEVICE = "cpu"
+    width, model = cfg.MODEL.FPN.OUT_CHANNELS, build_model(cfg)
+    parts = {"fpn": FPN(QUARTER.channels, width), "head": Tower(width, norm=True)}
+    extras = {
+        f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()
+    }
+    counts = load_into(model, replace(random_trunk(QUARTER, seed=0), extras=extras), "detectron2_fpn")
+    assert set(counts.dropped) == {"num_batches_tracked", "biases that a norm makes void"}
+    placed = model.state_dict()
+    assert torch.equal(placed["backbone.top_block.p6.weight"], extras["fpn.p6.weight"])
+    for tower in ("cls_subnet", "bbox_subnet"):
+        assert torch.equal(placed[f"head.{tower}.6.weight"], extras["head.conv3.weight"])
 
 
 def test_our_vitdet_is_that_of_detectron2s_lazy_config() -> None:
