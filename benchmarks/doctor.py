@@ -52,7 +52,7 @@ PACKAGES = (
         "from cityscapesscripts.preparation.json2labelImg import json2labelImg",
     ),
 )
-PLAIN = ("numpy", "Pillow", "scipy", "PyYAML", "jsonargparse", "tqdm", "tabulate", "tensorboard")
+PLAIN = ("numpy", "Pillow", "scipy", "PyYAML", "jsonargparse", "tqdm", "tabulate", "tensorboard", "rich", "submitit")
 
 # Runs in a process of its own: a broken compiled module may kill it, and then the next one goes on behind it.
 PROBER = """

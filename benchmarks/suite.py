@@ -229,8 +229,8 @@ def run(args: argparse.Namespace) -> int:
         states = run_jobs(jobs, records, launcher)
         if any(state == "done" for name, state in states.items() if name.startswith("transfer/")):
             print(write_tables(out / "runs", out, tuple(suite.rows)))
-    failed = [name for name, state in states.items() if state != "done"]
+    failed = [job for job in jobs if states[job.name] != "done"]
     print(f"{args.suite}: {dict(Counter(states.values()))}; results and tables in {out}")
-    for name in failed:
-        print(f"  {name}: {states[name]}")
+    for job in failed:
+        print(f"  {job.name}: {states[job.name]}  {records.read(job).get('reason', '')}".rstrip())
     return 1 if failed else 0

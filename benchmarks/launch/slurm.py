@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -138,10 +137,6 @@ class Slurm:
     _asked: float = -math.inf
     _taken: dict[str, Submitted] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if self.queues and not (shutil.which("sbatch") and shutil.which("squeue")):
-            raise UserError("this machine has no sbatch and squeue; start the suite where Slurm's jobs are submitted")
-
     @property
     def queues(self) -> bool:
         return self.cluster == "slurm"
@@ -182,7 +177,10 @@ class Slurm:
         """Number -> state of all jobs of ours that Slurm has queued or runs; asked now and then only."""
         if self.queues and time.monotonic() - self._asked > self.ask_s:
             command = ["squeue", "--noheader", "--array", "--me", "--format=%i %T"]
-            said = subprocess.run(command, capture_output=True, text=True, check=False)
+            try:
+                said = subprocess.run(command, capture_output=True, text=True, check=False)
+            except FileNotFoundError as error:
+                raise UserError("there is no squeue here; start the suite where Slurm's jobs are submitted") from error
             if said.returncode == 0:  # otherwise Slurm is away for a while, and what we knew may still be true
                 self._queue = dict(line.split() for line in said.stdout.splitlines() if line.strip())
             self._asked = time.monotonic()

@@ -97,7 +97,7 @@ def test_a_folder_has_one_suite(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_slurm_must_be_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "")
     assert main(["suite", str(DEMO.with_name("slurm.yaml")), "--data-root", "x", "--launcher", "slurm"]) == 2
-    assert "no sbatch" in capsys.readouterr().err
+    assert "no squeue" in capsys.readouterr().err
 
 
 def test_real_data_must_be_named() -> None:

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import torch
 
+from pretrain.distributed import leave_group
 from pretrain.errors import UserError
 from pretrain.files import write_text
 from transfer.job import Outcome, TransferJob
@@ -137,7 +138,7 @@ def _process_group(device: str) -> Iterator[None]:
         comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
         yield
     finally:
-        torch.distributed.destroy_process_group()
+        leave_group()
 
 
 @contextmanager

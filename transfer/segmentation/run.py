@@ -13,6 +13,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pretrain.distributed import leave_group
 from pretrain.errors import UserError
 from transfer.job import Outcome, TransferJob
 from transfer.scaling import divided
@@ -119,12 +120,10 @@ def processes() -> int:
 
 def leave(runner: QuietRunner) -> None:
     """Close the log, and leave the process group if there is one."""
-    import torch
-
     for handler in runner.logger.handlers:
         handler.close()
     if runner.distributed:
-        torch.distributed.destroy_process_group()
+        leave_group()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
