@@ -29,31 +29,33 @@ def read(path: Path) -> Any:
     """Content of a file that `safe.read` would take, tensors as `Outline`, the arrays of a pickle as they are."""
     if not path.is_file():
         raise UserError(f"there is no file {path}; check the path")
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(9)
-            stream.seek(0)
-            if head.startswith(b"PK"):
-                with zipfile.ZipFile(stream) as archive:
-                    info = next(info for info in archive.infolist() if info.filename.endswith("data.pkl"))
-                    if info.compress_type != zipfile.ZIP_STORED:
-                        raise ValueError("a compressed archive, as PyTorch never writes")
-                    with archive.open(info) as record:
-                        return _unpickle(record, size)
-            if head[8:] == b"{":
-                return _safetensors(stream, size)
-            content = _unpickle(stream, size)
-            if isinstance(content, int):  # PyTorch's of before 1.6: magic number, version, system, content
-                _unpickle(stream, size), _unpickle(stream, size)
-                content = _unpickle(stream, size)
-            return content
-    except (OSError, UserError):
-        raise
-    except NotAdmitted as error:
-        raise UserError(f"{path} was refused: it asks for {error}; use a file of weights alone") from error
-    except Exception as error:  # what damaged bytes provoke has no common class
-        raise UserError(f"{path} is no file of weights that can be read ({error or type(error).__name__})") from error
+    with path.open("rb") as stream:
+        try:
+            return _read(stream, path.stat().st_size)
+        except NotAdmitted as error:
+            raise UserError(f"{path} was refused: it asks for {error}; use a file of weights alone") from error
+        except Exception as error:  # what damaged bytes provoke has no common class
+            why = str(error) or type(error).__name__
+            raise UserError(f"{path} is no file of weights that can be read ({why}); download it again") from error
+
+
+def _read(stream: IO[bytes], size: int) -> Any:
+    head = stream.read(9)
+    stream.seek(0)
+    if head.startswith(b"PK"):
+        with zipfile.ZipFile(stream) as archive:
+            info = next(info for info in archive.infolist() if info.filename.endswith("data.pkl"))
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise ValueError("a compressed archive, as PyTorch never writes")
+            with archive.open(info) as record:
+                return _unpickle(record, size)
+    if head[8:] == b"{":
+        return _safetensors(stream, size)
+    content = _unpickle(stream, size)
+    if isinstance(content, int):  # PyTorch's of before 1.6: magic number, version, system, content
+        _unpickle(stream, size), _unpickle(stream, size)
+        content = _unpickle(stream, size)
+    return content
 
 
 def _safetensors(stream: IO[bytes], size: int) -> dict[str, Outline]:
