@@ -23,12 +23,14 @@ KEYS: dict[str, dict[str, Any]] = yaml.safe_load((CONFIGS / "protocols" / "scali
 def scaled(framework: str, config: dict[str, Any], batch: int, overrides: dict[str, Any]) -> dict[str, Any]:
     """The overrides that turn ``config`` (dotted keys) into one of ``batch`` images; none if it has that many already.
 
-    Raises `UserError` if one of them is among the user's own ``overrides``.
+    The user's own ``overrides`` win; the batch itself may not be among them (`UserError`).
     """
     keys = KEYS[framework]
     name, before = keys["batch"], config[keys["batch"]]
     if batch < 1:
         raise UserError(f"--batch {batch} is not possible; choose 1 or more")
+    if name in overrides:
+        raise UserError(f"--batch and --set {name} are both given; leave out one")
     if batch == before:
         return {}
     found: dict[str, Any] = {name: batch}
@@ -36,9 +38,7 @@ def scaled(framework: str, config: dict[str, Any], batch: int, overrides: dict[s
         for key, value in config.items():
             if value and any(fnmatchcase(key, pattern) for pattern in keys[kind]):
                 found[key] = _times(value, factor)
-    if both := sorted(set(found) & set(overrides)):
-        raise UserError(f"--batch sets {', '.join(both)}; leave out --batch or these --set")
-    return found
+    return {key: value for key, value in found.items() if key not in overrides}
 
 
 def sentences(framework: str, config: dict[str, Any], found: dict[str, Any], accumulate: int) -> list[str]:

@@ -45,10 +45,14 @@ def test_mmseg_at_twice_the_batch() -> None:
     }
 
 
-@pytest.mark.parametrize(("batch", "message"), [(0, "choose 1 or more"), (4, "--batch sets SOLVER.BASE_LR; leave out")])
+@pytest.mark.parametrize(("batch", "message"), [(0, "choose 1 or more"), (4, "are both given; leave out one")])
 def test_what_cannot_be_is_said(batch: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        scaled("detectron2", D2, batch, {"SOLVER.BASE_LR": 0.01})
+        scaled("detectron2", D2, batch, {"SOLVER.IMS_PER_BATCH": 8} if batch else {})
+
+
+def test_what_the_user_sets_is_left_alone() -> None:
+    assert "SOLVER.BASE_LR" not in scaled("detectron2", D2, 4, {"SOLVER.BASE_LR": 0.01})
 
 
 def test_sentences() -> None:
