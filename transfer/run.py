@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import explain
-from pretrain.files import sha256
+from pretrain.files import note_progress, sha256
 from pretrain.lock import owned
 from transfer import scaling
 from transfer.data import require_datasets
@@ -89,6 +89,8 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         except Exception as error:
             close(job.out, {**result, "status": "failed", "reason": explain(error)}, clock)
             raise
+        if is_main():
+            note_progress(job.out, result["iterations"], result["iterations"], 0.0, **result["metrics"])
         return close(job.out, {**result, "status": "ok"}, clock)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -76,19 +75,15 @@ class Display:
         """Run, state, how long in it, iteration, time left, best metrics so far; the most urgent if not all have room."""
         found = {job.name: states.get(job.name, "waiting") for job in self.jobs}
         found |= {name: taken.state() for name, taken in running.items()}
-        for name in running.keys() & {name for name, state in found.items() if state == "queued"}:
-            self.since[name] = time.monotonic()  # a queued job's time counts from its start
+        self.since |= {
+            name: time.monotonic() for name, state in found.items() if state == "queued"
+        }  # counts from its start
         room = max(3, self.console.height - 6)
         shown = sorted(self.jobs, key=lambda job: URGENCY.index(found[job.name]))[:room]
         counts = ", ".join(f"{n} {s}" for s in URGENCY if (n := list(found.values()).count(s)))
         hidden = f"; {len(self.jobs) - len(shown)} rows hidden" if len(shown) < len(self.jobs) else ""
-        table = Table(
-            title=f"{counts}, {_clock(time.monotonic() - self.began)}{hidden}",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            show_edge=False,
-            pad_edge=False,
-        )
+        title = f"{counts}, {_clock(time.monotonic() - self.began)}{hidden}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         names = min(max(len(_short(job)) for job in self.jobs), max(20, self.console.width - 60))
         widths = {"run": names, "state": 7, "time": 8, "iteration": 11, "left": 8}
         widths["best so far"] = max(11, self.console.width - names - 50)
@@ -99,36 +94,19 @@ class Display:
         return table
 
     def _cells(self, job: Job, state: str) -> tuple[str, ...]:
-        if state == "done":
-            took = _clock(self.took[job.name]) if job.name in self.took else ""
-            return state, took, "", "", _metrics(job)
-        if state != "running":
+        if state not in ("running", "done"):
             return (state,)
-        progress = read_progress(job.output.parent)
-        count = f"{progress['done']}/{progress['total']}" if progress else ""
-        left = _clock(progress["left_s"]) if progress else ""
-        return state, _clock(time.monotonic() - self.since[job.name]), count, left, _pairs(progress.get("best", {}))
+        progress = read_progress(job.output.parent) if job.kind in ("pretrain", "transfer") else {}
+        best = list(progress.get("best", {}).items())[:SHOWN]  # a protocol names its main metric first
+        metrics = "  ".join(f"{name} {value:.1f}" for name, value in best)
+        if state == "done":
+            return state, _clock(self.took[job.name]) if job.name in self.took else "", "", "", metrics
+        count, left = (f"{progress['done']}/{progress['total']}", _clock(progress["left_s"])) if progress else ("", "")
+        return state, _clock(time.monotonic() - self.since[job.name]), count, left, metrics
 
 
 def _short(job: Job) -> str:
     return job.name.removeprefix("transfer/")
-
-
-def _metrics(job: Job) -> str:
-    """Of a finished transfer."""
-    try:
-        return (
-            _pairs(json.loads(job.output.read_text(encoding="utf-8"))["metrics"])
-            if job.output.suffix == ".json"
-            else ""
-        )
-    except (OSError, ValueError, KeyError):
-        return ""
-
-
-def _pairs(metrics: Mapping[str, float | None]) -> str:
-    """The first of them: a protocol names its main one first."""
-    return "  ".join(f"{name} {value:.1f}" for name, value in list(metrics.items())[:SHOWN] if value is not None)
 
 
 def _clock(seconds: float) -> str:

@@ -156,10 +156,13 @@ class Slurm:
                 groups.setdefault(place, []).append(job)
         for (kind, gpus, numbers), members in groups.items():
             executor = self._executor(kind, gpus, numbers)
+            save_s = max(1.0, options_of(self.settings, kind).get("signal_delay_s", SAVE_S) - 15)
             for job in members:
                 self.records.forget(job)
             with executor.batch():
-                handles = [executor.submit(self._command(job)) for job in members]
+                handles = [
+                    executor.submit(Command(job, self.records, self.log(job), save_s, self.stall_s)) for job in members
+                ]
             for job, handle in zip(members, handles, strict=True):
                 write_json(self._path(job), {"number": handle.job_id, "key": job.key})
                 taken.append(Submitted(job, self.log(job), handle.job_id, self, handle))
@@ -190,9 +193,7 @@ class Slurm:
         options = options_of(self.settings, kind)
         requeues, limit = options.pop("max_num_timeout", REQUEUES), options.get("time")
         if not isinstance(limit, int):
-            raise UserError(
-                f"the suite's slurm block gives no time for {kind}: add the limit in minutes, e.g. time: 1440"
-            )
+            raise UserError(f"the suite's slurm block gives no time for {kind}: add it in minutes, e.g. time: 1440")
         if gpus and not options.keys() & set(GPU_OPTIONS):
             options["gpus_per_node"] = gpus
         more = {"kill-on-invalid-dep": "yes", "requeue": True, **options.pop("additional_parameters", {})}
@@ -206,10 +207,6 @@ class Slurm:
         except (NameError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(f"the suite's slurm block, {kind}: {' '.join(str(error).split())}") from error
         return executor
-
-    def _command(self, job: Job) -> Command:
-        delay = self.settings.get("signal_delay_s", SAVE_S)
-        return Command(job, self.records, self.log(job), max(1.0, delay - 15), self.stall_s)
 
     def log(self, job: Job) -> Path:
         return self.out / "logs" / f"{job.name.replace('/', '.')}.log"

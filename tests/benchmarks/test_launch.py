@@ -209,14 +209,14 @@ def test_a_worker_of_torchrun_that_was_killed_is_named(tmp_path: Path, capsys: p
 
 def test_the_table_shows_what_the_runs_tell(tmp_path: Path) -> None:
     """On a terminal of 20 rows: the failed and the running first, with iteration, time left and metrics."""
-    running = job(tmp_path / "r", "running", "")
+    running = Job("transfer/running", (), tmp_path / "r" / "result.json")
     note_progress(running.output.parent, 40, 120, 1.5, mIoU=21.25)
     jobs = [running, *(job(tmp_path, f"waiting{n}") for n in range(30)), job(tmp_path, "failed")]
     console = Console(width=120, height=20, force_terminal=True, file=io.StringIO())
     display = Display(jobs, console)
     display.event(0, running, "started")
     process = SimpleNamespace(job=running, state=lambda: "running")
-    console.print(display.table({"failed": "failed"}, {"running": process}))
+    console.print(display.table({"failed": "failed"}, {"transfer/running": process}))
     text = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())
     assert "1 failed, 1 running, 30 waiting, 0:00:00; 18 rows hidden" in text
     assert re.search(r"running +running +0:00:00 +40/120 +0:02:00 +mIoU 21\.2", text)
