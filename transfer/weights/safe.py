@@ -6,10 +6,11 @@ PyTorch files go through ``torch.load(weights_only=True)``, plain pickles throug
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import pickle
-import pickletools
 import re
 import zipfile
 from collections.abc import Mapping
@@ -19,15 +20,13 @@ from typing import Any
 import torch
 
 from pretrain.errors import UserError
-from transfer.weights.admitted import ADMITTED, NotAdmitted, Unpickler, plain
+from transfer.weights.admitted import ADMITTED, NotAdmitted, Unpickler, plain, scan
 from transfer.weights.format import ABOUT
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # what torch.save wrote before 1.6
 _PICKLE = b"\x80"
 _TAR = 257, b"ustar"
-_LARGEST_TUPLE = 10_000
-"""Parts of a tuple, those of tuples in it included: Python hashes them one within the other, without memory or bound."""
 
 
 def read(path: Path) -> Any:
@@ -39,20 +38,15 @@ def read(path: Path) -> Any:
     with path.open("rb") as stream:
         head = stream.read(512)
     try:
-        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
-            return _read_safetensors(path)
-        if head.startswith(_ZIP):
-            _check_zip(path)
-            return _read_torch(path, mmap=True)
-        if head.startswith(_LEGACY):
-            with path.open("rb") as stream:
-                for _ in range(5):  # magic number, version, system, content, keys of what follows
-                    _scan(stream)
-            return _read_torch(path, mmap=False)
-        if head.startswith(_PICKLE):
-            return _read_pickle(path)
-    except (OSError, UserError):
+        content = _content(path, head)
+        _check_fingerprint(content)
+        return content
+    except UserError:
         raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the file asked for a place in itself that cannot be
+            raise
+        raise _damaged(path, error) from error
     except NotAdmitted as error:
         raise UserError(
             f"{path} was refused: it asks for {error}, and only tensors, numpy arrays and plain containers are admitted; "
@@ -62,6 +56,21 @@ def read(path: Path) -> Any:
         raise _damaged(path, "containers nested too deep") from error
     except Exception as error:  # what damaged bytes provoke has no common class
         raise _damaged(path, error) from error
+
+
+def _content(path: Path, head: bytes) -> Any:
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return _read_safetensors(path)
+    if head.startswith(_ZIP):
+        _check_zip(path)
+        return _read_torch(path, mmap=True)
+    if head.startswith(_LEGACY):
+        with path.open("rb") as stream:
+            for _ in range(5):  # magic number, version, system, content, keys of what follows
+                scan(stream)
+        return _read_torch(path, mmap=False)
+    if head.startswith(_PICKLE):
+        return _read_pickle(path)
     if head[_TAR[0] :].startswith(_TAR[1]):
         raise UserError(
             f"{path} is a tar archive; unpack it and name the checkpoint (PyTorch's of before 2017: save anew)"
@@ -70,9 +79,9 @@ def read(path: Path) -> Any:
     raise UserError(f"{path} {what}; name a checkpoint (.pth, .pt, .ckpt, .pkl or .safetensors)")
 
 
-def fingerprint(weights: Mapping[str, Any]) -> str:
-    """sha256 over names, types, shapes and values, for containers that have no checksums of their own."""
-    digest = hashlib.sha256()
+def fingerprint(weights: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """sha256 over names, types, shapes and values and what is said of them, for containers that have no checksums."""
+    digest = hashlib.sha256(json.dumps({**about, "sha256": ""}, sort_keys=True).encode())
     for name in sorted(weights):
         tensor = torch.as_tensor(weights[name])
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -80,9 +89,14 @@ def fingerprint(weights: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _check_fingerprint(about: Any, weights: Mapping[str, Any]) -> None:
-    if isinstance(about, Mapping) and "sha256" in about and about["sha256"] != fingerprint(weights):
-        raise ValueError("the weights are not those that were written")
+def _check_fingerprint(content: Any) -> None:
+    about = content.get(ABOUT) if isinstance(content, dict) else None
+    if about is None and isinstance(content, dict) and content.get("__author__") == "PixBench":
+        raise ValueError("what PixBench says of its files is not there")
+    if isinstance(about, dict) and "sha256" in about:
+        weights = content.get("model", {name: value for name, value in content.items() if name != ABOUT})
+        if about["sha256"] != fingerprint(weights, about):
+            raise ValueError("the weights are not those that were written")
 
 
 def _damaged(path: Path, why: object) -> UserError:
@@ -104,38 +118,7 @@ def _check_zip(path: Path) -> None:
             raise ValueError(f"record {bad} does not match its checksum")
         for info in records:
             if info.filename.endswith("data.pkl"):
-                with archive.open(info) as stream:
-                    _scan(stream)
-
-
-def _scan(stream: Any) -> None:
-    """Walk one pickle without obeying it, and refuse what would eat memory, time or the stack before any name is met."""
-    stack: list[int] = []  # how many parts each object has; all but tuples count as one
-    marks: list[int] = []
-    memo: dict[Any, int] = {}
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        name = opcode.name
-        if "PUT" in name or name == "MEMOIZE":
-            place = len(memo) if argument is None else argument
-            if place > number:
-                raise ValueError("a memory larger than the content")
-            memo[place] = stack[-1]
-        elif "GET" in name or name == "DUP":
-            stack.append(stack[-1] if name == "DUP" else memo[argument])
-        elif name == "MARK":
-            marks.append(len(stack))
-        else:
-            before = opcode.stack_before
-            if pickletools.markobject in before:
-                start = marks.pop() - before.index(pickletools.markobject)
-            else:
-                start = len(stack) - len(before)
-            taken = stack[start:]
-            del stack[start:]
-            size = 1 + sum(taken) if "TUPLE" in name else 1
-            if size > _LARGEST_TUPLE:
-                raise ValueError(f"a tuple of more than {_LARGEST_TUPLE} parts")
-            stack += [size] * len(opcode.stack_after)
+                scan(io.BytesIO(archive.read(info)))
 
 
 def _read_torch(path: Path, mmap: bool) -> Any:
@@ -150,12 +133,9 @@ def _read_torch(path: Path, mmap: bool) -> Any:
 
 def _read_pickle(path: Path) -> Any:
     with path.open("rb") as stream:
-        _scan(stream)
+        scan(stream)
         stream.seek(0)
-        content = plain(Unpickler(stream, encoding="latin1").load(), {})  # latin1: files pickled by Python 2
-    if isinstance(content, dict):
-        _check_fingerprint(content.get(ABOUT), content.get("model", {}))
-    return content
+        return plain(Unpickler(stream, encoding="latin1").load(), {})  # latin1: files pickled by Python 2
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -163,6 +143,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
     with safe_open(path, framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
-    _check_fingerprint(about, weights)
+        metadata = file.metadata() or {}
+        about = json.loads(metadata.pop(ABOUT, "{}"))
+    if any('"sha256"' in text for text in metadata.values()):
+        raise ValueError(f"what stands behind {ABOUT!r} elsewhere has another name")
     return weights | ({ABOUT: about} if about else {})

@@ -59,7 +59,7 @@ def _detectron2(state: dict[str, Tensor], about: dict[str, Any], path: Path) -> 
     A pickle has no checksums, hence the fingerprint.
     """
     arrays = {name: tensor.contiguous().numpy() for name, tensor in state.items()}
-    about = about | {"sha256": fingerprint(state)}
+    about = about | {"sha256": fingerprint(state, about)}
     content = {"model": arrays, "__author__": AUTHOR, "matching_heuristics": False, ABOUT: about}
     with path.open("wb") as stream:
         pickle.dump(content, stream, protocol=4)
@@ -69,7 +69,7 @@ def _safetensors(state: dict[str, Tensor], about: dict[str, Any], path: Path) ->
     """The names alone, as `transformers` and timm read them; the rest is in the metadata. No checksums here either."""
     from safetensors.torch import save_file
 
-    about = about | {"sha256": fingerprint(state)}
+    about = about | {"sha256": fingerprint(state, about)}
     plain = {name: tensor.clone() if tensor._is_view() else tensor.contiguous() for name, tensor in state.items()}
     save_file(plain, path, {"format": "pt", ABOUT: json.dumps(about)})
 

@@ -207,7 +207,7 @@ def test_safetensors(tmp_path):
 
 def test_a_fingerprint_is_compared(tmp_path):
     weights = {"a": torch.rand(3, 2)}
-    about = {"sha256": safe.fingerprint(weights)}
+    about = {"trunk": {"depth": 50}, "sha256": safe.fingerprint(weights, {"trunk": {"depth": 50}})}
     arrays = {name: tensor.numpy() for name, tensor in weights.items()}
     pickled = _write_pickle(tmp_path / "x.pkl", {"model": arrays, safe.ABOUT: about})
     save_file(weights, tmp_path / "x.safetensors", {safe.ABOUT: json.dumps(about)})
@@ -219,6 +219,9 @@ def test_a_fingerprint_is_compared(tmp_path):
         )
         with pytest.raises(UserError, match="not those that were written"):
             safe.read(path)
+    save_file(weights, tmp_path / "x.safetensors", {safe.ABOUT: json.dumps(about | {"trunk": {"depth": 51}})})
+    with pytest.raises(UserError, match="not those that were written"):
+        safe.read(tmp_path / "x.safetensors")
 
 
 def test_a_tar_archive_is_called_one(tmp_path):
