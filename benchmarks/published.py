@@ -18,7 +18,6 @@ class Published:
     """protocol -> metric -> number."""
     sources: dict[str, str]
     """protocol -> where its numbers were read."""
-    note: str = ""
 
 
 @cache
@@ -38,5 +37,5 @@ def published() -> dict[str, Published]:
     for label, row in table["rows"].items():
         keys = row["source"] if isinstance(row["source"], dict) else dict.fromkeys(row["values"], row["source"])
         sources = {protocol: table["sources"][key] for protocol, key in keys.items()}
-        rows[label] = Published(label, row["title"], row["values"], sources, row.get("note", ""))
+        rows[label] = Published(label, row["title"], row["values"], sources)
     return rows

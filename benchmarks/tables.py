@@ -170,16 +170,10 @@ def render_published(names: Iterable[str]) -> str:
     """The published numbers of these protocols, with sources; a table of its own."""
     heads = columns([protocols()[name] for name in names])
     rows = [row for row in published().values() if any(name in row.values for name, _, _ in heads)]
-    body = [
-        [row.title + ("*" if row.note else ""), *(_published(row, name, metric) for name, metric, _ in heads)]
-        for row in rows
-    ]
+    body = [[row.title, *(_published(row, name, metric) for name, metric, _ in heads)] for row in rows]
     table = _markdown(body, [head for _, _, head in heads])
     sources = list(dict.fromkeys(text for row in rows for text in row.sources.values()))
-    notes = [f"- \\* {row.title}: {row.note}" for row in rows if row.note]
-    lines = "\n".join(
-        [*notes, *(f"- [{index}] {text}" for index, text in enumerate(_all_sources(), 1) if text in sources)]
-    )
+    lines = "\n".join(f"- [{index}] {text}" for index, text in enumerate(_all_sources(), 1) if text in sources)
     return f"## Published, full scale\n\n{table}\n\n{lines}\n"
 
 
