@@ -25,6 +25,7 @@ start() {
     command -v $program >/dev/null || { echo "$program is missing: apt-get install slurm-wlm munge" >&2; exit 2; }
   done
   [ "$(id -u)" = 0 ] || { echo "slurmd must run as root" >&2; exit 2; }
+  trap '[ $? = 0 ] || stop' EXIT
   mkdir -p "$dir"/{slurmctld,slurmd}
   # munged trusts its socket only in folders that nobody else may write to, so it gets one of its own
   munge=$(mktemp -d /run/slurm_here.XXXXXX)
