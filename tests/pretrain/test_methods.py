@@ -9,9 +9,9 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass
 import pytest
 from docstring_parser import parse
 
+from pretrain.command import CONFIGS, configs, register
 from pretrain.errors import UserError
 from pretrain.methods import METHODS
-from pretrain.command import CONFIGS, configs, register
 
 
 def run(*words: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pretrain.config import RunConfig, parse
 from pretrain.command import CONFIGS
+from pretrain.config import RunConfig, parse
 
 
 def read(*names: str) -> RunConfig:
