@@ -1,4 +1,4 @@
-"""`pixbench`: one command, a sub-command for each thing to do. Heavy imports happen inside the commands."""
+"""`pixbench`: one command, a sub-command for each thing to do."""
 
 from __future__ import annotations
 
