@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.errors import UserError
+from pretrain.models.spec import TrunkSpec
 from transfer.weights import neck
-from transfer.weights.layouts import find_layout, to_target
+from transfer.weights.layouts import find_layout, names_of, to_target
 from transfer.weights.trunk import COUNTER, Counts, Problems, Trunk, check, is_counter
 
 
@@ -40,6 +41,7 @@ def load_into(model: nn.Module, trunk: Trunk, layout: str) -> Counts:
     )
     problems.add("in the model that get nothing", (name for name in own if name not in state and not is_counter(name)))
     problems.add("in the model's pyramid or head that get nothing", fit.lacking)
+    problems.add("with its stride elsewhere in the model", _strides_elsewhere(model, trunk, layout))
     problems.raise_if_any(
         f"the trunk from {trunk.source} does not fit the model as {layout}",
         f"build the model with the trunk's depth, width and stem ({trunk.spec.title}) and no other changes"
@@ -54,6 +56,19 @@ def load_into(model: nn.Module, trunk: Trunk, layout: str) -> Counts:
     untouched["outside the trunk"] = len(places) - len(state) - sum(untouched.values())
     counters = len(trunk.state) - (len(state) - len(fit.placed))
     return Counts(len(state), _nonzero({COUNTER: counters, **fit.dropped}), _nonzero(untouched))
+
+
+def _strides_elsewhere(model: nn.Module, trunk: Trunk, layout: str) -> list[str]:
+    """The first block of the second stage, if its stride is in the 1×1 convolution and should be in the 3×3, or the reverse.
+
+    No weight tells, and a model with the stride elsewhere computes something else without a word.
+    """
+    if not isinstance(trunk.spec, TrunkSpec):
+        return []
+    names, modules = names_of(trunk, layout), dict(model.named_modules())
+    place = {i: (names.to_target(f"layer2.0.conv{i}.weight") or "").removesuffix(".weight") for i in (1, 2)}
+    strides = {i: getattr(modules.get(name), "stride", (1, 1))[0] for i, name in place.items()}
+    return [place[1]] if max(strides.values()) > 1 and (strides[1] > 1) != trunk.spec.stride_in_1x1 else []
 
 
 def _wanted(model: nn.Module, trunk: Trunk, layout: str) -> tuple[dict[str, Tensor], neck.Fit]:

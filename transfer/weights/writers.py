@@ -24,6 +24,7 @@ AUTHOR = "PixBench"
 def save(trunk: Trunk, path: str | PathLike[str], layout: str) -> Counts:
     """Write ``trunk`` to ``path`` for the framework of ``layout``; a file there is replaced whole or not at all."""
     check_target(trunk, path, layout)
+    check(trunk)
     with atomic_path(path) as part:
         return write(trunk, part, layout)
 
@@ -37,8 +38,7 @@ def check_target(trunk: Trunk, path: str | PathLike[str], layout: str) -> None:
 
 
 def write(trunk: Trunk, path: Path, layout: str) -> Counts:
-    """`save` without the rename, onto a path of the caller's."""
-    check(trunk)
+    """`save` without the rename and without checks, onto a path of the caller's."""
     trunk = express(trunk, layout)
     rules, state = LAYOUTS[layout], to_target(trunk, layout)
     about = {"trunk": trunk.spec.as_dict(), "pixels": vars(trunk.pixels)}
@@ -67,11 +67,10 @@ def _detectron2(state: dict[str, Tensor], about: dict[str, Any], path: Path) -> 
 
 def _safetensors(state: dict[str, Tensor], about: dict[str, Any], path: Path) -> None:
     """The names alone, as `transformers` and timm read them; the rest is in the metadata. No checksums here either."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as _serialise
 
     about = about | {"sha256": fingerprint(state, about)}
-    plain = {name: tensor.clone() if tensor._is_view() else tensor.contiguous() for name, tensor in state.items()}
-    save_file(plain, path, {"format": "pt", ABOUT: json.dumps(about)})
+    path.write_bytes(_serialise(state, {"format": "pt", ABOUT: json.dumps(about)}))
 
 
 def _torch(content: Any, path: Path) -> None:

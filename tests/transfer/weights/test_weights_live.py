@@ -12,6 +12,7 @@ from pretrain.models.resnet import TrunkSpec
 from transfer.weights import LAYOUTS, load_into, to_target
 from transfer.weights.live import unequal
 from transfer.weights.trunk import is_counter
+from transfer.weights.vit import VitSpec
 
 SPEC = TrunkSpec(50, 0.25)
 FRAMEWORKS = ("detectron2_c4", "detectron2_fpn", "mmseg")
@@ -74,6 +75,38 @@ def test_a_shallower_model_has_no_place(make_trunk):
     model = TrunkSpec(50, 1 / 16).build()
     with pytest.raises(UserError, match=r"\d+ without a place in the model \(layer3\.6\.conv1\.weight"):
         load_into(model, make_trunk(depth=101), "torchvision")
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_strides_that_no_weight_tells_must_agree(make_trunk, ours):
+    trunk = replace(make_trunk(), spec=replace(make_trunk().spec, stride_in_1x1=ours))
+    with pytest.raises(UserError, match=r"1 with its stride elsewhere in the model \(layer2\.0\.conv1\)"):
+        load_into(replace(trunk.spec, stride_in_1x1=not ours).build(), trunk, "torchvision")
+    assert load_into(trunk.spec.build(), trunk, "torchvision").converted == 318
+
+
+@pytest.mark.frameworks
+def test_vitdet_takes_a_vit_and_names_what_it_starts_itself(trunk_of):
+    """Detectron2's own LazyConfig model, made small."""
+    from detectron2 import model_zoo
+    from detectron2.config import instantiate
+
+    spec = VitSpec(64, 2, 1, 16, 64)
+    config = model_zoo.get_config("common/models/mask_rcnn_vitdet.py").model
+    config.backbone.net.update(embed_dim=64, depth=2, num_heads=1, img_size=64, pretrain_img_size=64, drop_path_rate=0)
+    config.backbone.net.window_block_indexes, config.backbone.square_pad = [0], 64
+    model, trunk = instantiate(config), trunk_of(spec)
+    counts = load_into(model, trunk, "detectron2_vitdet")
+    assert counts.converted == len(trunk.state) == 27
+    assert counts.initialised["relative positions"] == 4
+    assert counts.initialised["simple feature pyramid"] > 20
+    assert counts.converted + sum(counts.initialised.values()) == len(model.state_dict())
+    assert torch.equal(model.backbone.net.blocks[1].attn.qkv.weight, trunk.state["blocks.1.attn.qkv.weight"])
+    model.backbone.net.add_module("extra", torch.nn.Linear(1, 1))
+    with pytest.raises(UserError, match=r"2 in the model that get nothing \(backbone\.net\.extra\.weight"):
+        load_into(model, trunk, "detectron2_vitdet")
+    with pytest.raises(UserError, match=r"pos_embed is \(1, 37, 64\), the model's is \(1, 17, 64\)"):
+        load_into(model, trunk_of(replace(spec, image=96)), "detectron2_vitdet")
 
 
 def test_a_model_with_a_deep_stem_is_refused(make_trunk):

@@ -1,0 +1,92 @@
+"""What it takes to look at a file of weights and to convert one, each as the command that a user starts.
+
+    python -m benchmarks.speed.weights [--rounds 3]
+
+The files hold a ResNet-50 of full width, some 94 MB. Wall time is the fastest of the rounds, memory the largest resident
+set. The first row is what Python needs for `import torch` alone, which `inspect` does without; the last column is what a
+command needs beyond it, over the size of the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tabulate import tabulate
+
+PIXBENCH = ("-c", "from benchmarks.cli import main; main()")
+FILES = {"zip.pth": "mmseg", "pickle.pkl": "detectron2_fpn", "plain.safetensors": "huggingface"}
+TARGETS = {
+    "zip.pth": ("detectron2", "x.pkl"),
+    "pickle.pkl": ("mmseg", "x.pth"),
+    "plain.safetensors": ("mmseg", "x.pth"),
+}
+
+
+def measure(words: list[str], rounds: int) -> tuple[float, float]:
+    """Seconds and bytes of ``python WORDS``; bytes as Linux counts them, resident pages of mapped files included.
+
+    Linux counts the process that starts a command too, up to its start. So this one must stay small: no PyTorch here.
+    """
+    seconds, memory = [], []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+        pid = os.posix_spawn(sys.executable, [sys.executable, *words], os.environ, file_actions=quiet)
+        _, status, usage = os.wait4(pid, 0)
+        if status:
+            raise SystemExit(f"python {' '.join(words)} failed")
+        seconds.append(time.perf_counter() - start)
+        memory.append(usage.ru_maxrss * 1024)
+    return min(seconds), max(memory)
+
+
+def make(folder: Path) -> None:
+    import torch
+
+    from pretrain.models.spec import TrunkSpec
+    from transfer.weights import Trunk, save
+
+    torch.manual_seed(0)
+    spec = TrunkSpec()
+    trunk = Trunk(spec, dict(spec.build(zero_init_residual=False).state_dict()), "random")
+    for name, layout in FILES.items():
+        save(trunk, folder / name, layout)
+
+
+def rows(folder: Path, rounds: int) -> list[tuple[str, str, str, str]]:
+    base, held = measure(["-c", "import torch"], rounds)
+    found = [("import torch", f"{base:.2f}", f"{held / 1e6:.0f}", "")]
+    for name, (target, output) in TARGETS.items():
+        size = (folder / name).stat().st_size
+        convert = ["convert", str(folder / name), "--to", target, "-o", str(folder / output), "--no-verify"]
+        for label, command, floor in (
+            ("inspect", ["weights", "inspect", str(folder / name)], 0.0),
+            (f"convert --to {target} --no-verify", convert, held),
+        ):
+            wall, peak = measure([*PIXBENCH, *command], rounds)
+            beyond = f"{max(0.0, peak - floor) / size:.1f}"
+            found.append((f"{label} {name}", f"{wall:.2f}", f"{peak / 1e6:.0f}", beyond))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.make:
+        make(args.make)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "benchmarks.speed.weights", "--make", folder], check=True)
+        print(tabulate(rows(Path(folder), args.rounds), headers=("command", "s", "MB", "× file beyond torch")))
+
+
+if __name__ == "__main__":
+    main()
