@@ -10,8 +10,16 @@ command=$1 dir=$(mkdir -p "$2" && cd "$2" && pwd)
 export SLURM_CONF=$dir/slurm.conf
 
 stop() {
+  [ -f "$SLURM_CONF" ] || return 0
+  # its jobs end first, and while the controller still takes their last words: otherwise the daemons stay for them
+  timeout 5 scancel --quiet --user="$(id -un)" || true
+  for _ in $(seq 40); do
+    [ -n "$(timeout 5 squeue --noheader 2>/dev/null)" ] || break
+    sleep 0.5
+  done
   for pid in "$dir"/slurmd/*.pid "$dir/slurmctld/pid" "$dir/munge/pid"; do
     [ ! -f "$pid" ] || kill "$(cat "$pid")" 2>/dev/null || true
+    sleep 1
   done
   [ ! -L "$dir/munge" ] || rm -rf "$(readlink "$dir/munge")" "$dir/munge"
 }
@@ -26,6 +34,7 @@ start() {
   done
   [ "$(id -u)" = 0 ] || { echo "slurmd must run as root" >&2; exit 2; }
   trap '[ $? = 0 ] || stop' EXIT
+  rm -rf "$dir"/{slurmctld,slurmd}
   mkdir -p "$dir"/{slurmctld,slurmd}
   # munged trusts its socket only in folders that nobody else may write to, so it gets one of its own
   munge=$(mktemp -d /run/slurm_here.XXXXXX)
@@ -69,7 +78,7 @@ CONF
     [ "$(sinfo --noheader --format=%t 2>/dev/null)" != idle ] || break
     sleep 0.5
   done
-  [ "$(sinfo --noheader --format=%t)" = idle ] || { tail -5 "$dir"/*/*log >&2; exit 1; }
+  [ "$(sinfo --noheader --format=%t)" = idle ] || { tail -n 5 -q "$dir"/*/*log >&2; exit 1; }
   echo "export SLURM_CONF=$SLURM_CONF"
 }
 

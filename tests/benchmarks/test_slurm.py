@@ -115,7 +115,6 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     assert started.returncode == 0, started.stderr
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     yield
-    subprocess.run(["scancel", "--me"], check=False)
     subprocess.run([script, "stop", folder], check=False)
     del os.environ["SLURM_CONF"]
 
