@@ -95,9 +95,9 @@ def dense_detector() -> Callable[..., nn.Module]:
 def forward(model: nn.Module, trunk: Trunk, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Maps of P3..P6 and towers up to their third convolution, norm and ReLU: the detector's and our own."""
     model.eval()
-    ours, head_ends = neck_skeleton(SPEC, trunk.extras), "head.conv1.weight" in trunk.extras
+    ours, head_ends = neck_skeleton(trunk.spec, trunk.extras), "head.conv1.weight" in trunk.extras
     ours.load_state_dict(trunk.extras, assign=True)
-    body = SPEC.build().eval()
+    body = trunk.spec.build().eval()
     body.load_state_dict(trunk.state)
     with torch.no_grad():
         wanted = dict(ours["fpn"](body.forward_stages(images)))
@@ -329,6 +329,7 @@ def test_mask_rcnn_takes_p3_to_p5(with_neck: Callable[..., Trunk], norm: str) ->
     resnet.STEM_OUT_CHANNELS, resnet.RES2_OUT_CHANNELS, resnet.WIDTH_PER_GROUP = base, 4 * base, base
     resnet.OUT_FEATURES = pyramid.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     pyramid.OUT_CHANNELS, pyramid.NORM, cfg.MODEL.BACKBONE.FREEZE_AT, resnet.NORM = WIDTH, norm, 0, "BN"
+    resnet.STRIDE_IN_1X1 = False
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
     cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
     cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_HEADS.IN_FEATURES = "StandardROIHeads", ["p2", "p3", "p4", "p5"]
@@ -383,3 +384,20 @@ def test_the_tower_is_numbered_as_its_layers_stand() -> None:
     for norm in (False, True):
         names = [name for name, _ in Tower(32, norm).named_children()]
         assert {name: i for i, name in enumerate(names) if "relu" not in name} == numbers(norm)
+
+
+@pytest.mark.frameworks
+def test_detectron2s_own_fcos_config_takes_pyramid_and_head(make_trunk: Callable[..., Trunk]) -> None:
+    """`COCO-Detection/fcos_R_50_FPN_1x.py` as it is, but for STRIDE_IN_1X1: P6 from P5, group norms in the head."""
+    from detectron2 import model_zoo
+    from detectron2.config import instantiate
+
+    config = model_zoo.get_config("COCO-Detection/fcos_R_50_FPN_1x.py").model
+    trunk = replace(make_trunk(1), extras=extras_of("fcos", TrunkSpec(50, 1), 256))
+    with pytest.raises(UserError, match="stride elsewhere"):
+        load_into(instantiate(config), trunk, "detectron2_fpn")
+    config.backbone.bottom_up.stages.stride_in_1x1 = False
+    model = instantiate(config)
+    assert load_into(model, trunk, "detectron2_fpn").converted == 265 + 14 + 2 * 12
+    found, wanted = forward(model, trunk, torch.randn(1, 3, 64, 64))
+    assert close(found, wanted) == wanted.keys()
