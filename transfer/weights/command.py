@@ -17,7 +17,7 @@ LAYOUTS_OF = {
     "detectron2": ("detectron2_fpn", "detectron2_c4", "detectron2_vitdet"),
     "mmseg": ("mmseg",),
     "mmdet": ("mmseg",),
-    "mmpretrain": ("mmseg",),
+    "mmpretrain": ("mmpretrain",),
     "torchvision": ("torchvision",),
     "timm": ("timm",),
     "huggingface": ("huggingface",),

@@ -52,7 +52,7 @@ def _detectron2(title: str, names: str, owns: str, neck: bool = False) -> Layout
 LAYOUTS: dict[str, Layout] = {
     "detectron2_c4": _detectron2("Detectron2 R-CNN C4", "detectron2_c4", r"backbone\.|roi_heads\.res5\.\d"),
     "detectron2_fpn": _detectron2("Detectron2 R-CNN FPN", "detectron2_fpn", r"backbone\.bottom_up\.", neck=True),
-    # also MMDetection's and MMPretrain's, whose ResNet is the same code under the same names
+    # also MMDetection's, whose ResNet is the same code under the same names
     "mmseg": Layout(
         "MMSegmentation segmentor",
         {
@@ -62,6 +62,8 @@ LAYOUTS: dict[str, Layout] = {
         },
         re.compile(r"backbone\."),
     ),
+    # the same but for deep stems, which are made of ConvModules there (`mmpretrain/models/backbones/resnet.py`)
+    "mmpretrain": Layout("MMPretrain classifier", {"7x7": NAMES["mmseg"]}, re.compile(r"backbone\.")),
     "torchvision": Layout(
         "torchvision ResNet",
         {"7x7": NAMES["torchvision"]},

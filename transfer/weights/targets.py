@@ -248,6 +248,7 @@ TARGETS: dict[str, Callable[[Any, Path], Target]] = {
     "detectron2_fpn": _detectron2_fpn,
     "detectron2_vitdet": _vitdet,
     "mmseg": _mmseg,
+    "mmpretrain": _mmseg,  # the class that is installed, with the same names for the stems that are written
     "torchvision": _torchvision,
     "timm": _timm,
     "huggingface": _huggingface,

@@ -47,7 +47,8 @@ def write(trunk: Trunk, path: Path, layout: str) -> Counts:
     elif path.suffix == ".pkl":
         _detectron2(state, about, path)
     else:
-        _torch({"state_dict": state, "meta": {"author": AUTHOR}, ABOUT: about} if layout == "mmseg" else state, path)
+        mm = layout in ("mmseg", "mmpretrain")
+        _torch({"state_dict": state, "meta": {"author": AUTHOR}, ABOUT: about} if mm else state, path)
     left_out = {COUNTER: 0 if rules.counters else sum(map(is_counter, trunk.state))}
     left_out["of pyramid and head"] = 0 if rules.neck else len(trunk.extras)
     return Counts(len(state), {reason: number for reason, number in left_out.items() if number})
