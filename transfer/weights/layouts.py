@@ -157,5 +157,5 @@ def to_target(trunk: Trunk, layout: str) -> dict[str, Tensor]:
     }
     if None in named:
         raise ValueError(f"a trunk that was not checked: names without a place in {layout}")
-    extras = neck.to_detectron2(trunk.extras) if rules.neck else {}
-    return {name: tensor for name, tensor in named.items() if name is not None} | extras
+    extras = {n: t for n, t in trunk.extras.items() if rules.neck and (rules.counters or not is_counter(n))}
+    return {name: tensor for name, tensor in named.items() if name is not None} | neck.to_detectron2(extras)

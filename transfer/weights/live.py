@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pretrain.errors import UserError
 from pretrain.models.spec import TrunkSpec
-from transfer.weights import neck
+from transfer.weights import neck, neck_model
 from transfer.weights.layouts import find_layout, names_of, to_target
 from transfer.weights.trunk import COUNTER, Counts, Problems, Trunk, check, is_counter
 
@@ -45,17 +45,18 @@ def load_into(model: nn.Module, trunk: Trunk, layout: str) -> Counts:
     problems.raise_if_any(
         f"the trunk from {trunk.source} does not fit the model as {layout}",
         f"build the model with the trunk's depth, width and stem ({trunk.spec.title}) and no other changes"
-        + (f"; pyramid and head with {len(trunk.extras['fpn.p6.bias'])} channels" if trunk.extras else ""),
+        + (f"; pyramid and head with {neck_model.width(trunk.extras)} channels" if trunk.extras else ""),
     )
     with torch.no_grad():
         for name, tensor in state.items():
             places[name].copy_(tensor)
     if wrong := unequal(model, trunk, layout):
         raise UserError(f"{len(wrong)} weights changed on their way into the model ({', '.join(wrong)}); use float32")
-    untouched = {COUNTER: sum(name not in state for name in own), **Counter(design.values()), **fit.initialised}
+    untouched = Counter({COUNTER: sum(name not in state for name in own)}) + Counter(design.values())
+    untouched.update(fit.initialised)
     untouched["outside the trunk"] = len(places) - len(state) - sum(untouched.values())
     counters = len(trunk.state) - (len(state) - len(fit.placed))
-    return Counts(len(state), _nonzero({COUNTER: counters, **fit.dropped}), _nonzero(untouched))
+    return Counts(len(state), _nonzero(Counter({COUNTER: counters}) + Counter(fit.dropped)), _nonzero(untouched))
 
 
 def _strides_elsewhere(model: nn.Module, trunk: Trunk, layout: str) -> list[str]:

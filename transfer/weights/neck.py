@@ -1,8 +1,8 @@
-"""What some checkpoints hold beside the trunk: a feature pyramid and the first convolutions of a detector's head.
+"""What some checkpoints hold beside the trunk: a feature pyramid and a detector's head, or the beginning of it.
 
-Their names here are those of `pretrain/models/fpn.py` behind ``fpn.`` and ``head.``. In Detectron2 one tower of the
-head becomes two, for classes and for boxes, and its layers are numbered: with a norm after each convolution (FCOS) they
-stand at 0, 3 and 6, without (RetinaNet) at 0, 2 and 4.
+Their names here are those of the modules in `transfer/weights/neck_model.py` behind ``fpn.`` and ``head.`` (dense) or ``box.``
+(two-stage). In Detectron2 one tower of a dense head becomes two, for classes and for boxes, and its layers are numbered: with
+a norm after each convolution (FCOS) they stand at 0, 3 and 6, without (RetinaNet) at 0, 2 and 4.
 """
 
 from __future__ import annotations
@@ -16,13 +16,28 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from pretrain.models.fpn import TOWER_DEPTH
+from transfer.weights.names import LEAVES
+from transfer.weights.neck_model import BOX_DEPTH, two_stage
+from transfer.weights.trunk import COUNTER, is_counter
 
 TOWERS = ("cls_subnet", "bbox_subnet")
+BOX = "box head"
 _FPN = [f"fpn.{module}" for module in "lateral3 output3 lateral4 output4 lateral5 output5 p6".split()]
 _HEAD = [f"head.{kind}{i}" for i in range(1, TOWER_DEPTH + 1) for kind in ("conv", "norm")]
 NAMES = tuple(f"{module}.{leaf}" for module in _FPN + _HEAD for leaf in ("weight", "bias"))
-"""All there can be; a checkpoint has no head, a head without norms, or one with them."""
-_PLACE = re.compile(r"backbone\.(?:fpn_\w+|top_block)\..*|head\.(?:cls|bbox)_subnet\.(\d+)\..*")
+"""All there can be of the dense kind; a checkpoint has no head, a head without norms, or one with them."""
+_NORMED = [f"fpn.{kind}{i}" for i in (2, 3, 4, 5) for kind in ("lateral", "output")]
+_NORMED += [f"box.conv{i + 1}" for i in range(BOX_DEPTH)]
+TWO_STAGE = (
+    *(f"{module}.{leaf}" for module in _NORMED for leaf in ("weight", *(f"norm.{x}" for x in LEAVES.split("|")))),
+    *("box.fc1.weight", "box.fc1.bias"),
+)
+"""All there is of the two-stage kind."""
+_BOX_HEAD = "roi_heads.box_head."
+_PLACE = re.compile(
+    r"backbone\.(?:fpn_\w+|top_block)\..*|head\.(?:cls|bbox)_subnet\.(\d+)\..*|roi_heads\.(box)_head\..*"
+)
+_NO_NORMS = "batch norms of the pyramid, the model has none"
 T = TypeVar("T")
 
 
@@ -48,9 +63,11 @@ def numbers(norm: bool) -> dict[str, int]:
 
 def places(name: str, numbered: Mapping[str, int]) -> list[str]:
     """Detectron2's names for ``name``; a layer that has no number gets a name that no model has."""
-    part, module, leaf = name.split(".")
+    part, module, leaf = name.split(".", 2)
     if part == "head":
         return [f"head.{tower}.{numbered.get(module, module)}.{leaf}" for tower in TOWERS]
+    if part == "box":
+        return [f"{_BOX_HEAD}{module}.{leaf}"]
     return [f"backbone.{'top_block.p6' if module == 'p6' else f'fpn_{module}'}.{leaf}"]
 
 
@@ -63,7 +80,7 @@ def to_detectron2(extras: Mapping[str, T]) -> dict[str, T]:
 def from_detectron2(state: Mapping[str, T]) -> dict[str, T]:
     """The way back for whatever in ``state`` has such a name. The two towers should be equal; the first is taken."""
     numbered = numbers(f"head.{TOWERS[0]}.1.weight" in state)
-    table = {places(name, numbered)[0]: name for name in NAMES}
+    table = {places(name, numbered)[0]: name for name in NAMES + TWO_STAGE}
     return {table[place]: value for place, value in state.items() if place in table}
 
 
@@ -74,15 +91,18 @@ def fit(model: nn.Module, extras: Mapping[str, Tensor]) -> Fit:
     own, dropped = set(model.state_dict()), Counter[str]()
     tower = getattr(getattr(model, "head", None), TOWERS[0], None)
     numbered = _live_numbers(tower) if tower is not None else {}
+    box = {place for name in extras if name.startswith("box.") for place in places(name, {}) if not is_counter(place)}
+    with_box = box == {name for name in own if name.startswith(_BOX_HEAD) and not is_counter(name)}
     placed: dict[str, Tensor] = {}
     for name, tensor in extras.items():
-        if reason := _unwanted(name, model, own, tower is not None, numbered):
+        if reason := _unwanted(name, model, own, numbered, with_box):
             dropped[reason] += 1
         else:
             placed |= dict.fromkeys(places(name, numbered), tensor)
     with_head = any(name.startswith("head.") for name in extras)
-    rest = [n for n in own if (m := _PLACE.fullmatch(n)) and (m[1] is None or with_head) and n not in placed]
-    what = {name: _by_design(name, numbered, dropped) for name in sorted(rest)}
+    matches = {name: match for name in own if (match := _PLACE.fullmatch(name)) and name not in placed}
+    rest = [n for n, match in matches.items() if (match[1] is None or with_head) and (match[2] is None or with_box)]
+    what = {name: _by_design(name, numbered, dropped, placed, two_stage(extras)) for name in sorted(rest)}
     initialised = Counter(reason for reason in what.values() if reason)
     return Fit(placed, dict(dropped), dict(initialised), [name for name, reason in what.items() if not reason])
 
@@ -100,11 +120,15 @@ def _live_numbers(tower: Iterable[nn.Module]) -> dict[str, int]:
     return numbered
 
 
-def _unwanted(name: str, model: Any, own: set[str], has_head: bool, numbered: Mapping[str, int]) -> str | None:
+def _unwanted(name: str, model: Any, own: set[str], numbered: Mapping[str, int], with_box: bool) -> str | None:
     """Why the model has no use for ``name``; None if it should have."""
-    part, module, leaf = name.split(".")
+    part, module, leaf = name.split(".", 2)
+    if is_counter(name):
+        return COUNTER
+    if part == "box":
+        return None if with_box else "of the box head, the model's is none or another"
     if part == "head":
-        if not has_head:
+        if not numbered:
             return "of the head, the model has no such one"
         return "group norms of the head, the model has none" if "norm" in module and module not in numbered else None
     if module == "p6":
@@ -112,20 +136,30 @@ def _unwanted(name: str, model: Any, own: set[str], has_head: bool, numbered: Ma
             return "of P6, the model has no convolution for it"
         source = model.backbone.top_block.in_feature
         return None if source == "p5" else f"of P6 from P5, the model makes it from {source}"
+    if module in ("lateral2", "output2") and f"backbone.fpn_{module}.weight" not in own:
+        return "of P2, the model has none"
+    if leaf.startswith("norm."):
+        return None if f"backbone.fpn_{module}.norm.running_mean" in own else _NO_NORMS
     return "biases that a norm makes void" if leaf == "bias" and f"backbone.fpn_{module}.norm.weight" in own else None
 
 
-def _by_design(place: str, numbered: Mapping[str, int], dropped: Mapping[str, int]) -> str | None:
+def _by_design(
+    place: str, numbered: Mapping[str, int], dropped: Mapping[str, int], placed: Mapping[str, Tensor], boxed: bool
+) -> str | None:
     """What a tensor of the model is that the checkpoint need not have; None if it should have it."""
+    if is_counter(place) and place.replace(COUNTER, "running_mean") in placed:
+        return COUNTER
     if place.startswith("head."):
         number = int(place.split(".")[2])
         if number >= numbered.get(f"conv{TOWER_DEPTH + 1}", 10**9):
             return "later layers of the head's towers"
         return None if number in (numbered.get(f"conv{i}") for i in (1, 2, 3)) else "norms of the head's towers"
-    if re.match(r"backbone\.fpn_(lateral|output)2\.", place):
+    if _NO_NORMS in dropped and re.fullmatch(r"backbone\.fpn_(lateral|output)[2-5]\.bias", place):
+        return "biases of the pyramid, the checkpoint has norms instead"
+    if not boxed and re.match(r"backbone\.fpn_(lateral|output)2\.", place):
         return "P2 of the pyramid"
     if ".norm." in place:
         return "norms of the pyramid"
     if ".p7." in place:
         return "P7 of the pyramid"
-    return "P6 of the pyramid" if ".p6." in place and any("P6" in reason for reason in dropped) else None
+    return "P6 of the pyramid" if ".p6." in place and (boxed or any("P6" in reason for reason in dropped)) else None

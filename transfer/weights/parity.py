@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pretrain.errors import UserError
 from pretrain.models.spec import TrunkSpec
-from transfer.weights import neck, targets
+from transfer.weights import neck, neck_model, targets
 from transfer.weights.layouts import LAYOUTS, express, find_layout
 from transfer.weights.live import same, unequal
 from transfer.weights.readers import Reading, read
@@ -88,7 +88,8 @@ _LAYOUT_OF = {name: name for name in LAYOUTS} | {"timm_c": "timm", "timm_d": "ti
 def verify(trunk: Trunk, path: str | PathLike[str], layout: str | None = None) -> Parity:
     """Load ``path`` into the framework's real model and compare the maps of every stage with the trunk's own.
 
-    Where the layout has a place for pyramid and head, so are P3..P6 and what the head's third convolution makes of them.
+    Where the layout has a place for pyramid and head, so are P3..P6 and what the head's third convolution makes of them,
+    or P2..P5 and what the box head makes of fixed regions.
     Without ``layout`` the file tells its framework; if it is of none, the trunk in it runs in our own network.
 
     Both are in eval mode and run at output stride 32 whatever the trunk was trained at: strides and dilation are no
@@ -161,10 +162,13 @@ def compare(found: Tensor, wanted: Tensor) -> Difference:
 
 
 def _neck_maps(trunk: Trunk, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """P3..P6 on the trunk's own ``maps`` and, named as Detectron2's towers, what the head makes of them."""
-    reference = neck_skeleton(trunk.resnet, trunk.extras)
+    """The pyramid on the trunk's own ``maps`` and what the head makes of it, named as Detectron2's towers; a box head's
+    output is that on fixed regions."""
+    reference = neck_skeleton(trunk.resnet, trunk.extras).eval()
     reference.load_state_dict(trunk.extras, assign=True)
     levels = reference["fpn"](maps)
+    if "box" in reference:
+        return levels | {neck.BOX: reference["box"](neck_model.regions(trunk.extras))}
     towers = neck.TOWERS if "head" in reference else ()
     return levels | {f"{level} {tower}": reference["head"](x) for level, x in levels.items() for tower in towers}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pretrain.errors import UserError
 from pretrain.models.spec import TrunkSpec
-from transfer.weights import format, neck, safe
+from transfer.weights import format, neck, neck_model, safe
 from transfer.weights.format import Format
 from transfer.weights.trunk import Counts, Problems, Trunk, check, expected, infer_spec, is_counter
 from transfer.weights.vit import VitSpec
@@ -58,7 +58,7 @@ def read(path: str | PathLike[str], branch: str | None = None, form: str | None 
     assert held is not None  # or it would not have been recognised
     state, extras, dropped, cast = _sort(held.weights, kind, branch, path)
     spec = replace(infer_spec(state, str(path)), **kind.trunk)
-    counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, kind, spec), cast)
+    counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, kind, spec), cast)
     pixels = kind.pixels
     if name == "pixbench" and "format" in content:
         if content.get("version") != PRETRAIN_VERSION:
@@ -85,8 +85,9 @@ def _sort(
         raise UserError(f"{path} holds no {branch} trunk: no key begins with {prefix!r}; choose another branch or file")
     problems, dropped = Problems(), Counter(sorting.dropped.values())
     problems.add("unknown", sorting.unknown)
-    owners = {name: key for key, name in sorting.trunk.items()}
-    problems.add("of a name that another has too", (k for k, name in sorting.trunk.items() if owners[name] != k))
+    named = sorting.trunk | sorting.extras
+    owners = {name: key for key, name in named.items()}
+    problems.add("of a name that another has too", (key for key, name in named.items() if owners[name] != key))
     found = {name: weights[key] for key, name in sorting.trunk.items()}
     beside = {name: weights[key] for key, name in sorting.extras.items()}
     if beside and kind.layout == "detectron2_fpn":
@@ -98,7 +99,8 @@ def _sort(
         dropped.update({"second tower of the head": len(second)} if second else {})
     else:
         extras = beside
-        problems.add("unknown", (name for name in extras if name not in neck.NAMES))
+        known = neck.TWO_STAGE if neck_model.two_stage(extras) else neck.NAMES
+        problems.add("unknown", (name for name in extras if name not in known))
     both = found | extras
     problems.add("not a tensor", (name for name, value in both.items() if not isinstance(value, Tensor | np.ndarray)))
     problems.add("larger than what is stored of it", (name for name, value in both.items() if _is_stretched(value)))
@@ -144,7 +146,9 @@ def _is_stretched(value: Any) -> bool:
     return isinstance(value, Tensor) and value.nbytes > value.untyped_storage().nbytes()
 
 
-def _fill_norms(state: dict[str, Tensor], kind: Format, spec: TrunkSpec | VitSpec) -> dict[str, int]:
+def _fill_norms(
+    state: dict[str, Tensor], extras: dict[str, Tensor], kind: Format, spec: TrunkSpec | VitSpec
+) -> dict[str, int]:
     """What norms lack by design: counters (0), and statistics that were folded into weight and bias (mean 0, variance 1).
 
     A folded norm is filled as Detectron2 does. A file with some of either is left for `check` to refuse, but for
@@ -152,8 +156,9 @@ def _fill_norms(state: dict[str, Tensor], kind: Format, spec: TrunkSpec | VitSpe
     """
     wanted, filled = expected(spec), {}
     if not any(map(is_counter, state)) or kind.layout.startswith("detectron2"):
-        missing = [name for name in wanted if is_counter(name) and name not in state]
-        state.update({name: torch.zeros((), dtype=torch.int64) for name in missing})
+        missing = [name for name in expected(spec, extras) if is_counter(name) and name not in state | extras]
+        for name in missing:
+            (state if name in wanted else extras)[name] = torch.zeros((), dtype=torch.int64)
         filled["BatchNorm counters"] = len(missing)
     if not any(name.endswith((".running_mean", ".running_var")) for name in state):
         missing = [name for name in wanted if name.endswith((".running_mean", ".running_var"))]

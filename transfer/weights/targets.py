@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pretrain.errors import UserError
 from pretrain.models.fpn import LEVELS
 from pretrain.models.spec import BLOCKS, STAGES, TrunkSpec
-from transfer.weights import neck
+from transfer.weights import neck, neck_model
 from transfer.weights.layouts import find_layout
 from transfer.weights.trunk import Trunk
 from transfer.weights.vit import VitSpec
@@ -33,7 +33,7 @@ class Target(NamedTuple):
     run: Callable[[Tensor], Any]
     """Sends images (B, 3, H, W) through the trunk, as the framework does."""
     neck: Callable[[Tensor], dict[str, Tensor]] | None = None
-    """Maps of pyramid and head for images, named as `pretrain.models.fpn.LEVELS` and "p3 cls_subnet"; None without them."""
+    """Maps of pyramid and head for images, named "p3", "p3 cls_subnet" and `neck.BOX`; None without them."""
 
 
 def build(layout: str, trunk: Trunk, path: Path) -> Target:
@@ -41,7 +41,8 @@ def build(layout: str, trunk: Trunk, path: Path) -> Target:
     with_neck = find_layout(layout).neck and trunk.extras
     try:
         with torch.random.fork_rng(devices=[]), _quiet():
-            target = _dense_detector(trunk, path) if with_neck else TARGETS[layout](trunk.spec, path)
+            with_neck_of = _two_stage_detector if neck_model.two_stage(trunk.extras) else _dense_detector
+            target = with_neck_of(trunk, path) if with_neck else TARGETS[layout](trunk.spec, path)
     except ImportError as error:
         raise UserError(
             f"verification as {layout} needs a package that is not installed ({error}); "
@@ -66,7 +67,7 @@ def _detectron2_c4(spec: TrunkSpec, path: Path) -> Target:
     return Target(model, stages, lambda images: model.roi_heads.res5(model.backbone(images)["res4"]))
 
 
-def _detectron2_fpn(spec: TrunkSpec, path: Path) -> Target:
+def _detectron2_fpn(spec: TrunkSpec, path: Path, options: dict[str, Any] | None = None) -> Target:
     features, levels = list(_RES), ["p2", "p3", "p4", "p5"]
     model = _detectron2(
         spec,
@@ -81,19 +82,37 @@ def _detectron2_fpn(spec: TrunkSpec, path: Path) -> Target:
             "ROI_HEADS.IN_FEATURES": levels,
             "ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
             "ROI_BOX_HEAD.NUM_FC": 1,
-            "ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+            "ROI_BOX_HEAD.POOLER_RESOLUTION": neck_model.CELLS,
+            **(options or {}),
         },
     )
     return Target(model, _stages("backbone.bottom_up.stem", "backbone.bottom_up.", _RES), model.backbone)
 
 
+def _two_stage_detector(trunk: Trunk, path: Path) -> Target:
+    """As `_detectron2_fpn`, with norms in the pyramid and the box head 4conv1fc: `coco_fpn_1x`."""
+    width = neck_model.width(trunk.extras)
+    box = {
+        "NUM_CONV": neck_model.BOX_DEPTH,
+        "CONV_DIM": width,
+        "FC_DIM": len(trunk.extras["box.fc1.bias"]),
+        "NORM": "BN",
+    }
+    options = {"FPN.NORM": "BN", "FPN.OUT_CHANNELS": width} | {f"ROI_BOX_HEAD.{key}": v for key, v in box.items()}
+    target = _detectron2_fpn(trunk.resnet, path, options)
+    model: Any = target.model
+
+    def maps(images: Tensor) -> dict[str, Tensor]:
+        levels = {level: x for level, x in model.backbone(images).items() if level != "p6"}
+        return levels | {neck.BOX: model.roi_heads.box_head(neck_model.regions(trunk.extras))}
+
+    return target._replace(neck=maps)
+
+
 def _dense_detector(trunk: Trunk, path: Path) -> Target:
     """Detectron2's RetinaNet with P6 from P5; with group norm in its head that head is FCOS's, whose class inherits it."""
-    features, width, norm = (
-        ["res3", "res4", "res5"],
-        len(trunk.extras["fpn.p6.bias"]),
-        "head.norm1.weight" in trunk.extras,
-    )
+    features, width = ["res3", "res4", "res5"], neck_model.width(trunk.extras)
+    norm = "head.norm1.weight" in trunk.extras
 
     def take_p5(model: Any) -> None:
         from detectron2.modeling.backbone.fpn import LastLevelP6P7

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pretrain.errors import UserError
-from pretrain.models.fpn import FPN, GROUPS, Tower
 from pretrain.models.spec import TrunkSpec
+from transfer.weights import neck_model
 from transfer.weights.format import Pixels, measure
 from transfer.weights.vit import VitSpec
 
@@ -111,15 +111,9 @@ def skeleton(spec: TrunkSpec | VitSpec) -> Any:
 
 
 def neck_skeleton(spec: TrunkSpec, extras: Mapping[str, Tensor]) -> nn.ModuleDict:
-    """As `skeleton`: the pyramid "fpn" on a trunk of ``spec`` and, if ``extras`` have it, the "head", as wide as they are."""
-    bias = extras.get("fpn.p6.bias")
-    width = 1 if bias is None or not bias.numel() or bias.dim() != 1 else len(bias)
-    norm = "head.norm1.weight" in extras and width % GROUPS == 0
+    """As `skeleton`: pyramid and head of ``extras``, see `neck_model.build`."""
     with torch.device("meta"), _Blank():
-        modules: dict[str, nn.Module] = {"fpn": FPN(spec.channels, width)}
-        if any(name.startswith("head.") for name in extras):
-            modules["head"] = Tower(width, norm)
-        return nn.ModuleDict(modules)
+        return neck_model.build(spec, extras)
 
 
 def expected(spec: TrunkSpec | VitSpec, extras: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -49,7 +49,8 @@ def write(trunk: Trunk, path: Path, layout: str) -> Counts:
     else:
         mm = layout in ("mmseg", "mmpretrain")
         _torch({"state_dict": state, "meta": {"author": AUTHOR}, ABOUT: about} if mm else state, path)
-    left_out = {COUNTER: 0 if rules.counters else sum(map(is_counter, trunk.state))}
+    held = [*trunk.state, *(trunk.extras if rules.neck else ())]
+    left_out = {COUNTER: 0 if rules.counters else sum(map(is_counter, held))}
     left_out["of pyramid and head"] = 0 if rules.neck else len(trunk.extras)
     return Counts(len(state), {reason: number for reason, number in left_out.items() if number})
 

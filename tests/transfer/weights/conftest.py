@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pretrain.models.resnet import ResNet, TrunkSpec
 from transfer.weights import Trunk
+from transfer.weights.trunk import is_counter, neck_skeleton
 from transfer.weights.vit import VitSpec
 
 TINY = 1 / 16
@@ -58,6 +59,25 @@ def trunk_of() -> Callable[[TrunkSpec | VitSpec], Trunk]:
         random = torch.Generator().manual_seed(0)
         shapes = spec.build().state_dict()
         return Trunk(spec, {n: torch.randn(t.shape, generator=random) * 0.2 for n, t in shapes.items()}, str(spec))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def two_stage_extras() -> Callable[..., dict[str, Tensor]]:
+    """``two_stage_extras(spec, width, out, seed)``: lively weights of SoCo's pyramid and box head."""
+
+    def make(spec: TrunkSpec, width: int = 16, out: int = 16, seed: int = 0) -> dict[str, Tensor]:
+        random, found = torch.Generator().manual_seed(seed), {}
+        vectors = {"fpn.lateral2.norm.weight": torch.empty(width), "box.fc1.bias": torch.empty(out)}
+        for name, shape in neck_skeleton(spec, vectors).state_dict().items():
+            if is_counter(name):
+                found[name] = torch.tensor(200 + seed)
+            elif name.endswith(("norm.weight", "running_var")):
+                found[name] = 0.5 + torch.rand(shape.shape, generator=random)
+            else:
+                found[name] = 0.2 * torch.randn(shape.shape, generator=random)
+        return found
 
     return make
 

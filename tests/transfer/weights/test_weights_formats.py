@@ -159,14 +159,18 @@ DETECTOR_DROPPED = {"pyramid": 1, "region proposals": 1, "heads": 2}
 TWO = ("student", "target")
 
 
-def cases(s: State, t: State, deep: State) -> dict[str, Case]:
-    """By format; s is the student's state, t the target's, deep that of a trunk with a deep stem."""
+def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
+    """By format; s is the student's state, t the target's, deep that with a deep stem, neck SoCo's pyramid and head."""
     q, k = behind("module.encoder_q.", s), behind("module.encoder_k.", t)
     queue = parts("module.queue", "module.queue_ptr")
     spec = TrunkSpec(50, 1 / 16, 16)
     run = {"epoch": 5, "optimizer": OPT}
     zoo = TrunkSpec(50, 1 / 16, stride_in_1x1=True)
-    ours = {"__author__": "PixBench", "matching_heuristics": False}
+
+    def ours(spec: TrunkSpec | VitSpec) -> dict[str, Any]:
+        about = {"trunk": spec.as_dict(), "pixels": vars(Pixels())}
+        return {"__author__": "PixBench", "matching_heuristics": False, "pixbench": about}
+
     lateral = PYRAMID | HEADS_FPN
     detector = {"pyramid": 16, "region proposals": 2, "heads": 4}
     c4_heads = linear("roi_heads.box_predictor.cls_score", "proposal_generator.rpn_head.conv", "roi_heads.res5.norm")
@@ -202,13 +206,20 @@ def cases(s: State, t: State, deep: State) -> dict[str, Case]:
             | {
                 "model": behind("module.encoder.", s)
                 | behind("module.encoder_k.", t)
-                | linear("module.neck.lateral_convs.0.conv", "module.neck_k.fpn_convs.0.bn", "module.head.fc1")
-                | linear("module.head_k.fc1", "module.projector.linear1", "module.projector_k.linear1")
-                | linear("module.predictor.linear1")
+                | linear("module.projector.linear1", "module.projector_k.linear1", "module.predictor.linear1")
+                | parts("module.queue", "module.queue_ptr")
             },
-            {"target trunk": 318, "projector": 4, "predictor": 2, "box head": 4}
-            | {"pyramid (P2 to P5 with norms, which our pyramid has not)": 4},
+            {"target trunk": 318, "projector": 4, "predictor": 2, "queue": 2},
             branches=TWO,
+        ),
+        "detectron2_soco": Case(
+            {
+                "model": detectron2(s)
+                | {n.replace("fpn.", "fpn_").replace("box.", "box_head."): t.numpy() for n, t in neck.items()},
+                "__author__": "Yue",
+                "matching_heuristics": True,
+            },
+            {},
         ),
         "slotcon": Case(
             {"args": ARGS, "epoch": 200}
@@ -437,7 +448,7 @@ def cases(s: State, t: State, deep: State) -> dict[str, Case]:
             branches=TWO,
         ),
         "detectron2_vitdet": Case(
-            {"model": {f"backbone.net.{name}": tensor.numpy() for name, tensor in v.items()}, **ours}, {}, VIT
+            {"model": {f"backbone.net.{name}": tensor.numpy() for name, tensor in v.items()}, **ours(VIT)}, {}, VIT
         ),
         "detectron2_trunk": Case(
             {
@@ -455,8 +466,8 @@ def cases(s: State, t: State, deep: State) -> dict[str, Case]:
             zoo,
             MSRA,
         ),
-        "detectron2_c4": Case({"model": c4(s, {}), **ours}, {}),
-        "detectron2_fpn": Case({"model": fpn(s, {}), **ours}, {}),
+        "detectron2_c4": Case({"model": c4(s, {}), **ours(TrunkSpec(50, 1 / 16))}, {}),
+        "detectron2_fpn": Case({"model": fpn(s, {}), **ours(TrunkSpec(50, 1 / 16))}, {}),
         "detectron2_c4_own": Case({"model": c4(s, c4_heads), "iteration": 23999}, c4_dropped, forced=True),
         "detectron2_c4_zoo": Case({"model": c4(s, c4_heads), "__author__": "X"}, c4_dropped, zoo, MSRA, True),
         "detectron2_fpn_own": Case({"model": fpn(s, lateral), "iteration": 89999}, detector, forced=True),
@@ -466,8 +477,9 @@ def cases(s: State, t: State, deep: State) -> dict[str, Case]:
 
 
 @pytest.fixture(scope="session")
-def all_cases(make_trunk) -> dict[str, Case]:
-    return cases(make_trunk().state, make_trunk(seed=1).state, make_trunk(stem="deep").state)
+def all_cases(make_trunk, two_stage_extras) -> dict[str, Case]:
+    neck = two_stage_extras(TrunkSpec(50, 1 / 16))
+    return cases(make_trunk().state, make_trunk(seed=1).state, make_trunk(stem="deep").state, neck)
 
 
 def write(content: dict[str, Any], path: Path) -> Path:

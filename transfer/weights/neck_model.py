@@ -1,0 +1,98 @@
+"""What a pyramid and a head compute: the reference that they are proved by, and what tells their shapes.
+
+There are two kinds. Dense: `pretrain/models/fpn.py`. Two-stage, as SoCo trains it and `coco_fpn_1x` uses it: P2 to P5 and the
+box head 4conv1fc, batch norm after each convolution (hologerry/SoCo, contrast/models/fpn.py and fast_rcnn_conv_fc_head.py).
+
+Shapes: B batch, F channels of the pyramid, R regions of 7 × 7 cells.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.models.fpn import FPN, GROUPS, Tower
+from pretrain.models.spec import TrunkSpec
+
+BOX_DEPTH = 4
+"""Convolutions of the box head."""
+CELLS = 7
+"""Of a region along each side."""
+
+
+class ConvNorm(nn.Conv2d):
+    """A convolution without bias, and the batch norm after it under the name ``norm``, as in Detectron2."""
+
+    def __init__(self, inner: int, out: int, kernel: int) -> None:
+        super().__init__(inner, out, kernel, padding=kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(super().forward(x))
+
+
+class NormedFPN(nn.Module):
+    """As `FPN`, of P2 to P5, with norms; ``channels`` are those of C5."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        for stage in (2, 3, 4, 5):
+            self.add_module(f"lateral{stage}", ConvNorm(channels // 2 ** (5 - stage), out, 1))
+            self.add_module(f"output{stage}", ConvNorm(out, out, 3))
+
+    def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Maps "layer1" to "layer4" of a trunk -> (B, F, H, W) of "p2" to "p5"."""
+        levels: dict[str, Tensor] = {}
+        above: Tensor | None = None
+        for stage in (5, 4, 3, 2):
+            x = self.get_submodule(f"lateral{stage}")(maps[f"layer{stage - 1}"])
+            above = x if above is None else x + F.interpolate(above, size=x.shape[2:], mode="nearest")
+            levels[f"p{stage}"] = self.get_submodule(f"output{stage}")(above)
+        return levels
+
+
+class BoxHead(nn.Sequential):
+    """(R, F, 7, 7) -> (R, ``out``)."""
+
+    def __init__(self, width: int, out: int) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for i in range(1, BOX_DEPTH + 1):
+            layers |= {f"conv{i}": ConvNorm(width, width, 3), f"relu{i}": nn.ReLU()}
+        layers |= {"flatten": nn.Flatten(), "fc1": nn.Linear(width * CELLS**2, out), "fc_relu1": nn.ReLU()}
+        super().__init__(layers)
+
+
+def two_stage(extras: Mapping[str, object]) -> bool:
+    """Whether they are of that kind."""
+    return any(name.startswith("box.") or ".norm." in name for name in extras)
+
+
+def width(extras: Mapping[str, Tensor]) -> int:
+    """F."""
+    return _length(extras, "fpn.lateral2.norm.weight" if two_stage(extras) else "fpn.p6.bias")
+
+
+def _length(extras: Mapping[str, Tensor], name: str) -> int:
+    vector = extras.get(name)
+    return 1 if vector is None or not vector.numel() or vector.dim() != 1 else len(vector)
+
+
+def build(spec: TrunkSpec, extras: Mapping[str, Tensor]) -> nn.ModuleDict:
+    """The modules "fpn" and "head" (if ``extras`` have it) or "box" on a trunk of ``spec``, as wide as ``extras`` are."""
+    wide = width(extras)
+    if two_stage(extras):
+        head = BoxHead(wide, _length(extras, "box.fc1.bias"))
+        return nn.ModuleDict({"fpn": NormedFPN(spec.channels, wide), "box": head})
+    modules: dict[str, nn.Module] = {"fpn": FPN(spec.channels, wide)}
+    if any(name.startswith("head.") for name in extras):
+        modules["head"] = Tower(wide, "head.norm1.weight" in extras and wide % GROUPS == 0)
+    return nn.ModuleDict(modules)
+
+
+def regions(extras: Mapping[str, Tensor]) -> Tensor:
+    """What a box head is tried on: (4, F, 7, 7), always the same."""
+    return torch.randn(4, width(extras), CELLS, CELLS, generator=torch.Generator().manual_seed(1))
