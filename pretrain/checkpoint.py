@@ -1,6 +1,6 @@
 """Checkpoints of a run: plain containers and tensors, written whole or not at all.
 
-Content: "format", "version", "config" (nested plain dict), "method" (its name), "trunk" (depth, width, output_stride),
+Content: "format", "version", "config" (nested plain dict), "method" (its name), "trunk" (its spec),
 "model" (the method's state, the trunk under "trunk."), "optimizer", "scaler", "step" and "epoch" (both count what is
 done), "seconds" of training, "images" (fingerprint of the source) and "finished".
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pretrain.config import flatten
+from pretrain.config import flatten, from_dict
 from pretrain.errors import UserError
 from pretrain.files import atomic_path
 
@@ -77,7 +77,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def check_same_run(content: dict[str, Any], config: dict[str, Any], images: str, path: Path) -> None:
     """UserError naming what differs unless a run of ``config`` on ``images`` may go on from this checkpoint."""
-    before, now = flatten(content["config"]), flatten(config)
+    before, now = flatten(from_dict(content["config"]).as_dict()), flatten(config)  # settings of later: their defaults
     differing = sorted(key for key in before.keys() | now.keys() if key not in FREE and before.get(key) != now.get(key))
     if differing:
         listed = ", ".join(f"{key} (there {before.get(key)}, here {now.get(key)})" for key in differing)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pretrain import checkpoint
+from pretrain.config import from_dict
 from pretrain.errors import UserError
 
 
@@ -86,10 +87,13 @@ def test_a_failed_write_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 def test_same_run(tmp_path: Path) -> None:
-    saved = content()
-    elsewhere = {"epochs": 3, "out": "b", "data": {"root": "y", "image_size": 64}, "log_every": 3}
+    def run(**changes: Any) -> dict[str, Any]:
+        return from_dict({"method": {"name": "pixpro"}, "epochs": 3, "out": "a", **changes}).as_dict()
+
+    saved = {**content(), "config": run(data={"root": "x", "image_size": 64})}
+    elsewhere = run(out="b", data={"root": "y", "image_size": 64}, log_every=3)
     checkpoint.check_same_run(saved, elsewhere, "abc", tmp_path)
-    other = {"epochs": 4, "out": "a", "data": {"root": "x", "image_size": 32}}
+    other = run(epochs=4, data={"root": "x", "image_size": 32})
     with pytest.raises(UserError, match=r"data\.image_size \(there 64, here 32\), epochs \(there 3, here 4\)"):
         checkpoint.check_same_run(saved, other, "abc", tmp_path)
     with pytest.raises(UserError, match="other images"):

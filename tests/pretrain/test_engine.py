@@ -116,7 +116,7 @@ def test_checkpoint_content(tiny: Callable[..., RunConfig]) -> None:
     assert content["format"] == "pixbench-pretrain"
     assert content["version"] == 1
     assert content["method"] == "pixpro"
-    assert content["trunk"] == {"depth": 50, "width": 0.0625, "output_stride": 16}
+    assert content["trunk"] == config.trunk.as_dict()
     assert (content["step"], content["epoch"], content["finished"]) == (6, 2, True)
     assert from_dict(content["config"]) == config
     trunk = {k.removeprefix("trunk."): v for k, v in content["model"].items() if k.startswith("trunk.")}
@@ -176,6 +176,16 @@ def test_other_settings_in_the_same_folder_are_refused(tiny: Callable[..., RunCo
     other = replace(config.data, root=str(image_tree(2, 13, name="other")))
     with pytest.raises(UserError, match="other images"):
         engine.train(replace(config, data=other))
+
+
+def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny("run")
+    engine.train(config)
+    content = content_of(config)
+    del content["config"]["accumulate"], content["config"]["trunk"]["stem"]
+    checkpoint.check_same_run(content, config.as_dict(), content["images"], Path("x"))
+    with pytest.raises(UserError, match=r"accumulate \(there 1, here 2\)"):
+        checkpoint.check_same_run(content, {**config.as_dict(), "accumulate": 2}, content["images"], Path("x"))
 
 
 def test_checkpoints_by_steps(tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
