@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,32 +33,35 @@ class FPN(nn.Module):
     Args:
         channels: of C5; C4 and C3 have half and a quarter.
         out: F.
+        first: lowest level; from P2 on, as two-stage detectors have it, P6 is a pooling that they do themselves.
+        conv: another kind of convolution, for pyramids that others have trained (`transfer.weights`).
     """
 
-    def __init__(self, channels: int, out: int = 256) -> None:
+    def __init__(self, channels: int, out: int = 256, first: int = 3, conv: Any = nn.Conv2d) -> None:
         super().__init__()
-        for stage in (3, 4, 5):
-            self.add_module(f"lateral{stage}", nn.Conv2d(channels // 2 ** (5 - stage), out, 1))
-            self.add_module(f"output{stage}", nn.Conv2d(out, out, 3, padding=1))
-        self.p6 = nn.Conv2d(out, out, 3, 2, 1)
-        for parameter in self.parameters():
+        self.stages = range(first, 6)
+        for stage in self.stages:
+            self.add_module(f"lateral{stage}", conv(channels // 2 ** (5 - stage), out, 1))
+            self.add_module(f"output{stage}", conv(out, out, 3, padding=1))
+        self.p6 = conv(out, out, 3, 2, 1) if first == 3 else None
+        for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 nn.init.kaiming_uniform_(parameter, a=1)
-            else:
+            elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Maps "layer2", "layer3", "layer4" of a trunk (C3..C5, (B, C, H, W) each) -> (B, F, H, W) of each of `LEVELS`."""
+        """Maps "layer2", "layer3", "layer4" of a trunk (C3..C5, (B, C, H, W) each) -> (B, F, H, W) of each level."""
         levels: dict[str, Tensor] = {}
         above: Tensor | None = None
-        for stage in (5, 4, 3):
+        for stage in reversed(self.stages):
             x = self.get_submodule(f"lateral{stage}")(maps[f"layer{stage - 1}"])
             if above is not None:
                 x = x + F.interpolate(above, size=x.shape[2:], mode="nearest")
             above = x
             levels[f"p{stage}"] = self.get_submodule(f"output{stage}")(x)
-        levels["p6"] = self.p6(levels["p5"])
-        return {name: levels[name] for name in LEVELS}
+        levels = dict(sorted(levels.items()))
+        return levels | {"p6": self.p6(levels["p5"])} if self.p6 else levels
 
 
 class Tower(nn.Sequential):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pretrain.models.fpn import TOWER_DEPTH
 from transfer.weights.names import LEAVES
-from transfer.weights.neck_model import BOX_DEPTH, two_stage
+from transfer.weights.neck_model import BOX_DEPTH
 from transfer.weights.trunk import COUNTER, is_counter
 
 TOWERS = ("cls_subnet", "bbox_subnet")
@@ -28,15 +28,11 @@ NAMES = tuple(f"{module}.{leaf}" for module in _FPN + _HEAD for leaf in ("weight
 """All there can be of the dense kind; a checkpoint has no head, a head without norms, or one with them."""
 _NORMED = [f"fpn.{kind}{i}" for i in (2, 3, 4, 5) for kind in ("lateral", "output")]
 _NORMED += [f"box.conv{i + 1}" for i in range(BOX_DEPTH)]
-TWO_STAGE = (
-    *(f"{module}.{leaf}" for module in _NORMED for leaf in ("weight", *(f"norm.{x}" for x in LEAVES.split("|")))),
-    *("box.fc1.weight", "box.fc1.bias"),
-)
+_LEAVES = ["weight", *(f"norm.{leaf}" for leaf in LEAVES.split("|"))]
+TWO_STAGE = (*(f"{m}.{leaf}" for m in _NORMED for leaf in _LEAVES), "box.fc1.weight", "box.fc1.bias")
 """All there is of the two-stage kind."""
 _BOX_HEAD = "roi_heads.box_head."
-_PLACE = re.compile(
-    r"backbone\.(?:fpn_\w+|top_block)\..*|head\.(?:cls|bbox)_subnet\.(\d+)\..*|roi_heads\.(box)_head\..*"
-)
+_PLACE = re.compile(r"backbone\.(?:fpn_\w+|top_block)\..*|head\.(?:cls|bbox)_subnet\.(\d+)\..*")
 _NO_NORMS = "batch norms of the pyramid, the model has none"
 T = TypeVar("T")
 
@@ -100,9 +96,9 @@ def fit(model: nn.Module, extras: Mapping[str, Tensor]) -> Fit:
         else:
             placed |= dict.fromkeys(places(name, numbered), tensor)
     with_head = any(name.startswith("head.") for name in extras)
-    matches = {name: match for name in own if (match := _PLACE.fullmatch(name)) and name not in placed}
-    rest = [n for n, match in matches.items() if (match[1] is None or with_head) and (match[2] is None or with_box)]
-    what = {name: _by_design(name, numbered, dropped, placed, two_stage(extras)) for name in sorted(rest)}
+    rest = [n for n in own - placed.keys() if (m := _PLACE.fullmatch(n)) and (m[1] is None or with_head)]
+    rest += [n for n in own - placed.keys() if with_box and n.startswith(_BOX_HEAD)]
+    what = {name: _by_design(name, numbered, dropped, placed) for name in sorted(rest)}
     initialised = Counter(reason for reason in what.values() if reason)
     return Fit(placed, dict(dropped), dict(initialised), [name for name, reason in what.items() if not reason])
 
@@ -144,7 +140,7 @@ def _unwanted(name: str, model: Any, own: set[str], numbered: Mapping[str, int],
 
 
 def _by_design(
-    place: str, numbered: Mapping[str, int], dropped: Mapping[str, int], placed: Mapping[str, Tensor], boxed: bool
+    place: str, numbered: Mapping[str, int], dropped: Collection[str], placed: Collection[str]
 ) -> str | None:
     """What a tensor of the model is that the checkpoint need not have; None if it should have it."""
     if is_counter(place) and place.replace(COUNTER, "running_mean") in placed:
@@ -156,10 +152,10 @@ def _by_design(
         return None if number in (numbered.get(f"conv{i}") for i in (1, 2, 3)) else "norms of the head's towers"
     if _NO_NORMS in dropped and re.fullmatch(r"backbone\.fpn_(lateral|output)[2-5]\.bias", place):
         return "biases of the pyramid, the checkpoint has norms instead"
-    if not boxed and re.match(r"backbone\.fpn_(lateral|output)2\.", place):
+    if (match := re.match(r"(backbone\.fpn_(?:lateral|output)2)\.", place)) and f"{match[1]}.weight" not in placed:
         return "P2 of the pyramid"
     if ".norm." in place:
         return "norms of the pyramid"
     if ".p7." in place:
         return "P7 of the pyramid"
-    return "P6 of the pyramid" if ".p6." in place and (boxed or any("P6" in reason for reason in dropped)) else None
+    return "P6 of the pyramid" if ".p6." in place else None

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.models.fpn import FPN, GROUPS, Tower
@@ -27,32 +26,12 @@ CELLS = 7
 class ConvNorm(nn.Conv2d):
     """A convolution without bias, and the batch norm after it under the name ``norm``, as in Detectron2."""
 
-    def __init__(self, inner: int, out: int, kernel: int) -> None:
-        super().__init__(inner, out, kernel, padding=kernel // 2, bias=False)
+    def __init__(self, inner: int, out: int, kernel: int, padding: int = 0) -> None:
+        super().__init__(inner, out, kernel, padding=padding, bias=False)
         self.norm = nn.BatchNorm2d(out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(super().forward(x))
-
-
-class NormedFPN(nn.Module):
-    """As `FPN`, of P2 to P5, with norms; ``channels`` are those of C5."""
-
-    def __init__(self, channels: int, out: int) -> None:
-        super().__init__()
-        for stage in (2, 3, 4, 5):
-            self.add_module(f"lateral{stage}", ConvNorm(channels // 2 ** (5 - stage), out, 1))
-            self.add_module(f"output{stage}", ConvNorm(out, out, 3))
-
-    def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Maps "layer1" to "layer4" of a trunk -> (B, F, H, W) of "p2" to "p5"."""
-        levels: dict[str, Tensor] = {}
-        above: Tensor | None = None
-        for stage in (5, 4, 3, 2):
-            x = self.get_submodule(f"lateral{stage}")(maps[f"layer{stage - 1}"])
-            above = x if above is None else x + F.interpolate(above, size=x.shape[2:], mode="nearest")
-            levels[f"p{stage}"] = self.get_submodule(f"output{stage}")(above)
-        return levels
 
 
 class BoxHead(nn.Sequential):
@@ -61,7 +40,7 @@ class BoxHead(nn.Sequential):
     def __init__(self, width: int, out: int) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for i in range(1, BOX_DEPTH + 1):
-            layers |= {f"conv{i}": ConvNorm(width, width, 3), f"relu{i}": nn.ReLU()}
+            layers |= {f"conv{i}": ConvNorm(width, width, 3, padding=1), f"relu{i}": nn.ReLU()}
         layers |= {"flatten": nn.Flatten(), "fc1": nn.Linear(width * CELLS**2, out), "fc_relu1": nn.ReLU()}
         super().__init__(layers)
 
@@ -86,7 +65,7 @@ def build(spec: TrunkSpec, extras: Mapping[str, Tensor]) -> nn.ModuleDict:
     wide = width(extras)
     if two_stage(extras):
         head = BoxHead(wide, _length(extras, "box.fc1.bias"))
-        return nn.ModuleDict({"fpn": NormedFPN(spec.channels, wide), "box": head})
+        return nn.ModuleDict({"fpn": FPN(spec.channels, wide, 2, ConvNorm), "box": head})
     modules: dict[str, nn.Module] = {"fpn": FPN(spec.channels, wide)}
     if any(name.startswith("head.") for name in extras):
         modules["head"] = Tower(wide, "head.norm1.weight" in extras and wide % GROUPS == 0)

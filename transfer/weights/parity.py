@@ -162,8 +162,7 @@ def compare(found: Tensor, wanted: Tensor) -> Difference:
 
 
 def _neck_maps(trunk: Trunk, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The pyramid on the trunk's own ``maps`` and what the head makes of it, named as Detectron2's towers; a box head's
-    output is that on fixed regions."""
+    """As `targets.Target.neck`, by our own modules on the trunk's own ``maps``."""
     reference = neck_skeleton(trunk.resnet, trunk.extras).eval()
     reference.load_state_dict(trunk.extras, assign=True)
     levels = reference["fpn"](maps)

@@ -92,14 +92,9 @@ def _detectron2_fpn(spec: TrunkSpec, path: Path, options: dict[str, Any] | None 
 def _two_stage_detector(trunk: Trunk, path: Path) -> Target:
     """As `_detectron2_fpn`, with norms in the pyramid and the box head 4conv1fc: `coco_fpn_1x`."""
     width = neck_model.width(trunk.extras)
-    box = {
-        "NUM_CONV": neck_model.BOX_DEPTH,
-        "CONV_DIM": width,
-        "FC_DIM": len(trunk.extras["box.fc1.bias"]),
-        "NORM": "BN",
-    }
-    options = {"FPN.NORM": "BN", "FPN.OUT_CHANNELS": width} | {f"ROI_BOX_HEAD.{key}": v for key, v in box.items()}
-    target = _detectron2_fpn(trunk.resnet, path, options)
+    options = {"FPN.NORM": "BN", "ROI_BOX_HEAD.NORM": "BN", "FPN.OUT_CHANNELS": width, "ROI_BOX_HEAD.CONV_DIM": width}
+    depths = {"ROI_BOX_HEAD.NUM_CONV": neck_model.BOX_DEPTH, "ROI_BOX_HEAD.FC_DIM": len(trunk.extras["box.fc1.bias"])}
+    target = _detectron2_fpn(trunk.resnet, path, options | depths)
     model: Any = target.model
 
     def maps(images: Tensor) -> dict[str, Tensor]:

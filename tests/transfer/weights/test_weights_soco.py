@@ -19,8 +19,8 @@ from transfer.protocols import find_protocol
 from transfer.run import extra_weights
 from transfer.weights import Trunk, convert, load, load_into, read, save, verify
 from transfer.weights.neck import BOX, TWO_STAGE, fit, from_detectron2, to_detectron2
-from transfer.weights.neck_model import NormedFPN, two_stage
-from transfer.weights.trunk import check, is_counter
+from transfer.weights.neck_model import two_stage
+from transfer.weights.trunk import check, is_counter, neck_skeleton
 
 State = dict[str, Tensor]
 SPEC = TrunkSpec(50, 1 / 4)
@@ -166,13 +166,13 @@ def test_open_mmlabs_pyramid_with_norms_is_the_reference(with_neck: Callable[...
     theirs = FPN([16, 32, 64, 128], 16, 4, norm_cfg={"type": "BN"}).eval()
     named = {n: t for n, t in in_soco(with_neck(1 / 16).extras).items() if ".neck." in n}
     assert theirs.load_state_dict({name.removeprefix("module.neck."): tensor for name, tensor in named.items()})
-    ours = NormedFPN(128, 16).eval()
-    extras = with_neck(1 / 16).extras
-    ours.load_state_dict({n.removeprefix("fpn."): t for n, t in extras.items() if n.startswith("fpn.")})
+    trunk = with_neck(1 / 16)
+    ours = neck_skeleton(trunk.spec, trunk.extras).eval()
+    ours.load_state_dict(trunk.extras, assign=True)
     random = torch.Generator().manual_seed(0)
     maps = [torch.randn(2, 16 * 2**i, 32 // 2**i, 48 // 2**i, generator=random) for i in range(4)]
     with torch.no_grad():
-        found, wanted = ours({f"layer{i + 1}": x for i, x in enumerate(maps)}), theirs(maps)
+        found, wanted = ours["fpn"]({f"layer{i + 1}": x for i, x in enumerate(maps)}), theirs(maps)
     assert all(torch.allclose(found[f"p{i + 2}"], x, atol=1e-5) for i, x in enumerate(wanted))
 
 
