@@ -13,7 +13,6 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pretrain.distributed import leave_group
 from pretrain.errors import UserError
 from transfer.job import Outcome, TransferJob
 from transfer.scaling import divided
@@ -120,6 +119,8 @@ def processes() -> int:
 
 def leave(runner: QuietRunner) -> None:
     """Close the log, and leave the process group if there is one."""
+    from pretrain.distributed import leave_group
+
     for handler in runner.logger.handlers:
         handler.close()
     if runner.distributed:
