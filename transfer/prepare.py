@@ -6,6 +6,7 @@ never written again, and without ``write`` nothing is written at all.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -94,4 +95,23 @@ def voc12aug(data_root: Path, home: Path) -> Planned:
         yield lists / f"{part}.txt", partial(write_text, text="\n".join(members) + "\n")
 
 
-MAKERS: dict[str, Callable[[Path, Path], Planned]] = {"cityscapes": train_ids, "VOC2012aug": voc12aug}
+def coco_shares(data_root: Path, home: Path) -> Planned:
+    """The image ids that the semi-supervised protocols train on, a list for each share and fold, to look at and pass on."""
+    from transfer.detection.subsets import FOLDS, PERCENTS, subset
+
+    source = home / "annotations" / "instances_train2017.json"
+    try:
+        ids = [int(image["id"]) for image in json.loads(source.read_bytes())["images"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{source} cannot be read ({error}); unpack annotations_trainval2017.zip again") from error
+    for percent in PERCENTS:
+        for fold in range(FOLDS):
+            lines = "".join(f"{number}\n" for number in subset(ids, percent, fold))
+            yield home / "annotations" / "shares" / f"{percent}pct_fold{fold}.txt", partial(write_text, text=lines)
+
+
+MAKERS: dict[str, Callable[[Path, Path], Planned]] = {
+    "cityscapes": train_ids,
+    "VOC2012aug": voc12aug,
+    "coco": coco_shares,
+}

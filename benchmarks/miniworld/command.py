@@ -32,7 +32,10 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     check.set_defaults(run=run_check)
 
     prepare = commands.add_parser("prepare", help="make what the downloads of a data set do not hold")
-    prepare.add_argument("name", help="cityscapes (labelTrainIds) or VOC2012aug (list and masks, from SBD)")
+    prepare.add_argument(
+        "name",
+        help="cityscapes (labelTrainIds), VOC2012aug (list and masks, from SBD) or coco (lists of the 1 %% and 10 %% shares)",
+    )
     prepare.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder that holds VOC2012, …")
     prepare.add_argument("--write", action="store_true", help="do it; otherwise only what would be written is said")
     prepare.set_defaults(run=run_prepare)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from scipy.io import savemat
 
 from pretrain.errors import UserError
 from transfer.data import check_dataset
+from transfer.detection.subsets import FOLDS, PERCENTS, subset
 from transfer.prepare import SBD, prepare
 
 
@@ -37,6 +39,19 @@ def test_train_ids_of_cityscapes(mini_root: Path, tmp_path: Path) -> None:
     assert all(np.array_equal(pixels(path), pixels(mini_root / path.relative_to(tmp_path))) for path in kept)
     assert check_dataset(tmp_path, "cityscapes") == []
     assert prepare(tmp_path, "cityscapes", write=True)[0] == []
+
+
+def test_shares_of_coco_are_those_of_the_protocols(mini_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "coco").mkdir()
+    shutil.copytree(mini_root / "coco" / "annotations", tmp_path / "coco" / "annotations")
+    images = json.loads((tmp_path / "coco/annotations/instances_train2017.json").read_bytes())["images"]
+    made, there = prepare(tmp_path, "coco", write=True)
+    assert (len(made), there) == (len(PERCENTS) * FOLDS, [])
+    stored = (tmp_path / "coco/annotations/shares/10pct_fold3.txt").read_text().split()
+    assert [int(number) for number in stored] == subset([image["id"] for image in images], 10, fold=3)
+    (tmp_path / "coco/annotations/instances_train2017.json").write_text("{")
+    with pytest.raises(UserError, match="instances_train2017"):
+        prepare(tmp_path, "coco", write=True)
 
 
 @pytest.fixture
@@ -73,8 +88,8 @@ def test_list_and_masks_of_voc12aug(mini_root: Path, unprepared: Path) -> None:
 
 
 def test_what_cannot_be_prepared_is_said(unprepared: Path) -> None:
-    with pytest.raises(UserError, match="nothing of coco has to be prepared"):
-        prepare(unprepared, "coco", write=True)
+    with pytest.raises(UserError, match="nothing of VOC2007 has to be prepared"):
+        prepare(unprepared, "VOC2007", write=True)
     with pytest.raises(UserError, match="holds no polygons; unpack gtFine"):
         prepare(unprepared, "cityscapes", write=True)
     broken = sorted((unprepared / SBD / "cls").iterdir())[0]

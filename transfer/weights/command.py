@@ -42,7 +42,12 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--branch", choices=("student", "target"), help="trunk to take (default: student)")
     parser.add_argument("--from", dest="form", metavar="FORMAT", help="what CKPT is, where its keys do not tell")
-    parser.add_argument("--no-verify", action="store_true", help="do not run the file in the framework")
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="run the file in the framework and compare (default)",
+    )
     parser.set_defaults(run=run)
     weights = subparsers.add_parser("weights", help="look at files of weights")
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -89,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
     layout = f"{args.to}_{args.layout}" if args.layout else LAYOUTS_OF[args.to][0]
     if layout not in LAYOUTS_OF[args.to]:
         raise UserError(f"--layout {args.layout} means nothing to {args.to}; leave it out")
-    print(report(convert(args.checkpoint, args.output, layout, args.branch, not args.no_verify, args.form)))
+    print(report(convert(args.checkpoint, args.output, layout, args.branch, args.verify, args.form)))
 
 
 def report(done: Conversion) -> str:
