@@ -1,0 +1,464 @@
+"""A small file of every format that is read, laid out as the real ones are, with what must come out of it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pretrain.models.resnet import TrunkSpec
+from transfer.weights.format import Pixels
+from transfer.weights.trunk import is_counter
+from transfer.weights.vit import VitSpec
+
+State = dict[str, Tensor]
+MSRA = Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+OPT = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+ARGS = argparse.Namespace(arch="resnet50", lr=0.3, data="/data", crops=[224, 96])
+
+
+class Case(NamedTuple):
+    """One file: what is in it, and what becomes of it."""
+
+    content: dict[str, Any]
+    dropped: dict[str, int]
+    spec: TrunkSpec | VitSpec = TrunkSpec(50, 1 / 16)
+    pixels: Pixels = Pixels()
+    forced: bool = False
+    """Whether the keys do not tell and --from must."""
+    branches: tuple[str, ...] = ("student",)
+
+
+def behind(prefix: str, state: State) -> State:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def parts(*names: str) -> State:
+    return {name: torch.ones(2) for name in names}
+
+
+def linear(*names: str) -> State:
+    return parts(*(f"{name}.{leaf}" for name in names for leaf in ("weight", "bias")))
+
+
+def detectron2(state: State, counters: bool = True) -> dict[str, np.ndarray]:
+    """As `tools/convert-torchvision-to-d2.py` and its many copies rename."""
+    found = {}
+    for name, tensor in state.items():
+        name = name if "layer" in name else f"stem.{name}"
+        for stage in (1, 2, 3, 4):
+            name = name.replace(f"layer{stage}", f"res{stage + 1}")
+        for i in (1, 2, 3):
+            name = name.replace(f"bn{i}", f"conv{i}.norm")
+        name = name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+        if counters or not is_counter(name):
+            found[name] = tensor.numpy()
+    return found
+
+
+def caffe2(state: State) -> dict[str, np.ndarray]:
+    """As MSRA's files of the Caffe2 era name what `detectron2/checkpoint/c2_model_loading.py` renames."""
+    found = {}
+    for name, array in detectron2(state, counters=False).items():
+        if "running" in name:
+            continue
+        name = re.sub(r"^stem\.conv1\.norm", "res_conv1_bn", name).replace("stem.conv1", "conv1")
+        name = name.replace("shortcut", "branch1")
+        for i, letter in enumerate("abc", 1):
+            name = re.sub(rf"(res\d\.\d+\.)conv{i}", rf"\1branch2{letter}", name)
+        name = name.replace(".norm.weight", "_bn_s").replace(".norm.bias", "_bn_b").replace("_bn.weight", "_bn_s")
+        found[name.replace("_bn.bias", "_bn_b").replace(".weight", "_w").replace(".", "_")] = array
+    return found
+
+
+def folded(state: State) -> State:
+    """What is left of a trunk once its statistics are folded into weight and bias."""
+    fills = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0}
+    return {
+        n: t.new_full(t.shape, fills[n.rpartition(".")[2]]) if n.rpartition(".")[2] in fills else t
+        for n, t in state.items()
+    }
+
+
+def without_counters(state: State) -> State:
+    return {name: torch.zeros_like(t) if is_counter(name) else t for name, t in state.items()}
+
+
+def sequential(state: State) -> State:
+    table = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+    return {".".join([table[name.split(".")[0]], *name.split(".")[1:]]): tensor for name, tensor in state.items()}
+
+
+def huggingface(state: State) -> State:
+    found = {}
+    for name, tensor in state.items():
+        name = re.sub(r"^conv1", "embedder.embedder.convolution", name)
+        name = re.sub(r"^bn1", "embedder.embedder.normalization", name)
+        name = re.sub(r"layer(\d)\.(\d+)", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}", name)
+        name = name.replace("downsample.0", "shortcut.convolution").replace("downsample.1", "shortcut.normalization")
+        name = re.sub(r"\.conv(\d)", lambda m: f".layer.{int(m[1]) - 1}.convolution", name)
+        found[re.sub(r"\.bn(\d)", lambda m: f".layer.{int(m[1]) - 1}.normalization", name)] = tensor
+    return found
+
+
+def timm_c(state: State) -> State:
+    return {name.replace("stem.7", "bn1").replace("stem.", "conv1."): tensor for name, tensor in state.items()}
+
+
+def pooled(state: State) -> State:
+    return {re.sub(r"downsample\.(\d)", lambda m: f"downsample.{int(m[1]) + 1}", n): t for n, t in state.items()}
+
+
+def vit(seed: int) -> State:
+    random = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(t.shape, generator=random) for name, t in VIT.build().state_dict().items()}
+
+
+VIT = VitSpec(width=32, depth=2, heads=1, patch=4, image=8)
+HEADS_FPN = behind("roi_heads.", linear("box_head.fc1", "box_predictor.cls_score")) | linear(
+    "proposal_generator.rpn_head.conv"
+)
+PYRAMID = linear(*(f"backbone.fpn_{kind}{i}" for kind in ("lateral", "output") for i in (2, 3, 4, 5)))
+
+
+def fpn(state: State, extra: State) -> dict[str, Any]:
+    return {**behind("backbone.bottom_up.", detectron2(state, False)), **extra}  # type: ignore[arg-type]
+
+
+def c4(state: State, extra: State) -> dict[str, Any]:
+    named = detectron2(state, False)
+    return {("roi_heads." if name.startswith("res5") else "backbone.") + name: t for name, t in named.items()} | extra
+
+
+def mm(state: State, **extra: Any) -> dict[str, Any]:
+    return {
+        "meta": {"epoch": 12, "config": "model = dict(type='X')"},
+        "state_dict": behind("backbone.", state),
+        **extra,
+    }
+
+
+DETECTOR = parts("neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight") | linear("roi_head.bbox_head.fc_cls")
+DETECTOR_DROPPED = {"pyramid": 1, "region proposals": 1, "heads": 2}
+TWO = ("student", "target")
+
+
+def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
+    """By format; s is the student's state, t the target's, deep that with a deep stem, neck SoCo's pyramid and head."""
+    q, k = behind("module.encoder_q.", s), behind("module.encoder_k.", t)
+    queue = parts("module.queue", "module.queue_ptr")
+    spec = TrunkSpec(50, 1 / 16, 16)
+    run = {"epoch": 5, "optimizer": OPT}
+    zoo = TrunkSpec(50, 1 / 16, stride_in_1x1=True)
+
+    def ours(spec: TrunkSpec | VitSpec) -> dict[str, Any]:
+        about = {"trunk": spec.as_dict(), "pixels": vars(Pixels())}
+        return {"__author__": "PixBench", "matching_heuristics": False, "pixbench": about}
+
+    lateral = PYRAMID | HEADS_FPN
+    detector = {"pyramid": 16, "region proposals": 2, "heads": 4}
+    c4_heads = linear("roi_heads.box_predictor.cls_score", "proposal_generator.rpn_head.conv", "roi_heads.res5.norm")
+    v, w, d_spec = vit(0), vit(1), TrunkSpec(50, 1 / 16, stem="deep", avg_down=True)
+    tokens = parts("cls_token", "norm.weight", "norm.bias")
+    tokens_dropped = {"class token, which ViTDet has not": 1, "last norm, which ViTDet has not": 2}
+    four = {reason: 2 * number for reason, number in tokens_dropped.items()}
+    c4_dropped = {"region proposals": 2, "heads": 2, "norm behind res5": 2}
+    pixpro_heads = linear("projector.linear1", "projector_k.linear1", "value_transform", "predictor.linear1")
+    return {
+        "pixbench": Case(
+            {"format": "pixbench-pretrain", "version": 1, "trunk": spec.as_dict()}
+            | {
+                "model": behind("trunk.", s)
+                | behind("target.trunk.", t)
+                | parts("projector.linear1.weight", "target.step")
+            },
+            {"target trunk": 318, "projector": 1, "EMA counter": 1},
+            spec,
+            branches=TWO,
+        ),
+        "pixpro": Case(
+            {
+                "opt": ARGS,
+                "model": behind("module.", behind("encoder.", s) | behind("encoder_k.", t) | pixpro_heads),
+                **run,
+            },
+            {"target trunk": 318, "projector": 4, "propagation": 2, "predictor": 2},
+            branches=TWO,
+        ),
+        "soco": Case(
+            {"opt": ARGS, "epoch": 400}
+            | {
+                "model": behind("module.encoder.", s)
+                | behind("module.encoder_k.", t)
+                | linear("module.projector.linear1", "module.projector_k.linear1", "module.predictor.linear1")
+                | parts("module.queue", "module.queue_ptr")
+            },
+            {"target trunk": 318, "projector": 4, "predictor": 2, "queue": 2},
+            branches=TWO,
+        ),
+        "detectron2_soco": Case(
+            {
+                "model": detectron2(s)
+                | {n.replace("fpn.", "fpn_").replace("box.", "box_head."): t.numpy() for n, t in neck.items()},
+                "__author__": "Yue",
+                "matching_heuristics": True,
+            },
+            {},
+        ),
+        "slotcon": Case(
+            {"args": ARGS, "epoch": 200}
+            | {
+                "model": q
+                | k
+                | linear("module.projector_q.mlp.0", "module.projector_k.mlp.0", "module.predictor_slot.mlp.0")
+                | parts("module.grouping_q.slot_embed.weight", "module.grouping_k.slot_embed.weight", "module.center")
+            },
+            {"target trunk": 318, "projector": 4, "predictor": 2, "prototypes": 2, "center": 1},
+            branches=TWO,
+        ),
+        "moco_v1": Case(
+            {
+                "arch": "resnet50",
+                "state_dict": q | k | queue | linear("module.encoder_q.fc", "module.encoder_k.fc"),
+                **run,
+            },
+            {"target trunk": 318, "queue": 2, "projector": 4},
+            branches=TWO,
+        ),
+        "moco_v2": Case(
+            {"arch": "resnet50", "state_dict": q | linear("module.encoder_q.fc.0", "module.encoder_q.fc.2"), **run},
+            {"projector": 4},
+        ),
+        "moco_v3": Case(
+            {"scaler": {"scale": 65536.0}, **run}
+            | {
+                "state_dict": behind("module.base_encoder.", s)
+                | behind("module.momentum_encoder.", t)
+                | parts(
+                    "module.base_encoder.fc.0.weight", "module.momentum_encoder.fc.1.bias", "module.predictor.0.weight"
+                )
+            },
+            {"target trunk": 318, "projector": 2, "predictor": 1},
+            branches=TWO,
+        ),
+        "simsiam": Case(
+            {"state_dict": behind("module.encoder.", s) | linear("module.encoder.fc.0", "module.predictor.0"), **run},
+            {"projector": 2, "predictor": 2},
+        ),
+        "simclr_sthalles": Case(
+            {
+                "arch": "resnet50",
+                "state_dict": behind("backbone.", s) | linear("backbone.fc.0", "backbone.fc.2"),
+                **run,
+            },
+            {"projector": 4},
+        ),
+        "simclr_spijkervet": Case(
+            behind("encoder.", s) | parts("projector.0.weight", "projector.2.weight"), {"projector": 2}
+        ),
+        "simclr_atanov": Case(
+            {"hparams": ARGS, "opt_state_dict": OPT, "iter": 9}
+            | {"state_dict": behind("model.module.convnet.", s) | parts("model.module.projection.fc1.weight")},
+            {"projector": 1},
+        ),
+        "byol_lucidrains": Case(
+            behind("net.", s)
+            | behind("online_encoder.net.", s)
+            | behind("target_encoder.net.", t)
+            | linear("net.fc", "online_encoder.net.fc", "online_encoder.projector.0", "online_predictor.0"),
+            {"same trunk again": 320, "target trunk": 318, "classifier": 2, "projector": 2, "predictor": 2},
+            branches=TWO,
+        ),
+        "byol_sthalles": Case(
+            {
+                "online_network_state_dict": behind("encoder.", sequential(s)) | linear("projetion.net.0"),
+                "encoder_state_dict": sequential(s),
+                "target_network_state_dict": behind("encoder.", sequential(t)) | linear("projetion.net.0"),
+                "optimizer_state_dict": OPT,
+            },
+            {"same trunk again": 318, "target trunk": 318, "projector": 4, "optimizer": 2},
+            branches=TWO,
+        ),
+        "swav": Case(
+            behind("module.", s) | linear("module.projection_head.0") | parts("module.prototypes.weight"),
+            {"projector": 2, "prototypes": 1},
+        ),
+        "barlow_twins": Case(
+            {
+                "model": behind("module.backbone.", s) | parts("module.projector.0.weight", "module.bn.running_mean"),
+                **run,
+            },
+            {"projector": 1, "norm of the loss": 1},
+        ),
+        "vicreg": Case(
+            {"model": behind("module.backbone.", s) | linear("module.projector.0", "module.projector.1"), **run},
+            {"projector": 4},
+        ),
+        "dino": Case(
+            {
+                "student": behind("module.backbone.", s) | linear("module.head.mlp.0"),
+                "teacher": behind("backbone.", t) | linear("head.mlp.0"),
+                "optimizer": OPT,
+                "epoch": 800,
+                "args": ARGS,
+                "dino_loss": {"center": torch.zeros(1, 8)},
+            },
+            {"target trunk": 318, "projector": 4, "center": 1, "state of training": 7},
+            branches=TWO,
+        ),
+        "openselfsup": Case(
+            {"meta": {"epoch": 200}, "optimizer": OPT}
+            | {
+                "state_dict": behind("encoder_q.0.", s)
+                | behind("backbone.", s)
+                | behind("encoder_k.0.", t)
+                | linear("encoder_q.1.mlp.0", "encoder_k.1.mlp2.0")
+                | parts("queue", "queue_ptr", "queue2", "queue2_ptr")
+            },
+            {"same trunk again": 318, "target trunk": 318, "neck": 4, "queue": 4},
+            branches=TWO,
+        ),
+        "detco": Case(
+            {"meta": {"epoch": 200}}
+            | {
+                "state_dict": behind("encoder_q.0.", s)
+                | behind("encoder_k.0.", t)
+                | linear("encoder_q.1.mlp.0", "encoder_k.1.mlp.0")
+                | parts("queue", "queue_ptr")
+            },
+            {"target trunk": 318, "neck": 4, "queue": 2},
+            branches=TWO,
+        ),
+        "mmpretrain": Case(
+            mm(s)
+            | {"message_hub": {"log_scalars": {}}}
+            | {
+                "state_dict": behind("backbone.", s)
+                | behind("target_net.module.0.", t)
+                | linear("neck.fc0", "head.predictor.fc0", "target_net.module.1.fc0")
+                | parts("target_net.steps", "data_preprocessor.mean")
+            },
+            {"target trunk": 318, "neck": 4, "head": 2, "EMA counter": 1, "preprocessor": 1},
+            branches=TWO,
+        ),
+        "mmseg": Case(mm(s), {}),
+        "mmseg_model": Case(
+            mm(s) | {"state_dict": behind("backbone.", s) | linear("decode_head.conv_seg", "auxiliary_head.conv_seg")},
+            {"decode head": 2, "auxiliary head": 2},
+        ),
+        "mmdet_model": Case(mm(s) | {"state_dict": behind("backbone.", s) | DETECTOR}, DETECTOR_DROPPED),
+        "mmdet_caffe": Case(
+            {"meta": {"config": "backbone=dict(type='ResNet', style='caffe')"}}
+            | {"state_dict": behind("backbone.", s) | DETECTOR},
+            DETECTOR_DROPPED,
+            zoo,
+            MSRA,
+        ),
+        "solo_learn": Case(
+            {"pytorch-lightning_version": "1.6", "hyper_parameters": {"lr": 0.3}}
+            | {
+                "state_dict": behind("backbone.", s)
+                | behind("momentum_backbone.", t)
+                | linear("classifier", "projector.0", "momentum_projector.0", "predictor.0")
+            },
+            {"target trunk": 318, "classifier": 2, "projector": 4, "predictor": 2},
+            branches=TWO,
+        ),
+        "lightly": Case(
+            {"pytorch-lightning_version": "2.0"}
+            | {
+                "state_dict": behind("backbone.", sequential(s))
+                | behind("backbone_momentum.", sequential(t))
+                | linear("projection_head.layers.0", "projection_head_momentum.layers.0")
+                | parts("criterion.memory_bank.bank")
+            },
+            {"target trunk": 318, "projector": 4, "queue and loss": 1},
+            branches=TWO,
+        ),
+        "vissl": Case(
+            {"phase_idx": 99, "iteration": 7}
+            | {
+                "classy_state_dict": {
+                    "base_model": {
+                        "model": {"trunk": behind("_feature_blocks.", s), "heads": linear("0.clf.0")},
+                        "meta": {},
+                    }
+                }
+            },
+            {"heads": 2},
+        ),
+        "pycontrast": Case(
+            {
+                "opt": ARGS,
+                "model": behind("module.encoder.", s) | linear("module.head.0", "module.head_jig.fc1"),
+                "contrast": parts("memory", "index"),
+                "optimizer": OPT,
+                "epoch": 800,
+                "model_ema": behind("encoder.", t) | linear("head.0"),
+            },
+            {"target trunk": 318, "projector": 6, "memory": 2, "state of training": 7},
+            branches=TWO,
+        ),
+        "torchvision": Case(s | linear("fc"), {"classifier": 2}),
+        "timm_d": Case(pooled(timm_c(deep)) | linear("fc"), {"classifier": 2}, d_spec),
+        "timm_c": Case(timm_c(deep) | linear("fc"), {"classifier": 2}, TrunkSpec(50, 1 / 16, stem="deep")),
+        "mmseg_pooled": Case({"state_dict": behind("backbone.", pooled(deep))}, {}, d_spec),
+        "vit": Case(v | tokens | linear("head"), {**tokens_dropped, "classifier": 2}, VIT),
+        "mae": Case(
+            {"model": v | tokens | parts("mask_token", "decoder_pos_embed", "decoder_blocks.0.norm1.weight"), **run},
+            {**tokens_dropped, "decoder": 3},
+            VIT,
+        ),
+        "dino_vit": Case(
+            {
+                "student": behind("module.backbone.", v | tokens) | linear("module.head.mlp.0"),
+                "teacher": behind("backbone.", w | tokens) | linear("head.mlp.0"),
+                "epoch": 800,
+                "args": ARGS,
+                "dino_loss": {"center": torch.zeros(1, 8)},
+            },
+            {"target trunk": len(v), **four, "projector": 4, "center": 1, "state of training": 5},
+            VIT,
+            branches=TWO,
+        ),
+        "ibot": Case(
+            {
+                "student": behind("module.backbone.", v | tokens | parts("masked_embed")) | linear("module.head.mlp.0"),
+                "teacher": behind("backbone.", w | tokens) | linear("head.mlp.0"),
+                "ibot_loss": {"center": torch.zeros(1, 8), "center2": torch.zeros(1, 8)},
+            },
+            {"target trunk": len(v), **four, "masked patch": 1, "projector": 4, "center": 2},
+            VIT,
+            branches=TWO,
+        ),
+        "detectron2_vitdet": Case(
+            {"model": {f"backbone.net.{name}": tensor.numpy() for name, tensor in v.items()}, **ours(VIT)}, {}, VIT
+        ),
+        "detectron2_trunk": Case(
+            {
+                "model": detectron2(s) | {"stem.fc.weight": np.ones(2)},
+                "__author__": "MOCO",
+                "matching_heuristics": True,
+            },
+            {"classifier": 1},
+        ),
+        "detectron2_caffe2": Case(
+            caffe2(s)
+            | {name: np.ones(2, np.float32) for name in ("conv1_b", "fc1000_w", "fc1000_b", "conv1_w_momentum")},
+            {"classifier": 2, "bias of the stem's convolution, which Detectron2 leaves out too": 1}
+            | {"momentum of the optimizer": 1},
+            zoo,
+            MSRA,
+        ),
+        "detectron2_c4": Case({"model": c4(s, {}), **ours(TrunkSpec(50, 1 / 16))}, {}),
+        "detectron2_fpn": Case({"model": fpn(s, {}), **ours(TrunkSpec(50, 1 / 16))}, {}),
+        "detectron2_c4_own": Case({"model": c4(s, c4_heads), "iteration": 23999}, c4_dropped, forced=True),
+        "detectron2_c4_zoo": Case({"model": c4(s, c4_heads), "__author__": "X"}, c4_dropped, zoo, MSRA, True),
+        "detectron2_fpn_own": Case({"model": fpn(s, lateral), "iteration": 89999}, detector, forced=True),
+        "detectron2_fpn_zoo": Case({"model": fpn(s, lateral), "__author__": "X"}, detector, zoo, MSRA, True),
+        "huggingface": Case(behind("resnet.", huggingface(s)) | linear("classifier.1"), {"classifier": 2}),
+    }
