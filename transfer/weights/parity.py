@@ -23,6 +23,8 @@ from transfer.weights.live import same, unequal
 from transfer.weights.readers import Reading, read
 from transfer.weights.trunk import Trunk, is_counter, neck_skeleton, skeleton
 
+SHOWN = 4
+"""Tensors that an error names."""
 BOUND = 1e-5
 """Largest relative difference allowed."""
 
@@ -74,7 +76,9 @@ class Parity:
             if not d.ok
         ]
         if self.unequal:
-            reasons.append(f"{len(self.unequal)} tensors are not the trunk's ({', '.join(self.unequal)})")
+            more = ", …" if len(self.unequal) > SHOWN else ""  # all of them are in the record
+            few = ", ".join(self.unequal[:SHOWN])
+            reasons.append(f"{len(self.unequal)} tensors are not the trunk's ({few}{more})")
         raise UserError(
             f"{path} does not reproduce the trunk in {self.title}: {'; '.join(reasons)}; "
             f"allowed is a relative {BOUND:g}. Convert the checkpoint again"
