@@ -68,7 +68,7 @@ def test_killed_runs_go_on(
     last = start()
     said = last.communicate(timeout=400)[0]
     assert last.returncode == 0, said
-    assert "going on from iteration" in said
+    assert "going on from iteration" in said or "trained before" in said  # if it was the last checkpoint it was writing
     result = json.loads((out / "result.json").read_text())
     assert (result["status"], result["iterations"], result["resumed"]) == ("ok", ITERATIONS, True)
     assert read_progress(out)["done"] == ITERATIONS
