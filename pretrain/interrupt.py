@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from types import FrameType, TracebackType
+from typing import Any
 
 
 class StopSignal:
@@ -18,6 +19,7 @@ class StopSignal:
         """When the first signal came; 0 as long as none did."""
         self.everywhere = False
         """The processes have agreed to stop before the next step."""
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}

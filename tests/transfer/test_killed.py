@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,16 +28,9 @@ MMSEG = {
 }
 
 
-@pytest.mark.e2e
-@pytest.mark.parametrize(
-    ("protocol", "settings", "pattern"),
-    [("coco_fpn_1x", DETECTRON2, "model_*.pth"), ("cityscapes_fcn16s", MMSEG, "iter_*.pth")],
-)
-def test_killed_runs_go_on(
-    protocol: str, settings: dict[str, object], pattern: str, mini_root: Path, tmp_path: Path
-) -> None:
-    """Killed before the first checkpoint, in the middle and while it writes one."""
-    out = tmp_path / "run"
+def starter(
+    protocol: str, settings: dict[str, object], mini_root: Path, out: Path
+) -> Callable[[], subprocess.Popen[str]]:
     places = ("--data-root", str(mini_root), "--out", str(out), "--init", "random", "--scale", "mini")
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
     command = [sys.executable, "-m", "benchmarks.cli", "transfer", protocol, *places, *words]
@@ -52,6 +47,20 @@ def test_killed_runs_go_on(
             process_group=0,
         )
 
+    return start
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("protocol", "settings", "pattern"),
+    [("coco_fpn_1x", DETECTRON2, "model_*.pth"), ("cityscapes_fcn16s", MMSEG, "iter_*.pth")],
+)
+def test_killed_runs_go_on(
+    protocol: str, settings: dict[str, object], pattern: str, mini_root: Path, tmp_path: Path
+) -> None:
+    """Killed before the first checkpoint, in the middle and while it writes one."""
+    out = tmp_path / "run"
+    start = starter(protocol, settings, mini_root, out)
     moments = (
         lambda: (out / "job.json").exists(),
         lambda: len(list(out.glob(pattern))) >= 1,
@@ -73,3 +82,33 @@ def test_killed_runs_go_on(
     assert (result["status"], result["iterations"], result["resumed"]) == ("ok", ITERATIONS, True)
     assert read_progress(out)["done"] == ITERATIONS
     assert not list(out.glob(".owner*"))
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("protocol", "settings", "period"),
+    [
+        ("coco_fpn_1x", DETECTRON2, "SOLVER.CHECKPOINT_PERIOD"),
+        ("cityscapes_fcn16s", MMSEG, "default_hooks.checkpoint.interval"),
+    ],
+)
+def test_an_interrupted_run_saves_first(
+    protocol: str, settings: dict[str, object], period: str, mini_root: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C long before the first periodic checkpoint loses no iteration."""
+    out = tmp_path / "run"
+    start = starter(protocol, {**settings, period: 10 * ITERATIONS}, mini_root, out)
+    process, end = start(), time.monotonic() + 240
+    while not 0 < read_progress(out).get("done", 0) < ITERATIONS:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 130, said
+    done = re.search(r"stopped and saved after iteration (\d+)", said)
+    assert done, said
+    assert not (out / "result.json").exists()
+    said = start().communicate(timeout=400)[0]
+    assert f"going on from iteration {done[1]} of {ITERATIONS}" in said
+    assert json.loads((out / "result.json").read_text())["status"] == "ok"

@@ -23,8 +23,10 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pretrain.distributed import any_process
 from pretrain.errors import UserError
 from pretrain.files import atomic_path, note_progress, write_text
+from pretrain.interrupt import StopSignal
 from transfer.detection import heads, vitdet  # noqa: F401  both register models
 from transfer.detection.evaluators import evaluator
 from transfer.job import TransferJob
@@ -84,6 +86,8 @@ class Trainer(DefaultTrainer):
                 hook.max_to_keep = KEPT
             if isinstance(hook, hooks.PreciseBN):
                 hook._num_iter *= self._job.accumulate  # as many images
+        place = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.LRScheduler))
+        built.insert(place + 1, StopWhenAsked(self._say))  # what it saves holds the next learning rate
         return [Progress(self._say), *built] if comm.is_main_process() else built
 
 
@@ -133,6 +137,26 @@ class Mapper(DatasetMapper):
         except (OSError, SyntaxError, SizeMismatchError) as error:  # SyntaxError: Pillow's word for a broken PNG
             reason = str(error).partition("\n")[0]
             raise UserError(f"picture {dataset_dict['file_name']} cannot be used ({reason}); replace it") from error
+
+
+class StopWhenAsked(HookBase):
+    """On Ctrl-C or SIGTERM in any process: finish the iteration, save, leave. Evaluation is not waited for."""
+
+    def __init__(self, say: Say) -> None:
+        self._say, self._stop = say, StopSignal()
+
+    def before_train(self) -> None:
+        self._stop.__enter__()
+
+    def after_train(self) -> None:
+        self._stop.__exit__(None, None, None)
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if any_process(self._stop.wished > 0)[0] and done < self.trainer.max_iter:
+            self.trainer.checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
+            self._say(f"stopped and saved after iteration {done}")
+            raise KeyboardInterrupt
 
 
 class Progress(HookBase):

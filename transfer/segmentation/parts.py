@@ -23,8 +23,10 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import DATASETS, METRICS
 from torch import Tensor
 
+from pretrain.distributed import any_process
 from pretrain.errors import UserError
 from pretrain.files import atomic_path, note_progress
+from pretrain.interrupt import StopSignal
 from transfer.segmentation.config import LOG
 from transfer.weights import Trunk, load_into
 
@@ -129,6 +131,25 @@ class StopWhenNotFinite(Hook):
                 f"the loss became {loss} at iteration {runner.iter + 1} of {runner.max_iters}; lower "
                 f"optim_wrapper.optimizer.lr (now {rate:g}) or set optim_wrapper.clip_grad, and start in a new folder"
             )
+
+
+class StopWhenAsked(Hook):
+    """On Ctrl-C or SIGTERM in any process: finish the iteration (the batch, if it comes in parts), save, leave."""
+
+    def __init__(self, stop: StopSignal, console: TextIO) -> None:
+        self.stop, self.console = stop, console
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        done = runner.iter + 1
+        if not runner.optim_wrapper.should_update() or done >= runner.max_iters:
+            return
+        if any_process(self.stop.wished > 0)[0]:
+            runner.save_checkpoint(runner.work_dir, f"iter_{done}.pth", by_epoch=False)
+            if is_main_process():
+                print(f"stopped and saved after iteration {done}", file=self.console, flush=True)
+            raise KeyboardInterrupt
 
 
 class PlainCheckpoint(Hook):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pretrain.errors import UserError
+from pretrain.interrupt import StopSignal
 from transfer.job import Outcome, TransferJob
 from transfer.scaling import divided
 from transfer.segmentation.config import (
@@ -53,14 +54,18 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
     with chatter_into(job.out) as console:
         import torch
 
+        from transfer.segmentation.parts import StopWhenAsked
         from transfer.start import random_trunk
 
         if processes() > 1 and not torch.cuda.is_available():
             said = synchronise_on_cpus(config)
             torch.distributed.init_process_group("gloo")
         runner, progress = build_runner(job, config, trunk or random_trunk(trunk_spec(config), job.seed), console)
+        stop = StopSignal()
+        runner.register_hook(StopWhenAsked(stop, console), "LOWEST")  # after all that a checkpoint holds has moved on
         try:
-            runner.train()
+            with stop:
+                runner.train()
             if progress.measured_at != runner.iter:  # stopped between its last checkpoint and the last validation
                 runner.val()
         except UserError as error:
