@@ -154,7 +154,7 @@ class StopWhenAsked(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if any_process(self._stop.wished > 0)[0] and done < self.trainer.max_iter:
-            self.trainer.checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
+            self.trainer.checkpointer.save("model_stopped", iteration=self.trainer.iter)  # one, however often
             self._say(f"stopped and saved after iteration {done}")
             raise KeyboardInterrupt
 
