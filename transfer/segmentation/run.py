@@ -54,13 +54,14 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
     with chatter_into(job.out) as console:
         import torch
 
-        from transfer.segmentation.parts import StopWhenAsked
         from transfer.start import random_trunk
 
         if processes() > 1 and not torch.cuda.is_available():
             said = synchronise_on_cpus(config)
             torch.distributed.init_process_group("gloo")
         runner, progress = build_runner(job, config, trunk or random_trunk(trunk_spec(config), job.seed), console)
+        from transfer.segmentation.parts import StopWhenAsked  # whose imports must find the process group
+
         stop = StopSignal()
         runner.register_hook(StopWhenAsked(stop, console), "LOWEST")  # after all that a checkpoint holds has moved on
         try:
