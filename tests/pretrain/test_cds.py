@@ -112,8 +112,9 @@ def test_unknown_contrast() -> None:
         cds(contrast="moco")
 
 
-def test_loss_in_full_precision_under_autocast() -> None:
+@pytest.mark.parametrize("contrast", ["supcon", "simclr"])
+def test_loss_in_full_precision_under_autocast(contrast: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        scalars = cds()(views(2, size=32))
+        scalars = cds(contrast=contrast)(views(2, size=32))
     assert {name: x.dtype for name, x in scalars.items()} == dict.fromkeys(scalars, torch.float32)
     scalars["loss"].backward()
