@@ -17,12 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.errors import UserError
+from pretrain.models.spec import GROUPS, TOWER_DEPTH
 
 LEVELS = ("p3", "p4", "p5", "p6")
-TOWER_DEPTH = 3
-"""Convolutions of the head that are pre-trained; Detectron2's towers have four."""
-GROUPS = 32
-"""Of the group norm in FCOS heads."""
 
 
 class FPN(nn.Module):

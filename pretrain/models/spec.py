@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from pretrain.models.resnet import ResNet
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+TOWER_DEPTH = 3
+"""Convolutions of a dense detector's head that are pre-trained (`pretrain.models.fpn`); Detectron2's towers have four."""
+GROUPS = 32
+"""Of the group norm in FCOS heads."""
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 

@@ -1,8 +1,8 @@
 """Weights of ResNet trunks: read from any known file, written for any known framework, proved by forward parity.
 
 `load(path) -> Trunk`, `save(trunk, path, layout)`, `load_into(model, trunk, layout)`, `verify(trunk, path, layout)` and
-`convert(source, output, layout)` are the interface. They are imported when first asked for, so that a command which
-needs none of them does not wait for PyTorch; frameworks are imported by `verify` alone.
+`convert(source, output, layout)` are the interface. They are imported when first asked for: PyTorch is needed by `load`,
+`read`, `load_into` and `verify`, frameworks by `verify` alone, neither by what turns one file into another.
 """
 
 from __future__ import annotations

@@ -8,9 +8,8 @@ from __future__ import annotations
 import pickle
 import pickletools
 import re
-import sys
 from collections import OrderedDict
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -19,8 +18,20 @@ _LARGEST_TUPLE = 10_000
 """Parts of a tuple, those of tuples in it included: Python hashes them one within the other, without memory or bound."""
 
 
+_LONG = 1_000
+_MOST_AGAIN = 1 << 26
+"""Characters in texts of more than `_LONG` that are used again. From each use something as long could be made."""
+
+
 class NotAdmitted(Exception):
     """The message says what was asked for."""
+
+
+class StandIn:
+    """Stands for an array until `plain` asks for it."""
+
+    def made(self) -> np.ndarray:
+        raise NotImplementedError
 
 
 class _Record:
@@ -53,7 +64,7 @@ class _Type:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class _Array:
+class _Array(StandIn):
     """Stands for ``numpy.ndarray``, whose own way back from a pickle takes sizes and flags on trust."""
 
     array: np.ndarray
@@ -65,6 +76,9 @@ class _Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _version, shape, kind, fortran_order, data = state
         self.array = _frombuffer(data, kind, shape, "F" if fortran_order else "C").array
+
+    def made(self) -> np.ndarray:
+        return self.array
 
 
 def _reconstruct(*_: object) -> _Array:
@@ -86,6 +100,13 @@ def _encode(text: str, _encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _bytes(*data: object) -> bytes:
+    """Stands for ``bytearray``, of which a length alone would make one."""
+    if len(data) != 1 or not isinstance(data[0], bytes):
+        raise NotAdmitted("a bytearray of a size without content")
+    return data[0]
+
+
 # What checkpoints of this field hold beside tensors: arguments, configurations, logs, paths.
 _RECORDS = """
     argparse.Namespace types.SimpleNamespace collections.defaultdict typing.Any pathlib.PosixPath pathlib.WindowsPath
@@ -95,11 +116,14 @@ _RECORDS = """
     omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.nodes.AnyNode omegaconf.base.Metadata
     omegaconf.base.ContainerMetadata pytorch_lightning.utilities.parsing.AttributeDict
     lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict
-    pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint
+    pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint collections.Counter
 """.split()
 
 ADMITTED: dict[str, Any] = dict.fromkeys(_RECORDS, _Record) | {
     "builtins.getattr": _attribute,
+    "builtins.set": set,
+    "builtins.complex": complex,
+    "builtins.bytearray": _bytes,
     "collections.OrderedDict": OrderedDict,
     "_codecs.encode": _encode,
     "numpy.dtype": _Type,
@@ -112,6 +136,11 @@ for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
 
 
 class Unpickler(pickle.Unpickler):
+    """Reads one pickle; text of Python 2 as latin1."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(stream, encoding="latin1")
+
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins"}.get(module, module)
         try:
@@ -124,18 +153,11 @@ class Unpickler(pickle.Unpickler):
 
 
 def plain(value: Any, done: dict[int, Any]) -> Any:
-    """``value`` with real, writable arrays of native byte order in place of the stand-ins, however deep.
+    """``value`` with real arrays of native byte order in place of the stand-ins, however deep.
 
     ``done`` holds what was met so far: shared containers are walked once, a container within itself is refused.
     """
-    torch = sys.modules.get(
-        "torch"
-    )  # who only looks at shapes (`transfer.weights.outline`) needs none and has no tensors
-    if torch and isinstance(value, torch.Tensor):
-        if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu":
-            raise NotAdmitted("sparse, quantised or empty tensors")
-        return value.detach().resolve_conj().resolve_neg()
-    if not isinstance(value, dict | list | tuple | _Array):
+    if not isinstance(value, dict | list | tuple | StandIn):
         return None if value is _Record else value
     if id(value) in done:
         if done[id(value)] is _OPEN:
@@ -143,8 +165,9 @@ def plain(value: Any, done: dict[int, Any]) -> Any:
         return done[id(value)]
     done[id(value)] = _OPEN
     result: Any
-    if isinstance(value, _Array):
-        result = value.array.astype(value.array.dtype.newbyteorder("="))
+    if isinstance(value, StandIn):
+        array = value.made()
+        result = array.astype(array.dtype.newbyteorder("="), copy=False)
     elif isinstance(value, dict):
         items = {**getattr(value, "__dict__", {}), **value}
         result = {key: plain(entry, done) for key, entry in items.items()}
@@ -160,9 +183,10 @@ _OPEN = object()
 
 def scan(stream: Any) -> None:
     """Walk one pickle without obeying it, and refuse what would eat memory, time or the stack before any name is met."""
-    stack: list[int] = []  # how many parts each object has; all but tuples count as one
+    stack: list[tuple[int, int]] = []  # how many parts each object has (all but tuples one), and how long a text it is
     marks: list[int] = []
-    memo: dict[Any, int] = {}
+    memo: dict[Any, tuple[int, int]] = {}
+    again = 0
     for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         name = opcode.name
         if "PUT" in name or name == "MEMOIZE":
@@ -172,6 +196,9 @@ def scan(stream: Any) -> None:
             memo[place] = stack[-1]
         elif "GET" in name or name == "DUP":
             stack.append(stack[-1] if name == "DUP" else memo[argument])
+            again += stack[-1][1]
+            if again > _MOST_AGAIN:
+                raise ValueError("the same long text again and again")
         elif name == "MARK":
             marks.append(len(stack))
         else:
@@ -182,7 +209,8 @@ def scan(stream: Any) -> None:
                 start = len(stack) - len(before)
             taken = stack[start:]
             del stack[start:]
-            size = 1 + sum(taken) if "TUPLE" in name else 1
+            size = 1 + sum(parts for parts, _ in taken) if "TUPLE" in name else 1
             if size > _LARGEST_TUPLE:
                 raise ValueError(f"a tuple of more than {_LARGEST_TUPLE} parts")
-            stack += [size] * len(opcode.stack_after)
+            length = len(argument) if isinstance(argument, str | bytes) else 0
+            stack += [(size, length if length > _LONG else 0)] * len(opcode.stack_after)

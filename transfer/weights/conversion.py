@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pretrain.errors import UserError
 from pretrain.files import atomic_path, sha256, write_json
 from transfer.results import versions
-from transfer.weights.parity import Parity, verify
-from transfer.weights.readers import Reading, read
+from transfer.weights.readers import Reading, read_arrays
 from transfer.weights.trunk import Counts
 from transfer.weights.writers import check_target, write
+
+if TYPE_CHECKING:
+    from transfer.weights.parity import Parity
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ def convert(
         raise UserError(f"{output} is the source itself; name another output")
     if output.is_dir():
         raise UserError(f"{output} is a folder; name a file")
-    reading = read(source, branch, form)
+    reading = read_arrays(source, branch, form)
     check_target(reading.trunk, output, layout)
     with atomic_path(record) as record_part, atomic_path(output) as part:
         written = write(reading.trunk, part, layout)
         parity = None
         if prove:
+            from transfer.weights.parity import verify  # needs PyTorch and the framework
+
             parity = verify(reading.trunk, part, layout)
             parity.require(output)
         write_json(record_part, _record(reading, written, parity, sha256(source), sha256(part), output.name, layout))
@@ -60,7 +64,9 @@ def prove(
     source: str | PathLike[str], other: str | PathLike[str], branch: str | None = None, form: str | None = None
 ) -> tuple[Parity, Path]:
     """Compare the trunks in two files, whatever comes out; also the path of the record beside ``other``."""
-    reading, other = read(source, branch, form), Path(other)
+    from transfer.weights.parity import verify
+
+    reading, other = read_arrays(source, branch, form), Path(other)
     parity, record = verify(reading.trunk, other), other.with_name(other.name + ".verified.json")
     write_json(record, _record(reading, None, parity, sha256(source), sha256(other), other.name, parity.layout))
     return parity, record

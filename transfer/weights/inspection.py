@@ -7,16 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pretrain.errors import UserError
 from pretrain.files import sha256
 from pretrain.models.spec import TrunkSpec
-from transfer.weights import format, outline
+from transfer.weights import format, safe
+from transfer.weights.arrays import type_name
 from transfer.weights.vit import VitSpec
 
 
 def inspect(path: Path, wanted: str | None = None) -> dict[str, Any]:
     """Size and sha256 of a file, and for each format that it may be of (one, as a rule) what is known of its content."""
-    content = outline.read(path)
+    content = safe.read(path, checked=False)
     names = [format.recognise(content, path, wanted)] if wanted else format.candidates(content)
     names = names or [format.recognise(content, path)]  # says why not
     return {
@@ -34,7 +37,8 @@ def _describe(content: Any, kind: format.Format, path: Path) -> dict[str, Any]:
     sorted_by = {branch: format.sort(weights, kind, branch) for branch in kind.branches}
     branches = [branch for branch, sorting in sorted_by.items() if sorting.trunk]
     sorting = sorted_by[branches[0]]
-    shapes = {name: getattr(weights[key], "shape", ()) for key, name in sorting.trunk.items()}
+    arrays = {name: weights[key] for key, name in sorting.trunk.items() if isinstance(weights[key], np.ndarray)}
+    shapes = {name: array.shape for name, array in arrays.items()}
     said = content if content.get("format") == "pixbench-pretrain" else content.get(format.ABOUT)
     said = said if isinstance(said, dict) else {}
     pixels: Any = kind.pixels
@@ -45,7 +49,7 @@ def _describe(content: Any, kind: format.Format, path: Path) -> dict[str, Any]:
         trunk: dict[str, Any] = {"title": spec.title, **spec.as_dict()}
     except (UserError, TypeError, ValueError) as error:
         trunk = {"title": f"none that can be converted: {error}"}
-    types = Counter(str(getattr(weights[key], "dtype", "?")) for key in sorting.trunk)
+    types = Counter(map(type_name, arrays.values()))
     return {
         "title": kind.title,
         "trunk": trunk,

@@ -9,13 +9,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor
+import numpy as np
 
 from pretrain.errors import UserError
 from transfer.weights import neck
+from transfer.weights.arrays import Array
 from transfer.weights.format import Pixels
-from transfer.weights.names import NAMES, Names
-from transfer.weights.trunk import Trunk, is_counter
+from transfer.weights.names import NAMES, Names, is_counter
+from transfer.weights.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,9 @@ def express(trunk: Trunk, layout: str) -> Trunk:
         lacks.append("stride in the first 1×1 convolution of a stage (STRIDE_IN_1X1, style caffe)")
     if not rules.pixels:
         if trunk.pixels.order == "BGR":
-            first = next(name for name, tensor in trunk.state.items() if tensor.dim() == 4)
+            first = next(name for name, tensor in trunk.state.items() if tensor.ndim == 4)
             mean, std = trunk.pixels.mean[::-1], trunk.pixels.std[::-1]
-            state = trunk.state | {first: trunk.state[first].flip(1).contiguous()}
+            state = trunk.state | {first: np.asarray(trunk.state[first])[:, ::-1].copy()}
             trunk = replace(trunk, state=state, pixels=Pixels("RGB", mean, std))
         if trunk.pixels != Pixels():
             lacks.append(f"other pixels than {Pixels()}; these weights take {trunk.pixels}")
@@ -149,7 +150,7 @@ def names_of(trunk: Trunk, layout: str) -> Names:
     return rules.kinds[trunk.spec.kind]
 
 
-def to_target(trunk: Trunk, layout: str) -> dict[str, Tensor]:
+def to_target(trunk: Trunk, layout: str) -> dict[str, Array]:
     """The trunk's tensors under the framework's full names, in canonical order; then pyramid and head, if it has names."""
     rules, names = find_layout(layout), names_of(trunk, layout)
     named = {

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from pretrain.errors import UserError
 from pretrain.models.spec import TrunkSpec
-from transfer.weights import neck, neck_model
+from transfer.weights import neck, neck_fit
 from transfer.weights.layouts import find_layout, names_of, to_target
-from transfer.weights.trunk import COUNTER, Counts, Problems, Trunk, check, is_counter
+from transfer.weights.names import COUNTER, is_counter
+from transfer.weights.trunk import Counts, Problems, Trunk, check
 
 
 def load_into(model: nn.Module, trunk: Trunk, layout: str) -> Counts:
@@ -45,7 +46,7 @@ def load_into(model: nn.Module, trunk: Trunk, layout: str) -> Counts:
     problems.raise_if_any(
         f"the trunk from {trunk.source} does not fit the model as {layout}",
         f"build the model with the trunk's depth, width and stem ({trunk.spec.title}) and no other changes"
-        + (f"; pyramid and head with {neck_model.width(trunk.extras)} channels" if trunk.extras else ""),
+        + (f"; pyramid and head with {neck.width(trunk.extras)} channels" if trunk.extras else ""),
     )
     with torch.no_grad():
         for name, tensor in state.items():
@@ -72,13 +73,14 @@ def _strides_elsewhere(model: nn.Module, trunk: Trunk, layout: str) -> list[str]
     return [place[1]] if max(strides.values()) > 1 and (strides[1] > 1) != trunk.spec.stride_in_1x1 else []
 
 
-def _wanted(model: nn.Module, trunk: Trunk, layout: str) -> tuple[dict[str, Tensor], neck.Fit]:
+def _wanted(model: nn.Module, trunk: Trunk, layout: str) -> tuple[dict[str, Tensor], neck_fit.Fit]:
     """All tensors under the names they have in this very model, and what becomes of pyramid and head."""
+    trunk = trunk.tensors()
     state = to_target(replace(trunk, extras={}), layout)
     if find_layout(layout).neck:
-        fit = neck.fit(model, trunk.extras)
+        fit = neck_fit.fit(model, trunk.extras)
     else:
-        fit = neck.Fit({}, {"of pyramid and head": len(trunk.extras)}, {}, [])
+        fit = neck_fit.Fit({}, {"of pyramid and head": len(trunk.extras)}, {}, [])
     return state | fit.placed, fit
 
 

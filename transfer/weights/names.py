@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 Translator = Callable[[str], "str | None"]
 
-LEAVES = "weight|bias|running_mean|running_var|num_batches_tracked"
+COUNTER = "num_batches_tracked"
+"""BatchNorm's count of training batches. With a fixed momentum, as everywhere here, no output depends on it."""
+LEAVES = f"weight|bias|running_mean|running_var|{COUNTER}"
 STEM = ("conv1", "bn1")
 DEEP_STEM = ("stem.0", "stem.1", "stem.3", "stem.4", "stem.6", "stem.7")
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -33,6 +35,10 @@ class Names:
         self.stages = stages
         self.to_target = _translator(*tables)
         self.to_canonical = _translator(*inverses)
+
+
+def is_counter(name: str) -> bool:
+    return name.endswith(f".{COUNTER}")
 
 
 def _translator(

@@ -1,4 +1,4 @@
-"""What a pyramid and a head compute: the reference that they are proved by, and what tells their shapes.
+"""What a pyramid and a head compute: the reference that they are proved by.
 
 There are two kinds. Dense: `pretrain/models/fpn.py`. Two-stage, as SoCo trains it and `coco_fpn_1x` uses it: P2 to P5 and the
 box head 4conv1fc, batch norm after each convolution (hologerry/SoCo, contrast/models/fpn.py and fast_rcnn_conv_fc_head.py).
@@ -14,13 +14,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.fpn import FPN, GROUPS, Tower
-from pretrain.models.spec import TrunkSpec
-
-BOX_DEPTH = 4
-"""Convolutions of the box head."""
-CELLS = 7
-"""Of a region along each side."""
+from pretrain.models.fpn import FPN, Tower
+from pretrain.models.spec import GROUPS, TrunkSpec
+from transfer.weights.neck import BOX_DEPTH, CELLS, length, two_stage, width
 
 
 class ConvNorm(nn.Conv2d):
@@ -45,26 +41,11 @@ class BoxHead(nn.Sequential):
         super().__init__(layers)
 
 
-def two_stage(extras: Mapping[str, object]) -> bool:
-    """Whether they are of that kind."""
-    return any(name.startswith("box.") or ".norm." in name for name in extras)
-
-
-def width(extras: Mapping[str, Tensor]) -> int:
-    """F."""
-    return _length(extras, "fpn.lateral2.norm.weight" if two_stage(extras) else "fpn.p6.bias")
-
-
-def _length(extras: Mapping[str, Tensor], name: str) -> int:
-    vector = extras.get(name)
-    return 1 if vector is None or not vector.numel() or vector.dim() != 1 else len(vector)
-
-
 def build(spec: TrunkSpec, extras: Mapping[str, Tensor]) -> nn.ModuleDict:
     """The modules "fpn" and "head" (if ``extras`` have it) or "box" on a trunk of ``spec``, as wide as ``extras`` are."""
     wide = width(extras)
     if two_stage(extras):
-        head = BoxHead(wide, _length(extras, "box.fc1.bias"))
+        head = BoxHead(wide, length(extras, "box.fc1.bias"))
         return nn.ModuleDict({"fpn": FPN(spec.channels, wide, 2, ConvNorm), "box": head})
     modules: dict[str, nn.Module] = {"fpn": FPN(spec.channels, wide)}
     if any(name.startswith("head.") for name in extras):

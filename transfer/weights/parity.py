@@ -20,8 +20,9 @@ from pretrain.models.spec import TrunkSpec
 from transfer.weights import neck, neck_model, targets
 from transfer.weights.layouts import LAYOUTS, express, find_layout
 from transfer.weights.live import same, unequal
+from transfer.weights.names import is_counter
 from transfer.weights.readers import Reading, read
-from transfer.weights.trunk import Trunk, is_counter, neck_skeleton, skeleton
+from transfer.weights.trunk import Trunk
 
 SHOWN = 4
 """Tensors that an error names."""
@@ -102,7 +103,8 @@ def verify(trunk: Trunk, path: str | PathLike[str], layout: str | None = None) -
     other = None if layout else _same_kind(trunk, Path(path))
     if other is not None:
         layout = _LAYOUT_OF.get(other.format)
-    trunk = express(_at_stride_32(trunk), layout) if layout else _at_stride_32(trunk)
+    trunk = _at_stride_32(trunk)
+    trunk = (express(trunk, layout) if layout else trunk).tensors()
     images = probe()
     with torch.no_grad():
         wanted = _own(trunk, images)
@@ -130,7 +132,8 @@ def verify(trunk: Trunk, path: str | PathLike[str], layout: str | None = None) -
 
 def _own(trunk: Trunk, images: Tensor) -> dict[str, Tensor]:
     """What our own network makes of the images, at every stage."""
-    network = skeleton(trunk.spec).eval()
+    with torch.device("meta"):
+        network: Any = trunk.spec.build().eval()
     network.load_state_dict(trunk.state, assign=True)
     return network.forward_stages(images)
 
@@ -167,7 +170,8 @@ def compare(found: Tensor, wanted: Tensor) -> Difference:
 
 def _neck_maps(trunk: Trunk, maps: dict[str, Tensor]) -> dict[str, Tensor]:
     """As `targets.Target.neck`, by our own modules on the trunk's own ``maps``."""
-    reference = neck_skeleton(trunk.resnet, trunk.extras).eval()
+    with torch.device("meta"):
+        reference = neck_model.build(trunk.resnet, trunk.extras).eval()
     reference.load_state_dict(trunk.extras, assign=True)
     levels = reference["fpn"](maps)
     if "box" in reference:

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pretrain.errors import UserError
 from pretrain.models.spec import TrunkSpec
-from transfer.weights import format, neck, neck_model, safe
+from transfer.weights import format, neck, safe
+from transfer.weights.arrays import cast, equal, in_order, is_stretched, type_name
 from transfer.weights.format import Format
-from transfer.weights.trunk import Counts, Problems, Trunk, check, expected, infer_spec, is_counter
+from transfer.weights.names import is_counter
+from transfer.weights.shapes import expected
+from transfer.weights.trunk import Counts, Problems, Trunk, check, infer_spec
 from transfer.weights.vit import VitSpec
 
 PRETRAIN_VERSION = 1
+Arrays = dict[str, np.ndarray]
 
 
 def __getattr__(name: str) -> Any:
@@ -48,6 +50,12 @@ def load(path: str | PathLike[str], branch: str | None = None, form: str | None 
 
 def read(path: str | PathLike[str], branch: str | None = None, form: str | None = None) -> Reading:
     """As `load`, with the format that was recognised (or forced by ``form``) and the count of what became of each key."""
+    found = read_arrays(path, branch, form)
+    return replace(found, trunk=found.trunk.tensors())
+
+
+def read_arrays(path: str | PathLike[str], branch: str | None = None, form: str | None = None) -> Reading:
+    """As `read`, in numpy's arrays and without importing PyTorch."""
     content = safe.read(Path(path))
     name = format.recognise(content, path, form)
     kind = format.formats()[name]
@@ -56,9 +64,9 @@ def read(path: str | PathLike[str], branch: str | None = None, form: str | None 
         raise UserError(f"{path} is a {kind.title} and has no branch {branch!r}; it has {', '.join(kind.branches)}")
     held = format.table(content, kind)
     assert held is not None  # or it would not have been recognised
-    state, extras, dropped, cast = _sort(held.weights, kind, branch, path)
+    state, extras, dropped, types = _sort(held.weights, kind, branch, path)
     spec = replace(infer_spec(state, str(path)), **kind.trunk)
-    counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, kind, spec), cast)
+    counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, kind, spec), types)
     pixels = kind.pixels
     if name == "pixbench" and "format" in content:
         if content.get("version") != PRETRAIN_VERSION:
@@ -77,7 +85,7 @@ def read(path: str | PathLike[str], branch: str | None = None, form: str | None 
 
 def _sort(
     weights: Mapping[str, Any], kind: Format, branch: str, path: object
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int], dict[str, int]]:
+) -> tuple[Arrays, Arrays, dict[str, int], dict[str, int]]:
     """Trunk and extras of the branch under canonical names, how many keys were dropped why, and which types were cast."""
     sorting = format.sort(weights, kind, branch)
     if not sorting.trunk:
@@ -99,56 +107,42 @@ def _sort(
         dropped.update({"second tower of the head": len(second)} if second else {})
     else:
         extras = beside
-        known = neck.TWO_STAGE if neck_model.two_stage(extras) else neck.NAMES
+        known = neck.TWO_STAGE if neck.two_stage(extras) else neck.NAMES
         problems.add("unknown", (name for name in extras if name not in known))
     both = found | extras
-    problems.add("not a tensor", (name for name, value in both.items() if not isinstance(value, Tensor | np.ndarray)))
+    problems.add("not a tensor", (name for name, value in both.items() if not isinstance(value, np.ndarray)))
     problems.add("larger than what is stored of it", (name for name, value in both.items() if _is_stretched(value)))
     problems.raise_if_any(
         f"{path} holds keys that a {kind.title} should not have", "no key is skipped without being named as such"
     )
-    cast: Counter[str] = Counter()
-    plain = {name: _uniform(name, _plain_order(torch.as_tensor(value)), cast) for name, value in both.items()}
-    return {n: plain[n] for n in found}, {n: plain[n] for n in extras}, dict(dropped), dict(cast)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if not all(isinstance(x, Tensor | np.ndarray) for x in (a, b)) or _is_stretched(a) or a.shape != b.shape:
-        return False
-    a, b = torch.as_tensor(a), torch.as_tensor(b)
-    return a.dtype == b.dtype and torch.equal(a, b)
-
-
-def _plain_order(tensor: Tensor) -> Tensor:
-    """Values in the order of the indices. For a 1×1 kernel of a channels-last model `contiguous` sees nothing to do, yet its
-    strides would make PyTorch compute by another method."""
-    return tensor.contiguous().view(-1).view(tensor.shape)
-
-
-def _uniform(name: str, tensor: Tensor, cast: Counter[str]) -> Tensor:
-    """In the type that trunks have, if no value changes by it; otherwise as it is, for `check` to refuse."""
-    wanted = torch.int64 if is_counter(name) else torch.float32
-    if tensor.dtype not in (_INTEGERS if is_counter(name) else _FLOATS):
-        return tensor
-    other = tensor.to(wanted)
-    if not ((other.to(tensor.dtype) == tensor) | tensor.isnan()).all():
-        return tensor
-    cast[f"{tensor.dtype} to {wanted}".replace("torch.", "")] += 1
-    return other
-
-
-_FLOATS = (torch.float16, torch.bfloat16, torch.float64)
-_INTEGERS = (torch.int32, torch.float32, torch.float64)
+    types: Counter[str] = Counter()
+    uniform = {name: _uniform(name, in_order(array), types) for name, array in both.items()}
+    return {n: uniform[n] for n in found}, {n: uniform[n] for n in extras}, dict(dropped), dict(types)
 
 
 def _is_stretched(value: Any) -> bool:
-    """A few stored numbers can be declared a tensor of any size; no honest checkpoint does so."""
-    return isinstance(value, Tensor) and value.nbytes > value.untyped_storage().nbytes()
+    return isinstance(value, np.ndarray) and is_stretched(value)
 
 
-def _fill_norms(
-    state: dict[str, Tensor], extras: dict[str, Tensor], kind: Format, spec: TrunkSpec | VitSpec
-) -> dict[str, int]:
+def _equal(a: Any, b: Any) -> bool:
+    return all(isinstance(x, np.ndarray) for x in (a, b)) and not is_stretched(a) and equal(a, b)
+
+
+def _uniform(name: str, array: np.ndarray, types: Counter[str]) -> np.ndarray:
+    """In the type that trunks have, if no value changes by it; otherwise as it is, for `check` to refuse."""
+    wanted, others = ("int64", _INTEGERS) if is_counter(name) else ("float32", _FLOATS)
+    before = type_name(array)
+    if before not in others or (other := cast(array, wanted)) is None:
+        return array
+    types[f"{before} to {wanted}"] += 1
+    return other
+
+
+_FLOATS = ("float16", "bfloat16", "float64")
+_INTEGERS = ("int32", "float32", "float64")
+
+
+def _fill_norms(state: Arrays, extras: Arrays, kind: Format, spec: TrunkSpec | VitSpec) -> dict[str, int]:
     """What norms lack by design: counters (0), and statistics that were folded into weight and bias (mean 0, variance 1).
 
     A folded norm is filled as Detectron2 does. A file with some of either is left for `check` to refuse, but for
@@ -158,11 +152,12 @@ def _fill_norms(
     if not any(map(is_counter, state)) or kind.layout.startswith("detectron2"):
         missing = [name for name in expected(spec, extras) if is_counter(name) and name not in state | extras]
         for name in missing:
-            (state if name in wanted else extras)[name] = torch.zeros((), dtype=torch.int64)
+            (state if name in wanted else extras)[name] = np.zeros((), np.int64)
         filled["BatchNorm counters"] = len(missing)
     if not any(name.endswith((".running_mean", ".running_var")) for name in state):
         missing = [name for name in wanted if name.endswith((".running_mean", ".running_var"))]
-        state.update({n: (torch.ones if n.endswith("var") else torch.zeros)(wanted[n].shape) for n in missing})
+        fill = {n: np.full(wanted[n].shape, n.endswith("var"), np.float32) for n in missing}
+        state.update(fill)
         filled["BatchNorm statistics, folded into weight and bias"] = len(missing)
     return {what: number for what, number in filled.items() if number}
 

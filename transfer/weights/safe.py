@@ -1,45 +1,56 @@
-"""Reading files nobody vouches for: tensors, arrays and plain containers come out, code never runs.
+"""Reading files nobody vouches for: arrays and plain containers come out, code never runs. No PyTorch is imported.
 
-PyTorch files go through ``torch.load(weights_only=True)``, plain pickles through an unpickler that knows the same names
-(`transfer.weights.admitted`), safetensors through its own package.
+PyTorch files (`transfer.weights.torch_file`) and plain pickles go through one unpickler that knows a short list of names
+(`transfer.weights.admitted`); safetensors are checked by their own package. Arrays lie on a private memory map of the file, but
+for those of plain pickles.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import io
 import json
+import mmap
 import pickle
-import re
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import torch
+import numpy as np
 
 from pretrain.errors import UserError
-from transfer.weights.admitted import ADMITTED, NotAdmitted, Unpickler, plain, scan
+from transfer.weights import torch_file
+from transfer.weights.admitted import NotAdmitted, Unpickler, plain, scan
+from transfer.weights.arrays import dtype_of, fingerprint
 from transfer.weights.format import ABOUT
 
 _ZIP = b"PK\x03\x04"
-_LEGACY = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # what torch.save wrote before 1.6
+_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # torch.save's magic number of before 1.6
 _PICKLE = b"\x80"
 _TAR = 257, b"ustar"
+_SAFETENSORS = {
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    **{
+        f"{letter}{bits}": f"{kind}{bits}" for letter, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)
+    },
+    **{"BOOL": "bool", "BF16": "bfloat16", "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
+}
 
 
-def read(path: Path) -> Any:
-    """Content of a ``.pth``, ``.pkl`` or ``.safetensors``, told apart by its first bytes and not by its name."""
+def read(path: Path, checked: bool = True) -> Any:
+    """Content of a ``.pth``, ``.pkl`` or ``.safetensors``, told apart by its first bytes and not by its name.
+
+    Args:
+        checked: compare all checksums there are. Who only wants names, types and shapes needs none, and then no numbers are
+            read.
+    """
     if not path.exists():
         raise UserError(f"there is no file {path}; check the path")
     if not path.is_file():
         raise UserError(f"{path} is not a file; name the checkpoint itself")
-    with path.open("rb") as stream:
-        head = stream.read(512)
     try:
-        content = _content(path, head)
-        _check_fingerprint(content)
+        with path.open("rb") as stream:
+            content = _content(path, stream, checked)
+        if checked:
+            _check_fingerprint(content)
         return content
     except UserError:
         raise
@@ -58,19 +69,19 @@ def read(path: Path) -> Any:
         raise _damaged(path, error) from error
 
 
-def _content(path: Path, head: bytes) -> Any:
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
-        return _read_safetensors(path)
+def _content(path: Path, stream: IO[bytes], checked: bool) -> Any:
+    head, size = stream.read(512), path.stat().st_size
+    stream.seek(0)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+        return _read_safetensors(path, _map(stream))
     if head.startswith(_ZIP):
-        _check_zip(path)
-        return _read_torch(path, mmap=True)
+        return torch_file.read_zip(stream, _map(stream), checked)
     if head.startswith(_LEGACY):
-        with path.open("rb") as stream:
-            for _ in range(5):  # magic number, version, system, content, keys of what follows
-                scan(stream)
-        return _read_torch(path, mmap=False)
+        return torch_file.read_legacy(stream, _map(stream))
     if head.startswith(_PICKLE):
-        return _read_pickle(path)
+        scan(stream)
+        stream.seek(0)
+        return plain(Unpickler(stream).load(), {})
     if head[_TAR[0] :].startswith(_TAR[1]):
         raise UserError(
             f"{path} is a tar archive; unpack it and name the checkpoint (PyTorch's of before 2017: save anew)"
@@ -79,14 +90,9 @@ def _content(path: Path, head: bytes) -> Any:
     raise UserError(f"{path} {what}; name a checkpoint (.pth, .pt, .ckpt, .pkl or .safetensors)")
 
 
-def fingerprint(weights: Mapping[str, Any], about: Mapping[str, Any]) -> str:
-    """sha256 over names, types, shapes and values and what is said of them, for containers that have no checksums."""
-    digest = hashlib.sha256(json.dumps({**about, "sha256": ""}, sort_keys=True).encode())
-    for name in sorted(weights):
-        tensor = torch.as_tensor(weights[name])
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _map(stream: IO[bytes]) -> memoryview:
+    """The file as memory: loaded where it is looked at, and changes never reach the file."""
+    return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
 def _check_fingerprint(content: Any) -> None:
@@ -104,47 +110,23 @@ def _damaged(path: Path, why: object) -> UserError:
     return UserError(f"{path} is truncated or damaged ({reason}); copy or download it again")
 
 
-def _check_zip(path: Path) -> None:
-    """Every record whole and as its checksum says; a memory map would hand out damaged weights without a word."""
-    with zipfile.ZipFile(path) as archive:
-        records = archive.infolist()
-        if any(info.compress_type != zipfile.ZIP_STORED for info in records):
-            raise UserError(f"{path} is a compressed archive, as PyTorch never writes; name the checkpoint itself")
-        if sum(info.file_size for info in records) > path.stat().st_size:
-            raise ValueError("its records claim to be larger than the file")
-        if len({info.filename for info in records}) < len(records):
-            raise ValueError("two records have the same name")
-        if bad := archive.testzip():
-            raise ValueError(f"record {bad} does not match its checksum")
-        for info in records:
-            if info.filename.endswith("data.pkl"):
-                scan(io.BytesIO(archive.read(info)))
-
-
-def _read_torch(path: Path, mmap: bool) -> Any:
-    try:
-        with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in ADMITTED.items()]):
-            return plain(torch.load(path, map_location="cpu", weights_only=True, mmap=mmap), {})
-    except pickle.UnpicklingError as error:
-        if names := re.findall(r"GLOBAL ([\w.]+)", str(error)):
-            raise NotAdmitted(", ".join(dict.fromkeys(names))) from error
-        raise
-
-
-def _read_pickle(path: Path) -> Any:
-    with path.open("rb") as stream:
-        scan(stream)
-        stream.seek(0)
-        return plain(Unpickler(stream, encoding="latin1").load(), {})  # latin1: files pickled by Python 2
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
+def _read_safetensors(path: Path, whole: memoryview) -> dict[str, Any]:
+    """The package checks that the header is sound and covers the file exactly, and has no numpy type for some numbers."""
     from safetensors import safe_open
 
-    with safe_open(path, framework="pt") as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    with safe_open(path, framework="np") as file:
         metadata = file.metadata() or {}
-        about = json.loads(metadata.pop(ABOUT, "{}"))
+    start = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(bytes(whole[8:start]))
+    content: dict[str, Any] = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in _SAFETENSORS:
+            raise NotAdmitted(f"numbers of type {entry['dtype']}")
+        dtype = dtype_of(_SAFETENSORS[entry["dtype"]]).newbyteorder("<")
+        content[name] = np.ndarray(entry["shape"], dtype, whole, start + entry["data_offsets"][0])
+    about = json.loads(metadata.pop(ABOUT, "{}"))
     if any('"sha256"' in text for text in metadata.values()):
         raise ValueError(f"what stands behind {ABOUT!r} elsewhere has another name")
-    return weights | ({ABOUT: about} if about else {})
+    return content | ({ABOUT: about} if about else {})

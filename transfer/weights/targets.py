@@ -41,7 +41,7 @@ def build(layout: str, trunk: Trunk, path: Path) -> Target:
     with_neck = find_layout(layout).neck and trunk.extras
     try:
         with torch.random.fork_rng(devices=[]), _quiet():
-            with_neck_of = _two_stage_detector if neck_model.two_stage(trunk.extras) else _dense_detector
+            with_neck_of = _two_stage_detector if neck.two_stage(trunk.extras) else _dense_detector
             target = with_neck_of(trunk, path) if with_neck else TARGETS[layout](trunk.spec, path)
     except ImportError as error:
         raise UserError(
@@ -82,7 +82,7 @@ def _detectron2_fpn(spec: TrunkSpec, path: Path, options: dict[str, Any] | None 
             "ROI_HEADS.IN_FEATURES": levels,
             "ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
             "ROI_BOX_HEAD.NUM_FC": 1,
-            "ROI_BOX_HEAD.POOLER_RESOLUTION": neck_model.CELLS,
+            "ROI_BOX_HEAD.POOLER_RESOLUTION": neck.CELLS,
             **(options or {}),
         },
     )
@@ -91,9 +91,9 @@ def _detectron2_fpn(spec: TrunkSpec, path: Path, options: dict[str, Any] | None 
 
 def _two_stage_detector(trunk: Trunk, path: Path) -> Target:
     """As `_detectron2_fpn`, with norms in the pyramid and the box head 4conv1fc: `coco_fpn_1x`."""
-    width = neck_model.width(trunk.extras)
+    width = neck.width(trunk.extras)
     options = {"FPN.NORM": "BN", "ROI_BOX_HEAD.NORM": "BN", "FPN.OUT_CHANNELS": width, "ROI_BOX_HEAD.CONV_DIM": width}
-    depths = {"ROI_BOX_HEAD.NUM_CONV": neck_model.BOX_DEPTH, "ROI_BOX_HEAD.FC_DIM": len(trunk.extras["box.fc1.bias"])}
+    depths = {"ROI_BOX_HEAD.NUM_CONV": neck.BOX_DEPTH, "ROI_BOX_HEAD.FC_DIM": len(trunk.extras["box.fc1.bias"])}
     target = _detectron2_fpn(trunk.resnet, path, options | depths)
     model: Any = target.model
 
@@ -106,7 +106,7 @@ def _two_stage_detector(trunk: Trunk, path: Path) -> Target:
 
 def _dense_detector(trunk: Trunk, path: Path) -> Target:
     """Detectron2's RetinaNet with P6 from P5; with group norm in its head that head is FCOS's, whose class inherits it."""
-    features, width = ["res3", "res4", "res5"], neck_model.width(trunk.extras)
+    features, width = ["res3", "res4", "res5"], neck.width(trunk.extras)
     norm = "head.norm1.weight" in trunk.extras
 
     def take_p5(model: Any) -> None:

@@ -1,22 +1,23 @@
-"""From a `Trunk` to a file of a framework. Same trunk, same bytes."""
+"""From a `Trunk` to a file of a framework, without PyTorch. Same trunk, same bytes."""
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from pretrain.errors import UserError
 from pretrain.files import atomic_path
+from transfer.weights import torch_file
+from transfer.weights.arrays import fingerprint, in_order
+from transfer.weights.format import ABOUT
 from transfer.weights.layouts import LAYOUTS, express, find_layout, to_target
-from transfer.weights.safe import ABOUT, fingerprint
-from transfer.weights.trunk import COUNTER, Counts, Trunk, check, is_counter
+from transfer.weights.names import COUNTER, is_counter
+from transfer.weights.trunk import Counts, Trunk, check
 
 AUTHOR = "PixBench"
 
@@ -40,7 +41,8 @@ def check_target(trunk: Trunk, path: str | PathLike[str], layout: str) -> None:
 def write(trunk: Trunk, path: Path, layout: str) -> Counts:
     """`save` without the rename and without checks, onto a path of the caller's."""
     trunk = express(trunk, layout)
-    rules, state = LAYOUTS[layout], to_target(trunk, layout)
+    rules = LAYOUTS[layout]
+    state = {name: in_order(np.asarray(values)) for name, values in to_target(trunk, layout).items()}
     about = {"trunk": trunk.spec.as_dict(), "pixels": vars(trunk.pixels)}
     if path.suffix == ".safetensors":
         _safetensors(state, about, path)
@@ -48,39 +50,28 @@ def write(trunk: Trunk, path: Path, layout: str) -> Counts:
         _detectron2(state, about, path)
     else:
         mm = layout in ("mmseg", "mmpretrain")
-        _torch({"state_dict": state, "meta": {"author": AUTHOR}, ABOUT: about} if mm else state, path)
+        # a plain state dict as torchvision, timm and `transformers` have it, or that of `mmengine/runner/checkpoint.py`
+        torch_file.write_zip({"state_dict": state, "meta": {"author": AUTHOR}, ABOUT: about} if mm else state, path)
     held = [*trunk.state, *(trunk.extras if rules.neck else ())]
     left_out = {COUNTER: 0 if rules.counters else sum(map(is_counter, held))}
     left_out["of pyramid and head"] = 0 if rules.neck else len(trunk.extras)
     return Counts(len(state), {reason: number for reason, number in left_out.items() if number})
 
 
-def _detectron2(state: dict[str, Tensor], about: dict[str, Any], path: Path) -> None:
+def _detectron2(state: dict[str, np.ndarray], about: dict[str, Any], path: Path) -> None:
     """Model zoo format of `detectron2/checkpoint/detection_checkpoint.py`, names as they are; other keys are ignored.
 
     A pickle has no checksums, hence the fingerprint.
     """
-    arrays = {name: tensor.contiguous().numpy() for name, tensor in state.items()}
     about = about | {"sha256": fingerprint(state, about)}
-    content = {"model": arrays, "__author__": AUTHOR, "matching_heuristics": False, ABOUT: about}
+    content = {"model": state, "__author__": AUTHOR, "matching_heuristics": False, ABOUT: about}
     with path.open("wb") as stream:
         pickle.dump(content, stream, protocol=4)
 
 
-def _safetensors(state: dict[str, Tensor], about: dict[str, Any], path: Path) -> None:
+def _safetensors(state: dict[str, np.ndarray], about: dict[str, Any], path: Path) -> None:
     """The names alone, as `transformers` and timm read them; the rest is in the metadata. No checksums here either."""
-    from safetensors.torch import save as _serialise
+    from safetensors.numpy import save_file
 
     about = about | {"sha256": fingerprint(state, about)}
-    path.write_bytes(_serialise(state, {"format": "pt", ABOUT: json.dumps(about)}))
-
-
-def _torch(content: Any, path: Path) -> None:
-    """A plain state dict as torchvision, timm and `transformers` have it, or that of `mmengine/runner/checkpoint.py`.
-
-    Through memory: given a path, torch.save writes the temporary name into the archive; given a file on a full disk, it
-    hides the reason.
-    """
-    archive = io.BytesIO()
-    torch.save(content, archive)
-    path.write_bytes(archive.getbuffer())
+    save_file(state, path, {"format": "pt", ABOUT: json.dumps(about)})

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pretrain.models.resnet import ResNet, TrunkSpec
 from transfer.weights import Trunk
-from transfer.weights.trunk import is_counter, neck_skeleton
+from transfer.weights.names import is_counter
+from transfer.weights.shapes import expected
 from transfer.weights.vit import VitSpec
 
 TINY = 1 / 16
@@ -70,7 +71,9 @@ def two_stage_extras() -> Callable[..., dict[str, Tensor]]:
     def make(spec: TrunkSpec, width: int = 16, out: int = 16, seed: int = 0) -> dict[str, Tensor]:
         random, found = torch.Generator().manual_seed(seed), {}
         vectors = {"fpn.lateral2.norm.weight": torch.empty(width), "box.fc1.bias": torch.empty(out)}
-        for name, shape in neck_skeleton(spec, vectors).state_dict().items():
+        for name, shape in expected(spec, vectors).items():
+            if not name.startswith(("fpn.", "box.")):
+                continue
             if is_counter(name):
                 found[name] = torch.tensor(200 + seed)
             elif name.endswith(("norm.weight", "running_var")):

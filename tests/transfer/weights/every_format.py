@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights.format import Pixels
-from transfer.weights.trunk import is_counter
+from transfer.weights.names import is_counter
 from transfer.weights.vit import VitSpec
 
 State = dict[str, Tensor]

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from every_format import (
-    ARGS,
     VIT,
     Case,
     State,
@@ -33,9 +32,9 @@ from torch import Tensor
 from benchmarks.cli import main
 from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
-from transfer.weights import format, inspection, outline, read
+from transfer.weights import format, inspection, read
 from transfer.weights.format import formats
-from transfer.weights.trunk import is_counter
+from transfer.weights.names import is_counter
 
 
 @pytest.fixture(scope="session")
@@ -166,7 +165,7 @@ def test_the_same_weights_in_safetensors(tmp_path, all_cases, make_trunk, name):
     reading = read(tmp_path / "x.safetensors")
     assert reading.format == name
     assert same(reading.trunk.state, make_trunk().state)
-    assert inspection.inspect(tmp_path / "x.safetensors")["formats"][name]["types"] == {"F32": 265, "I64": 53}
+    assert inspection.inspect(tmp_path / "x.safetensors")["formats"][name]["types"] == {"float32": 265, "int64": 53}
 
 
 def test_forcing_a_format(tmp_path, all_cases):
@@ -191,7 +190,7 @@ def test_forcing_a_format(tmp_path, all_cases):
         ),
         (
             lambda m: m.update({"module.encoder.bn1.weight": torch.full((4,), 1 / 3, dtype=torch.float64)}),
-            r"bn1\.weight is torch\.float64, should be torch\.float32",
+            r"bn1\.weight is float64, should be float32",
         ),
         (
             lambda m: m.update({"module.encoder.bn1.weight": torch.tensor([1, 2, 3, float("nan")]).half()}),
@@ -266,15 +265,6 @@ def test_inspecting_needs_no_pytorch(tmp_path, all_cases):
         assert "trunk    ResNet-50 of width 0.0625" in printed.stdout
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_an_outline_has_the_shapes_of_what_is_read(tmp_path, make_trunk, old):
-    state = make_trunk().state
-    torch.save({"model": state, "args": ARGS}, tmp_path / "x.pth", _use_new_zipfile_serialization=not old)
-    found = outline.read(tmp_path / "x.pth")
-    assert found["args"]["arch"] == "resnet50"
-    assert {n: found["model"][n].shape for n in state} == {n: tuple(t.shape) for n, t in state.items()}
-
-
 @pytest.mark.parametrize(
     "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:9] + b"\xff" * 200 + b[209:]]
 )
@@ -286,7 +276,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path, all_cases, kind, damage: Calla
     else:
         torch.save(all_cases["torchvision"].content, path, _use_new_zipfile_serialization=kind == "zip")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match=r"x (is no file of weights|is of no known format)"):
+    with pytest.raises(UserError, match=r"x is (truncated or damaged|empty|of no known format)"):
         inspection.inspect(path)
 
 

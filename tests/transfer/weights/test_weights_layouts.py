@@ -8,8 +8,8 @@ import torch
 from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights import LAYOUTS, Trunk, to_target
-from transfer.weights.names import NAMES, Names
-from transfer.weights.trunk import expected, is_counter
+from transfer.weights.names import NAMES, Names, is_counter
+from transfer.weights.shapes import expected
 from transfer.weights.vit import VitSpec
 
 KINDS = [(layout, kind) for layout in LAYOUTS for kind in LAYOUTS[layout].kinds]

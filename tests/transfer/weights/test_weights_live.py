@@ -11,7 +11,7 @@ from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights import LAYOUTS, load_into, to_target
 from transfer.weights.live import unequal
-from transfer.weights.trunk import is_counter
+from transfer.weights.names import is_counter
 from transfer.weights.vit import VitSpec
 
 SPEC = TrunkSpec(50, 0.25)

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from pretrain.errors import UserError
 from pretrain.models.fpn import LEVELS, Tower
 from pretrain.models.resnet import STAGES, TrunkSpec
-from transfer.weights import Trunk, convert, load, load_into, read, save, to_target, verify
+from transfer.weights import Trunk, convert, load, load_into, neck_model, read, save, to_target, verify
 from transfer.weights.names import NAMES as layout_names
-from transfer.weights.neck import NAMES, TOWERS, fit, from_detectron2, numbers, to_detectron2
-from transfer.weights.trunk import check, is_counter, neck_skeleton
+from transfer.weights.names import is_counter
+from transfer.weights.neck import NAMES, TOWERS, from_detectron2, numbers, to_detectron2
+from transfer.weights.neck_fit import fit
+from transfer.weights.shapes import expected
+from transfer.weights.trunk import check
 
 SPEC, WIDTH = TrunkSpec(50, 0.25), 64
 KINDS = {"none": 14, "retinanet": 14 + 6, "fcos": 14 + 12}
@@ -29,7 +32,7 @@ def extras_of(head: str, spec: TrunkSpec = SPEC, width: int = WIDTH, seed: int =
     """Lively weights of a pyramid and a head, large enough to be seen behind three convolutions."""
     random = torch.Generator().manual_seed(seed)
     names = [n for n in NAMES if not n.startswith("head.") or (head != "none" and ("norm" not in n or head == "fcos"))]
-    shapes = neck_skeleton(spec, dict.fromkeys(names, torch.empty(width))).state_dict()
+    shapes = expected(spec, dict.fromkeys(names, torch.empty(width)))
     return {name: 0.1 * torch.randn(shapes[name].shape, generator=random) for name in names}
 
 
@@ -95,7 +98,7 @@ def dense_detector() -> Callable[..., nn.Module]:
 def forward(model: nn.Module, trunk: Trunk, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Maps of P3..P6 and towers up to their third convolution, norm and ReLU: the detector's and our own."""
     model.eval()
-    ours, head_ends = neck_skeleton(trunk.spec, trunk.extras), "head.conv1.weight" in trunk.extras
+    ours, head_ends = neck_model.build(trunk.spec, trunk.extras), "head.conv1.weight" in trunk.extras
     ours.load_state_dict(trunk.extras, assign=True)
     body = trunk.spec.build().eval()
     body.load_state_dict(trunk.state)

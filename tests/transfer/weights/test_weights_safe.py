@@ -21,6 +21,7 @@ from torch import nn
 
 from pretrain.errors import UserError
 from transfer.weights import safe
+from transfer.weights.arrays import equal, fingerprint
 
 
 class Runs:
@@ -50,7 +51,6 @@ def test_arrays_and_containers_of_every_protocol(tmp_path, protocol):
     np.testing.assert_array_equal(back["model"]["b"], content["model"]["b"])
     np.testing.assert_array_equal(back["big"], [0, 1, 2])
     assert back["big"].dtype == np.float32
-    assert back["big"].flags.writeable
     assert back["none"][:4] == [None, True, 1.5, "text"]
     assert back["none"][4][0] == b"bytes"
     assert back["none"][4][1].shape == ()
@@ -112,8 +112,7 @@ def test_arguments_and_numpy_scalars_come_out_as_plain_data(tmp_path, container)
     assert [type(back[key]) for key in ("opt", "best", "epoch", "counts", "model")] == [dict, float, int, dict, dict]
     np.testing.assert_array_equal(back["curve"], content["curve"])
     if container != "pickle":
-        assert torch.equal(back["model"]["w"], torch.ones(2))
-        assert not back["model"]["w"].requires_grad
+        np.testing.assert_array_equal(back["model"]["w"], [1, 1])
 
 
 @pytest.mark.frameworks
@@ -197,7 +196,7 @@ def test_records_larger_than_the_file_or_of_the_same_name(tmp_path):
 def test_safetensors(tmp_path):
     path, weights = tmp_path / "x.safetensors", {"a": torch.rand(3, 2), "b": torch.zeros((), dtype=torch.int64)}
     save_file(weights, path)
-    assert all(torch.equal(safe.read(path)[name], tensor) for name, tensor in weights.items())
+    assert all(equal(safe.read(path)[name], tensor) for name, tensor in weights.items())
     whole = path.read_bytes()
     for damaged in (whole[:-1], whole + b"x", whole.replace(b"F32", b"F99"), whole.replace(b'"b"', b'"a"')):
         path.write_bytes(damaged)
@@ -207,7 +206,7 @@ def test_safetensors(tmp_path):
 
 def test_a_fingerprint_is_compared(tmp_path):
     weights = {"a": torch.rand(3, 2)}
-    about = {"trunk": {"depth": 50}, "sha256": safe.fingerprint(weights, {"trunk": {"depth": 50}})}
+    about = {"trunk": {"depth": 50}, "sha256": fingerprint(weights, {"trunk": {"depth": 50}})}
     arrays = {name: tensor.numpy() for name, tensor in weights.items()}
     pickled = _write_pickle(tmp_path / "x.pkl", {"model": arrays, safe.ABOUT: about})
     save_file(weights, tmp_path / "x.safetensors", {safe.ABOUT: json.dumps(about)})

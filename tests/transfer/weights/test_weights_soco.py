@@ -17,10 +17,11 @@ from pretrain.models.resnet import STAGES, TrunkSpec
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol
 from transfer.run import extra_weights
-from transfer.weights import Trunk, convert, load, load_into, read, save, verify
-from transfer.weights.neck import BOX, TWO_STAGE, fit, from_detectron2, to_detectron2
-from transfer.weights.neck_model import two_stage
-from transfer.weights.trunk import check, is_counter, neck_skeleton
+from transfer.weights import Trunk, convert, load, load_into, neck_model, read, save, verify
+from transfer.weights.names import is_counter
+from transfer.weights.neck import BOX, TWO_STAGE, from_detectron2, to_detectron2, two_stage
+from transfer.weights.neck_fit import fit
+from transfer.weights.trunk import check
 
 State = dict[str, Tensor]
 SPEC = TrunkSpec(50, 1 / 4)
@@ -167,7 +168,7 @@ def test_open_mmlabs_pyramid_with_norms_is_the_reference(with_neck: Callable[...
     named = {n: t for n, t in in_soco(with_neck(1 / 16).extras).items() if ".neck." in n}
     assert theirs.load_state_dict({name.removeprefix("module.neck."): tensor for name, tensor in named.items()})
     trunk = with_neck(1 / 16)
-    ours = neck_skeleton(trunk.spec, trunk.extras).eval()
+    ours = neck_model.build(trunk.spec, trunk.extras).eval()
     ours.load_state_dict(trunk.extras, assign=True)
     random = torch.Generator().manual_seed(0)
     maps = [torch.randn(2, 16 * 2**i, 32 // 2**i, 48 // 2**i, generator=random) for i in range(4)]
