@@ -116,7 +116,7 @@ _RECORDS = """
     omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.nodes.AnyNode omegaconf.base.Metadata
     omegaconf.base.ContainerMetadata pytorch_lightning.utilities.parsing.AttributeDict
     lightning_fabric.utilities.data.AttributeDict lightning.fabric.utilities.data.AttributeDict
-    pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint collections.Counter
+    pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint
 """.split()
 
 ADMITTED: dict[str, Any] = dict.fromkeys(_RECORDS, _Record) | {
@@ -124,6 +124,7 @@ ADMITTED: dict[str, Any] = dict.fromkeys(_RECORDS, _Record) | {
     "builtins.set": set,
     "builtins.complex": complex,
     "builtins.bytearray": _bytes,
+    "collections.Counter": OrderedDict,
     "collections.OrderedDict": OrderedDict,
     "_codecs.encode": _encode,
     "numpy.dtype": _Type,

@@ -40,6 +40,7 @@ _RECORD = 30
 """Bytes of a zip record's header in front of its name; the lengths of name and extra field are the last four."""
 _ALIGNMENT = 64
 """Of each tensor's first byte in the file, as PyTorch has it."""
+_LEGACY_VERSION = 1001
 _AXES = 64
 """As many as numpy knows."""
 
@@ -86,17 +87,26 @@ def _sizes(parts: Any) -> list[int]:
     return list(parts)
 
 
-def _tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *rest: Any) -> _Tensor:
-    """``torch._utils._rebuild_tensor`` and ``_v2``; what follows is of gradients, but for the last."""
-    if len(rest) > 2 and rest[2]:
+def _tensor(
+    storage: _Storage, offset: int, shape: Any, strides: Any, _grad: Any = None, _hooks: Any = None, marks: Any = None
+) -> _Tensor:
+    """``torch._utils._rebuild_tensor`` and ``_v2``."""
+    if marks:
         raise NotAdmitted("tensors that are conjugated or negated when looked at")
     return _Tensor(storage, offset, _sizes(shape), _sizes(strides), None)
 
 
 def _tensor_v3(
-    storage: _Storage, offset: int, shape: Any, strides: Any, _grad: Any, _hooks: Any, dtype: np.dtype, *rest: Any
+    storage: _Storage,
+    offset: int,
+    shape: Any,
+    strides: Any,
+    _grad: Any,
+    _hooks: Any,
+    dtype: np.dtype,
+    marks: Any = None,
 ) -> _Tensor:
-    made = _tensor(storage, offset, shape, strides, None, None, *rest)
+    made = _tensor(storage, offset, shape, strides, marks=marks)
     made.parts = *made.parts[:4], dtype
     return made
 
@@ -196,8 +206,10 @@ def read_legacy(stream: IO[bytes], whole: memoryview) -> Any:
         stream.seek(start)
         return _Unpickler(stream)
 
-    following().load(), following().load()
-    order = "<" if following().load().get("little_endian", True) else ">"
+    _, version = following().load(), following().load()
+    if version != _LEGACY_VERSION:
+        raise ValueError(f"version {version}, which PyTorch never wrote")
+    following().load()  # of the system, which does not matter: numbers are little-endian whatever it was
     unpickler = following()
     content = unpickler.load()
     keys = following().load()
@@ -208,7 +220,7 @@ def read_legacy(stream: IO[bytes], whole: memoryview) -> Any:
         start, storage = end + 8, unpickler.storages[key]
         if int.from_bytes(whole[end:start], "little") != storage.numel:
             raise ValueError(f"storage {key} is not as long as it is said to be")
-        end = storage.place(whole, start, order)
+        end = storage.place(whole, start, "<")
     return plain(content, {})
 
 

@@ -14,7 +14,6 @@ from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights import LAYOUTS, Trunk, check, infer_spec, load, read, save
 from transfer.weights.names import is_counter
-from transfer.weights.shapes import expected
 
 
 def same(a: Trunk, b: Trunk, counters: bool = True) -> bool:
@@ -150,13 +149,6 @@ def test_all_problems_are_in_one_error(make_trunk):
         UserError, match=r"1 missing \(bn1\.weight\); 1 unexpected \(extra\.weight\); 1 of the wrong shape"
     ):
         check(Trunk(TrunkSpec(50, 1 / 16), state, "x"))
-
-
-def test_what_is_expected_is_what_a_fresh_trunk_has():
-    spec = TrunkSpec(101, 1 / 16)
-    assert {name: (tensor.shape, tensor.dtype) for name, tensor in expected(spec).items()} == {
-        name: (tensor.shape, tensor.dtype) for name, tensor in spec.build().state_dict().items()
-    }
 
 
 def test_only_some_counters_is_not_a_whole_trunk(checkpoint):
