@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transfer.weights.layouts import LAYOUTS, express, to_target
     from transfer.weights.live import load_into
     from transfer.weights.parity import Parity, verify
-    from transfer.weights.readers import Reading, load, read
+    from transfer.weights.readers import Reading, load, read, read_arrays
     from transfer.weights.trunk import Counts, Trunk, check, infer_spec
     from transfer.weights.writers import save
 
@@ -24,7 +24,7 @@ _HOMES = {
     "layouts": ("LAYOUTS", "express", "to_target"),
     "live": ("load_into",),
     "parity": ("Parity", "verify"),
-    "readers": ("Reading", "load", "read"),
+    "readers": ("Reading", "load", "read", "read_arrays"),
     "trunk": ("Counts", "Trunk", "check", "infer_spec"),
     "writers": ("save",),
 }
@@ -42,6 +42,7 @@ __all__ = [
     "load",
     "load_into",
     "read",
+    "read_arrays",
     "save",
     "to_target",
     "verify",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,13 @@ def _detectron2(state: dict[str, np.ndarray], about: dict[str, Any], path: Path)
 
 def _safetensors(state: dict[str, np.ndarray], about: dict[str, Any], path: Path) -> None:
     """The names alone, as `transformers` and timm read them; the rest is in the metadata. No checksums here either."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     about = about | {"sha256": fingerprint(state, about)}
-    save_file(state, path, {"format": "pt", ABOUT: json.dumps(about)})
+    try:
+        save_file(state, path, {"format": "pt", ABOUT: json.dumps(about)})
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):  # a full disk, say
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise

@@ -311,7 +311,9 @@ def test_a_bad_source_leaves_the_output_alone(tmp_path, checkpoint, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "out.pkl"]
 
 
-@pytest.mark.parametrize(("target", "name"), [("detectron2", "x.pkl"), ("mmseg", "x.pth")])
+@pytest.mark.parametrize(
+    ("target", "name"), [("detectron2", "x.pkl"), ("mmseg", "x.pth"), ("huggingface", "x.safetensors")]
+)
 def test_a_disk_that_is_full(tmp_path, checkpoint, capsys, target, name):
     source, (soft, hard) = checkpoint(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # no file may grow beyond this
