@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -39,6 +40,12 @@ def run_command(command: Callable[[], int | None], *, name: str, debug: bool = F
             raise
         print(f"{name}: error: {explain(error)}", file=sys.stderr)
         return 2 if isinstance(error, UserError | OSError) or _is_out_of_memory(error) else 70
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence that suggests the most similar of ``known``; empty if none is similar."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 @contextmanager

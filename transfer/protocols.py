@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, did_you_mean
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SCALES = ("paper", "mini")
@@ -83,9 +82,7 @@ def find_protocol(name: str) -> Protocol:
     known = protocols()
     if name in known:
         return known[name]
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise UserError(f"there is no protocol {name!r}{hint} Known: {', '.join(known)}")
+    raise UserError(f"there is no protocol {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
 
 
 def published_config(protocol: Protocol) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from benchmarks.miniworld.scenes import (
 )
 from benchmarks.miniworld.textures import noise, panes, two_colours
 
-GROUND = ("sky", "building", "vegetation", "sidewalk", "road")
 # Mean colour of each; a scene draws its own round it, widely, so that colour is a hint and no more.
 HUES = {
     "sky": (150, 175, 205),

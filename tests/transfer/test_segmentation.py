@@ -69,7 +69,7 @@ def live_state(job: TransferJob, trunk: weights.Trunk, after: int = 0) -> tuple[
     """The segmentor's weights when ``after`` iterations have been computed, and which of the trunk's are not there."""
     from mmengine.hooks import Hook
 
-    from transfer.weights.live import unequal
+    from transfer.weights.models.live import unequal
 
     seen: list[Any] = []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, did_you_mean
 from pretrain.models.spec import TrunkSpec
 from transfer.detection import vitdet
 from transfer.job import TransferJob
@@ -126,9 +125,7 @@ def _override(cfg: CfgNode, key: str, value: Any, protocol: Protocol) -> None:
     if key in _BY_OPTION:
         raise UserError(f"{key} cannot be overridden; it is set by {_BY_OPTION[key]}")
     if key not in known:
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"Detectron2 has no setting {key!r} (protocol {protocol.name}){hint}")
+        raise UserError(f"Detectron2 has no setting {key!r} (protocol {protocol.name}){did_you_mean(key, known)}")
     if isinstance(known[key], float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)  # 1 for 1.0 is no mistake, but yacs insists
     try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, did_you_mean
 from pretrain.models.spec import TrunkSpec
 from transfer.protocols import leaves
 from transfer.scaling import KEYS
@@ -142,9 +141,7 @@ def override(config: Config, key: str, value: Any) -> None:
         old = node[place]
     except (KeyError, IndexError, TypeError, ValueError):
         known = [name for name, _ in leaves(config.to_dict())]
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"override {key!r} is not in the protocol's config{hint}") from None
+        raise UserError(f"override {key!r} is not in the protocol's config{did_you_mean(key, known)}") from None
     if isinstance(old, dict):
         raise UserError(f"override {key} is a group of settings; set them one by one, as {key}.{next(iter(old), '…')}")
     if not _fits(old, value):

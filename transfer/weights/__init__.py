@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transfer.weights.conversion import Conversion, convert
     from transfer.weights.layouts import LAYOUTS, express, to_target
-    from transfer.weights.live import load_into
-    from transfer.weights.parity import Parity, verify
+    from transfer.weights.models.live import load_into
+    from transfer.weights.models.parity import Parity, verify
     from transfer.weights.readers import Reading, load, read, read_arrays
     from transfer.weights.trunk import Counts, Trunk, check, infer_spec
     from transfer.weights.writers import save
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "conversion": ("Conversion", "convert"),
     "layouts": ("LAYOUTS", "express", "to_target"),
-    "live": ("load_into",),
-    "parity": ("Parity", "verify"),
+    "models.live": ("load_into",),
+    "models.parity": ("Parity", "verify"),
     "readers": ("Reading", "load", "read", "read_arrays"),
     "trunk": ("Counts", "Trunk", "check", "infer_spec"),
     "writers": ("save",),

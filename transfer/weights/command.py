@@ -11,7 +11,7 @@ from pretrain.errors import UserError
 
 if TYPE_CHECKING:
     from transfer.weights.conversion import Conversion
-    from transfer.weights.parity import Parity
+    from transfer.weights.models.parity import Parity
 
 LAYOUTS_OF = {
     "detectron2": ("detectron2_fpn", "detectron2_c4", "detectron2_vitdet"),
@@ -128,6 +128,6 @@ def _differences(parity: Parity) -> list[str]:
 
 
 def _verdict(parity: Parity) -> str:
-    from transfer.weights.parity import BOUND
+    from transfer.weights.models.parity import BOUND
 
     return f"verified in {parity.title}: every tensor equal, maps within a relative {BOUND:g}"

@@ -15,7 +15,7 @@ from transfer.weights.trunk import Counts
 from transfer.weights.writers import check_target, write
 
 if TYPE_CHECKING:
-    from transfer.weights.parity import Parity
+    from transfer.weights.models.parity import Parity
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def convert(
         written = write(reading.trunk, part, layout)
         parity = None
         if prove:
-            from transfer.weights.parity import verify  # needs PyTorch and the framework
+            from transfer.weights.models.parity import verify  # needs PyTorch and the framework
 
             parity = verify(reading.trunk, part, layout)
             parity.require(output)
@@ -64,7 +64,7 @@ def prove(
     source: str | PathLike[str], other: str | PathLike[str], branch: str | None = None, form: str | None = None
 ) -> tuple[Parity, Path]:
     """Compare the trunks in two files, whatever comes out; also the path of the record beside ``other``."""
-    from transfer.weights.parity import verify
+    from transfer.weights.models.parity import verify
 
     reading, other = read_arrays(source, branch, form), Path(other)
     parity, record = verify(reading.trunk, other), other.with_name(other.name + ".verified.json")

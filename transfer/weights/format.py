@@ -19,11 +19,10 @@ import yaml
 
 from pretrain.errors import UserError
 from pretrain.models.spec import BLOCKS
+from transfer.weights.containers import ABOUT
 from transfer.weights.names import NAMES, Names
 from transfer.weights.vit import measure_vit
 
-ABOUT = "pixbench"
-"""Key under which our writers say what they wrote: {"trunk": ..., "pixels": ..., "sha256": of the weights}."""
 _MOST = 300_000
 FOLDER = Path(__file__).with_name("formats")
 

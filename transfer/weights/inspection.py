@@ -12,8 +12,9 @@ import numpy as np
 from pretrain.errors import UserError
 from pretrain.files import sha256
 from pretrain.models.spec import TrunkSpec
-from transfer.weights import format, safe
-from transfer.weights.arrays import type_name
+from transfer.weights import format
+from transfer.weights.containers import ABOUT, safe
+from transfer.weights.containers.arrays import type_name
 from transfer.weights.vit import VitSpec
 
 
@@ -39,7 +40,7 @@ def _describe(content: Any, kind: format.Format, path: Path) -> dict[str, Any]:
     sorting = sorted_by[branches[0]]
     arrays = {name: weights[key] for key, name in sorting.trunk.items() if isinstance(weights[key], np.ndarray)}
     shapes = {name: array.shape for name, array in arrays.items()}
-    said = content if content.get("format") == "pixbench-pretrain" else content.get(format.ABOUT)
+    said = content if content.get("format") == "pixbench-pretrain" else content.get(ABOUT)
     said = said if isinstance(said, dict) else {}
     pixels: Any = kind.pixels
     try:

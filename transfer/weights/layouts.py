@@ -13,7 +13,7 @@ import numpy as np
 
 from pretrain.errors import UserError
 from transfer.weights import neck
-from transfer.weights.arrays import Array
+from transfer.weights.containers.arrays import Array
 from transfer.weights.format import Pixels
 from transfer.weights.names import NAMES, Names, is_counter
 from transfer.weights.trunk import Trunk

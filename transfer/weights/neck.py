@@ -1,6 +1,6 @@
 """What some checkpoints hold beside the trunk: a feature pyramid and a detector's head, or the beginning of it.
 
-Their names here are those of the modules in `transfer/weights/neck_model.py` behind ``fpn.`` and ``head.`` (dense) or ``box.``
+Their names here are those of the modules in `models/neck_model.py` behind ``fpn.`` and ``head.`` (dense) or ``box.``
 (two-stage). In Detectron2 one tower of a dense head becomes two, for classes and for boxes, and its layers are numbered: with
 a norm after each convolution (FCOS) they stand at 0, 3 and 6, without (RetinaNet) at 0, 2 and 4.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from pretrain.models.spec import TOWER_DEPTH
-from transfer.weights.arrays import Array
+from transfer.weights.containers.arrays import Array
 from transfer.weights.names import LEAVES
 
 BOX_DEPTH = 4

@@ -13,8 +13,9 @@ import numpy as np
 
 from pretrain.errors import UserError
 from pretrain.models.spec import TrunkSpec
-from transfer.weights import format, neck, safe
-from transfer.weights.arrays import cast, equal, in_order, is_stretched, type_name
+from transfer.weights import format, neck
+from transfer.weights.containers import ABOUT, safe
+from transfer.weights.containers.arrays import cast, equal, in_order, is_stretched, type_name
 from transfer.weights.format import Format
 from transfer.weights.names import is_counter
 from transfer.weights.shapes import expected
@@ -75,7 +76,7 @@ def read_arrays(path: str | PathLike[str], branch: str | None = None, form: str 
                 f"{PRETRAIN_VERSION}; use the PixBench that wrote it"
             )
         spec = _declared(content.get("trunk"), spec, path)
-    elif isinstance(about := content.get(format.ABOUT), Mapping):
+    elif isinstance(about := content.get(ABOUT), Mapping):
         spec = _declared(about.get("trunk"), spec, path)
         pixels = _declared(about.get("pixels"), pixels, path)
     trunk = Trunk(spec, state, str(path), extras, pixels)

@@ -1,7 +1,6 @@
 """What a whole trunk, pyramid and head consist of: the state dicts of our own modules without the modules, hence without PyTorch.
 
-Sources: `pretrain/models/resnet.py`, `transfer/weights/vit_model.py`, `transfer/weights/neck_model.py`; tests hold the two
-together.
+Sources: `pretrain/models/resnet.py`, `models/vit_model.py`, `models/neck_model.py`; tests hold the two together.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 from pretrain.models.spec import BLOCKS, GROUPS, TOWER_DEPTH, TrunkSpec
 from transfer.weights import neck
-from transfer.weights.arrays import Array
+from transfer.weights.containers.arrays import Array
 from transfer.weights.names import COUNTER
 from transfer.weights.vit import VitSpec
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pretrain.errors import UserError
 from pretrain.models.spec import TrunkSpec
-from transfer.weights.arrays import Array, is_finite, type_name
+from transfer.weights.containers.arrays import Array, is_finite, type_name
 from transfer.weights.format import Pixels, measure
 from transfer.weights.shapes import Shape, expected
 from transfer.weights.vit import VitSpec

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pretrain.errors import UserError
 
 if TYPE_CHECKING:
-    from transfer.weights.vit_model import ViT
+    from transfer.weights.models.vit_model import ViT
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class VitSpec:
         return asdict(self)
 
     def build(self) -> ViT:
-        from transfer.weights.vit_model import ViT
+        from transfer.weights.models.vit_model import ViT
 
         return ViT(self)
 

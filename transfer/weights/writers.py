@@ -14,9 +14,8 @@ import numpy as np
 
 from pretrain.errors import UserError
 from pretrain.files import atomic_path
-from transfer.weights import torch_file
-from transfer.weights.arrays import fingerprint, in_order
-from transfer.weights.format import ABOUT
+from transfer.weights.containers import ABOUT, torch_writer
+from transfer.weights.containers.arrays import fingerprint, in_order
 from transfer.weights.layouts import LAYOUTS, express, find_layout, to_target
 from transfer.weights.names import COUNTER, is_counter
 from transfer.weights.trunk import Counts, Trunk, check
@@ -53,7 +52,7 @@ def write(trunk: Trunk, path: Path, layout: str) -> Counts:
     else:
         mm = layout in ("mmseg", "mmpretrain")
         # a plain state dict as torchvision, timm and `transformers` have it, or that of `mmengine/runner/checkpoint.py`
-        torch_file.write_zip({"state_dict": state, "meta": {"author": AUTHOR}, ABOUT: about} if mm else state, path)
+        torch_writer.write_zip({"state_dict": state, "meta": {"author": AUTHOR}, ABOUT: about} if mm else state, path)
     held = [*trunk.state, *(trunk.extras if rules.neck else ())]
     left_out = {COUNTER: 0 if rules.counters else sum(map(is_counter, held))}
     left_out["of pyramid and head"] = 0 if rules.neck else len(trunk.extras)

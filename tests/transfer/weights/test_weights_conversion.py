@@ -20,8 +20,8 @@ from pretrain.models.resnet import STAGES, TrunkSpec
 from transfer.weights import LAYOUTS, Trunk, convert, load, read, save, verify
 from transfer.weights import command as weights_command
 from transfer.weights.format import Pixels
+from transfer.weights.models.parity import BOUND, compare, probe
 from transfer.weights.names import Names, is_counter
-from transfer.weights.parity import BOUND, compare, probe
 from transfer.weights.vit import VitSpec
 
 

@@ -25,7 +25,8 @@ from safetensors.torch import save_file
 
 from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
-from transfer.weights import Trunk, load, safe, save, to_target
+from transfer.weights import Trunk, load, save, to_target
+from transfer.weights.containers import safe
 from transfer.weights.names import is_counter
 
 SPEC = TrunkSpec(50, 1 / 64)

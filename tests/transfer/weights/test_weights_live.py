@@ -10,7 +10,7 @@ import torch
 from pretrain.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights import LAYOUTS, load_into, to_target
-from transfer.weights.live import unequal
+from transfer.weights.models.live import unequal
 from transfer.weights.names import is_counter
 from transfer.weights.vit import VitSpec
 

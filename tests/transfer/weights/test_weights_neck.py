@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from pretrain.errors import UserError
 from pretrain.models.fpn import LEVELS, Tower
 from pretrain.models.resnet import STAGES, TrunkSpec
-from transfer.weights import Trunk, convert, load, load_into, neck_model, read, save, to_target, verify
+from transfer.weights import Trunk, convert, load, load_into, read, save, to_target, verify
+from transfer.weights.models import neck_model
+from transfer.weights.models.neck_fit import fit
 from transfer.weights.names import NAMES as layout_names
 from transfer.weights.names import is_counter
 from transfer.weights.neck import NAMES, TOWERS, from_detectron2, numbers, to_detectron2
-from transfer.weights.neck_fit import fit
 from transfer.weights.shapes import expected
 from transfer.weights.trunk import check
 

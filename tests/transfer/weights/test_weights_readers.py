@@ -200,7 +200,7 @@ def test_other_networks(make_trunk):
 def test_importing_costs_no_framework():
     script = (
         "import sys; from transfer.weights import command; assert 'torch' not in sys.modules; "
-        "import transfer.weights.conversion, transfer.weights.live; "
+        "import transfer.weights.conversion, transfer.weights.models.live; "
         "bad = {'detectron2', 'mmseg', 'mmcv', 'mmengine', 'torchvision'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pretrain.errors import UserError
-from transfer.weights import safe
-from transfer.weights.arrays import equal, fingerprint
+from transfer.weights.containers import safe
+from transfer.weights.containers.arrays import equal, fingerprint
 
 
 class Runs:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pretrain.models.resnet import TrunkSpec
-from transfer.weights import neck_model
+from transfer.weights.models import neck_model
 from transfer.weights.shapes import expected
 from transfer.weights.vit import VitSpec
 

@@ -17,10 +17,11 @@ from pretrain.models.resnet import STAGES, TrunkSpec
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol
 from transfer.run import extra_weights
-from transfer.weights import Trunk, convert, load, load_into, neck_model, read, save, verify
+from transfer.weights import Trunk, convert, load, load_into, read, save, verify
+from transfer.weights.models import neck_model
+from transfer.weights.models.neck_fit import fit
 from transfer.weights.names import is_counter
 from transfer.weights.neck import BOX, TWO_STAGE, from_detectron2, to_detectron2, two_stage
-from transfer.weights.neck_fit import fit
 from transfer.weights.trunk import check
 
 State = dict[str, Tensor]

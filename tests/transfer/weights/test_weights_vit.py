@@ -13,7 +13,7 @@ from torch import Tensor
 from pretrain.errors import UserError
 from transfer.weights import Trunk, infer_spec, inspection, read
 from transfer.weights.format import formats
-from transfer.weights.parity import compare, probe
+from transfer.weights.models.parity import compare, probe
 from transfer.weights.vit import VitSpec
 
 SPEC = VitSpec(64, 2, 1, 16, 64)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from pretrain.errors import UserError
 from pretrain.models.fpn import LEVELS
 from pretrain.models.spec import BLOCKS, STAGES, TrunkSpec
-from transfer.weights import neck, neck_model
+from transfer.weights import neck
 from transfer.weights.layouts import find_layout
+from transfer.weights.models import neck_model
 from transfer.weights.trunk import Trunk
 from transfer.weights.vit import VitSpec
 

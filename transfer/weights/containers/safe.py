@@ -1,8 +1,7 @@
 """Reading files nobody vouches for: arrays and plain containers come out, code never runs. No PyTorch is imported.
 
-PyTorch files (`transfer.weights.torch_file`) and plain pickles go through one unpickler that knows a short list of names
-(`transfer.weights.admitted`); safetensors are checked by their own package. Arrays lie on a private memory map of the file, but
-for those of plain pickles.
+PyTorch's files (`torch_reader`) and plain pickles go through one unpickler that knows a short list of names (`admitted`);
+safetensors are checked by their own package. Arrays lie on a private memory map of the file, but for those of plain pickles.
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ from typing import IO, Any
 import numpy as np
 
 from pretrain.errors import UserError
-from transfer.weights import torch_file
-from transfer.weights.admitted import NotAdmitted, Unpickler, plain, scan
-from transfer.weights.arrays import dtype_of, fingerprint
-from transfer.weights.format import ABOUT
+from transfer.weights.containers import ABOUT, torch_reader
+from transfer.weights.containers.admitted import NotAdmitted, Unpickler, plain, scan
+from transfer.weights.containers.arrays import dtype_of, fingerprint
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # torch.save's magic number of before 1.6
@@ -75,9 +73,9 @@ def _content(path: Path, stream: IO[bytes], checked: bool) -> Any:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         return _read_safetensors(path, _map(stream))
     if head.startswith(_ZIP):
-        return torch_file.read_zip(stream, _map(stream), checked)
+        return torch_reader.read_zip(stream, _map(stream), checked)
     if head.startswith(_LEGACY):
-        return torch_file.read_legacy(stream, _map(stream))
+        return torch_reader.read_legacy(stream, _map(stream))
     if head.startswith(_PICKLE):
         scan(stream)
         stream.seek(0)

@@ -9,18 +9,16 @@ numbers in main memory. Layout of the files: `torch/serialization.py` and, for h
 from __future__ import annotations
 
 import io
-import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
 import numpy as np
 
-from transfer.weights.admitted import NotAdmitted, StandIn, Unpickler, plain, scan
-from transfer.weights.arrays import dtype_of, type_name
+from transfer.weights.containers.admitted import NotAdmitted, StandIn, Unpickler, plain, scan
+from transfer.weights.containers.arrays import dtype_of
 
-_STORAGES = {
+STORAGES = {
     "Double": "float64",
     "Float": "float32",
     "Half": "float16",
@@ -36,10 +34,8 @@ _STORAGES = {
     "Untyped": "uint8",
 }
 _OTHER_TYPES = "uint16 uint32 uint64 complex32 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu"
-_RECORD = 30
+RECORD = 30
 """Bytes of a zip record's header in front of its name; the lengths of name and extra field are the last four."""
-_ALIGNMENT = 64
-"""Of each tensor's first byte in the file, as PyTorch has it."""
 _LEGACY_VERSION = 1001
 _AXES = 64
 """As many as numpy knows."""
@@ -138,8 +134,8 @@ ADMITTED: dict[str, Any] = {
     "torch.device": _nothing,
     "torch.storage.UntypedStorage": dtype_of("uint8"),
 }
-ADMITTED |= {f"torch.{kind}Storage": dtype_of(name) for kind, name in _STORAGES.items()}
-ADMITTED |= {f"torch.{name}": dtype_of(name) for name in (*_STORAGES.values(), *_OTHER_TYPES.split())}
+ADMITTED |= {f"torch.{kind}Storage": dtype_of(name) for kind, name in STORAGES.items()}
+ADMITTED |= {f"torch.{name}": dtype_of(name) for name in (*STORAGES.values(), *_OTHER_TYPES.split())}
 
 
 class _Unpickler(Unpickler):
@@ -181,8 +177,8 @@ def read_zip(stream: IO[bytes], whole: memoryview, checked: bool) -> Any:
     content = unpickler.load()
     for key, storage in unpickler.storages.items():
         info = records[f"{root}data/{key}"]
-        header = whole[info.header_offset : info.header_offset + _RECORD]
-        start = info.header_offset + _RECORD + sum(int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
+        header = whole[info.header_offset : info.header_offset + RECORD]
+        start = info.header_offset + RECORD + sum(int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
         if storage.place(whole, start, ">" if order == b"big" else "<") != start + info.file_size:
             raise ValueError(f"storage {key} is not as long as it is said to be")
     return plain(content, {})
@@ -222,61 +218,3 @@ def read_legacy(stream: IO[bytes], whole: memoryview) -> Any:
             raise ValueError(f"storage {key} is not as long as it is said to be")
         end = storage.place(whole, start, "<")
     return plain(content, {})
-
-
-def write_zip(content: Any, path: Path) -> None:
-    """What ``torch.save`` would write of plain data (dicts with text as keys, lists, tuples, text, numbers) and arrays."""
-    arrays: list[np.ndarray] = []
-    pickled = b"".join((b"\x80\x02", *_opcodes(content, arrays), b"."))
-    records: dict[str, Any] = {"data.pkl": pickled, "byteorder": sys.byteorder.encode()}
-    records |= {f"data/{number}": array.reshape(-1).view(np.uint8).data for number, array in enumerate(arrays)}
-    with path.open("wb") as stream, zipfile.ZipFile(stream, "w") as archive:
-        for name, data in (records | {"version": b"3\n"}).items():
-            info = zipfile.ZipInfo(f"archive/{name}")
-            info.file_size = len(data)
-            padding = -(stream.tell() + _RECORD + len(info.filename) + 4) % _ALIGNMENT
-            info.extra = b"FB" + padding.to_bytes(2, "little") + bytes(padding)
-            with archive.open(info, "w") as record:
-                record.write(data)
-
-
-def _opcodes(value: Any, arrays: list[np.ndarray]) -> Iterator[bytes]:
-    """The pickle of ``value`` in protocol 2, piece by piece; arrays are appended to ``arrays`` and become tensors there."""
-    if isinstance(value, dict):
-        yield b"}("
-        for key, entry in value.items():
-            yield from _opcodes(key, arrays)
-            yield from _opcodes(entry, arrays)
-        yield b"u"
-    elif isinstance(value, list | tuple):
-        yield b"](" if isinstance(value, list) else b"("
-        for entry in value:
-            yield from _opcodes(entry, arrays)
-        yield b"e" if isinstance(value, list) else b"t"
-    elif isinstance(value, str):
-        text = value.encode()
-        yield b"X" + len(text).to_bytes(4, "little") + text
-    elif value is None or isinstance(value, bool):
-        yield {None: b"N", True: b"\x88", False: b"\x89"}[value]
-    elif isinstance(value, int):
-        digits = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
-        yield b"\x8a" + bytes([len(digits)]) + digits
-    elif isinstance(value, float):
-        yield b"G" + np.array(value, ">f8").tobytes()
-    else:
-        yield from _tensor_opcodes(value, arrays)
-
-
-def _tensor_opcodes(array: np.ndarray, arrays: list[np.ndarray]) -> Iterator[bytes]:
-    kind = next(kind for kind, name in _STORAGES.items() if name == type_name(array))
-    strides = tuple(stride // array.itemsize for stride in array.strides)
-    yield b"ctorch._utils\n_rebuild_tensor_v2\n(("
-    yield from _opcodes("storage", arrays)
-    yield f"ctorch\n{kind}Storage\n".encode()
-    for entry in (str(len(arrays)), "cpu", array.size):
-        yield from _opcodes(entry, arrays)
-    yield b"tQ"  # the storage's name, and the storage
-    for part in (0, array.shape, strides, False):
-        yield from _opcodes(part, arrays)
-    yield b"ccollections\nOrderedDict\n)RtR"  # of hooks; and the call
-    arrays.append(array)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from pretrain.errors import UserError
 from pretrain.models.spec import TrunkSpec
-from transfer.weights import neck, neck_model, targets
+from transfer.weights import neck
 from transfer.weights.layouts import LAYOUTS, express, find_layout
-from transfer.weights.live import same, unequal
+from transfer.weights.models import neck_model, targets
+from transfer.weights.models.live import same, unequal
 from transfer.weights.names import is_counter
 from transfer.weights.readers import Reading, read
 from transfer.weights.trunk import Trunk

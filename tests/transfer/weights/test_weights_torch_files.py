@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pretrain.errors import UserError
-from transfer.weights import safe, torch_file
-from transfer.weights.arrays import cast, dtype_of, in_order, is_stretched, type_name
+from transfer.weights.containers import safe, torch_writer
+from transfer.weights.containers.arrays import cast, dtype_of, in_order, is_stretched, type_name
 
 TYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128,
@@ -129,7 +129,7 @@ def test_only_what_is_looked_at_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save({"large": torch.zeros(25_000_000), "small": torch.ones(3)}, path)
     script = (
-        "import resource; from pathlib import Path; from transfer.weights import safe; "
+        "import resource; from pathlib import Path; from transfer.weights.containers import safe; "
         f"used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; before = used(); "
         f"content = safe.read(Path({str(path)!r})); content['small'].sum(); print(used() - before)"
     )
@@ -157,7 +157,7 @@ def test_tensors_that_reach_beyond_what_is_stored(tmp_path: Path, change: dict[s
     """A view that is wrong must never show other memory."""
     parts = {"key": "0", "numel": 3, "offset": 0, "shape": (3,), "strides": (1,)} | change
     arrays: list[np.ndarray] = []
-    number = lambda value: b"".join(torch_file._opcodes(value, arrays))  # noqa: E731
+    number = lambda value: b"".join(torch_writer._opcodes(value, arrays))  # noqa: E731
     pickled = (
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(("
         + number("storage") + b"ctorch\nFloatStorage\n" + number(parts["key"]) + number("cpu") + number(parts["numel"])
@@ -208,7 +208,7 @@ def test_pytorch_reads_what_we_write(tmp_path: Path, said: Any, shapes: list[tup
     random = np.random.default_rng(0)
     arrays = {str(i): random.integers(0, 99, shape).astype(kind) for i, (kind, shape) in enumerate(shapes)}
     content, path = {"said": said, "model": arrays}, tmp_path / "x.pth"
-    torch_file.write_zip(content, path)
+    torch_writer.write_zip(content, path)
     for mmap in (False, True):
         theirs = torch.load(path, weights_only=True, mmap=mmap)
         assert theirs["said"] == said
@@ -220,7 +220,7 @@ def test_pytorch_reads_what_we_write(tmp_path: Path, said: Any, shapes: list[tup
 
 def test_what_we_write_lies_as_pytorch_aligns_it(tmp_path: Path) -> None:
     path, arrays = tmp_path / "x.pth", {name: np.ones(n, np.float32) for name, n in (("a", 3), ("b", 70), ("c", 1))}
-    torch_file.write_zip(arrays, path)
+    torch_writer.write_zip(arrays, path)
     loaded = torch.load(path, weights_only=True, mmap=True)
     assert [tensor.data_ptr() % 64 for tensor in loaded.values()] == [0, 0, 0]
 

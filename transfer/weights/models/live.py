@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from pretrain.errors import UserError
 from pretrain.models.spec import TrunkSpec
-from transfer.weights import neck, neck_fit
+from transfer.weights import neck
 from transfer.weights.layouts import find_layout, names_of, to_target
+from transfer.weights.models import neck_fit
 from transfer.weights.names import COUNTER, is_counter
 from transfer.weights.trunk import Counts, Problems, Trunk, check
 
