@@ -40,7 +40,7 @@ def is_stretched(array: np.ndarray) -> bool:
     """Whether some stored numbers are used more than once. So can a few be declared an array of any size; no honest
     checkpoint does so."""
     reach = sum((n - 1) * abs(stride) for n, stride in zip(array.shape, array.strides, strict=True))
-    return array.nbytes > reach + array.itemsize
+    return array.size > 0 and array.nbytes > reach + array.itemsize
 
 
 def cast(array: np.ndarray, wanted: str) -> np.ndarray | None:
