@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,6 @@ PACKAGES = (
         "from cityscapesscripts.preparation.json2labelImg import json2labelImg",
     ),
 )
-PLAIN = ("numpy", "Pillow", "scipy", "PyYAML", "jsonargparse", "tqdm", "tabulate", "tensorboard", "rich", "submitit")
 
 # Runs in a process of its own: a broken compiled module may kill it, and then the next one goes on behind it.
 PROBER = """
@@ -102,7 +102,7 @@ def examine(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
     gpus = problems.pop()
     for package, problem in zip(PACKAGES, problems, strict=True):
         yield judge(package, version(package.names), problem)
-    found = {name: version((name,)) for name in PLAIN}
+    found = {name: version((name,)) for name in plain()}
     there = ", ".join(f"{name} {number.split()[-1]}" for name, number in found.items() if number)
     lacking = [name for name, number in found.items() if not number]
     if there:
@@ -120,6 +120,16 @@ def judge(package: Package, installed: str | None, problem: str) -> tuple[str, s
         return "MISSING", package.label, INSTALL
     rebuild = "its compiled parts may belong to another torch: " if "mmcv" in package.label else ""
     return "BROKEN", f"{package.label:<18} {installed}: {problem}", f"{rebuild}remove the environment, then {INSTALL}"
+
+
+def plain() -> list[str]:
+    """What PixBench declares to need besides `PACKAGES`; PixBench itself if it was never installed."""
+    try:
+        lines = metadata.requires("pixbench") or []
+    except metadata.PackageNotFoundError:
+        return ["pixbench"]
+    names = [re.split(r"[^\w.-]", line)[0] for line in lines if "extra ==" not in line]
+    return [name for name in names if not any(name in package.names for package in PACKAGES)]
 
 
 def version(names: tuple[str, ...]) -> str | None:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import signal
 import sys
 from collections import Counter
-from dataclasses import MISSING, dataclass, field, fields, replace
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from benchmarks.jobs import Job, Records
-from pretrain.errors import UserError
+from pretrain.errors import UserError, did_you_mean
 from pretrain.lock import owned
-from transfer.job import FREEZES
-from transfer.protocols import CONFIGS, SCALES, find_protocol, table_of
+from transfer.protocols import CONFIGS, find_protocol, table_of
 
 PIXBENCH = (sys.executable, "-m", "benchmarks.cli")
-INITS = ("random", "supervised")
 TRAINING = ("pretrain", "transfer")
 """Kinds of jobs that use GPUs."""
 
@@ -33,10 +35,10 @@ class Row:
     """Config files, later ones win; relative to `configs/`."""
     set: dict[str, Any] = field(default_factory=dict)
     """Dotted pre-training settings on top of the files."""
-    weights: str | None = None
-    init: str = "random"
-    """"random" or "supervised"."""
-    freeze: str = "none"
+    weights: str = ""
+    """A file of any known format; relative to where the suite is started."""
+    init: Literal["random", "supervised"] = "random"
+    freeze: Literal["none", "trunk"] = "none"
     """"none", or "trunk": only what the protocol adds to it is trained."""
 
 
@@ -44,7 +46,7 @@ class Row:
 class Suite:
     rows: dict[str, Row]
     protocols: tuple[str, ...]
-    scale: str
+    scale: Literal["paper", "mini"]
     seeds: tuple[int, ...] = (0,)
     mini: dict[str, Any] | None = None
     """Options of `pixbench data mini`; the world is generated below the output folder unless a data root is given."""
@@ -59,56 +61,69 @@ class Suite:
 def read_suite(path: Path) -> Suite:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or no such day
         raise UserError(f"the suite {path} cannot be read: {error}") from error
-    values = _checked(Suite, content, str(path))
-    if values["scale"] not in SCALES:
-        raise UserError(f"{path}: scale is {values['scale']!r}; it must be one of {', '.join(SCALES)}")
-    rows = {}
-    for label, row in values["rows"].items():
-        entry = _checked(Row, row or {}, f"{path}, row {label}")
-        if sum(key in entry for key in ("pretrain", "weights", "init")) > 1:
-            raise UserError(f"{path}, row {label}: give one of pretrain, weights and init, not several")
-        for key, known in (("init", INITS), ("freeze", FREEZES)):
-            if entry.get(key, known[0]) not in known:
-                raise UserError(f"{path}, row {label}: {key} is {entry[key]!r}; it must be one of {', '.join(known)}")
-        rows[label] = Row(**{**entry, "pretrain": tuple(entry.get("pretrain", ()))})
-    for name in [*values["protocols"], *values.get("overrides", {})]:
-        find_protocol(name)
-    seeds = tuple(values.get("seeds", (0,)))
-    return Suite(**{**values, "rows": rows, "protocols": tuple(values["protocols"]), "seeds": seeds})
+    if isinstance(content, dict) and isinstance(rows := content.get("rows"), dict):
+        content["rows"] = {str(label): _row(row or {}, f"{path}, row {label}") for label, row in rows.items()}
+    suite: Suite = _parsed(Suite, content, str(path))
+    if suite.workers < 1:
+        raise UserError(f"{path}: workers is {suite.workers}; it must be 1 or more")
+    for name in [*suite.protocols, *suite.overrides]:
+        find_protocol(str(name))
+    return suite
 
 
-def _checked(cls: type, content: Any, where: str) -> dict[str, Any]:
-    """``content`` if it is a mapping with only and all the keys that ``cls`` wants."""
+def _row(content: Any, where: str) -> Row:
+    row: Row = _parsed(Row, content, where)
+    if sum(content.get(key) is not None for key in ("pretrain", "weights", "init")) > 1:
+        raise UserError(f"{where}: give one of pretrain, weights and init, not several")
+    return row
+
+
+def _parsed(cls: Any, content: Any, where: str) -> Any:
+    """``content`` as a ``cls``, if that is what it is. A key without a value counts as left out."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    known = [f.name for f in fields(cls)]
     if not isinstance(content, dict):
-        raise UserError(f"{where}: expected a mapping of settings, found {type(content).__name__}")
-    known = {f.name: f for f in fields(cls)}
-    unknown = sorted(set(content) - set(known))
-    missing = [
-        n for n, f in known.items() if n not in content and f.default is MISSING and f.default_factory is MISSING
-    ]
-    if unknown or missing:
+        raise UserError(f"{where}: expected settings ({', '.join(known)}), found {content!r}")
+    for key in [key for key in content if key not in known]:
         raise UserError(
-            f"{where}: unknown keys {unknown or 'none'}, missing keys {missing or 'none'}; known: {sorted(known)}"
+            f"{where}: there is no setting {key!r}{did_you_mean(str(key), known)} (known: {', '.join(known)})"
         )
-    return content
+    given = {key: value for key, value in content.items() if value is not None}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls)
+    try:
+        values = parser.parse_object(deepcopy(given)).as_dict()
+    except ArgumentError as error:
+        text = re.sub(r"Parser key |a typing\.(?=Literal)|<class '(\w+)'>", r"\1", " ".join(str(error).split()))
+        raise UserError(f"{where}: {text}") from error
+    # what may hold anything stays as written: the parser would take the word "1e-3" for a number
+    return cls(**values | {key: value for key, value in given.items() if isinstance(value, dict)})
 
 
 def plan(suite: Suite, out: Path, data_root: Path | None) -> list[Job]:
     """All jobs of a suite, in an order in which none comes before what it waits for.
 
-    Raises `UserError` if there is neither a data root nor a mini world to generate.
+    Raises `UserError` if there is neither a data root nor a mini world to generate, or if a row's files are not there.
     """
     jobs: dict[str, Job] = {}
     ready: tuple[str, ...] = ()
     if data_root is None:
+        if suite.mini is None and suite.scale == "mini":
+            raise UserError(
+                "this suite has no data: add the key `mini: {}` to have a small world drawn, or say where data lie with "
+                "--data-root"
+            )
         if suite.mini is None:
             raise UserError("this suite runs on real data: say where it lies with --data-root")
         data_root, ready = out / "data", ("data",)
         mini = {f"--{key}": value for key, value in suite.mini.items()}
         jobs["data"] = Job("data", (*PIXBENCH, "data", "mini", *_words({"--root": data_root, **mini})), data_root)
     for label, row in suite.rows.items():
+        if row.weights and not Path(row.weights).exists():
+            raise UserError(f"row {label}: there is no file {row.weights} here ({Path.cwd()}); correct its `weights:`")
         if row.pretrain:
             jobs[f"pretrain/{label}"] = _pretrain_job(label, row, out, data_root, ready)
     transfers: list[Job] = []
@@ -183,10 +198,15 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.set_defaults(run=run)
 
 
-def devices(text: str | None) -> list[str]:
-    """The names of the GPUs that ``text`` asks for: a number of them, or a list; UserError if they are not there."""
-    if text in (None, "0"):
+def devices(text: str | None, imagined: bool = False) -> list[str]:
+    """The names of the GPUs that ``text`` asks for: a number of them, or a list; UserError if they are not there.
+
+    If only ``imagined``, they need not be.
+    """
+    if text is None or text == "0":
         return []
+    if imagined:
+        return [str(number) for number in range(int(text))] if text.isdigit() else text.split(",")
     import torch
 
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -201,6 +221,9 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.launch.loop import Launcher, run_jobs
     from benchmarks.tables import write_tables
 
+    for option, least in (("workers", 1), ("gpus_per_run", 1), ("stall_minutes", 0)):
+        if (value := getattr(args, option)) is not None and value < least:
+            raise UserError(f"--{option.replace('_', '-')} {value:g} is not possible; choose {least} or more")
     suite = read_suite(args.suite)
     out = (args.out or Path("runs") / args.suite.stem).resolve()
     jobs = plan(suite, out, args.data_root.resolve() if args.data_root else None)
@@ -211,10 +234,12 @@ def run(args: argparse.Namespace) -> int:
 
         launcher, how = Slurm(records, out, suite.slurm, stall_s), "by Slurm"
         each = {kind: args.gpus_per_run or options_of(suite.slurm, kind).get("gpus_per_node", 0) for kind in TRAINING}
+        if not all(isinstance(gpus, int) for gpus in each.values()):
+            raise UserError(f"{args.suite}: gpus_per_node must be a number; name a type with gres and --gpus-per-run")
     else:
         from benchmarks.launch.local import Local
 
-        gpus = devices(args.gpus)
+        gpus = devices(args.gpus, imagined=args.dry_run)
         each = dict.fromkeys(TRAINING, args.gpus_per_run or len(gpus))
         if each["pretrain"] > len(gpus):
             raise UserError(f"--gpus-per-run {args.gpus_per_run} needs as many GPUs; name them with --gpus")
@@ -224,8 +249,10 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(" ".join(job.argv()) for job in jobs))
         return 0
+    if args.data_root and not args.data_root.is_dir():
+        raise UserError(f"--data-root: there is no folder {args.data_root}; correct it, or make that folder")
     print(f"{args.suite}: {len(jobs)} jobs, {how}, into {out}", flush=True)
-    with owned(out):
+    with owned(out, partial(os.kill, os.getpid(), signal.SIGINT)):  # its jobs are to be stopped, too
         states = run_jobs(jobs, records, launcher)
         if any(state == "done" for name, state in states.items() if name.startswith("transfer/")):
             print(write_tables(out / "runs", out, tuple(suite.rows)))

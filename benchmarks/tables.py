@@ -68,11 +68,13 @@ class Scale:
 def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
     """Read every transfer result below ``runs``; return scales by name, and a line per run that does not count.
 
-    Raises `UserError` if there is none, or if two results claim the same row, protocol, scale and seed.
+    Raises `UserError` if there is none, or if two results claim the same row, protocol and scale with the same seed or with
+    different weights. Across protocols a row's weights differ as files: one trunk is converted for each framework.
     """
     scales: dict[str, Scale] = {}
     left_out: list[str] = []
     seen: dict[tuple[Any, ...], Path] = {}
+    starts: dict[tuple[str, ...], tuple[str | None, Path]] = {}
     for path in sorted(runs.rglob(RESULT)):
         result = read_result(path)
         if result.get("kind") != "transfer":
@@ -80,17 +82,30 @@ def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
         if result["status"] != "ok":
             left_out.append(f"{path.parent.relative_to(runs)}: {result.get('reason', 'failed')}")
             continue
+        if result["protocol"] not in protocols():
+            left_out.append(f"{path.parent.relative_to(runs)}: there is no protocol {result['protocol']} any more")
+            continue
         label = result.get("label") or result["init"]
         key = (label, result["protocol"], result["scale"], result["seed"])
         if key in seen:
             raise UserError(
-                f"{path} and {seen[key]} are both {key}; a seed counts once: remove one, or name its --label"
+                f"{path} and {seen[key]} are both {key}; a seed counts once: remove one, or give the command of one again "
+                "with a --label of its own"
             )
         seen[key] = path
+        start = (result.get("weights") or {}).get("sha256")
+        before, where = starts.setdefault(key[:3], (start, path))
+        if start != before:
+            raise UserError(
+                f"{path} and {where} are both {label!r} of {result['protocol']}, but start from other weights: give the "
+                "command of one again with a --label of its own, or remove one"
+            )
         scale = scales.setdefault(result["scale"], Scale(result["scale"]))
         scale.rows.setdefault(label, {}).setdefault(result["protocol"], Cell()).runs.append(result)
     if not seen:
-        raise UserError(f"no finished transfer run below {runs}; `pixbench transfer` or `pixbench suite` make them")
+        raise UserError(
+            f"no finished transfer run of a known protocol below {runs}; `pixbench transfer` or `pixbench suite` make them"
+        )
     return scales, left_out
 
 

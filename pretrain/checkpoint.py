@@ -35,9 +35,14 @@ def save(path: Path, content: dict[str, Any]) -> None:
         raise UserError(
             f"{bad[0]} is not finite after step {content['step']}, no checkpoint written{kept}; lower the rate"
         )
+    write(path, {"format": FORMAT, "version": VERSION, **content})
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """`save` for any content: on the disk for good before it gets its name. UserError if it cannot be written."""
     try:
         with atomic_path(path) as part, open(part, "wb") as stream:
-            torch.save({"format": FORMAT, "version": VERSION, **content}, stream)
+            torch.save(content, stream)
             stream.flush()
             os.fsync(stream.fileno())
     except (OSError, RuntimeError) as error:

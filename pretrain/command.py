@@ -30,16 +30,22 @@ def describe(name: str) -> str:
     """A paragraph: the method's title, the files in `configs/pretrain` that use it, one line a knob with its default."""
     from dataclasses import fields
 
-    from docstring_parser import parse
-
     from pretrain.methods import METHODS
 
     method = METHODS[name]
-    says = {p.arg_name: " ".join((p.description or "").split()) for p in parse(method.Config.__doc__ or "").params}
+    says = descriptions(method.Config)
     settings = [(f"{f.name}: {f.default}", says.get(f.name, "")) for f in fields(method.Config)]
     width = max((len(setting) for setting, _ in settings), default=0)
     lines = [f"{name} – {method.title}", f"  configs: {', '.join(configs(name)) or 'none'}"]
     return "\n".join(lines + [f"  {setting:{width}}  {text}" for setting, text in settings])
+
+
+def descriptions(config: type) -> dict[str, str]:
+    """What the docstrings of ``config`` and its bases say of each knob; where two do, that of the nearer class."""
+    from docstring_parser import parse
+
+    params = [p for part in reversed(config.__mro__) for p in parse(part.__doc__ or "").params]
+    return {p.arg_name: " ".join((p.description or "").split()) for p in params}
 
 
 def configs(name: str) -> list[str]:

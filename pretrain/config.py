@@ -20,7 +20,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from pretrain.errors import UserError, explain
+from pretrain.errors import UserError, did_you_mean, explain
 from pretrain.methods import METHODS
 from pretrain.models.resnet import TrunkSpec
 from pretrain.optim import OptimizerConfig
@@ -139,22 +139,27 @@ def parse(argv: Sequence[str]) -> RunConfig:
     named = [content["method"].get("name") for content in files.values() if isinstance(content.get("method"), dict)]
     name = known.name or next((name for name in reversed(named) if name is not None), None)
     if known.help:
-        build_parser(name if name in METHODS else next(iter(METHODS))).print_help()
+        build_parser(name or next(iter(METHODS))).print_help()
         raise SystemExit(0)
     parser = build_parser(name)
     for path, content in files.items():
-        _check_keys(content, parser, path)
+        _check_keys(content, parser, str(name), path)
     words = [word for path in known.config for word in ("--config", path)]
     try:
         return _instantiate(parser, parser.parse_args([*words, "--method.name", str(name), *rest]))
     except (argparse.ArgumentError, ValueError, TypeError) as error:
-        raise UserError(f"settings: {_one_line(error)}; see {PROG} --help") from error
+        said, settings = _one_line(error), _settings(parser)
+        keys = [word[2:].partition("=")[0] for word in rest if word.startswith("--") and word in said]
+        unknown = [key for key in keys if key not in settings]
+        hint = _hint(unknown[0], settings, str(name), "--") if unknown else f"see {PROG} --method.name {name} --help"
+        raise UserError(f"settings: {said}; {hint}") from error
 
 
 def from_dict(content: dict[str, Any]) -> RunConfig:
     """A run from nested plain containers, for example from `RunConfig.as_dict` or a checkpoint's ``config``."""
-    parser = build_parser(content.get("method", {}).get("name"))
-    _check_keys(content, parser, "config")
+    name = content.get("method", {}).get("name")
+    parser = build_parser(name)
+    _check_keys(content, parser, str(name), "config")
     try:
         return _instantiate(parser, parser.parse_object(content))
     except (argparse.ArgumentError, ValueError, TypeError) as error:
@@ -167,6 +172,7 @@ def build_parser(name: str | None) -> ArgumentParser:
         what = "method.name is not set" if name is None else f"method.name {name!r} is not known"
         raise UserError(
             f"{what}; choose one of {', '.join(METHODS)} (each file in configs/pretrain but mini*.yaml sets it)"
+            f"{did_you_mean(str(name or ''), METHODS)}"
         )
     parser = ArgumentParser(
         prog=PROG,
@@ -181,7 +187,8 @@ def build_parser(name: str | None) -> ArgumentParser:
     parser.add_argument("--config", action="config", metavar="FILE", help="YAML file; may be repeated, later ones win")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_class_arguments(RunConfig, skip={"method"})
-    parser.add_argument("--method.name", default=name, help=f"one of {', '.join(METHODS)}")
+    which = f"one of {', '.join(METHODS)}; the settings below are those of {name}"
+    parser.add_argument("--method.name", required=True, help=which)
     parser.add_class_arguments(METHODS[name].Config, "method", help=f"{METHODS[name].title} (method.name: {name})")
     return parser
 
@@ -211,9 +218,9 @@ def _read_yaml(path: str) -> dict[str, Any]:
     return content
 
 
-def _check_keys(content: dict[str, Any], parser: ArgumentParser, path: str) -> None:
-    """UserError naming the first key of ``content`` that is no setting, and the likeliest right one."""
-    settings = [action.dest for action in parser._actions if action.dest not in {"help", "config", "debug"}]
+def _check_keys(content: dict[str, Any], parser: ArgumentParser, name: str, path: str) -> None:
+    """UserError naming the first key of ``content`` that is no setting of method ``name``, and the likeliest right one."""
+    settings = _settings(parser)
     groups = {setting.partition(".")[0] for setting in settings if "." in setting}
     keys: list[str] = []
     for key, value in content.items():
@@ -225,12 +232,22 @@ def _check_keys(content: dict[str, Any], parser: ArgumentParser, path: str) -> N
             raise UserError(f"config {path}: {key} is {value!r}, but it takes settings of its own, indented below it")
     for key in keys:
         if key not in settings:
-            near = difflib.get_close_matches(key, settings, n=1, cutoff=0.8)
-            near += [setting for setting in settings if setting.endswith(f".{key}")]
-            hint = f"did you mean {near[0]}?" if near else f"{PROG} --help lists them"
-            raise UserError(
-                f"config {path}: {key} is not a setting of method {parser.get_default('method.name')}; {hint}"
-            )
+            raise UserError(f"config {path}: {key} is not a setting of method {name}; {_hint(key, settings, name)}")
+
+
+def _settings(parser: ArgumentParser) -> list[str]:
+    return [action.dest for action in parser._actions if action.dest not in {"help", "config", "debug"}]
+
+
+def _hint(key: str, settings: list[str], name: str, dashes: str = "") -> str:
+    """Which of ``settings`` may be meant by ``key``, or else where those of method ``name`` are listed."""
+    near = difflib.get_close_matches(key, settings, n=1, cutoff=0.8)
+    near += [setting for setting in settings if setting.endswith(f".{key}")]
+    if near:
+        return f"did you mean {dashes}{near[0]}?"
+    if key.startswith("method."):
+        return f"pixbench methods {name} lists them"
+    return f"{PROG} --method.name {name} --help lists them"
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

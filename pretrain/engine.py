@@ -24,11 +24,11 @@ from torch.optim import Optimizer
 
 from pretrain import checkpoint
 from pretrain.config import RunConfig
-from pretrain.data.loader import Batches, TwoViews, ViewLoader, worker_deaths_explained
+from pretrain.data.loader import Batches, TwoViews, ViewLoader
 from pretrain.data.sources import Source, open_source
 from pretrain.data.views import Views
 from pretrain.distributed import any_process, leave_group, mean_over_processes, rank, world_size
-from pretrain.errors import UserError, explain
+from pretrain.errors import UserError, explain, worker_deaths_explained
 from pretrain.files import write_json, write_text
 from pretrain.interrupt import StopSignal
 from pretrain.lock import owned
@@ -38,6 +38,7 @@ from pretrain.methods.base import Method
 from pretrain.optim import build_optimizer, scaled_lr
 from pretrain.schedule import LRSchedule
 
+RESULT = "result.json"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -186,12 +187,12 @@ def save(run: Run) -> None:
         "finished": run.step == run.total_steps,
     }
     checkpoint.save(run.latest, content)
-    if rest == 0 and run.config.keep_every and done % run.config.keep_every == 0:
+    if done and rest == 0 and run.config.keep_every and done % run.config.keep_every == 0:
         checkpoint.keep(run.latest, f"checkpoint_ep{done:04}.pth")
 
 
 def fit(run: Run) -> None:
-    """Train from ``run.step`` to the end. After SIGINT or SIGTERM: finish the step, save, raise KeyboardInterrupt."""
+    """Train from ``run.step`` to the end. After Ctrl-C, SIGTERM or SIGHUP: finish the step, save, raise KeyboardInterrupt."""
     config, data = run.config, run.config.data
     dataset = TwoViews(
         run.source,
@@ -230,13 +231,14 @@ def conclude(run: Run, status: str, reason: str = "") -> None:
     """Leave `result.json`: how the run ended and, if it failed, why. An interrupted run has none."""
     if rank() == 0:
         facts = {"step": run.step, "steps": run.total_steps, "seconds": round(run.seconds, 2), "reason": reason}
-        write_json(run.out / "result.json", {"schema": 1, "kind": "pretrain", "status": status, **facts})
+        write_json(run.out / RESULT, {"schema": 1, "kind": "pretrain", "status": status, **facts})
 
 
 def open_log(run: Run) -> RunLog:
     """Prepare the folder of the run and say what is about to happen."""
     run.out.mkdir(parents=True, exist_ok=True)
     checkpoint.remove_leftovers(run.out)
+    (run.out / RESULT).unlink(missing_ok=True)  # of a start that failed
     write_text(run.out / "config.yaml", yaml.safe_dump(plain(run.config.as_dict()), sort_keys=False))
     where = f"{world_size()} × {run.device.type}"
     say(
@@ -315,7 +317,8 @@ def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
     while True:
         views, trouble = None, None
         try:
-            views = next(iterator, None)
+            with worker_deaths_explained():
+                views = next(iterator, None)
         except UserError as error:
             trouble = error
         failed, stop.everywhere = any_process(trouble is not None, stop.wished > 0)

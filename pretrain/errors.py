@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from pretrain.interrupt import numbers
+
 
 class UserError(Exception):
     """Something the user can mend. The message says what is wrong, where, and what to do about it."""
@@ -20,7 +22,8 @@ def run_command(command: Callable[[], int | None], *, name: str, debug: bool = F
     """Run ``command`` and turn whatever stops it into one sentence on stderr and an exit code.
 
     Exit codes: 0 done, 1 finished with failures (returned by the command itself), 2 the user has to mend something,
-    70 a defect of ours, 130 interrupted. With ``debug`` the traceback is shown instead.
+    70 a defect of ours, 130 interrupted, 141 nobody reads our output (as after SIGPIPE).
+    With ``debug`` the traceback is shown instead.
     """
     try:
         with _interruptible():
@@ -34,12 +37,17 @@ def run_command(command: Callable[[], int | None], *, name: str, debug: bool = F
         return 130
     except BrokenPipeError:  # who read our output has had enough, as in `pixbench table RUNS | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141
     except Exception as error:
         if debug:
             raise
-        print(f"{name}: error: {explain(error)}", file=sys.stderr)
+        print(printable(f"{name}: error: {explain(error)}"), file=sys.stderr)
         return 2 if isinstance(error, UserError | OSError) or _is_out_of_memory(error) else 70
+
+
+def printable(text: str) -> str:
+    """``text`` with names out of files made harmless for a terminal: control characters and what no encoding knows escaped."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -49,18 +57,34 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP all raise KeyboardInterrupt: a scheduler's polite end or a closed terminal is as Ctrl-C.
+def worker_deaths_explained() -> Iterator[None]:
+    """Put around what takes batches: PyTorch raises wherever the parent happens to be when it learns of a death."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        ours = "DataLoader worker" in str(error) if isinstance(error, RuntimeError) else True
+        if not ours or isinstance(error, BrokenPipeError):  # that one is of our output
+            raise
+        raise UserError(
+            f"a data worker died ({str(error).partition(chr(10))[0].strip()}); most often memory or /dev/shm ran out: lower "
+            "their number (data.workers, DATALOADER.NUM_WORKERS or train_dataloader.num_workers), then start the same command "
+            "again"
+        ) from error
 
-    Said in so many words since a shell starts its background jobs with SIGINT ignored; an ignored SIGHUP is `nohup`'s wish.
-    """
+
+def innermost(message: str) -> str:
+    """An error from a data worker comes back with that process's traceback around it."""
+    return message.strip().rpartition("UserError: ")[2] if "Traceback" in message else message
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Whatever asks to stop raises KeyboardInterrupt. Said in so many words since a shell starts its background jobs with
+    SIGINT ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers()}
     try:
         yield
     finally:

@@ -57,11 +57,16 @@ def finite(value: Any) -> Any:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    digest = hashlib.sha256()
+    return digest(path, "sha256")
+
+
+def digest(path: str | os.PathLike[str], kind: str) -> str:
+    """Of a file's bytes, in hexadecimal; ``kind`` is one that `hashlib` has."""
+    found = hashlib.new(kind)
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+            found.update(block)
+    return found.hexdigest()
 
 
 def note_progress(folder: str | os.PathLike[str], done: int, total: int, pace: float, **values: float) -> None:

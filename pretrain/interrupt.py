@@ -4,12 +4,37 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
 
 
+def numbers() -> list[int]:
+    """The signals that ask a run to stop: Ctrl-C, a scheduler's polite end, a closed terminal unless `nohup` wished otherwise."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM] if ignored else [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+def shielded(loader: Any) -> Any:
+    """A DataLoader whose workers, which are still to be started, leave it to the parent when to stop.
+
+    These signals often reach every process of a run. PyTorch lets its workers die of SIGTERM, and the parent would then
+    report a dead worker instead of saving.
+    """
+    loader.worker_init_fn = partial(_shield, loader.worker_init_fn)
+    return loader
+
+
+def _shield(begin: Callable[[int], None] | None, worker: int) -> None:
+    for number in numbers():
+        signal.signal(number, signal.SIG_IGN)
+    if begin:
+        begin(worker)
+
+
 class StopSignal:
-    """Turns the first SIGINT or SIGTERM into a wish to stop; one that comes later stops at once.
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a wish to stop; one that comes later stops at once.
 
     Later means two seconds: torchrun passes on a Ctrl-C that the terminal has already sent to every process.
     """
@@ -22,7 +47,7 @@ class StopSignal:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._note) for number in numbers()}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:

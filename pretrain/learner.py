@@ -24,11 +24,9 @@ from pretrain.data.augment import BLUR_RADIUS, MEAN, RECIPES, STD, Photometric
 from pretrain.data.views import Crop, Views, box_of, random_flip
 from pretrain.errors import UserError
 from pretrain.losses import unit
-from pretrain.losses.geometry import in_intersection, positive_mask
-from pretrain.losses.pixel import pixel_consistency, pixel_contrast
+from pretrain.losses.pixel import consistency_both_ways, contrast_both_ways
 from pretrain.methods.base import Method
-from pretrain.methods.instance import add_instance_loss
-from pretrain.methods.pixpro import PixPro
+from pretrain.methods.instance import PixelConfig, add_instance_loss
 from pretrain.models.heads import ConvHead
 from pretrain.models.ppm import PixelPropagation
 from pretrain.models.tap import Tap
@@ -96,7 +94,7 @@ class PixelLearner(nn.Module):
         self.augment = (augment_fn or plain[0], augment_fn2 or augment_fn or plain[1])
         self.use_pixpro, self.temperature, self.alpha = use_pixpro, similarity_temperature, alpha
         self.threshold, hidden, dim = distance_thres, projection_hidden_size, projection_size
-        self.knobs = PixPro.Config(instance="regression", alpha=1.0)  # what `add_instance_loss` reads
+        self.knobs = PixelConfig(instance="regression", alpha=1.0)  # what `add_instance_loss` reads
 
         self.trunk = Tap(net, hidden_layer_pixel, hidden_layer_instance)
         place = next(net.parameters())
@@ -145,19 +143,15 @@ class PixelLearner(nn.Module):
         with torch.no_grad():
             target_pixel, target_instance = zip(*(self.target.trunk(x) for x in images), strict=True)
             keys = [unit(self.target.projector(x)) for x in target_pixel]
-        shape = (keys[0].shape[2], keys[0].shape[3])
-        mask = positive_mask(*boxes, shape, self.threshold)  # (B, N of view 1, N of view 2)
-        masks = (mask, mask.transpose(1, 2))
         if self.use_pixpro:
-            ways = [pixel_consistency(unit(self.propagation(queries[i])), keys[1 - i], masks[i]) for i in (0, 1)]
+            queries = [unit(self.propagation(x)) for x in queries]
+            pixel_loss, mask = consistency_both_ways(queries, keys, boxes, self.threshold)
         else:
-            counted = [in_intersection(boxes[i], boxes[1 - i], shape) for i in (0, 1)]
-            ways = [
-                pixel_contrast(unit(queries[i]), keys[1 - i], masks[i], counted[i], self.temperature) for i in (0, 1)
-            ]
-        pixel_loss = {"loss": self.alpha * (ways[0] + ways[1])}
+            queries = [unit(x) for x in queries]
+            pixel_loss, mask = contrast_both_ways(queries, keys, boxes, self.threshold, self.temperature)
         method = cast(Method, self)  # of which sub-modules are all that is asked for
-        scalars = add_instance_loss(method, self.target, self.knobs, instance, target_instance, pixel_loss)
+        scalars = {"loss": self.alpha * pixel_loss}
+        scalars = add_instance_loss(method, self.target, self.knobs, instance, target_instance, scalars)
         return scalars["loss"], mask.sum()
 
     def _crop(self, rng: random.Random, width: int, height: int) -> Crop:

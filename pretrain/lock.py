@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ STALE_S = 180.0
 
 
 @contextmanager
-def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
+def owned(folder: str | os.PathLike[str], lost: Callable[[], object] | None = None) -> Iterator[None]:
     """Own ``folder`` while the block runs. A claim left behind by a dead process is taken over, which is said.
 
-    If another takes it over meanwhile (this process slept too long), the process gets a SIGINT.
+    If another takes it over meanwhile (this process slept too long), ``lost`` is called in a thread. By default the process ends
+    on the spot: asked by a signal, it would save first, over what the new owner has saved.
 
     Raises UserError naming the owner if the folder has one already.
     """
@@ -44,7 +45,7 @@ def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
         for other in folder.glob(".owner.*.json"):
             if other != claim:
                 _refuse_or_remove(other, claim)
-        threading.Thread(target=_beat, args=(claim, done), daemon=True).start()
+        threading.Thread(target=_beat, args=(claim, done, lost or partial(os._exit, 130)), daemon=True).start()
         yield
     finally:
         done.set()
@@ -66,14 +67,14 @@ def _refuse_or_remove(other: Path, mine: Path) -> None:
     print(f"{mine.parent}: taken over from {name}, which is gone", flush=True)
 
 
-def _beat(claim: Path, done: threading.Event) -> None:
+def _beat(claim: Path, done: threading.Event, lost: Callable[[], object]) -> None:
     while not done.wait(BEAT_S):
         try:
             os.utime(claim)
         except FileNotFoundError:
             if not done.is_set():
-                print(f"{claim.parent} was taken over by another process; stopping", flush=True)
-                os.kill(os.getpid(), signal.SIGINT)
+                print(f"{claim.parent} was taken over by another process; leaving it to that one", flush=True)
+                lost()
             return
         except OSError:  # the file system is away for a while
             continue

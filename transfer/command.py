@@ -67,8 +67,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 def transfer(args: argparse.Namespace) -> None:
     protocol = find_protocol(args.protocol)
     overrides = parse_settings(args.set)
-    if args.accumulate < 1:
-        raise UserError(f"--accumulate {args.accumulate} is not possible; choose 1 or more")
+    for option in ("accumulate", "gpus"):
+        if (number := getattr(args, option)) < 1:
+            raise UserError(f"--{option} {number} is not possible; choose 1 or more")
     if args.seed < 0:
         raise UserError(f"--seed {args.seed} is negative; choose 0 or more")
     weights = _start(args)

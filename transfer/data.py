@@ -5,7 +5,6 @@ Before a run only layout and a sample of the files are looked at, in seconds; `t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ import yaml
 from PIL import Image
 
 from pretrain.errors import UserError
+from pretrain.files import digest
 
 SETS: dict[str, dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parents[1] / "configs" / "data.yaml").read_text(encoding="utf-8")
@@ -196,16 +196,8 @@ def _whole_files(home: Path, entry: dict[str, Any], checksums: bool) -> Iterator
             yield f"{path} has {path.stat().st_size} bytes instead of {size}; {again}"
     for name, known in entry.get("checksums", {}).items() if checksums else ():
         for path in (home / name, home.parent / name):
-            if path.is_file() and (found := _digest(path, known.split()[0])) != known.split()[1]:
+            if path.is_file() and (found := digest(path, known.split()[0])) != known.split()[1]:
                 yield f"{path} has the {known.split()[0]} {found} instead of {known.split()[1]}; {again}"
-
-
-def _digest(path: Path, kind: str) -> str:
-    digest = hashlib.new(kind)
-    with path.open("rb") as stream:
-        while block := stream.read(CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def ends(items: list) -> list:

@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UserError
-from pretrain.files import write_json
+from pretrain.files import PROGRESS, write_json
+from pretrain.lock import owned
 from transfer.results import RESULT, read_result, write_result
 
 JOB = "job.json"
-"""What a run folder was started for; a folder serves one job only."""
+"""What a run folder was started for; a folder serves one job only, once something was trained there."""
 
 
 def claim(out: Path, identity: dict[str, Any]) -> bool:
-    """Note in ``out`` what it is used for; return whether that was noted before. Another job's folder is an error."""
+    """Note in ``out`` what it is used for; return whether that was noted before.
+
+    Raises `UserError` if another job has trained there. One that has not, for a mistyped setting say, leaves its place.
+    """
     path = out / JOB
     if not is_main():
         return path.exists()
@@ -28,14 +32,24 @@ def claim(out: Path, identity: dict[str, Any]) -> bool:
         except ValueError as error:
             raise UserError(f"{path} cannot be read ({error}); choose another --out or remove that folder") from error
         differ = [key for key in identity if other.get(key) != identity[key]]
-        if differ:
+        if differ and _trained(out):
             what = "; ".join(f"{key} {_difference(other.get(key), identity[key])}" for key in differ)
             raise UserError(f"{out} belongs to another run ({what}); choose another --out or remove that folder")
-        return True
+        if differ:
+            with owned(out):  # not while that job is running
+                write_json(path, identity)
+                (out / PROGRESS).unlink(missing_ok=True)
+        return not differ
     if out.is_dir() and any(not path.match("log.rank*.txt") for path in out.iterdir()):  # another rank may be ahead
         raise UserError(f"{out} is not empty and holds no run of ours; choose another --out")
     write_json(path, identity)
     return False
+
+
+def _trained(out: Path) -> bool:
+    """Whether there is a checkpoint of either framework (none that was still being written) or a good result."""
+    result = out / RESULT
+    return any(out.glob("[!.]*.pth")) or (result.exists() and read_result(result)["status"] == "ok")
 
 
 def _difference(before: Any, now: Any) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pretrain.errors import UserError
 from pretrain.files import atomic_path, write_text
-from transfer.data import SETS, home_of
+from transfer.data import SETS, check_dataset, home_of
 
 Planned = Iterator[tuple[Path, Callable[[Path], object]]]
 SBD = Path("benchmark_RELEASE/dataset")
@@ -28,6 +28,10 @@ def prepare(data_root: Path, name: str, write: bool) -> tuple[list[Path], list[P
     if name not in MAKERS:
         home_of(data_root, name)
         raise UserError(f"nothing of {name} has to be prepared; that can be done for {', '.join(MAKERS)}")
+    if not data_root.is_dir():
+        raise UserError(
+            f"the data root {data_root} is not a folder; give the one that holds {home_of(data_root, name).name}"
+        )
     made: list[Path] = []
     there: list[Path] = []
     for path, save in MAKERS[name](data_root, home_of(data_root, name)):
@@ -63,7 +67,8 @@ def train_ids(data_root: Path, home: Path) -> Planned:
 def voc12aug(data_root: Path, home: Path) -> Planned:
     """SBD's images that VOC's segmentation task does not have: aug.txt and, from the .mat files, SegmentationClassAug.
 
-    As MMSegmentation's tools/dataset_converters/voc_aug.py, but sorted; trainaug.txt is VOC's train and these.
+    As MMSegmentation's tools/dataset_converters/voc_aug.py, but sorted; trainaug.txt is VOC's train and these. SBD is not
+    asked for where all that the protocols read is there.
     """
     import numpy as np
     from PIL import Image
@@ -71,8 +76,10 @@ def voc12aug(data_root: Path, home: Path) -> Planned:
     from scipy.io.matlab import MatReadError
 
     sbd, lists = data_root / SBD, home / "ImageSets" / "Segmentation"
+    done = not sbd.exists() and not check_dataset(data_root, "VOC2012aug")  # a mini world, or SBD was cleared away
+    sources = [lists / "aug.txt"] if done else [sbd / f"{part}.txt" for part in ("train", "val")]
     try:
-        theirs = {name for part in ("train", "val") for name in (sbd / f"{part}.txt").read_text("utf-8").split()}
+        theirs = {name for path in sources for name in path.read_text("utf-8").split()}
         train, val = ((lists / f"{part}.txt").read_text("utf-8").split() for part in ("train", "val"))
     except FileNotFoundError as error:
         raise UserError(
@@ -91,7 +98,8 @@ def voc12aug(data_root: Path, home: Path) -> Planned:
     names = sorted(theirs - {*train, *val})
     for name in names:
         yield home / "SegmentationClassAug" / f"{name}.png", partial(convert, sbd / "cls" / f"{name}.mat")
-    for part, members in {"trainaug": [*train, *names], "aug": names}.items():  # last: a list says that all is there
+    made = {"aug": names} if done else {"trainaug": [*train, *names], "aug": names}  # no protocol reads trainaug.txt
+    for part, members in made.items():  # last: a list says that all is there
         yield lists / f"{part}.txt", partial(write_text, text="\n".join(members) + "\n")
 
 
@@ -102,7 +110,9 @@ def coco_shares(data_root: Path, home: Path) -> Planned:
     source = home / "annotations" / "instances_train2017.json"
     try:
         ids = [int(image["id"]) for image in json.loads(source.read_bytes())["images"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError as error:
+        raise UserError(f"{source} is missing; unpack annotations_trainval2017.zip first") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{source} cannot be read ({error}); unpack annotations_trainval2017.zip again") from error
     for percent in PERCENTS:
         for fold in range(FOLDS):

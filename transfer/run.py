@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import explain
-from pretrain.files import note_progress, sha256
+from pretrain.errors import explain, worker_deaths_explained
+from pretrain.files import note_progress, sha256, write_json
 from pretrain.lock import owned
 from transfer import scaling
 from transfer.data import require_datasets
@@ -31,7 +31,8 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
     """Do ``job`` unless it is done already, and return its result as stored in ``job.out / "result.json"``.
 
     An interrupted job leaves no result and goes on from its last checkpoint when started again. A failed one leaves a result
-    of status "failed" with the reason, and raises. ``label`` is the name of the row it belongs to in a table.
+    of status "failed" with the reason, and raises. ``label`` is the name of the row it belongs to in a table; a finished
+    job takes over a new one.
 
     Raises `UserError` for missing data, unusable weights, or a folder that was started for another job.
     """
@@ -58,9 +59,12 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
     }
     started_before = claim(job.out, identity)
     if (finished := finished_result(job.out)) is not None:
-        print(
-            f"{job.out / RESULT} is there already: {job.protocol.name} was finished {finished['finished']}, nothing to do"
-        )
+        row, what = finished.get("label") or finished["init"], "nothing to do"
+        if label not in (None, row):
+            finished["label"], what = label, f"its label is now {label} instead of {row}"
+            if is_main():
+                write_json(job.out / RESULT, finished)
+        print(f"{job.out / RESULT} is there already: {job.protocol.name} was finished {finished['finished']}, {what}")
         return finished
     result: dict[str, Any] = {
         "kind": "transfer",
@@ -83,7 +87,8 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
     clock = time.monotonic()
     with owned(job.out) if is_main() else nullcontext():
         try:
-            outcome = _runner(job.protocol.framework)(job, trunk)
+            with worker_deaths_explained():
+                outcome = _runner(job.protocol.framework)(job, trunk)
             result |= _measured(job.protocol, outcome)
             result["deviations"] += outcome.deviations
         except Exception as error:

@@ -70,7 +70,7 @@ class Local:
     def _start(self, job: Job) -> Process:
         log = self.logs / f"{job.name.replace('/', '.')}.log"
         # one thread pool per job: several jobs that each take all cores slow each other down
-        threads = max(1, (os.cpu_count() or 1) // (self.workers * max(1, job.gpus)))
+        threads = max(1, len(os.sched_getaffinity(0)) // (self.workers * max(1, job.gpus)))
         env = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         devices: list[str] = []
         if self.packs:

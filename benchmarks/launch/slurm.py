@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import submitit
+from submitit.core.utils import FailedJobError
 from submitit.helpers import DelayedSubmission
 
 from benchmarks.jobs import Job, Records
@@ -43,7 +44,10 @@ def options_of(settings: Mapping[str, Any], kind: str) -> dict[str, Any]:
     common = {name: value for name, value in settings.items() if name not in KINDS}
     if kind in ("data", "convert"):
         common = {name: value for name, value in common.items() if name not in (*GPU_OPTIONS, "nodes")}
-    return common | settings.get(kind, {})
+    own = settings.get(kind) or {}
+    if not isinstance(own, dict):
+        raise UserError(f"the suite's slurm block: {kind} is {own!r}, but it takes options of its own: {{time: 30}}")
+    return common | own
 
 
 @dataclass
@@ -159,10 +163,18 @@ class Slurm:
             save_s = max(1.0, options_of(self.settings, kind).get("signal_delay_s", SAVE_S) - 15)
             for job in members:
                 self.records.forget(job)
-            with executor.batch():
-                handles = [
-                    executor.submit(Command(job, self.records, self.log(job), save_s, self.stall_s)) for job in members
-                ]
+            try:
+                with executor.batch():
+                    handles = [
+                        executor.submit(Command(job, self.records, self.log(job), save_s, self.stall_s))
+                        for job in members
+                    ]
+            except FailedJobError as error:
+                why = "; ".join(str(error).strip().splitlines()[:2]) or "it does not say why"
+                raise UserError(
+                    f"Slurm refused {members[0].name}: {why}; if that is an option, mend the suite's slurm block, then start "
+                    "the same command again"
+                ) from error
             for job, handle in zip(members, handles, strict=True):
                 write_json(self._path(job), {"number": handle.job_id, "key": job.key})
                 taken.append(Submitted(job, self.log(job), handle.job_id, self, handle))

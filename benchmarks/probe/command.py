@@ -128,9 +128,9 @@ def _classify(args: argparse.Namespace, trunk: Any) -> dict[str, float]:
 def _frozen(trunk: Any, output_stride: int | None = None) -> Any:
     import torch
 
-    from benchmarks.probe.features import frozen
+    from benchmarks.probe.features import Frozen
 
-    return frozen(trunk, torch.device("cuda" if torch.cuda.is_available() else "cpu"), output_stride)
+    return Frozen(trunk, output_stride).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _brief(value: float | None) -> str:

@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as images
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from benchmarks.probe.classify import fit_linear
-from pretrain.data.augment import MEAN, STD
+from benchmarks.probe.features import Frozen
 from pretrain.data.sources import decode
-from pretrain.models.resnet import ResNet
 
 CLASSES = 19
 IGNORED = 255
@@ -28,15 +27,14 @@ OUTPUT_STRIDE = 16
 
 
 @torch.inference_mode()
-def _maps(model: ResNet, home: Path, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _maps(model: Frozen, home: Path, split: str) -> Iterator[tuple[Tensor, Tensor]]:
     """C5 (1, C, h, w) and labels (H, W) int64 of each picture at its own size, sorted by name."""
-    device = next(model.parameters()).device
     for path in sorted((home / "leftImg8bit" / split).glob("*/*_leftImg8bit.png")):
         label = path.name.replace("_leftImg8bit.png", "_gtFine_labelTrainIds.png")
         with Image.open(home / "gtFine" / split / path.parent.name / label) as image:
             labels = torch.from_numpy(np.asarray(image).astype(np.int64))
-        pixels = images.to_dtype(images.pil_to_tensor(decode(path.read_bytes(), str(path))), torch.float32, scale=True)
-        yield model(images.normalize(pixels, list(MEAN), list(STD))[None].to(device)), labels.to(device)
+        maps = model(pil_to_tensor(decode(path.read_bytes(), str(path)))[None])
+        yield maps, labels.to(maps.device)
 
 
 def cell_labels(labels: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -44,7 +42,7 @@ def cell_labels(labels: Tensor, shape: tuple[int, int]) -> Tensor:
     return F.interpolate(labels[None, None].double(), size=shape, mode="nearest-exact").long().flatten()
 
 
-def dense_probe(model: ResNet, home: Path, seed: int) -> dict[str, float]:
+def dense_probe(model: Frozen, home: Path, seed: int) -> dict[str, float]:
     """Fit on ``home``'s train split, at most `CELLS` cells a picture drawn by ``seed``; mean IoU and accuracy on val.
 
     Both in per cent, over all labelled pixels, with logits interpolated bilinearly to the pictures' size. Classes that

@@ -9,27 +9,45 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from pretrain.data.augment import MEAN, STD
 from pretrain.data.sources import Source, open_source
 from pretrain.errors import UserError
-from pretrain.models.resnet import ResNet
 from transfer.weights.trunk import Trunk
 
 
-def frozen(trunk: Trunk, device: torch.device, output_stride: int | None = None) -> ResNet:
-    """``trunk`` as a module in eval mode without gradients; ``output_stride``: other than its own."""
-    model = replace(trunk.resnet, output_stride=output_stride or trunk.resnet.output_stride).build()
-    model.load_state_dict(trunk.state)
-    return model.eval().requires_grad_(False).to(device)
+class Frozen(nn.Module):
+    """A trunk in eval mode without gradients: images (n, 3, H, W) in RGB, 0 to 255 -> C5 (n, C, h, w).
+
+    The images are brought into what the trunk was trained on, its `Trunk.pixels`.
+
+    Args:
+        trunk: a ResNet.
+        output_stride: other than its own.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, trunk: Trunk, output_stride: int | None = None) -> None:
+        super().__init__()
+        self.network = replace(trunk.resnet, output_stride=output_stride or trunk.resnet.output_stride).build()
+        self.network.load_state_dict(trunk.state)
+        self.reverse = trunk.pixels.order == "BGR"
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(trunk.pixels, name)).view(3, 1, 1))
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.to(self.mean)
+        return self.network(((images.flip(1) if self.reverse else images) - self.mean) / self.std)
 
 
 @dataclass(frozen=True)
 class Crops(Dataset[Tensor]):
-    """Image -> (3, S, S): shorter side resized to 8/7 S (256 for 224), centre cropped, ImageNet normalisation."""
+    """Image -> (3, S, S) in RGB, 0 to 255: shorter side resized to 8/7 S (256 for 224), centre cropped."""
 
     source: Source
     size: int
@@ -39,17 +57,14 @@ class Crops(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         steps = [v2.Resize(round(self.size * 8 / 7)), v2.CenterCrop(self.size), v2.PILToTensor()]
-        return v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])(
-            self.source.load(index)
-        )
+        return v2.Compose(steps)(self.source.load(index))
 
 
 @torch.inference_mode()
-def embed(model: ResNet, source: Source, size: int, batch: int, workers: int) -> Tensor:
+def embed(model: Frozen, source: Source, size: int, batch: int, workers: int) -> Tensor:
     """C5 averaged over its cells for every image of ``source``, in its order: (n, C) float32."""
-    device = next(model.parameters()).device
     loader = DataLoader(Crops(source, size), batch_size=batch, num_workers=workers)
-    return torch.cat([model(images.to(device)).mean((2, 3)) for images in loader])
+    return torch.cat([model(images).mean((2, 3)) for images in loader])
 
 
 def class_folders(home: Path) -> tuple[Source, Source]:

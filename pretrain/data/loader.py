@@ -9,10 +9,9 @@ index). Nothing else is random, so a run can start at any step and see what an u
 from __future__ import annotations
 
 import random
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from pretrain.data.augment import MEAN, RECIPES, STD, Photometric
 from pretrain.data.sources import Source
 from pretrain.data.views import Box, Views, box_of, cut, random_crop, random_flip
 from pretrain.errors import UserError
+from pretrain.interrupt import shielded
 
 Key = tuple[int, int]
 """(epoch, index): what a sample depends on."""
@@ -139,15 +139,15 @@ class ViewLoader:
 
     def __init__(self, dataset: TwoViews, batches: Batches, *, workers: int = 0, pin_memory: bool = False) -> None:
         self.batches = batches
-        self._loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=collate,
             pin_memory=pin_memory,
-            worker_init_fn=_leave_interrupts_to_the_parent,
             prefetch_factor=4 if workers else None,
         )
+        self._loader = shielded(loader)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -157,22 +157,3 @@ class ViewLoader:
             if isinstance(views, UserError):
                 raise views
             yield views
-
-
-@contextmanager
-def worker_deaths_explained() -> Iterator[None]:
-    """Put around the training loop: PyTorch raises wherever the parent happens to be when it learns of a death."""
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"a data worker died ({str(error).partition(chr(10))[0].strip()}); most often memory or /dev/shm ran out: "
-            "lower data.workers, then start the same command again"
-        ) from error
-
-
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the engine alone decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

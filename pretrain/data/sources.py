@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,11 @@ from pretrain.errors import UserError, explain
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 LAYOUTS = ("class_folder", "flat")
 NO_LABEL = -1
+NO_CLASSES = {
+    *("val", "validation", "test"),
+    *("imagenet", "VOC2007", "VOC2012", "coco", "lvis", "cityscapes", "ADEChallengeData2016"),
+}
+"""Folders that are parts of a data set or data sets themselves. Below train/, where nothing else lies, any name will do."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,8 @@ def open_source(root: str | os.PathLike[str], layout: str = "class_folder") -> S
     """List the images below ``root``.
 
     ``class_folder``: ``root/train/CLASS/...`` (or ``root/CLASS/...`` where there is no ``train``); labels count the
-    classes in sorted order. ``flat``: every image below ``root``; label -1.
+    classes in sorted order. ``flat``: every image below ``root``; label -1. Raises UserError if there are none, or if
+    the folders below ``root`` are data sets or their parts instead of classes.
     """
     if not str(root):
         raise UserError("data.root is not set; give the folder that holds the images, for example --data.root DIR")
@@ -75,7 +81,8 @@ def open_source(root: str | os.PathLike[str], layout: str = "class_folder") -> S
     if layout == "flat":
         source = _flat(root)
     elif layout == "class_folder":
-        source = _class_folder(root / "train" if (root / "train").is_dir() else root)
+        train = root / "train"
+        source = _class_folder(train) if train.is_dir() else _class_folder(root, refused=NO_CLASSES)
     else:
         raise UserError(f"data.layout {layout!r} is not known; choose one of {', '.join(LAYOUTS)}")
     if not source:
@@ -98,7 +105,8 @@ def _flat(root: Path) -> Source:
     return Source(root, names, [NO_LABEL] * len(names))
 
 
-def _class_folder(root: Path) -> Source:
+def _class_folder(root: Path, refused: Collection[str] = ()) -> Source:
+    """If some names are ``refused``, so are folders with a train/ of their own: ``root`` is a level too high."""
     try:
         classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     except OSError as error:
@@ -107,6 +115,13 @@ def _class_folder(root: Path) -> Source:
         raise UserError(
             f"data.root {root} has no class folders; images without classes need --data.layout flat, "
             "ImageNet needs the folder that holds train/"
+        )
+    sets = [name for name in classes if os.path.isdir(root / name / "train")] if refused else []
+    if wrong := [f"{name}/train" for name in sets] + [name for name in classes if name in refused and name not in sets]:
+        meant = f"did you mean {root / sets[0]}?" if sets else "give the folder that holds train/, or only classes"
+        raise UserError(
+            f"data.root {root} has no train/ but holds {', '.join(wrong[:5])}: test images and label masks would be trained "
+            f"on as well; {meant}"
         )
     names: list[str] = []
     labels: list[int] = []

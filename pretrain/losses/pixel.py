@@ -5,17 +5,20 @@ Shapes: B batch, C channels, N = H·W cells.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from pretrain.losses import full_precision
+from pretrain.losses.geometry import in_intersection, positive_mask
 
 
 def pixel_consistency(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
     """−2 × mean over images of the mean cosine of the positive pairs, one direction (PixPro, Eq. 5).
 
-    A scalar in [−2, 2]. The symmetric loss is the sum of two calls, in [−4, 4]. An image without a positive pair
-    contributes 0; the official code, followed here, still counts it in the mean, the paper leaves it out.
+    A scalar in [−2, 2]. An image without a positive pair contributes 0; the official code, followed here, still counts
+    it in the mean, the paper leaves it out.
 
     Args:
         query, key: L2-normalised over channels, (B, C, H, W). The gradient goes wherever they require it.
@@ -33,8 +36,8 @@ def pixel_contrast(query: Tensor, key: Tensor, mask: Tensor, counted: Tensor, te
     """PixContrast (PixPro, Eq. 1 and 2), one direction: a scalar in [0, ∞).
 
     −log(Σ_positives e^(cos/τ) / Σ_all e^(cos/τ)) of a query cell, where "all" are the cells of the same image's other
-    view; averaged over the counted cells of an image, then over images. The symmetric loss is the sum of two calls.
-    As in `pixel_consistency`, an image without a counted cell contributes 0 and stays in the mean.
+    view; averaged over the counted cells of an image, then over images. As in `pixel_consistency`, an image without a
+    counted cell contributes 0 and stays in the mean.
 
     Args:
         query, key: L2-normalised over channels, (B, C, H, W).
@@ -51,3 +54,32 @@ def pixel_contrast(query: Tensor, key: Tensor, mask: Tensor, counted: Tensor, te
         positives = logits.masked_fill(~(mask | ~counted[:, :, None]), -torch.inf)
         per_cell = logits.logsumexp(2) - positives.logsumexp(2)
         return (per_cell.sum(1) / counted.sum(1).clamp(min=1)).mean()
+
+
+def consistency_both_ways(
+    queries: Sequence[Tensor], keys: Sequence[Tensor], boxes: tuple[Tensor, Tensor], threshold: float
+) -> tuple[Tensor, Tensor]:
+    """`pixel_consistency` of view 1 with view 2 and back, from −4 to 4; and the mask of positive pairs (B, N1, N2).
+
+    Args:
+        queries, keys: of view 1 and view 2, see `pixel_consistency`.
+        boxes, threshold: see `pretrain.losses.geometry.positive_mask`.
+    """
+    mask = positive_mask(*boxes, (keys[0].shape[2], keys[0].shape[3]), threshold)
+    one, back = pixel_consistency(queries[0], keys[1], mask), pixel_consistency(queries[1], keys[0], mask.mT)
+    return one + back, mask
+
+
+def contrast_both_ways(
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    boxes: tuple[Tensor, Tensor],
+    threshold: float,
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    """As `consistency_both_ways`, of `pixel_contrast`: from 0. Cells within the other view's crop are counted."""
+    shape = (keys[0].shape[2], keys[0].shape[3])
+    mask, (box1, box2) = positive_mask(*boxes, shape, threshold), boxes
+    one = pixel_contrast(queries[0], keys[1], mask, in_intersection(box1, box2, shape), temperature)
+    back = pixel_contrast(queries[1], keys[0], mask.mT, in_intersection(box2, box1, shape), temperature)
+    return one + back, mask

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.models.resnet import ResNet
+from pretrain.models.target import Target
 
 
 class Method(nn.Module):
@@ -23,6 +24,7 @@ class Method(nn.Module):
     """
 
     title: ClassVar[str]  # one line for lists of methods
+    target: Target  # of those methods that have one
 
     @dataclass(frozen=True)
     class Config:
@@ -38,7 +40,9 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def update_target(self) -> None:
-        """Move the target towards the student. Called once per optimiser update, before `forward`."""
+        """Move the target, if there is one, towards the student. Called once per optimiser update, before `forward`."""
+        if hasattr(self, "target"):
+            self.target.update(self)
 
 
 def feature_std(features: Tensor) -> Tensor:

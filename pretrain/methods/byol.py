@@ -52,9 +52,6 @@ class BYOL(Method):
         self.predictor = VectorHead(config.dim, config.hidden, config.dim)
         self.target = Target(self, ("trunk", "projector"), config.momentum, total_steps)
 
-    def update_target(self) -> None:
-        self.target.update(self)
-
     def forward(self, views: Views) -> dict[str, Tensor]:
         """`views` -> "loss", "feature_std" of the projections."""
         images = (views.view1, views.view2)

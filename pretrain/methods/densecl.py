@@ -76,9 +76,6 @@ class DenseCL(Method):
         add_queue(self, "queue", config.queue_size, config.dim)
         add_queue(self, "queue_dense", config.queue_size, config.dim)
 
-    def update_target(self) -> None:
-        self.target.update(self)
-
     def forward(self, views: Views) -> dict[str, Tensor]:
         """`views` -> "loss" in [0, ∞), its terms "loss_image" and "loss_cells", "feature_std" of the cells' queries,
         "accuracy" and "accuracy_cells": share of queries nearest to their own key.

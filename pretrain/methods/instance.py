@@ -15,7 +15,8 @@ Shapes: B batch, C channels, (H, W) map of cells.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -30,22 +31,31 @@ from pretrain.models.target import Target
 Instance = Literal["none", "contrastive", "regression"]
 
 
-class Knobs(Protocol):
-    """What the branch reads of a method's `Config`."""
+@dataclass(frozen=True)
+class PixelConfig:
+    """Knobs that PixPro and PixContrast share, with the values of the paper; the branch's are the last three.
 
-    @property
-    def instance(self) -> Instance: ...
-    @property
-    def alpha(self) -> float: ...
-    @property
-    def instance_temperature(self) -> float: ...
-    @property
-    def hidden(self) -> int: ...
-    @property
-    def dim(self) -> int: ...
+    Args:
+        threshold: T: two cells are a positive pair below this distance, in cell diagonals.
+        momentum: of the target at the start; it grows to 1 along a cosine.
+        hidden: channels between the two layers of the projector.
+        dim: channels of the projector's output.
+        instance: loss between whole images besides: "none", "contrastive" (the paper's, as SimCLR with a target) or
+            "regression" (the official code's, as BYOL).
+        alpha: weight α of that loss.
+        instance_temperature: of the softmax of "contrastive"; the paper does not name it, this is SimCLR's.
+    """
+
+    threshold: float = 0.7
+    momentum: float = 0.99
+    hidden: int = 4096
+    dim: int = 256
+    instance: Instance = "none"
+    alpha: float = 1.0
+    instance_temperature: float = 0.1
 
 
-def add_instance_heads(method: Method, config: Knobs) -> tuple[str, ...]:
+def add_instance_heads(method: Method, config: PixelConfig) -> tuple[str, ...]:
     """Give ``method`` the heads of its branch, if it wants one, and name those that its target has to copy."""
     if config.instance not in get_args(Instance):
         raise UserError(f"method.instance '{config.instance}' is not known; choose {', '.join(get_args(Instance))}")
@@ -60,7 +70,7 @@ def add_instance_heads(method: Method, config: Knobs) -> tuple[str, ...]:
 def add_instance_loss(
     method: Method,
     target: Target,
-    config: Knobs,
+    config: PixelConfig,
     maps: Sequence[Tensor],
     target_maps: Sequence[Tensor],
     scalars: dict[str, Tensor],

@@ -42,9 +42,6 @@ class MoCo(Method):
     def build_projector(self) -> nn.Module:
         raise NotImplementedError
 
-    def update_target(self) -> None:
-        self.target.update(self)
-
     def forward(self, views: Views) -> dict[str, Tensor]:
         """`views` -> "loss" in [0, ∞), "feature_std" of the queries, "accuracy": share of queries nearest to their
         own key.
@@ -55,12 +52,8 @@ class MoCo(Method):
         with torch.no_grad():
             key = unit(self.target.projector(self.target.trunk(views.view2)))
         loss, accuracy = info_nce(query, key, self.queue.clone(), self.config.temperature)
-        self.enqueue(key)
+        enqueue(self, "queue", key)
         return {"loss": loss, "feature_std": feature_std(query), "accuracy": accuracy}
-
-    def enqueue(self, keys: Tensor) -> None:
-        """Replace the oldest keys by the ``keys`` (B, C) of all processes."""
-        enqueue(self, "queue", keys)
 
 
 class MoCoV1(MoCo):

@@ -12,14 +12,28 @@ from torch import Tensor
 
 from pretrain.data.views import Views
 from pretrain.losses import unit
-from pretrain.losses.geometry import positive_mask
-from pretrain.losses.pixel import pixel_consistency
+from pretrain.losses.pixel import consistency_both_ways
 from pretrain.methods.base import Method, feature_std
-from pretrain.methods.instance import Instance, add_instance_heads, add_instance_loss
+from pretrain.methods.instance import PixelConfig, add_instance_heads, add_instance_loss
 from pretrain.models.heads import ConvHead
 from pretrain.models.ppm import PixelPropagation
 from pretrain.models.resnet import ResNet
 from pretrain.models.target import Target
+
+
+@dataclass(frozen=True)
+class PropagationConfig:
+    """Knobs of the PPM.
+
+    Args:
+        gamma: exponent γ of the similarity in the PPM.
+        layers: layers l of the transform in the PPM: 0, 1 or 2.
+        clamp: lower bound of the cosine in the PPM.
+    """
+
+    gamma: float = 2.0
+    layers: int = 1
+    clamp: float = 0.0
 
 
 class PixPro(Method):
@@ -33,33 +47,8 @@ class PixPro(Method):
     title = "PixPro: pixel-to-propagation consistency"
 
     @dataclass(frozen=True)
-    class Config:
-        """Knobs of PixPro, with the values of the paper.
-
-        Args:
-            gamma: exponent γ of the similarity in the PPM.
-            layers: layers l of the transform in the PPM: 0, 1 or 2.
-            clamp: lower bound of the cosine in the PPM.
-            threshold: T: two cells are a positive pair below this distance, in cell diagonals.
-            momentum: of the target at the start; it grows to 1 along a cosine.
-            hidden: channels between the two layers of the projector.
-            dim: channels of the projector's output.
-            instance: loss between whole images besides: "none", "contrastive" (the paper's, as SimCLR with a target) or
-                "regression" (the official code's, as BYOL).
-            alpha: weight α of that loss.
-            instance_temperature: of the softmax of "contrastive"; the paper does not name it, this is SimCLR's.
-        """
-
-        gamma: float = 2.0
-        layers: int = 1
-        clamp: float = 0.0
-        threshold: float = 0.7
-        momentum: float = 0.99
-        hidden: int = 4096
-        dim: int = 256
-        instance: Instance = "none"
-        alpha: float = 1.0
-        instance_temperature: float = 0.1
+    class Config(PixelConfig, PropagationConfig):
+        """Knobs of PixPro, with the values of the paper. Fields of the last base come first."""
 
     config: Config
 
@@ -70,23 +59,16 @@ class PixPro(Method):
         averaged = ("trunk", "projector", *add_instance_heads(self, config))
         self.target = Target(self, averaged, config.momentum, total_steps)
 
-    def update_target(self) -> None:
-        self.target.update(self)
-
     def forward(self, views: Views) -> dict[str, Tensor]:
         """`views` -> "loss", "feature_std" of the projections, "positives": mean number of positive pairs an image."""
-        images = (views.view1, views.view2)
+        images, boxes = (views.view1, views.view2), (views.box1, views.box2)
         maps = [self.trunk(x) for x in images]  # C5 (B, trunk.channels, H, W) each
         projections = [self.projector(x) for x in maps]  # (B, C, H, W) each
         queries = [unit(self.propagation(x)) for x in projections]
         with torch.no_grad():
             target_maps = [self.target.trunk(x) for x in images]
             keys = [unit(self.target.projector(x)) for x in target_maps]
-        shape = (keys[0].shape[2], keys[0].shape[3])
-        mask = positive_mask(views.box1, views.box2, shape, self.config.threshold)  # (B, N of view 1, N of view 2)
-        loss = pixel_consistency(queries[0], keys[1], mask) + pixel_consistency(
-            queries[1], keys[0], mask.transpose(1, 2)
-        )
+        loss, mask = consistency_both_ways(queries, keys, boxes, self.config.threshold)
         positives = mask.sum() / len(mask)
         scalars = {"loss": loss, "feature_std": feature_std(torch.cat(projections)), "positives": positives}
         return add_instance_loss(self, self.target, self.config, maps, target_maps, scalars)

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from pretrain.data.views import Views
 from pretrain.errors import UserError
 from pretrain.losses import unit
-from pretrain.losses.geometry import positive_mask
-from pretrain.losses.pixel import pixel_consistency
+from pretrain.losses.pixel import consistency_both_ways
 from pretrain.methods.base import Method, feature_std
 from pretrain.methods.instance import add_instance_heads, add_instance_loss
 from pretrain.methods.pixpro import PixPro
@@ -44,17 +43,9 @@ class PixProFPN(Method):
         """Knobs of PixPro, and the width of the pyramid.
 
         Args:
-            gamma: exponent γ of the similarity in the PPM.
-            layers: layers l of the transform in the PPM: 0, 1 or 2.
-            clamp: lower bound of the cosine in the PPM.
             threshold: T: two cells are a positive pair below this distance, in cell diagonals of their level.
-            momentum: of the target at the start; it grows to 1 along a cosine.
-            hidden: channels between the two layers of the projector.
-            dim: channels of the projector's output.
             instance: loss between whole images besides, on C5: "none", "contrastive" (the paper's, as SimCLR with a
                 target) or "regression" (the official code's, as BYOL).
-            alpha: weight α of that loss.
-            instance_temperature: of the softmax of "contrastive"; the paper does not name it, this is SimCLR's.
             channels: of the pyramid; the detector must have as many.
         """
 
@@ -75,13 +66,10 @@ class PixProFPN(Method):
     def make_head(self, config: Any) -> nn.Module:
         return nn.Identity()
 
-    def update_target(self) -> None:
-        self.target.update(self)
-
     def forward(self, views: Views) -> dict[str, Tensor]:
         """`views` -> "loss", "loss_p3".. of each level, and, as means over levels, "feature_std" of the projections and
         "positives": number of positive pairs an image."""
-        images = (views.view1, views.view2)
+        images, boxes = (views.view1, views.view2), (views.box1, views.box2)
         maps = [self.trunk.forward_stages(x) for x in images]
         levels = [project(self, x) for x in maps]
         with torch.no_grad():
@@ -95,11 +83,7 @@ class PixProFPN(Method):
             projections = [x[level] for x in levels]  # (B, C, H_l, W_l) each
             queries = [unit(self.propagation(x)) for x in projections]
             keys = [unit(x[level]) for x in target_levels]
-            shape = (keys[0].shape[2], keys[0].shape[3])
-            mask = positive_mask(views.box1, views.box2, shape, self.config.threshold)  # (B, N_l, N_l)
-            losses[level] = pixel_consistency(queries[0], keys[1], mask) + pixel_consistency(
-                queries[1], keys[0], mask.transpose(1, 2)
-            )
+            losses[level], mask = consistency_both_ways(queries, keys, boxes, self.config.threshold)
             spread.append(feature_std(torch.cat(projections)))
             positives.append(mask.sum() / len(mask))
         scalars = {
@@ -125,17 +109,6 @@ class PixProFPNHead(PixProFPN):
         """Knobs of PixPro, the width of the pyramid and the kind of head.
 
         Args:
-            gamma: exponent γ of the similarity in the PPM.
-            layers: layers l of the transform in the PPM: 0, 1 or 2.
-            clamp: lower bound of the cosine in the PPM.
-            threshold: T: two cells are a positive pair below this distance, in cell diagonals of their level.
-            momentum: of the target at the start; it grows to 1 along a cosine.
-            hidden: channels between the two layers of the projector.
-            dim: channels of the projector's output.
-            instance: loss between whole images besides, on C5: "none", "contrastive" (the paper's, as SimCLR with a
-                target) or "regression" (the official code's, as BYOL).
-            alpha: weight α of that loss.
-            instance_temperature: of the softmax of "contrastive"; the paper does not name it, this is SimCLR's.
             channels: of the pyramid and the head; the detector must have as many.
             head: whose: "fcos" (group norm after each convolution; the paper's detector) or "retinanet" (no norm).
         """

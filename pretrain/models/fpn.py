@@ -64,6 +64,8 @@ class FPN(nn.Module):
 class Tower(nn.Sequential):
     """The first three of a head's 3×3 convolutions, each with its norm, if any, and ReLU; the same for every level.
 
+    (B, F, H, W) -> (B, F, H, W).
+
     Args:
         channels: F.
         norm: group norm after each convolution, as in FCOS heads; RetinaNet's have none. UserError unless 32 divides F.
@@ -83,7 +85,3 @@ class Tower(nn.Sequential):
                 layers[f"norm{index}"] = nn.GroupNorm(GROUPS, channels)
             layers[f"relu{index}"] = nn.ReLU(inplace=True)
         super().__init__(layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, F, H, W) -> (B, F, H, W)."""
-        return super().forward(x)

@@ -7,7 +7,7 @@ Deep Supervision (ECCV 2022, arXiv 2207.05306).
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 
 def separable(channels: int, out: int, stride: int) -> list[nn.Module]:
@@ -23,8 +23,8 @@ def separable(channels: int, out: int, stride: int) -> list[nn.Module]:
 class StageHead(nn.Sequential):
     """Two separable convolutions for each stage still to come, then the average over all cells.
 
-    The first of the two halves the map, the second doubles the channels, so a head ends in as many channels as the
-    trunk does.
+    (B, C, H, W) -> (B, C · 2^stages). The first of the two halves the map, the second doubles the channels, so a head
+    ends in as many channels as the trunk does.
 
     Args:
         channels: C.
@@ -41,7 +41,3 @@ class StageHead(nn.Sequential):
         for layer in self:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C · 2^stages)."""
-        return super().forward(x)

@@ -18,7 +18,18 @@ STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 @dataclass(frozen=True)
 class TrunkSpec:
-    """``output_stride`` changes the maps, never the weights; where strides stand changes the maps, not the shapes."""
+    """Shape of the ResNet trunk.
+
+    ``output_stride`` changes the maps, never the weights; where strides stand changes the maps, not the shapes.
+
+    Args:
+        depth: layers of the ResNet: 50, 101 or 152.
+        width: factor of all channels; 1 is the published network, 0.25 the mini scale.
+        output_stride: pixels of the image a side of a cell of C5: 32 (as published), 16 or 8; smaller ones dilate.
+        stem: "7x7", or "deep": three 3×3 convolutions (MMSegmentation's V1c, timm's d).
+        stride_in_1x1: halve the map in the first 1×1 convolution of a stage (MSRA's weights) instead of in its 3×3 one.
+        avg_down: average before the convolution of a stage's shortcut instead of striding (timm's d).
+    """
 
     depth: int = 50
     width: float = 1.0

@@ -62,6 +62,14 @@ def test_versions_under_either_name() -> None:
     assert doctor.version(("no-such-distribution",)) is None
 
 
+def test_every_declared_dependency_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = doctor.plain()
+    assert {"numpy", "Pillow", "jsonargparse", "safetensors", "submitit"} <= set(names)
+    assert not {"torch", "torchvision", "pytest", "ruff"} & set(names)  # probed, or wanted by developers only
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: doctor.metadata.distribution("no-such-distribution"))
+    assert doctor.plain() == ["pixbench"]  # a bare checkout
+
+
 @pytest.fixture
 def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the slow imports; what they find is tested above."""
@@ -90,7 +98,7 @@ def test_data_sets_count_only_if_asked_for(
 def test_a_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lost = doctor.Package("lost", ("no-such-distribution",), "import no_such_module")
     monkeypatch.setattr(doctor, "PACKAGES", (lost,))
-    monkeypatch.setattr(doctor, "PLAIN", ("numpy", "no-such-distribution"))
+    monkeypatch.setattr(doctor, "plain", lambda: ["numpy", "no-such-distribution"])
     assert run("doctor") == 1
     said = capsys.readouterr().out
     assert said.count("MISSING") == 2

@@ -156,6 +156,16 @@ def test_devices_are_shared_out(tmp_path: Path) -> None:
     assert seen.read_text() == " "
 
 
+def test_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that this process may use, not all that the machine has."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    seen = tmp_path / "seen"
+    run([job(tmp_path, "a", f"import os; open({str(seen)!r}, 'w').write(os.environ['OMP_NUM_THREADS'])")], tmp_path, 2)
+    assert seen.read_text() == "3"
+
+
 def test_several_processes_come_through_torchrun(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     text = f"import os; open({str(tmp_path)!r} + '/rank' + os.environ['RANK'], 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
@@ -188,6 +198,15 @@ def test_a_job_that_hangs_is_ended_and_one_that_writes_is_not(
         (
             "print('pretrain: error: the loss is nan; lower it'); print('=' * 20); raise SystemExit(1)",
             "the loss is nan",
+        ),
+        (
+            "print('pixbench: error: the disk is full\\npixbench: error: RuntimeError: Connection closed by peer "
+            "(a defect in PixBench? run again)'); raise SystemExit(70)",
+            "the disk is full",
+        ),
+        (
+            "print('pixbench: error: KeyError: 3 (a defect in PixBench? run again)'); raise SystemExit(70)",
+            "KeyError: 3",
         ),
         ("raise SystemExit(3)", "exit code 3"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +18,20 @@ from benchmarks.probe.classify import fit_linear, knn, top1
 from benchmarks.probe.dense import (
     IGNORED,
     OUTPUT_STRIDE,
+    _maps,
     cell_labels,
     confusion_matrix,
     dense_probe,
     segmentation_metrics,
 )
-from benchmarks.probe.features import Crops, class_folders, embed, frozen
+from benchmarks.probe.features import Crops, Frozen, class_folders, embed
 from benchmarks.probe.qscore import auroc, diagnose, scores
 from pretrain.errors import UserError
 from pretrain.files import sha256
 from pretrain.models.resnet import TrunkSpec
 from transfer.results import read_result
 from transfer.start import random_trunk
+from transfer.weights.format import Pixels
 
 WIDTH = 1 / 32
 
@@ -147,13 +150,26 @@ def test_a_random_trunk_and_one_layout(mini_root: Path, tmp_path: Path) -> None:
 
 def test_embedding_is_the_mean_of_c5(mini_root: Path) -> None:
     train, _ = class_folders(mini_root / "imagenet")
-    model = frozen(random_trunk(TrunkSpec(50, WIDTH), 0), torch.device("cpu"))
+    model = Frozen(random_trunk(TrunkSpec(50, WIDTH), 0))
     features = embed(model, train.thinned(3), size=64, batch=2, workers=0)
     assert features.shape == (3, 64)
     image = Crops(train.thinned(3), 64)[2]
     assert image.shape == (3, 64, 64)
     torch.testing.assert_close(features[2], model(image[None]).mean((2, 3))[0])
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_features_do_not_depend_on_how_a_trunk_wants_its_pixels(mini_root: Path) -> None:
+    """A trunk and its twin that takes BGR, nothing divided, are one function of the image."""
+    trunk = random_trunk(TrunkSpec(50, WIDTH), 0)
+    kernel = trunk.state["conv1.weight"] / torch.tensor(trunk.pixels.std).view(3, 1, 1)
+    pixels = Pixels("BGR", trunk.pixels.mean[::-1], (1.0, 1.0, 1.0))
+    twin = replace(trunk, state={**trunk.state, "conv1.weight": kernel.flip(1)}, pixels=pixels)
+    source = class_folders(mini_root / "imagenet")[0].thinned(4)
+    ours, theirs = (embed(Frozen(t), source, size=64, batch=2, workers=0) for t in (trunk, twin))
+    torch.testing.assert_close(theirs, ours)
+    ours, theirs = (next(_maps(Frozen(t), mini_root / "cityscapes", "val"))[0] for t in (trunk, twin))
+    torch.testing.assert_close(theirs, ours)
 
 
 def test_what_can_be_seen_is_found(tmp_path: Path) -> None:
@@ -173,13 +189,13 @@ def test_what_can_be_seen_is_found(tmp_path: Path) -> None:
             _save(colours[labels] + rng.integers(-25, 26, (*labels.shape, 3)), pictures / f"{number}_leftImg8bit.png")
             labels[:5] = IGNORED
             _save(labels, masks / f"{number}_gtFine_labelTrainIds.png")
-    trunk, cpu = random_trunk(TrunkSpec(50, 1 / 8), 0), torch.device("cpu")
+    trunk = random_trunk(TrunkSpec(50, 1 / 8), 0)
     sources = class_folders(tmp_path / "imagenet")
-    train, val = (embed(frozen(trunk, cpu), source, 64, 8, 0) for source in sources)
+    train, val = (embed(Frozen(trunk), source, 64, 8, 0) for source in sources)
     labels, answers = (torch.tensor(source.labels) for source in sources)
     assert top1(knn(train, labels, val, 4), answers) == 100
     assert top1(fit_linear(train, labels, 4).logits(val).argmax(1), answers) == 100
-    found = dense_probe(frozen(trunk, cpu, OUTPUT_STRIDE), tmp_path / "cityscapes", seed=0)
+    found = dense_probe(Frozen(trunk, OUTPUT_STRIDE), tmp_path / "cityscapes", seed=0)
     assert found["dense_accuracy"] > 90
     assert found["dense_mIoU"] > 85
 

@@ -104,6 +104,18 @@ def test_wrong_options_are_one_sentence(settings: dict[str, Any], sentence: str,
         launcher(tmp_path, "local", **settings).start([job(tmp_path, "pretrain/a")])
 
 
+def test_what_sbatch_refuses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = "sbatch: error: invalid partition specified: gpo\\nsbatch: error: Batch job submission failed: Invalid partition"
+    for name, does in (("squeue", "exit 0"), ("srun", "exit 0"), ("sbatch", f"printf '{refusal}' >&2; exit 1")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(
+        UserError, match=r"refused pretrain/a: sbatch: error: invalid partition specified: gpo; sbatch: "
+    ):
+        launcher(tmp_path).start([job(tmp_path, "pretrain/a")])
+
+
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Slurm with two nodes that are both this machine."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
 
 from benchmarks.cli import main
-from benchmarks.suite import Suite, plan, read_suite
+from benchmarks.suite import Row, Suite, plan, read_suite
 from pretrain.errors import UserError
 from pretrain.lock import owned
 from transfer.protocols import CONFIGS
@@ -48,11 +50,13 @@ def test_given_data_are_used_and_nothing_is_generated(tmp_path: Path) -> None:
 
 
 def test_rows_may_start_supervised_and_freeze_the_trunk(tmp_path: Path) -> None:
-    rows = {"a": {"init": "supervised", "freeze": "trunk"}, "b": {"weights": "b.pth"}, "c": None}
+    weights = tmp_path / "b.pth"
+    weights.touch()
+    rows = {"a": {"init": "supervised", "freeze": "trunk"}, "b": {"weights": str(weights)}, "c": None}
     jobs = plan(read_suite(written(tmp_path, rows=rows)), tmp_path, tmp_path / "data")
     assert [job.command[5:7] for job in jobs] == [
         ("--init", "supervised"),
-        ("--weights", "b.pth"),
+        ("--weights", str(weights)),
         ("--init", "random"),
     ]
     assert [" ".join(job.command).count("--freeze trunk") for job in jobs] == [1, 0, 0]
@@ -84,7 +88,39 @@ def test_gpus_that_are_not_there(
     words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert main(["suite", str(DEMO), *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gpus", ["8", "0,1,2,3,4,5,6,7"])
+def test_commands_are_shown_where_no_gpu_is(
+    gpus: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert main(["suite", str(DEMO), "--dry-run", "--gpus", gpus]) == 0
+    assert "--nproc_per_node=8 " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [("--workers", "-1"), ("--workers", "0"), ("--gpus-per-run", "-1"), ("--stall-minutes", "-1")]
+)
+def test_numbers_with_which_nothing_would_run(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite", str(DEMO), "--dry-run", *words]) == 2
+    assert f"{' '.join(words)} is not possible; choose " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("slurm", "sentence"),
+    [
+        ({"transfer": 30}, "transfer is 30, but it takes options of its own"),
+        ({"gpus_per_node": "a100:8"}, "--gpus-per-run"),
+    ],
+)
+def test_a_wrong_slurm_block(
+    slurm: dict[str, object], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, slurm={"time": 60, **slurm})
+    assert main(["suite", str(path), "--data-root", "x", "--launcher", "slurm", "--dry-run"]) == 2
     assert sentence in capsys.readouterr().err
 
 
@@ -94,29 +130,85 @@ def test_a_folder_has_one_suite(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert f"{tmp_path} is in use by process" in capsys.readouterr().err
 
 
-def test_slurm_must_be_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_suite_whose_folder_was_taken_over_stops_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is interrupted as by Ctrl-C, rather than ended on the spot with its jobs left alone."""
+    interrupted = []
+
+    def run_jobs(*_: object) -> None:
+        for claim in tmp_path.glob(".owner.*.json"):
+            claim.unlink()
+        try:
+            time.sleep(20)
+        except KeyboardInterrupt:
+            interrupted.append(True)
+            raise
+
+    monkeypatch.setattr("pretrain.lock.BEAT_S", 0.01)
+    monkeypatch.setattr("benchmarks.launch.loop.run_jobs", run_jobs)
+    assert main(["suite", str(DEMO), "--out", str(tmp_path)]) == 130
+    assert interrupted
+
+
+def test_slurm_must_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PATH", "")
-    assert main(["suite", str(DEMO.with_name("slurm.yaml")), "--data-root", "x", "--launcher", "slurm"]) == 2
+    monkeypatch.chdir(tmp_path)
+    assert main(["suite", str(DEMO.with_name("slurm.yaml")), "--data-root", ".", "--launcher", "slurm"]) == 2
     assert "no squeue" in capsys.readouterr().err
 
 
-def test_real_data_must_be_named() -> None:
-    suite = Suite({}, ("voc_c4",), "paper")
-    with pytest.raises(UserError, match="--data-root"):
-        plan(suite, Path("out"), None)
+@pytest.mark.parametrize("launcher", ["local", "slurm"])
+def test_data_that_are_not_there_stop_a_suite_at_once(
+    launcher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["suite", str(DEMO), "--data-root", str(tmp_path / "dta"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--launcher", launcher]) == 2
+    assert f"--data-root: there is no folder {tmp_path / 'dta'}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_weights_that_are_not_there_stop_a_suite_at_once(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = written(tmp_path, rows={"mine": {"weights": "no/such.pth"}}), tmp_path / "out"
+    assert main(["suite", str(path), "--data-root", str(tmp_path), "--out", str(out), *words]) == 2
+    assert "row mine: there is no file no/such.pth" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("scale", "sentence"), [("paper", "^[^{]*--data-root"), ("mini", "add the key `mini: {}` .*--data-root")]
+)
+def test_data_must_be_named_or_generated(scale: Literal["paper", "mini"], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        plan(Suite({}, ("voc_c4",), scale), Path("out"), None)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scale": "huge"}, "scale is 'huge'"),
+        ({"scale": "huge"}, "suite.yaml: .*scale.*'paper', 'mini'.*huge"),
         ({"protocols": ["voc_c5"]}, "did you mean voc_c4"),
-        ({"rowz": {}}, "unknown keys \\['rowz'\\]"),
-        ({"rows": None}, "missing keys \\['rows'\\]"),
+        ({"protocols": "voc_c4"}, "suite.yaml: .*protocols.*tuple.*voc_c4"),
+        ({"overrides": {3: {}}}, "no protocol '3'"),
+        ({"overrides": {"voc_c4": [1]}}, "suite.yaml: .*overrides.*dict"),
+        ({"seeds": 3}, "suite.yaml: .*seeds.*tuple.*3"),
+        ({"seeds": ["x"]}, "suite.yaml: .*seeds.*int.*x"),
+        ({"workers": "many"}, "suite.yaml: .*workers.*int.*many"),
+        ({"workers": 0}, "suite.yaml: workers is 0; it must be 1 or more"),
+        ({"mini": 3}, "suite.yaml: .*mini.*dict"),
+        ({"rowz": {}}, "suite.yaml: there is no setting 'rowz'; did you mean rows?"),
+        ({"rows": None}, "suite.yaml: .*required.*rows"),
+        ({"rows": ["a", "b"]}, "suite.yaml: .*rows.*dict.*'a', 'b'"),
+        ({"rows": {"a": "random"}}, "row a: expected settings .pretrain, .*, found 'random'"),
         ({"rows": {"a": {"weights": "x", "pretrain": ["y"]}}}, "row a: give one of"),
-        ({"rows": {"a": {"init": "zero"}}}, "row a: init is 'zero'; it must be one of random, supervised"),
-        ({"rows": {"a": {"freeze": "head"}}}, "row a: freeze is 'head'"),
-        ({"rows": {"a": {"wieghts": "x"}}}, "row a: unknown keys"),
+        ({"rows": {"a": {"pretrain": "x.yaml"}}}, "row a: .*pretrain.*tuple.*x.yaml"),
+        ({"rows": {"a": {"init": "zero"}}}, "row a: .*init.*'random', 'supervised'.*zero"),
+        ({"rows": {"a": {"freeze": "head"}}}, "row a: .*freeze.*'none', 'trunk'.*head"),
+        ({"rows": {"a": {"wieghts": "x"}}}, "row a: there is no setting 'wieghts'; did you mean weights?"),
     ],
 )
 def test_a_wrong_suite_is_one_clear_sentence(changes: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -124,6 +216,26 @@ def test_a_wrong_suite_is_one_clear_sentence(changes: dict[str, object], message
         read_suite(written(tmp_path, **changes))
 
 
+def test_settings_of_others_stay_as_they_are_written(tmp_path: Path) -> None:
+    changes = {"slurm": {"time": "02:00", "mem": "400"}, "overrides": {"voc_c4": {"A.B": "1e-3"}}}
+    suite = read_suite(written(tmp_path, rows={1: {"set": {"optimizer.lr": "1e-3"}}}, seeds=[0, 7], **changes))
+    assert (suite.slurm, suite.overrides) == (changes["slurm"], changes["overrides"])
+    assert suite.rows["1"].set == {"optimizer.lr": "1e-3"}
+    assert (suite.protocols, suite.seeds) == (("voc_c4",), (0, 7))
+
+
+def test_a_key_without_a_value_counts_as_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text("scale: mini\nrows: {a: {set: }, b: }\nprotocols: [voc_c4]\nworkers:\noverrides:\n")
+    assert read_suite(path) == Suite({"a": Row(), "b": Row()}, ("voc_c4",), "mini")
+
+
 def test_an_unreadable_suite_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_suite(tmp_path / "absent.yaml")
+    (tmp_path / "latin1.yaml").write_bytes("rows: {é: }".encode("latin-1"))
+    with pytest.raises(UserError, match=r"latin1\.yaml cannot be read: 'utf-8'"):
+        read_suite(tmp_path / "latin1.yaml")
+    (tmp_path / "list.yaml").write_text("[rows]")
+    with pytest.raises(UserError, match=r"list\.yaml: expected settings \(rows, .*, found \['rows'\]"):
+        read_suite(tmp_path / "list.yaml")

@@ -84,10 +84,32 @@ def test_nan_is_shown_and_failed_runs_are_left_out_by_name(tmp_path: Path) -> No
     assert "pixpro" not in text.split("## Published")[0].split("Runs left out")[0]
 
 
+def test_a_protocol_that_is_no_longer_known_is_left_out_by_name(tmp_path: Path) -> None:
+    result(tmp_path / "old", "random", "voc_c3", {"AP": 1.0})
+    with pytest.raises(UserError, match="of a known protocol"):
+        collect(tmp_path)
+    result(tmp_path / "a", "random", "cityscapes_fcn16s", {"mIoU": 10.0})
+    assert "- old: there is no protocol voc_c3 any more" in write_tables(tmp_path, tmp_path)
+    assert "voc_c3" not in (tmp_path / "table.csv").read_text()
+
+
 def test_one_seed_counts_once(tmp_path: Path) -> None:
     for name in "ab":
         result(tmp_path / name, "random", "cityscapes_fcn16s", {"mIoU": 10.0})
     with pytest.raises(UserError, match="a seed counts once"):
+        collect(tmp_path)
+
+
+@pytest.mark.parametrize("other", [{"sha256": "b"}, None])
+def test_two_trunks_are_not_one_row(other: dict[str, str] | None, tmp_path: Path) -> None:
+    cityscapes = "pixpro", "cityscapes_fcn16s", {"mIoU": 10.0}
+    for seed in range(2):
+        result(tmp_path / f"s{seed}", *cityscapes, seed=seed, weights={"sha256": "a"})
+    result(tmp_path / "coco", "pixpro", "coco_fpn_1x", COCO, weights={"sha256": "c"})  # the same, in another layout
+    result(tmp_path / "paper", *cityscapes, scale="paper", weights={"sha256": "d"})
+    collect(tmp_path)
+    result(tmp_path / "s2", *cityscapes, seed=2, weights=other)
+    with pytest.raises(UserError, match=r"s2/result\.json and .*s0/result\.json .*'pixpro'.*other weights.*--label"):
         collect(tmp_path)
 
 

@@ -107,6 +107,23 @@ def test_killed_interrupted_continued(image_tree: Callable[..., Path], tmp_path:
     assert steps(out) == list(range(1, 25))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_whatever_asks_to_stop_saves_first(
+    image_tree: Callable[..., Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    """A scheduler's signal reaches the data workers too, and so does a closed terminal's. What failed before is forgotten."""
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "result.json").write_text('{"status": "failed"}')
+    process = start(*arguments(image_tree(2, 12), out, "--epochs", "100", "--data.workers", "2"))
+    wait_for(lambda: len(steps(out)) >= 2, process)
+    os.killpg(process.pid, number)
+    _, error_text = process.communicate(timeout=120)
+    assert process.returncode == 130, error_text
+    assert (out / "checkpoint.pth").exists()
+    assert not (out / "result.json").exists()
+
+
 def test_a_dead_data_worker(image_tree: Callable[..., Path], tmp_path: Path) -> None:
     """As the kernel does when memory runs out."""
     out = tmp_path / "run"
@@ -116,7 +133,7 @@ def test_a_dead_data_worker(image_tree: Callable[..., Path], tmp_path: Path) -> 
     os.kill(int(children[0]), signal.SIGKILL)
     _, error_text = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "lower data.workers" in error_text
+    assert "lower their number (data.workers" in error_text
 
 
 @pytest.mark.e2e

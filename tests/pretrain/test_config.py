@@ -113,7 +113,8 @@ def test_one_sentence_for_each_mistake(tmp_path: Path) -> None:
         *good, "--config", file("method: {gama: 2}\n")
     )
     assert "did you mean data.min_scale?" in complaint(*good, "--config", file("min_scale: 0.2\n"))
-    assert "method.temperature" in complaint(*good, "--config", file("method: {temperature: 2}\n"))
+    assert "; pixbench methods pixpro lists them" in complaint(*good, "--config", file("method: {queue_size: 2}\n"))
+    assert "--method.name pixpro --help lists them" in complaint(*good, "--config", file("data: {colour: 2}\n"))
     assert "method.temperature" in complaint(*good, "--method.temperature", "2")
     assert "data is 3" in complaint(*good, "--config", file("data: 3\n"))
     assert "epochs" in complaint(*good, "--config", file("epochs: many\n"))
@@ -124,12 +125,17 @@ def test_one_sentence_for_each_mistake(tmp_path: Path) -> None:
     assert "batch_size is 0" in complaint(*good, "--batch_size", "0")
     assert "trunk depth 18" in complaint(*good, "--trunk.depth", "18")
     assert "choose one of pixpro" in complaint("--method.name", "pixpo")
+    assert "; did you mean pixpro?" in complaint("--method.name", "pixpo")
     assert "method.name is not set" in complaint()
     assert "nowhere.yaml" in complaint("--config", str(tmp_path / "nowhere.yaml"))
     assert "cannot be read" in complaint("--config", file("a: [\n"))
     assert "not a list" in complaint("--config", file("- a\n"))
     assert "--config" in complaint("--config")
-    assert "--epoch" in complaint(*good, "--epoch", "3")
+    assert "did you mean --epochs?" in complaint(*good, "--epoch", "3")
+    assert "did you mean --optimizer.base_lr?" in complaint(*good, "--optimizer.base_lrr", "3")
+    assert "did you mean --method.gamma?" in complaint(*good, "--seed=1", "--method.gama=2")
+    assert "did you mean --data.min_scale?" in complaint(*good, "--min_scale", "0.2")
+    assert "stray" in complaint(*good, "stray")
 
 
 def test_help_lists_the_knobs_of_the_method(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,3 +146,14 @@ def test_help_lists_the_knobs_of_the_method(capsys: pytest.CaptureFixture[str]) 
     assert "--method.queue_size" in text
     assert "--data.root" in text
     assert "--method.gamma" not in text
+    assert "--trunk.depth DEPTH   layers of the ResNet" in text
+
+
+def test_help_agrees_with_what_a_run_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    """There is no default method, and none is shown for a name that does not exist."""
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "the settings below are those of pixpro (required)" in text
+    assert "default: pixpro" not in text
+    assert "'foo' is not known" in complaint("--method.name", "foo", "--help")

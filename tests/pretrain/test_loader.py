@@ -81,6 +81,25 @@ def test_roots_that_will_not_do(tmp_path: Path, image_tree: Tree) -> None:
         open_source(tmp_path / "empty")
 
 
+def test_a_root_one_level_too_high(mini_root: Path, tmp_path: Path, image_tree: Tree) -> None:
+    """Its test images and label masks are no classes; whoever wants every image says so with the layout flat."""
+    with pytest.raises(UserError, match=rf"holds imagenet/train, .*VOC2007, .*; did you mean {mini_root}/imagenet\?"):
+        open_source(mini_root)
+    parent = image_tree(2, 3, name="sets/ImageNet-1k").parent
+    with pytest.raises(UserError, match=rf"holds ImageNet-1k/train: .*; did you mean {parent}/ImageNet-1k\?"):
+        open_source(parent)
+    for name in ("val", "test", "coco"):
+        home = image_tree(2, 3, name=f"without {name}")
+        (home / "train").rename(home / name)
+        with pytest.raises(UserError, match=f"holds {name}: .*; give the folder that holds train/"):
+            open_source(home)
+        assert len(open_source(home, "flat")) == 6
+        (tmp_path / name).mkdir()
+        (home / name).rename(tmp_path / name / "train")
+        (tmp_path / name / "train" / "n00000000").rename(tmp_path / name / "train" / name)
+        assert len(open_source(tmp_path / name)) == 6  # below train/ any name will do
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_unreadable_root(image_tree: Tree) -> None:
     root = image_tree(1, 1)

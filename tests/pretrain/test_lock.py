@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -53,16 +54,26 @@ def test_another_machine_owns_it_as_long_as_its_heart_beats(tmp_path: Path, sile
         assert claim.exists()
 
 
-def test_who_is_taken_over_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_taken_over_ends_at_once_and_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.05)
-
-    def sleep_as_owner() -> None:
-        with owned(tmp_path):
-            next(tmp_path.glob(".owner.*")).unlink()
-            time.sleep(10)
-
-    with pytest.raises(KeyboardInterrupt):
-        sleep_as_owner()
+    lost = threading.Event()
+    with owned(tmp_path, lost.set):
+        next(tmp_path.glob(".owner.*")).unlink()
+        assert lost.wait(10)
+    code = f"""
+from pretrain import lock
+from pretrain.interrupt import StopSignal
+lock.BEAT_S = 0.05
+with lock.owned({str(tmp_path)!r}), StopSignal():
+    import time, pathlib
+    next(pathlib.Path({str(tmp_path)!r}).glob(".owner.*")).unlink()
+    time.sleep(10)
+    print("saved")
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert "taken over by another process" in done.stdout
+    assert "saved" not in done.stdout
 
 
 def test_of_many_at_once_at_most_one_gets_in(tmp_path: Path) -> None:

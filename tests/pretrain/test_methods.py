@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 
 import pytest
-from docstring_parser import parse
 
-from pretrain.command import CONFIGS, configs, register
+from pretrain.command import CONFIGS, configs, descriptions, register
 from pretrain.errors import UserError
 from pretrain.methods import METHODS
 
@@ -33,7 +31,7 @@ def test_names() -> None:
 def test_every_knob_has_a_default_and_a_line_of_its_own(name: str) -> None:
     config = METHODS[name].Config
     assert is_dataclass(config)
-    described = {p.arg_name: p.description for p in parse(inspect.getdoc(config) or "").params}
+    described = descriptions(config)
     assert list(described) == [f.name for f in fields(config)]
     assert all(described.values())
     knobs = config()

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from pretrain.errors import UserError
 from pretrain.losses.instance import info_nce
 from pretrain.methods.moco import MoCoV1, MoCoV2
+from pretrain.models.queue import enqueue
 
 
 def moco(queue_size: int = 8, **knobs: float) -> MoCoV2:
@@ -77,7 +78,7 @@ def test_queue_is_filled_in_order_and_wraps() -> None:
     method = moco()
     first, second, third = (torch.full((4, 16), float(n)) for n in (1, 2, 3))
     for keys in (first, second, third):
-        method.enqueue(keys)
+        enqueue(method, "queue", keys)
     assert method.queue.equal(torch.cat([third, second]))
     assert method.queue_pointer == 4
 

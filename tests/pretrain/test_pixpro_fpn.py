@@ -69,7 +69,7 @@ def test_a_pyramid_by_hand() -> None:
 
 
 def test_each_level_counts_in_its_own_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    import pretrain.methods.pixpro_fpn as module
+    import pretrain.losses.pixel as module
 
     seen: list[torch.Tensor] = []
 

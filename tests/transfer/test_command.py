@@ -47,6 +47,10 @@ def test_a_wrong_protocol_or_seed_stops_at_once(tmp_path: Path) -> None:
     args = parse("transfer", "voc_c4", *common, "--seed", "-1")
     with pytest.raises(UserError, match="--seed -1 is negative"):
         args.run(args)
+    for option in ("--gpus", "--accumulate"):
+        args = parse("transfer", "voc_c4", *common, option, "-3")
+        with pytest.raises(UserError, match=f"{option} -3 is not possible; choose 1 or more"):
+            args.run(args)
     assert not (tmp_path / "run").exists()
 
 

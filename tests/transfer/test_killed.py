@@ -85,25 +85,32 @@ def test_killed_runs_go_on(
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("protocol", "settings", "period"),
+    ("protocol", "settings", "period", "workers"),
     [
-        ("coco_fpn_1x", DETECTRON2, "SOLVER.CHECKPOINT_PERIOD"),
-        ("cityscapes_fcn16s", MMSEG, "default_hooks.checkpoint.interval"),
+        ("coco_fpn_1x", DETECTRON2, "SOLVER.CHECKPOINT_PERIOD", "DATALOADER.NUM_WORKERS"),
+        ("cityscapes_fcn16s", MMSEG, "default_hooks.checkpoint.interval", "train_dataloader.num_workers"),
     ],
 )
 def test_an_interrupted_run_saves_first(
-    protocol: str, settings: dict[str, object], period: str, mini_root: Path, tmp_path: Path
+    protocol: str,
+    settings: dict[str, object],
+    period: str,
+    workers: str,
+    number: signal.Signals,
+    mini_root: Path,
+    tmp_path: Path,
 ) -> None:
-    """Ctrl-C long before the first periodic checkpoint loses no iteration."""
+    """Asked to stop, as all its data workers are, long before the first periodic checkpoint, it loses no iteration."""
     out = tmp_path / "run"
-    start = starter(protocol, {**settings, period: 10 * ITERATIONS}, mini_root, out)
+    start = starter(protocol, {**settings, period: 10 * ITERATIONS, workers: 2}, mini_root, out)
     process, end = start(), time.monotonic() + 240
     while not 0 < read_progress(out).get("done", 0) < ITERATIONS:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 130, said
     done = re.search(r"stopped and saved after iteration (\d+)", said)

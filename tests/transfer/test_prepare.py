@@ -50,7 +50,12 @@ def test_shares_of_coco_are_those_of_the_protocols(mini_root: Path, tmp_path: Pa
     stored = (tmp_path / "coco/annotations/shares/10pct_fold3.txt").read_text().split()
     assert [int(number) for number in stored] == subset([image["id"] for image in images], 10, fold=3)
     (tmp_path / "coco/annotations/instances_train2017.json").write_text("{")
-    with pytest.raises(UserError, match="instances_train2017"):
+    with pytest.raises(UserError, match=r"instances_train2017.json cannot be read .* again"):
+        prepare(tmp_path, "coco", write=True)
+    shutil.rmtree(tmp_path / "coco")
+    with pytest.raises(
+        UserError, match=r"instances_train2017.json is missing; unpack annotations_trainval2017.zip first"
+    ):
         prepare(tmp_path, "coco", write=True)
 
 
@@ -85,6 +90,22 @@ def test_list_and_masks_of_voc12aug(mini_root: Path, unprepared: Path) -> None:
     assert (unprepared / lists / "aug.txt").read_text() == (mini_root / lists / "aug.txt").read_text()
     merged = (unprepared / lists / "trainaug.txt").read_text().split()
     assert (len(merged), len(set(merged))) == (18, 18)
+
+
+def test_nothing_of_voc12aug_is_missing_where_sbd_was_cleared_away(mini_root: Path, tmp_path: Path) -> None:
+    """As in a mini world, which never had it."""
+    made, there = prepare(mini_root, "VOC2012aug", write=False)
+    assert (made, len(there)) == ([], 12 + 1)
+    shutil.copytree(mini_root / "VOC2012", tmp_path / "VOC2012")
+    (tmp_path / there[0].relative_to(mini_root)).unlink()
+    with pytest.raises(UserError, match=r"train.txt is missing"):
+        prepare(tmp_path, "VOC2012aug", write=True)
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "VOC2012aug", "coco"])
+def test_a_root_that_is_not_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"the data root {tmp_path}/nope is not a folder"):
+        prepare(tmp_path / "nope", name, write=True)
 
 
 def test_what_cannot_be_prepared_is_said(unprepared: Path) -> None:

@@ -14,6 +14,7 @@ from quick_detection import QUICK, converted_trunk
 
 from pretrain.errors import UserError
 from pretrain.files import sha256, write_json
+from pretrain.lock import owned
 from pretrain.models.resnet import TrunkSpec
 from transfer.command import register
 from transfer.folder import claim
@@ -123,6 +124,40 @@ def test_a_failed_run_says_why_and_is_tried_again(job: TransferJob, tmp_path: Pa
 
 
 @pytest.mark.frameworks
+def test_a_corrected_command_may_use_the_folder_of_the_mistyped_one(
+    job: TransferJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match=r"SOLVER\.MAX_ITERS"):
+        run_transfer(replace(job, out=out, overrides={**QUICK, "SOLVER.MAX_ITERS": 3}))
+    assert read_result(out / "result.json")["status"] == "failed"
+    metrics = {"bbox/AP": 1.0, "bbox/AP50": 2.0, "bbox/AP75": 0.5}
+    monkeypatch.setattr("transfer.run._runner", lambda framework: lambda job, trunk: Outcome(metrics, {}, 3))
+    corrected = replace(job, out=out, overrides={**QUICK, "SOLVER.MAX_ITER": 3})
+    result = run_transfer(corrected)
+    assert (result["status"], result["resumed"], result["overrides"]["SOLVER.MAX_ITER"]) == ("ok", False, 3)
+    with pytest.raises(UserError, match=r"overrides SOLVER\.MAX_ITER was 3, now 4"):  # now something was trained there
+        run_transfer(replace(job, out=out))
+
+
+@pytest.mark.frameworks
+def test_another_label_of_a_finished_run_is_noted(
+    job: TransferJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = {"bbox/AP": 1.0, "bbox/AP50": 2.0, "bbox/AP75": 0.5}
+    monkeypatch.setattr("transfer.run._runner", lambda framework: lambda job, trunk: Outcome(metrics, {}, 3))
+    job = replace(job, out=tmp_path / "run")
+    before = json.loads(json.dumps(run_transfer(job)))
+    assert run_transfer(job, label="pixpro_100ep")["label"] == "pixpro_100ep"
+    assert "its label is now pixpro_100ep instead of pixpro.pkl" in capsys.readouterr().out
+    stored = read_result(job.out / "result.json")
+    assert {key for key, value in stored.items() if value != before.get(key, value)} == {"label"}
+    run_transfer(job)
+    assert "nothing to do" in capsys.readouterr().out
+    assert read_result(job.out / "result.json") == stored  # no label given, none taken away
+
+
+@pytest.mark.frameworks
 def test_a_run_killed_in_its_evaluation_only_evaluates(
     job: TransferJob, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +210,22 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
         claim(tmp_path, {"seed": 0})
     assert not claim(tmp_path / "new", {"seed": 0})
     assert claim(tmp_path / "new", {"seed": 0})
+
+
+@pytest.mark.parametrize("checkpoint", ["model_0000001.pth", "iter_2.pth"])
+def test_a_folder_is_given_to_another_job_until_something_is_trained_there(checkpoint: str, tmp_path: Path) -> None:
+    claim(tmp_path, {"seed": 0})
+    (tmp_path / ".iter_2.7.part.pth").touch()  # half a checkpoint
+    write_json(tmp_path / "progress.json", {"best": {"AP": 99.0}})
+    assert not claim(tmp_path, {"seed": 1})
+    assert json.loads((tmp_path / "job.json").read_text()) == {"seed": 1}
+    assert not (tmp_path / "progress.json").exists()
+    with owned(tmp_path), pytest.raises(UserError, match="in use by process"):
+        claim(tmp_path, {"seed": 2})
+    (tmp_path / checkpoint).touch()
+    with pytest.raises(UserError, match=r"belongs to another run \(seed was 1, now 2\)"):
+        claim(tmp_path, {"seed": 2})
+    assert claim(tmp_path, {"seed": 1})
 
 
 def test_only_rank_0_claims_and_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -13,7 +12,7 @@ from pretrain.errors import UserError, did_you_mean
 from pretrain.models.spec import TrunkSpec
 from transfer.detection import vitdet
 from transfer.job import TransferJob
-from transfer.protocols import Protocol
+from transfer.protocols import Protocol, leaves
 from transfer.weights.format import Pixels
 from transfer.weights.trunk import Trunk
 from transfer.weights.vit import VitSpec
@@ -62,7 +61,7 @@ def fit_cpus(cfg: CfgNode, processes: int) -> tuple[str, ...]:
     said: tuple[str, ...] = ()
     if cfg.SOLVER.AMP.ENABLED:
         cfg.SOLVER.AMP.ENABLED, said = False, ("float32 instead of half precision, as on every CPU",)
-    keys = [key for key, value in _leaves(cfg) if value == "SyncBN" and processes > 1]
+    keys = [key for key, value in leaves(cfg) if value == "SyncBN" and processes > 1]
     cfg.merge_from_list([word for key in keys for word in (key, "naiveSyncBN")])
     return (*said, "naiveSyncBN instead of SyncBN, as several CPU processes need") if keys else said
 
@@ -79,7 +78,7 @@ def plain(cfg: CfgNode) -> dict[str, Any]:
 def _fit_trunk(cfg: CfgNode, job: TransferJob, spec: TrunkSpec | VitSpec) -> None:
     """Set the options of the trunk from ``spec``. At paper scale they are the protocol's, and another trunk is an error."""
     node, wanted = _trunk_options(cfg, job, spec)
-    settings, now = {f"{node}.{key}": value for key, value in wanted.items()}, dict(_leaves(cfg))
+    settings, now = {f"{node}.{key}": value for key, value in wanted.items()}, dict(leaves(cfg))
     differ = {key: value for key, value in settings.items() if now[key] != value}
     if differ and job.scale == "paper":
         raise UserError(
@@ -108,7 +107,7 @@ def _trunk_options(cfg: CfgNode, job: TransferJob, spec: TrunkSpec | VitSpec) ->
 def _check_pixels(cfg: CfgNode, job: TransferJob, pixels: Pixels) -> None:
     """Raise `UserError` unless images reach the trunk as it was trained on them."""
     wanted = {"INPUT.FORMAT": pixels.order, "MODEL.PIXEL_MEAN": [*pixels.mean], "MODEL.PIXEL_STD": [*pixels.std]}
-    differ = {key: value for key, value in wanted.items() if dict(_leaves(cfg))[key] != value}
+    differ = {key: value for key, value in wanted.items() if dict(leaves(cfg))[key] != value}
     if differ:
         raise UserError(
             f"{job.weights} takes {pixels}, but {job.protocol.name} prepares images otherwise; deviate knowingly with "
@@ -121,7 +120,7 @@ def _settings(overrides: dict[str, Any]) -> str:
 
 
 def _override(cfg: CfgNode, key: str, value: Any, protocol: Protocol) -> None:
-    known = dict(_leaves(cfg))
+    known = dict(leaves(cfg))
     if key in _BY_OPTION:
         raise UserError(f"{key} cannot be overridden; it is set by {_BY_OPTION[key]}")
     if key not in known:
@@ -134,11 +133,3 @@ def _override(cfg: CfgNode, key: str, value: Any, protocol: Protocol) -> None:
         raise UserError(
             f"{key} cannot be {value!r}: it must be of the type of its default, {known[key]!r} (protocol {protocol.name})"
         ) from error
-
-
-def _leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import torch
 
 from pretrain.distributed import leave_group
-from pretrain.errors import UserError
+from pretrain.errors import UserError, innermost
 from pretrain.files import write_text
 from transfer.job import Outcome, TransferJob
 from transfer.scaling import divided
@@ -70,7 +70,7 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
         except FloatingPointError as error:
             raise UserError(_diverged(error, cfg, trainer.iter)) from error
         except UserError as error:
-            raise UserError(_innermost(str(error))) from error
+            raise UserError(innermost(str(error))) from error
         metrics = flatten(trainer._last_eval_results) if comm.is_main_process() else {}
     return Outcome(metrics, plain(cfg), cfg.SOLVER.MAX_ITER, said)
 
@@ -92,11 +92,6 @@ def _diverged(error: FloatingPointError, cfg: Any, iteration: int) -> str:
         f"{cfg.SOLVER.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS (now {cfg.SOLVER.WARMUP_ITERS}) with --set, and give "
         f"a new --out; the last checkpoint is kept in {cfg.OUTPUT_DIR}"
     )
-
-
-def _innermost(message: str) -> str:
-    """An error from a data worker comes back with that process's traceback around it."""
-    return message.strip().rpartition("UserError: ")[2] if "Traceback" in message else message
 
 
 def _point_at(job: TransferJob) -> None:

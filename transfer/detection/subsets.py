@@ -41,9 +41,10 @@ def register(seed: int, out: Path) -> None:
 
             records = DatasetCatalog.get(TRAIN)
             chosen = subset((record["image_id"] for record in records), percent, seed % FOLDS)
+            wanted = set(chosen)
             if comm.is_main_process():
                 write_text(out / "images.txt", "\n".join(map(str, chosen)) + "\n")
-            return [record for record in records if record["image_id"] in set(chosen)]
+            return [record for record in records if record["image_id"] in wanted]
 
         DatasetCatalog.register(name, load)
         about = MetadataCatalog.get(TRAIN).as_dict()

@@ -7,7 +7,6 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,17 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pretrain import checkpoint
 from pretrain.distributed import any_process
 from pretrain.errors import UserError
-from pretrain.files import atomic_path, note_progress, write_text
-from pretrain.interrupt import StopSignal
+from pretrain.files import write_text
+from pretrain.interrupt import StopSignal, shielded
 from transfer.detection import heads, vitdet  # noqa: F401  both register models
 from transfer.detection.evaluators import evaluator
 from transfer.job import TransferJob
+from transfer.progress import Lines
 from transfer.weights.layouts import LAYOUTS, Layout
 
-LINES = 10
-"""Progress lines of a short run; a long one prints at least one every `MOST_S` seconds."""
-MOST_S = 60.0
 KEPT = 2
 """Periodic checkpoints kept."""
 
@@ -73,11 +71,13 @@ class Trainer(DefaultTrainer):
     def build_train_loader(self, cfg: CfgNode) -> Any:
         images = cfg.SOLVER.IMS_PER_BATCH // self._job.accumulate
         more = vitdet.images(cfg) if "VITDET" in cfg else {}
-        return build_detection_train_loader(cfg, mapper=Mapper(cfg, True, **more), total_batch_size=images)
+        built = build_detection_train_loader(cfg, mapper=Mapper(cfg, True, **more), total_batch_size=images)
+        shielded(built.dataset if cfg.DATALOADER.ASPECT_RATIO_GROUPING else built)
+        return built
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        return build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, False))
+        return shielded(build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, False)))
 
     def build_hooks(self) -> list[HookBase]:
         built = [hook for hook in super().build_hooks() if hook is not None]
@@ -166,27 +166,18 @@ class Progress(HookBase):
         self._say = say
 
     def before_train(self) -> None:
-        self._began = self._last = time.monotonic()
-        self._first = self.trainer.iter
-        if self._first >= self.trainer.max_iter:
-            self._say(f"trained before; now evaluation on {', '.join(self.trainer.cfg.DATASETS.TEST)}")
-        elif self._first:
-            self._say(f"going on from iteration {self._first} of {self.trainer.max_iter}")
+        trainer = self.trainer
+        if trainer.iter >= trainer.max_iter:
+            self._say(f"trained before; now evaluation on {', '.join(trainer.cfg.DATASETS.TEST)}")
+        self._lines = Lines(self._say, trainer.cfg.OUTPUT_DIR, trainer.iter, trainer.max_iter)
 
     def after_step(self) -> None:
-        done, total, now = self.trainer.iter + 1, self.trainer.max_iter, time.monotonic()
-        pace = (now - self._began) / (done - self._first)
-        note_progress(self.trainer.cfg.OUTPUT_DIR, done, total, pace)
-        if done < total and done % max(1, total // LINES) and now - self._last < MOST_S:
-            return
-        self._last = now
-        loss, lr = self.trainer.storage.history("total_loss").latest(), self.trainer.optimizer.param_groups[0]["lr"]
-        left = timedelta(seconds=round(pace * (total - done)))
-        self._say(
-            f"iteration {done:>{len(str(total))}}/{total}  loss {loss:.3f}  lr {lr:.5f}  {pace:.2f} s/it  {left} left"
+        done, trainer = self.trainer.iter + 1, self.trainer
+        self._lines.tick(
+            done, lambda: (trainer.storage.history("total_loss").latest(), trainer.optimizer.param_groups[0]["lr"])
         )
-        if done == total:
-            self._say(f"trained; now {_closing(self.trainer.cfg)}")
+        if done == trainer.max_iter:
+            self._say(f"trained; now {_closing(trainer.cfg)}")
 
 
 def _closing(cfg: CfgNode) -> str:
@@ -205,15 +196,7 @@ class Checkpointer(DetectionCheckpointer):
             return
         path = Path(self.save_dir) / f"{name}.pth"
         parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
-        try:
-            with atomic_path(path) as part, part.open("wb") as stream:
-                torch.save({"model": self.model.state_dict(), **parts, **more}, stream)
-        except (OSError, RuntimeError) as error:  # PyTorch hides the system's error behind one of its own
-            cause = error if isinstance(error, OSError) else error.__context__
-            reason = getattr(cause, "strerror", None) or str(error).partition("\n")[0]
-            raise UserError(
-                f"checkpoint {path} cannot be written ({reason}); make room or mend that, then start the same command again"
-            ) from error
+        checkpoint.write(path, {"model": self.model.state_dict(), **parts, **more})
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,18 +20,18 @@ from mmseg.datasets import ADE20KDataset, BaseSegDataset, CityscapesDataset, Pas
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import DATASETS, METRICS
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from pretrain.distributed import any_process
 from pretrain.errors import UserError
 from pretrain.files import atomic_path, note_progress
-from pretrain.interrupt import StopSignal
+from pretrain.interrupt import StopSignal, shielded
+from transfer.progress import Lines
 from transfer.segmentation.config import LOG
 from transfer.weights import Trunk, load_into
 
 FIRST_OBJECT = {"CityscapesDataset": 11, "PascalVOCDataset": 1}
 """Label from which on the classes are countable objects (person to bicycle; all but the background), where they lie so."""
-LINES, MOST_S = 10, 60
-"""Progress lines a short run prints; seconds after which a long one prints another."""
 
 
 class Named(BaseSegDataset):
@@ -92,6 +90,10 @@ class QuietRunner(Runner):
         logger = super().build_logger(log_level, str(Path(self.work_dir) / LOG), **kwargs)
         logger.handlers[:] = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
         return logger
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader[Any]:
+        return shielded(Runner.build_dataloader(*args, **kwargs))
 
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
         """Only the config: asking the compilers for their versions takes seconds, and result.json names the packages."""
@@ -173,32 +175,19 @@ class Progress(Hook):
         """Our name of a metric -> the evaluator's; where lines go."""
         self.metrics: dict[str, float] = {}
         self.measured_at = -1
-        self.began = self.last = 0.0
-        self.first = 0
 
     def say(self, text: str) -> None:
         if is_main_process():
             print(text, file=self.console, flush=True)
 
     def before_train(self, runner: Runner) -> None:
-        self.began = self.last = time.monotonic()
-        self.first = runner.iter
-        if self.first:
-            self.say(f"going on from iteration {self.first} of {runner.max_iters}")
+        self.lines = Lines(self.say, runner.work_dir, runner.iter, runner.max_iters)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        done, total, now = runner.iter + 1, runner.max_iters, time.monotonic()
-        pace = (now - self.began) / (done - self.first)
         if is_main_process():
-            note_progress(runner.work_dir, done, total, pace)
-        if done < total and done % max(1, total // LINES) and now - self.last < MOST_S:
-            return
-        self.last = now
-        left = timedelta(seconds=round(pace * (total - done)))
-        rate = f"loss {_loss(outputs):.3f}  lr {runner.optim_wrapper.get_lr()['lr'][0]:.5f}"
-        self.say(f"iteration {done:>{len(str(total))}}/{total}  {rate}  {pace:.2f} s/it  {left} left")
+            self.lines.tick(runner.iter + 1, lambda: (_loss(outputs), runner.optim_wrapper.get_lr()["lr"][0]))
 
     def before_val(self, runner: Runner) -> None:
         self.say(f"validating on {len(runner.val_dataloader.dataset)} images")
@@ -208,8 +197,7 @@ class Progress(Hook):
         self.measured_at = runner.iter
         ours = {name: self.metrics[theirs] for name, theirs in self.shown.items() if theirs in self.metrics}
         if is_main_process():
-            left = (time.monotonic() - self.began) / max(1, runner.iter - self.first)
-            note_progress(runner.work_dir, runner.iter, runner.max_iters, left, **ours)
+            note_progress(runner.work_dir, runner.iter, runner.max_iters, self.lines.pace(runner.iter), **ours)
         self.say(f"iteration {runner.iter}: {'  '.join(f'{name} {value:.1f}' for name, value in ours.items())}")
 
 

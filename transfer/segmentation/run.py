@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, innermost
 from pretrain.interrupt import StopSignal
 from transfer.job import Outcome, TransferJob
 from transfer.scaling import divided
@@ -70,7 +70,7 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
             if progress.measured_at != runner.iter:  # stopped between its last checkpoint and the last validation
                 runner.val()
         except UserError as error:
-            raise UserError(_innermost(str(error))) from error
+            raise UserError(innermost(str(error))) from error
         finally:
             leave(runner)
     return Outcome(progress.metrics, described, runner.iter // job.accumulate, said)
@@ -137,8 +137,3 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the latest iteration. All there are whole: they are written under another name first."""
     found = [path for path in folder.glob("iter_*.pth") if path.stem[5:].isdigit()]
     return max(found, key=lambda path: int(path.stem[5:]), default=None)
-
-
-def _innermost(message: str) -> str:
-    """An error from a data worker comes back with that process's traceback around it."""
-    return message.strip().rpartition("UserError: ")[2] if "Traceback" in message else message

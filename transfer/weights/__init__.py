@@ -11,13 +11,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transfer.weights.conversion import Conversion, convert
-    from transfer.weights.layouts import LAYOUTS, express, to_target
-    from transfer.weights.models.live import load_into
-    from transfer.weights.models.parity import Parity, verify
-    from transfer.weights.readers import Reading, load, read, read_arrays
-    from transfer.weights.trunk import Counts, Trunk, check, infer_spec
-    from transfer.weights.writers import save
+    from transfer.weights.conversion import Conversion as Conversion
+    from transfer.weights.conversion import convert as convert
+    from transfer.weights.layouts import LAYOUTS as LAYOUTS
+    from transfer.weights.layouts import express as express
+    from transfer.weights.layouts import to_target as to_target
+    from transfer.weights.models.live import load_into as load_into
+    from transfer.weights.models.parity import Parity as Parity
+    from transfer.weights.models.parity import verify as verify
+    from transfer.weights.readers import Reading as Reading
+    from transfer.weights.readers import load as load
+    from transfer.weights.readers import read as read
+    from transfer.weights.readers import read_arrays as read_arrays
+    from transfer.weights.trunk import Counts as Counts
+    from transfer.weights.trunk import Trunk as Trunk
+    from transfer.weights.trunk import check as check
+    from transfer.weights.trunk import infer_spec as infer_spec
+    from transfer.weights.writers import save as save
 
 _HOMES = {
     "conversion": ("Conversion", "convert"),
@@ -28,25 +38,6 @@ _HOMES = {
     "trunk": ("Counts", "Trunk", "check", "infer_spec"),
     "writers": ("save",),
 }
-__all__ = [
-    "LAYOUTS",
-    "Conversion",
-    "Counts",
-    "Parity",
-    "Reading",
-    "Trunk",
-    "check",
-    "convert",
-    "express",
-    "infer_spec",
-    "load",
-    "load_into",
-    "read",
-    "read_arrays",
-    "save",
-    "to_target",
-    "verify",
-]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, printable
 
 if TYPE_CHECKING:
     from transfer.weights.conversion import Conversion
@@ -76,14 +76,14 @@ def run_inspect(args: argparse.Namespace) -> None:
     from transfer.weights import inspection
 
     found = inspection.inspect(args.file, args.form)
-    print(json.dumps(found, indent=2, ensure_ascii=False) if args.json else inspection.report(found))
+    print(json.dumps(found, indent=2) if args.json else printable(inspection.report(found)))
 
 
 def run_verify(args: argparse.Namespace) -> None:
     from transfer.weights.conversion import prove
 
     parity, record = prove(args.file, args.other, args.branch, args.form)
-    print("\n".join([*_differences(parity), f"record   {record}"]))
+    print("\n".join([*_differences(parity), f"record   {record or 'none, that folder cannot be written to'}"]))
     parity.require(args.other)
     print(_verdict(parity))
 
@@ -94,15 +94,15 @@ def run(args: argparse.Namespace) -> None:
     layout = f"{args.to}_{args.layout}" if args.layout else LAYOUTS_OF[args.to][0]
     if layout not in LAYOUTS_OF[args.to]:
         raise UserError(f"--layout {args.layout} means nothing to {args.to}; leave it out")
-    print(report(convert(args.checkpoint, args.output, layout, args.branch, args.verify, args.form)))
+    print(printable(report(convert(args.checkpoint, args.output, layout, args.branch, args.verify, args.form))))
 
 
 def report(done: Conversion) -> str:
     """What the command prints."""
-    from transfer.weights.readers import FORMATS
+    from transfer.weights.format import formats
 
     reading = done.reading
-    kind = FORMATS[reading.format]
+    kind = formats()[reading.format]
     branch = f", {reading.branch} branch" if len(kind.branches) > 1 else ""
     lines = [
         f"read     {reading.trunk.source}: {kind.title}{branch}",

@@ -42,10 +42,11 @@ def convert(
     """Convert the trunk in ``source`` to a file of ``layout``; on any error ``output`` and its record stay as they were."""
     output = Path(output)
     record = output.with_name(output.name + ".json")
-    if output.exists() and Path(source).exists() and output.samefile(source):
-        raise UserError(f"{output} is the source itself; name another output")
-    if output.is_dir():
-        raise UserError(f"{output} is a folder; name a file")
+    for place in (output, record):
+        if place.exists() and Path(source).exists() and place.samefile(source):
+            raise UserError(f"{place}, which would be written, is the source itself; name another output")
+        if place.is_dir():
+            raise UserError(f"{place}, which would be written, is a folder; name another output")
     reading = read_arrays(source, branch, form)
     check_target(reading.trunk, output, layout)
     with atomic_path(record) as record_part, atomic_path(output) as part:
@@ -62,13 +63,17 @@ def convert(
 
 def prove(
     source: str | PathLike[str], other: str | PathLike[str], branch: str | None = None, form: str | None = None
-) -> tuple[Parity, Path]:
-    """Compare the trunks in two files, whatever comes out; also the path of the record beside ``other``."""
+) -> tuple[Parity, Path | None]:
+    """Compare the trunks in two files, whatever comes out; also the path of the record beside ``other``, if one could be made."""
     from transfer.weights.models.parity import verify
 
     reading, other = read_arrays(source, branch, form), Path(other)
     parity, record = verify(reading.trunk, other), other.with_name(other.name + ".verified.json")
-    write_json(record, _record(reading, None, parity, sha256(source), sha256(other), other.name, parity.layout))
+    found = _record(reading, None, parity, sha256(source), sha256(other), other.name, parity.layout)
+    try:
+        write_json(record, found)
+    except OSError:  # a folder that others look after
+        return parity, None
     return parity, record
 
 

@@ -11,19 +11,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, did_you_mean
 from pretrain.models.spec import BLOCKS
 from transfer.weights.containers import ABOUT
 from transfer.weights.names import NAMES, Names
 from transfer.weights.vit import measure_vit
 
 _MOST = 300_000
+_MOST_LETTERS = 1 << 26
 FOLDER = Path(__file__).with_name("formats")
 
 
@@ -133,9 +133,7 @@ def table(content: Any, kind: Format, opened: dict[str, Any] | None = None) -> T
             inner = content
             for part in parts:
                 inner = inner.get(part) if isinstance(inner, Mapping) else None
-            flat = dict(islice(_flatten(inner), _MOST)) if isinstance(inner, Mapping) else {}
-            if len(flat) == _MOST:  # containers within containers can be made to seem endless
-                raise UserError(f"the file holds {_MOST} entries or more, which no checkpoint does; use another one")
+            flat = _flatten(inner) if isinstance(inner, Mapping) else {}
             opened[path] = flat, _unwrap("\n".join(flat))
         flat, text = opened[path]
         alone = not path and "" not in kind.container
@@ -144,18 +142,48 @@ def table(content: Any, kind: Format, opened: dict[str, Any] | None = None) -> T
     return None
 
 
-def _flatten(inner: Mapping[Any, Any], above: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in inner.items():
+def _flatten(inner: Mapping[Any, Any]) -> dict[str, Any]:
+    """Entries by name, those of inner dicts as "a/b"; containers within containers can be made to seem endless."""
+    flat: dict[str, Any] = {}
+    levels, visits, letters = [(iter(inner.items()), "")], 0, 0
+    while levels:
+        entries, above = levels[-1]
+        key, value = next(entries, (None, levels))
+        if value is levels:
+            levels.pop()
+            continue
+        name = f"{above}{key}"
+        visits, letters = visits + 1, letters + len(name)
+        if visits >= _MOST or letters > _MOST_LETTERS:
+            raise UserError(f"the file holds {_MOST} entries or more, which no checkpoint does; use another one")
         if key in ("_metadata", ABOUT):  # PyTorch's own notes on a state dict, and ours
             continue
         if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{above}{key}/")
+            levels.append((iter(value.items()), f"{name}/"))
+        elif name in flat:
+            raise UserError(
+                f"the file holds two entries that are both called {name[:99]}; write it anew with one of them"
+            )
         else:
-            yield f"{above}{key}", value
+            flat[name] = value
+    return flat
 
 
 def _stands_beside(content: Mapping[Any, Any], kind: Format) -> bool:
-    return all(key in content and re.search(pattern, str(content[key])) for key, pattern in kind.beside.items())
+    return all(key in content and re.search(pattern, _text(content[key])) for key, pattern in kind.beside.items())
+
+
+def _text(value: Any) -> str:
+    """All that is text in ``value``, unless it is very much."""
+    texts: list[str] = []
+    parts, most = [value], 10_000
+    while parts and len(parts) + len(texts) < most:
+        part = parts.pop()
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict | list | tuple) and len(part) < most:
+            parts += part.values() if isinstance(part, dict) else part
+    return "\n".join(texts)
 
 
 def _fits(text: str, kind: Format) -> bool:
@@ -226,7 +254,7 @@ def recognise(content: Any, path: object, wanted: str | None = None) -> str:
     """Name of the format of ``content``; of ``wanted``, if the user forces one, which must then be possible."""
     known, names = formats(), candidates(content)
     if wanted is not None and wanted not in known:
-        raise UserError(f"there is no format {wanted!r}; known: {', '.join(known)}")
+        raise UserError(f"there is no format {wanted!r}{did_you_mean(wanted, known)}; known: {', '.join(known)}")
     looks = " or ".join(f"a {known[name].title} ({name})" for name in names)
     if wanted is not None:
         if table(content, known[wanted]):
@@ -238,7 +266,7 @@ def recognise(content: Any, path: object, wanted: str | None = None) -> str:
         return names[0]
     what = f"it holds a {type(content).__name__}"
     if isinstance(content, Mapping):
-        what = f"its keys begin with {', '.join(map(str, list(content)[:8])) or 'none'}"
+        what = f"its keys begin with {', '.join(str(key)[:99] for key in list(content)[:8]) or 'none'}"
     raise UserError(f"{path} is of no known format ({what}); docs/weights.md says which are known")
 
 
@@ -249,7 +277,7 @@ def measure(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Any
     deep = "stem.6.weight" in shapes
     last = "stem.6.weight" if deep else "conv1.weight"
     stem = shapes.get(last, ())
-    if len(stem) != 4 or not stem[0]:
+    if len(stem) != 4 or not all(stem):
         raise UserError(f"{source} holds no ResNet trunk: {last}, its stem, is not there or is no 4-D kernel")
     blocks = {match[0] for name in shapes if (match := re.match(r"layer[1-4]\.\d+\.", name))}
     per_stage = Counter(block[len("layer")] for block in blocks)

@@ -15,6 +15,7 @@ from pretrain.models.spec import TrunkSpec
 from transfer.weights import format
 from transfer.weights.containers import ABOUT, safe
 from transfer.weights.containers.arrays import type_name
+from transfer.weights.readers import declared
 from transfer.weights.vit import VitSpec
 
 
@@ -40,13 +41,14 @@ def _describe(content: Any, kind: format.Format, path: Path) -> dict[str, Any]:
     sorting = sorted_by[branches[0]]
     arrays = {name: weights[key] for key, name in sorting.trunk.items() if isinstance(weights[key], np.ndarray)}
     shapes = {name: array.shape for name, array in arrays.items()}
-    said = content if content.get("format") == "pixbench-pretrain" else content.get(ABOUT)
+    said = content if kind is format.formats()["pixbench"] else content.get(ABOUT)
     said = said if isinstance(said, dict) else {}
     pixels: Any = kind.pixels
     try:
-        fields = {**format.measure(shapes, str(path)), **kind.trunk, **(said.get("trunk") or {})}
-        spec = VitSpec(**fields) if "patch" in fields else TrunkSpec(**fields)
-        pixels = format.Pixels(**said["pixels"]) if "pixels" in said else pixels
+        fields = {**format.measure(shapes, str(path)), **kind.trunk}
+        spec: Any = VitSpec(**fields) if "patch" in fields else TrunkSpec(**fields)
+        spec = declared(said["trunk"], spec, path) if "trunk" in said else spec
+        pixels = declared(said["pixels"], pixels, path) if "pixels" in said else pixels
         trunk: dict[str, Any] = {"title": spec.title, **spec.as_dict()}
     except (UserError, TypeError, ValueError) as error:
         trunk = {"title": f"none that can be converted: {error}"}

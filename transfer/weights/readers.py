@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from pretrain.errors import UserError
 from pretrain.models.spec import TrunkSpec
 from transfer.weights import format, neck
 from transfer.weights.containers import ABOUT, safe
-from transfer.weights.containers.arrays import cast, equal, in_order, is_stretched, type_name
+from transfer.weights.containers.arrays import cast, equal, in_order, is_brief, is_stretched, type_name
 from transfer.weights.format import Format
 from transfer.weights.names import is_counter
 from transfer.weights.shapes import expected
@@ -24,12 +25,6 @@ from transfer.weights.vit import VitSpec
 
 PRETRAIN_VERSION = 1
 Arrays = dict[str, np.ndarray]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "FORMATS":  # read when first asked for
-        return format.formats()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True)
@@ -70,22 +65,23 @@ def read_arrays(path: str | PathLike[str], branch: str | None = None, form: str 
     counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, kind, spec), types)
     pixels = kind.pixels
     if name == "pixbench" and "format" in content:
-        if content.get("version") != PRETRAIN_VERSION:
+        version = content.get("version")
+        if type(version) is not int or version != PRETRAIN_VERSION:
             raise UserError(
-                f"{path} is a pre-training checkpoint of version {content.get('version')}, this PixBench reads "
+                f"{path} is a pre-training checkpoint of version {str(version)[:20]}, this PixBench reads "
                 f"{PRETRAIN_VERSION}; use the PixBench that wrote it"
             )
-        spec = _declared(content.get("trunk"), spec, path)
+        spec = declared(content.get("trunk"), spec, path)
     elif isinstance(about := content.get(ABOUT), Mapping):
-        spec = _declared(about.get("trunk"), spec, path)
-        pixels = _declared(about.get("pixels"), pixels, path)
+        spec = declared(about.get("trunk"), spec, path)
+        pixels = declared(about.get("pixels"), pixels, path)
     trunk = Trunk(spec, state, str(path), extras, pixels)
     check(trunk)
     return Reading(trunk, name, branch, counts, held.beside)
 
 
 def _sort(
-    weights: Mapping[str, Any], kind: Format, branch: str, path: object
+    weights: Mapping[str, Any], kind: Format, branch: str, path: str | PathLike[str]
 ) -> tuple[Arrays, Arrays, dict[str, int], dict[str, int]]:
     """Trunk and extras of the branch under canonical names, how many keys were dropped why, and which types were cast."""
     sorting = format.sort(weights, kind, branch)
@@ -114,8 +110,12 @@ def _sort(
     problems.add("not a tensor", (name for name, value in both.items() if not isinstance(value, np.ndarray)))
     problems.add("larger than what is stored of it", (name for name, value in both.items() if _is_stretched(value)))
     problems.raise_if_any(
-        f"{path} holds keys that a {kind.title} should not have", "no key is skipped without being named as such"
+        f"{path} holds keys that a {kind.title} should not have",
+        "no key is skipped without being named as such; `pixbench weights inspect` names all",
+        most=12,
     )
+    if sum(array.nbytes for array in both.values()) > 2 * Path(path).stat().st_size:
+        raise UserError(f"{path} holds the same numbers under many names, larger together than the file; write it anew")
     types: Counter[str] = Counter()
     uniform = {name: _uniform(name, in_order(array), types) for name, array in both.items()}
     return {n: uniform[n] for n in found}, {n: uniform[n] for n in extras}, dict(dropped), dict(types)
@@ -163,17 +163,34 @@ def _fill_norms(state: Arrays, extras: Arrays, kind: Format, spec: TrunkSpec | V
     return {what: number for what, number in filled.items() if number}
 
 
-def _declared(fields: Any, found: Any, path: object) -> Any:
+def declared(fields: Any, found: Any, path: object) -> Any:
     """What a file of ours says of its trunk or pixels, which must not contradict what the weights tell (``found``)."""
     try:
+        if not is_brief(fields):
+            raise ValueError("it says too much")
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-        declared = type(found)(**values)
+        for name, value in values.items():
+            if not _is_alike(value, getattr(found, name)):
+                raise ValueError(f"{name} is {value!r}")
+        said = type(found)(**values)
         told = replace(found, **{name: values[name] for name in values.keys() & _UNTOLD})
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not say which trunk it holds ({error}); write it again") from error
-    if declared != told:
-        raise UserError(f"{path} says it holds {declared}, its weights are of {told}; one of the two is wrong")
-    return declared
+    if said != told:
+        raise UserError(f"{path} says it holds {said}, its weights are of {told}; one of the two is wrong")
+    return said
+
+
+def _is_alike(value: Any, example: Any) -> bool:
+    """Of the same kind: as many finite numbers, one of the words, a truth value."""
+    if isinstance(example, tuple):
+        return isinstance(value, tuple) and len(value) == len(example) and all(map(_is_alike, value, example))
+    if isinstance(example, bool | str):
+        return type(value) is type(example) and (example not in _ORDERS or value in _ORDERS)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_ORDERS = ("RGB", "BGR")
 
 
 _UNTOLD = {"output_stride", "heads", "stride_in_1x1", "avg_down", "order", "mean", "std"}

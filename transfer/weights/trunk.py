@@ -87,16 +87,29 @@ class Problems:
         if keys := list(keys):
             self.found.setdefault(kind, []).extend(keys)
 
-    def raise_if_any(self, what: str, advice: str) -> None:
+    def raise_if_any(self, what: str, advice: str, most: int | None = None) -> None:
+        """``most``: so many keys of each kind at most are named."""
         if self.found:
-            listing = "; ".join(f"{len(keys)} {kind} ({', '.join(keys)})" for kind, keys in self.found.items())
+            listing = "; ".join(f"{len(keys)} {kind} ({_named(keys, most)})" for kind, keys in self.found.items())
             raise UserError(f"{what}: {listing}; {advice}")
+
+
+def _named(keys: list[str], most: int | None) -> str:
+    shown = [key[:_LONGEST] for key in keys[:most]]
+    return ", ".join(shown) + (f" and {len(keys) - len(shown)} more" if len(keys) > len(shown) else "")
+
+
+_LONGEST = 200
+"""Letters of a name that are shown."""
 
 
 def infer_spec(state: Mapping[str, Array], source: str = "the state dict") -> TrunkSpec | VitSpec:
     """The spec that the weights tell, see `transfer.weights.format.measure`."""
     fields = measure({name: tuple(tensor.shape) for name, tensor in state.items()}, source)
-    return VitSpec(**fields) if "patch" in fields else TrunkSpec(**fields)
+    try:
+        return VitSpec(**fields) if "patch" in fields else TrunkSpec(**fields)
+    except ValueError as error:
+        raise UserError(f"{source} holds no trunk that can be converted ({error}); use another one") from error
 
 
 def check(trunk: Trunk) -> None:

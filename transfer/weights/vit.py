@@ -55,7 +55,7 @@ def measure_vit(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str,
     Heads are no part of any shape: 64 channels each, as in all published ones but the huge one, which has 80.
     """
     patches, positions = shapes["patch_embed.proj.weight"], shapes.get("pos_embed", ())
-    blocks = {int(match[1]) for name in shapes if (match := re.match(r"blocks\.(\d+)\.", name))}
+    blocks = {int(match[1]) for name in shapes if (match := re.match(r"blocks\.(\d{1,4})\.", name))}
     side = round(max(positions[1] - 1, 0) ** 0.5) if len(positions) == 3 else 0
     if len(patches) != 4 or not all(patches) or not blocks or not side or positions[1] != side**2 + 1:
         raise UserError(

@@ -200,6 +200,25 @@ def test_a_bgr_trunk_becomes_rgb_where_that_is_no_setting(tmp_path, make_trunk):
     assert verify(trunk, tmp_path / "x.pth", "torchvision").ok
 
 
+def test_the_same_tensors_for_other_pixels_are_not_the_same_trunk(tmp_path, capsys, checkpoint, make_trunk):
+    """And the command says which pixels each takes, whether or not B is of a framework."""
+    trunk, bgr = make_trunk(0.25), Pixels("BGR", Pixels().mean[::-1], (1.0, 1.0, 1.0))
+    for name, pixels in (("rgb", Pixels()), ("bgr", bgr)):
+        save(replace(trunk, pixels=pixels), tmp_path / f"{name}.pth", "mmseg")
+    for a, b in (("rgb.pth", "bgr.pth"), ("bgr.pth", "rgb.pth"), ("bgr.pth", checkpoint(0.25).name)):
+        assert pixbench(tmp_path / a, tmp_path / b, command=("weights", "verify")) == 2
+        said = capsys.readouterr().err
+        assert re.search(rf"{b} takes (RGB|BGR), mean .* but .*{a} takes (RGB|BGR), mean .*; say with --from", said)
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_bgr_trunk_and_what_it_became_in_rgb_are_the_same(tmp_path, make_trunk):
+    trunk = replace(make_trunk(1), pixels=MSRA)
+    save(trunk, tmp_path / "x.pth", "torchvision")
+    assert verify(trunk, tmp_path / "x.pth").ok
+    assert not verify(replace(trunk, pixels=Pixels()), tmp_path / "x.pth").ok  # the first convolution differs
+
+
 @pytest.mark.parametrize("layout", ["detectron2_c4", "mmseg"])
 def test_pixels_travel_with_the_file_where_they_are_a_setting(tmp_path, make_trunk, layout):
     trunk = replace(make_trunk(), pixels=Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)))

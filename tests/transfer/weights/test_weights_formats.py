@@ -173,7 +173,7 @@ def test_forcing_a_format(tmp_path, all_cases):
     assert read(path, form="moco_v2").format == "moco_v2"
     with pytest.raises(UserError, match=r"is not a MoCo v1 checkpoint; it looks like a MoCo v2 checkpoint \(moco_v2\)"):
         read(path, form="moco_v1")
-    with pytest.raises(UserError, match="there is no format 'moco'; known: barlow_twins, "):
+    with pytest.raises(UserError, match=r"there is no format 'moco'; did you mean \w+\?; known: barlow_twins, "):
         read(path, form="moco")
     torch.save({"a": 1}, path)
     with pytest.raises(UserError, match="it looks like nothing known"):

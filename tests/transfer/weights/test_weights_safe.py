@@ -21,7 +21,7 @@ from torch import nn
 
 from pretrain.errors import UserError
 from transfer.weights.containers import safe
-from transfer.weights.containers.arrays import equal, fingerprint
+from transfer.weights.containers.arrays import equal, fingerprint, type_name
 
 
 class Runs:
@@ -50,7 +50,7 @@ def test_arrays_and_containers_of_every_protocol(tmp_path, protocol):
     np.testing.assert_array_equal(back["model"]["a"], content["model"]["a"])
     np.testing.assert_array_equal(back["model"]["b"], content["model"]["b"])
     np.testing.assert_array_equal(back["big"], [0, 1, 2])
-    assert back["big"].dtype == np.float32
+    assert type_name(back["big"]) == "float32"
     assert back["none"][:4] == [None, True, 1.5, "text"]
     assert back["none"][4][0] == b"bytes"
     assert back["none"][4][1].shape == ()
@@ -163,6 +163,9 @@ def test_pickles_that_would_exhaust_python(tmp_path, bomb, container):
     else:
         torch.save(1, path, _use_new_zipfile_serialization=False)
         path.write_bytes(bomb if container == "pickle" else path.read_bytes()[:15] + bomb)
+    if bomb is _MEMO and container != "legacy":
+        assert safe.read(path) is None  # nothing is set aside for what is never stored
+        return
     with pytest.raises(UserError, match="truncated or damaged"):
         safe.read(path)
 

@@ -110,7 +110,7 @@ def test_what_else_pytorch_reads_as_weights_only(tmp_path: Path, as_zip: bool) -
     assert ours["model"].pop("_metadata")[""] == {"version": 1}  # PyTorch keeps it beside the entries
     assert agree(ours, theirs)
     torch.save({"device": torch.device("cuda:0"), "dtype": torch.float16}, path)
-    assert safe.read(path) == {"device": None, "dtype": np.float16}
+    assert safe.read(path) == {"device": None, "dtype": "float16"}
 
 
 def test_the_order_of_bytes_that_a_file_names(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_the_same_long_text_again_and_again(tmp_path: Path) -> None:
     text = b"X" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20) + b"q\x00"
     use = b"c_codecs\nencode\n(h\x00X\x06\x00\x00\x00latin1tRa"
     (tmp_path / "x.pkl").write_bytes(b"\x80\x02](" + text + b"e" + use * 1000 + b".")
-    with pytest.raises(UserError, match="the same long text again and again"):
+    with pytest.raises(UserError, match="more work than its size warrants"):
         safe.read(tmp_path / "x.pkl")
 
 

@@ -1,116 +1,123 @@
 """The names that pickles of weights may ask for, and the stand-ins of ours that each of them gets instead.
 
-`plain` turns what a pickle made of them into real arrays and plain containers.
+The unpickler hands out nothing that could be changed or called behind our back: a name becomes a `Call`, which only
+`apply` opens, or a plain constant; attributes are set on our own stand-ins alone; what is hashed is small. So a file can
+neither run code nor make Python work or grow beyond what its size warrants. `plain` turns the stand-ins into real arrays and
+containers.
 """
 
 from __future__ import annotations
 
 import pickle
-import pickletools
 import re
-from collections import OrderedDict
-from typing import IO, Any, Literal
+from collections.abc import Callable
+from typing import IO, Any, ClassVar, Literal
 
 import numpy as np
 
 _NUMBER = re.compile(r"[<>=|]?[biuf][1248]")
-_LARGEST_TUPLE = 10_000
-"""Parts of a tuple, those of tuples in it included: Python hashes them one within the other, without memory or bound."""
-
-
-_LONG = 1_000
-_MOST_AGAIN = 1 << 26
-"""Characters in texts of more than `_LONG` that are used again. From each use something as long could be made."""
+_KEYS = str, bytes, int, float, bool, type(None)
+_LARGEST_INT = 2**61 - 1
+"""Multiples of it all have one hash."""
+_MOST_PARTS = 10_000
+"""Of a tuple that is hashed, those of tuples in it included."""
+_LEAST_WORK = 1 << 24
+"""That any file may ask for; see `Unpickler`."""
 
 
 class NotAdmitted(Exception):
     """The message says what was asked for."""
 
 
+class Call:
+    """Something that a pickle may call."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self.make = make
+
+
+def apply(function: Any, arguments: Any) -> Any:
+    if type(function) is not Call or not isinstance(arguments, list | tuple):
+        raise NotAdmitted("a call of what is no class or function")
+    return function.make(*arguments)
+
+
 class StandIn:
-    """Stands for an array until `plain` asks for it."""
+    """What a pickle gets in place of an object with attributes."""
+
+    def set_state(self, state: Any) -> None:
+        raise NotAdmitted("attributes of what has none")
 
     def made(self) -> np.ndarray:
-        raise NotImplementedError
+        raise NotAdmitted("an array that was never filled")
 
 
-class _Record:
-    """Stands for classes that are no more than named values (`_RECORDS`): their instances come out as plain dicts."""
+class Items(dict[Any, Any], StandIn):
+    """Stands for ``OrderedDict`` and for classes that are no more than named values (`_RECORDS`); comes out as a dict."""
 
-    def __new__(cls, *_: object) -> Any:
-        return OrderedDict()  # takes what is set as items and, in its ``__dict__``, what is set as attributes
+    attributes: Any = None
 
-
-def _attribute(owner: object, name: str) -> None:
-    """Stands for ``getattr``, by which old pickles name the methods of a class; only of those that are not real."""
-    if owner is not _Record:
-        raise NotAdmitted("builtins.getattr")
-
-
-def _scalar(kind: _Type, data: bytes | str) -> Any:
-    """A single number of numpy's."""
-    return _frombuffer(data, kind, (), "C").array.item()
+    def set_state(self, state: Any) -> None:
+        parts = state if type(state) is tuple else (state,)  # those of ``__dict__`` and those of slots
+        if not all(part is None or isinstance(part, dict) for part in parts):
+            raise NotAdmitted("attributes that are no names and values")
+        self.attributes = {name: value for part in parts for name, value in (part or {}).items()}
 
 
-class _Type:
+class _Type(StandIn):
     """Stands for ``numpy.dtype``: numbers only, since object arrays could hold anything."""
 
     def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not _NUMBER.fullmatch(code):
-            raise NotAdmitted(f"arrays of numpy type {code!r}")
+            raise NotAdmitted(f"arrays of numpy type {code[:20]!r}" if isinstance(code, str) else "arrays of no type")
         self.dtype = np.dtype(code)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def set_state(self, state: Any) -> None:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class _Array(StandIn):
     """Stands for ``numpy.ndarray``, whose own way back from a pickle takes sizes and flags on trust."""
 
-    array: np.ndarray
+    array: np.ndarray | None = None
 
     def __init__(self, *size: object) -> None:
         if size:
             raise NotAdmitted("a numpy array of a size without content")
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def set_state(self, state: Any) -> None:
         _version, shape, kind, fortran_order, data = state
-        self.array = _frombuffer(data, kind, shape, "F" if fortran_order else "C").array
+        self.array = _filled(data, kind, shape, "F" if fortran_order else "C")
 
     def made(self) -> np.ndarray:
-        return self.array
+        return super().made() if self.array is None else self.array
 
 
-def _reconstruct(*_: object) -> _Array:
-    """What numpy's arrays begin with in a pickle; shape, type and content follow as the state."""
-    return _Array()
+def _filled(data: bytes | bytearray, kind: _Type, shape: Any, order: Literal["C", "F"]) -> np.ndarray:
+    """The bytes must fill the shape exactly."""
+    if not isinstance(data, bytes | bytearray) or type(kind) is not _Type:
+        raise NotAdmitted("a numpy array without bytes")
+    return np.frombuffer(data, kind.dtype).reshape(shape, order=order)
 
 
-def _frombuffer(data: bytes | str, kind: _Type, shape: tuple[int, ...], order: Literal["C", "F"]) -> _Array:
-    """What they begin and end with in a pickle of protocol 5. The bytes must fill the shape exactly."""
-    if isinstance(data, str):  # bytes of Python 2
-        data = data.encode("latin1")
-    made = _Array()
-    made.array = np.frombuffer(data, kind.dtype).reshape(shape, order=order)
-    return made
+def _record(*_: object) -> Items:
+    return Items()
 
 
-def _encode(text: str, _encoding: str) -> bytes:
-    """How bytes are spelt in pickles of protocol 2."""
-    return text.encode("latin1")
+def _attribute(owner: object, name: str) -> None:
+    """Stands for ``getattr``, by which old pickles name the methods of a class; only of those that are not real."""
+    if owner is not _RECORD:
+        raise NotAdmitted("builtins.getattr")
 
 
-def _bytes(*data: object) -> bytes:
-    """Stands for ``bytearray``, of which a length alone would make one."""
-    if len(data) != 1 or not isinstance(data[0], bytes):
-        raise NotAdmitted("a bytearray of a size without content")
-    return data[0]
-
-
+_RECORD = Call(_record)
 # What checkpoints of this field hold beside tensors: arguments, configurations, logs, paths.
 _RECORDS = """
     argparse.Namespace types.SimpleNamespace collections.defaultdict typing.Any pathlib.PosixPath pathlib.WindowsPath
-    builtins.dict builtins.list builtins.tuple builtins.str builtins.int builtins.float builtins.bool
+    builtins.dict builtins.list builtins.tuple builtins.str builtins.int builtins.float builtins.bool builtins.unicode
+    builtins.long
     yacs.config.CfgNode fvcore.common.config.CfgNode detectron2.config.config.CfgNode addict.addict.Dict
     mmcv.utils.config.ConfigDict mmengine.config.config.ConfigDict mmengine.logging.history_buffer.HistoryBuffer
     omegaconf.dictconfig.DictConfig omegaconf.listconfig.ListConfig omegaconf.nodes.AnyNode omegaconf.base.Metadata
@@ -119,59 +126,190 @@ _RECORDS = """
     pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint
 """.split()
 
-ADMITTED: dict[str, Any] = dict.fromkeys(_RECORDS, _Record) | {
-    "builtins.getattr": _attribute,
-    "builtins.set": set,
-    "builtins.complex": complex,
-    "builtins.bytearray": _bytes,
-    "collections.Counter": OrderedDict,
-    "collections.OrderedDict": OrderedDict,
-    "_codecs.encode": _encode,
-    "numpy.dtype": _Type,
-    "numpy.ndarray": _Array,
+ADMITTED: dict[str, Any] = dict.fromkeys(_RECORDS, _RECORD) | {
+    "builtins.getattr": Call(_attribute),
+    "builtins.complex": Call(complex),
+    "numpy.dtype": Call(_Type),
+    "numpy.ndarray": Call(_Array),
 }
+_WORK = {
+    "_codecs.encode": "_bytes",
+    "builtins.bytearray": "_bytes",
+    "builtins.set": "_set",
+    "collections.OrderedDict": "_items",
+    "collections.Counter": "_items",
+}
+"""Names whose calls make something as large as what they are given, and so count as work."""
 for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
-    ADMITTED[f"{_core}.multiarray._reconstruct"] = _reconstruct
-    ADMITTED[f"{_core}.multiarray.scalar"] = _scalar
-    ADMITTED[f"{_core}.numeric._frombuffer"] = _frombuffer
+    ADMITTED[f"{_core}.multiarray._reconstruct"] = Call(
+        lambda *_: _Array()
+    )  # shape, type and content follow as the state
+    _WORK |= {f"{_core}.multiarray.scalar": "_scalar", f"{_core}.numeric._frombuffer": "_frombuffer"}
 
 
-class Unpickler(pickle.Unpickler):
-    """Reads one pickle; text of Python 2 as latin1."""
+_Python: Any = pickle._Unpickler
 
-    def __init__(self, stream: IO[bytes]) -> None:
+
+class Unpickler(_Python):
+    """Reads one pickle out of a file of ``size`` bytes; text of Python 2 as latin1.
+
+    Python's own unpickler in Python: the quick one cannot be told which objects may be called, changed and hashed.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_Python.dispatch)
+    for _opcode in (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.FROZENSET):
+        del dispatch[_opcode[0]]
+
+    def __init__(self, stream: IO[bytes], size: int) -> None:
         super().__init__(stream, encoding="latin1")
+        self._left = 2 * size + _LEAST_WORK
 
     def find_class(self, module: str, name: str) -> Any:
-        module = {"__builtin__": "builtins"}.get(module, module)
-        try:
-            return ADMITTED[f"{module}.{name}"]
-        except KeyError:
-            raise NotAdmitted(f"{module}.{name}") from None
+        full = f"{'builtins' if module == '__builtin__' else module}.{name}"
+        if full in _WORK:
+            return Call(getattr(self, _WORK[full]))
+        if full not in ADMITTED:
+            raise NotAdmitted(f"{module}.{name}")
+        return ADMITTED[full]
 
     def persistent_load(self, pid: object) -> Any:
-        raise NotAdmitted(f"an outside object ({pid!r})")
+        raise NotAdmitted("an outside object")
+
+    def _charge(self, work: int) -> None:
+        self._left -= work
+        if self._left < 0:
+            raise ValueError("more work than its size warrants")
+
+    def _key(self, key: Any) -> Any:
+        """``key``, if it can be hashed and compared in little time."""
+        if type(key) is str:
+            return key
+        parts, count = [key], 1
+        while parts:
+            part = parts.pop()
+            if type(part) is tuple and (count := count + len(part)) <= _MOST_PARTS:
+                parts += part
+            elif type(part) not in _KEYS or (type(part) is int and abs(part) >= _LARGEST_INT):
+                raise ValueError("a key that is neither text nor a number nor a short tuple of those")
+        self._charge(count)
+        return key
+
+    def _bytes(self, data: Any = b"", *_encoding: Any) -> bytes:
+        """Bytes, as pickles of protocol 2 spell them."""
+        if not isinstance(data, str | bytes | bytearray):
+            raise NotAdmitted("a bytearray of a size without content")
+        self._charge(len(data))
+        return data.encode("latin1") if isinstance(data, str) else bytes(data)
+
+    def _frombuffer(self, data: Any, kind: _Type, shape: Any, order: Literal["C", "F"]) -> _Array:
+        made = _Array()
+        made.set_state((None, shape, kind, order == "F", data))
+        return made
+
+    def _scalar(self, kind: _Type, data: Any) -> Any:
+        return _filled(self._bytes(data), kind, (), "C").item()
+
+    def _set(self, members: Any = ()) -> set[Any]:
+        self._charge(len(members))
+        return {self._key(member) for member in members}
+
+    def _items(self, pairs: Any = ()) -> Items:
+        items = Items()
+        self._charge(len(pairs))
+        for key, value in pairs.items() if isinstance(pairs, dict) else pairs:
+            items[self._key(key)] = value
+        return items
+
+    def _instantiate(self, function: Any, arguments: Any) -> None:
+        self.append(apply(function, arguments))
+
+    def load_reduce(self) -> None:
+        arguments = self.stack.pop()
+        self.stack[-1] = apply(self.stack[-1], arguments)
+
+    def load_newobj_ex(self) -> None:
+        if self.stack.pop():
+            raise NotAdmitted("a call with named arguments")
+        self.load_reduce()
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], StandIn):
+            raise NotAdmitted("attributes of what has none")
+        if isinstance(self.stack[-1], _Array) and isinstance(state, tuple) and isinstance(state[-1], str):
+            state = (*state[:-1], self._bytes(state[-1]))  # bytes of Python 2
+        self.stack[-1].set_state(state)
+
+    def _fill(self, container: Any, entries: list[Any]) -> None:
+        if not isinstance(container, dict):
+            raise NotAdmitted("items of what is no dict")
+        for key, value in zip(entries[::2], entries[1::2], strict=True):
+            container[self._key(key)] = value
+
+    def load_dict(self) -> None:
+        entries = self.pop_mark()
+        self.append({})
+        self._fill(self.stack[-1], entries)
+
+    def load_setitem(self) -> None:
+        entries = [self.stack.pop(-2), self.stack.pop()]
+        self._fill(self.stack[-1], entries)
+
+    def load_setitems(self) -> None:
+        entries = self.pop_mark()
+        self._fill(self.stack[-1], entries)
+
+    def load_additems(self) -> None:
+        members = self.pop_mark()
+        if type(self.stack[-1]) is not set:
+            raise NotAdmitted("members of what is no set")
+        self.stack[-1].update(map(self._key, members))
+
+    def load_append(self) -> None:
+        self._extend([self.stack.pop()])
+
+    def load_appends(self) -> None:
+        self._extend(self.pop_mark())
+
+    def _extend(self, entries: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise NotAdmitted("entries of what is no list")
+        self.stack[-1].extend(entries)
+
+    dispatch |= {
+        pickle.REDUCE[0]: load_reduce,
+        pickle.NEWOBJ[0]: load_reduce,
+        pickle.NEWOBJ_EX[0]: load_newobj_ex,
+        pickle.BUILD[0]: load_build,
+        pickle.DICT[0]: load_dict,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.APPEND[0]: load_append,
+        pickle.APPENDS[0]: load_appends,
+    }
 
 
 def plain(value: Any, done: dict[int, Any]) -> Any:
-    """``value`` with real arrays of native byte order in place of the stand-ins, however deep.
+    """``value`` with real arrays in place of the stand-ins, however deep.
 
     ``done`` holds what was met so far: shared containers are walked once, a container within itself is refused.
     """
+    if isinstance(value, Call):
+        return None
     if not isinstance(value, dict | list | tuple | StandIn):
-        return None if value is _Record else value
+        return value
     if id(value) in done:
         if done[id(value)] is _OPEN:
             raise NotAdmitted("a container that holds itself")
         return done[id(value)]
     done[id(value)] = _OPEN
     result: Any
-    if isinstance(value, StandIn):
-        array = value.made()
-        result = array.astype(array.dtype.newbyteorder("="), copy=False)
-    elif isinstance(value, dict):
-        items = {**getattr(value, "__dict__", {}), **value}
+    if isinstance(value, dict):
+        items = {**value.attributes, **value} if isinstance(value, Items) and value.attributes else value
         result = {key: plain(entry, done) for key, entry in items.items()}
+    elif isinstance(value, StandIn):
+        result = value.made()
     else:
         result = [plain(entry, done) for entry in value]
         result = result if isinstance(value, list) else tuple(result)
@@ -180,38 +318,3 @@ def plain(value: Any, done: dict[int, Any]) -> Any:
 
 
 _OPEN = object()
-
-
-def scan(stream: Any) -> None:
-    """Walk one pickle without obeying it, and refuse what would eat memory, time or the stack before any name is met."""
-    stack: list[tuple[int, int]] = []  # how many parts each object has (all but tuples one), and how long a text it is
-    marks: list[int] = []
-    memo: dict[Any, tuple[int, int]] = {}
-    again = 0
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        name = opcode.name
-        if "PUT" in name or name == "MEMOIZE":
-            place = len(memo) if argument is None else argument
-            if place > number:
-                raise ValueError("a memory larger than the content")
-            memo[place] = stack[-1]
-        elif "GET" in name or name == "DUP":
-            stack.append(stack[-1] if name == "DUP" else memo[argument])
-            again += stack[-1][1]
-            if again > _MOST_AGAIN:
-                raise ValueError("the same long text again and again")
-        elif name == "MARK":
-            marks.append(len(stack))
-        else:
-            before = opcode.stack_before
-            if pickletools.markobject in before:
-                start = marks.pop() - before.index(pickletools.markobject)
-            else:
-                start = len(stack) - len(before)
-            taken = stack[start:]
-            del stack[start:]
-            size = 1 + sum(parts for parts, _ in taken) if "TUPLE" in name else 1
-            if size > _LARGEST_TUPLE:
-                raise ValueError(f"a tuple of more than {_LARGEST_TUPLE} parts")
-            length = len(argument) if isinstance(argument, str | bytes) else 0
-            stack += [(size, length if length > _LONG else 0)] * len(opcode.stack_after)

@@ -24,16 +24,19 @@ def dtype_of(name: str) -> np.dtype:
 
 def type_name(array: Array) -> str:
     """What PyTorch calls the array's type: "float32", "bfloat16"."""
-    return next(iter(getattr(array.dtype, "names", None) or ()), None) or str(array.dtype).removeprefix("torch.")
+    if isinstance(array, np.ndarray):
+        return array.dtype.names[0] if array.dtype.names else array.dtype.name
+    return str(array.dtype).removeprefix("torch.")
 
 
 def in_order(array: np.ndarray) -> np.ndarray:
-    """The same numbers, aligned and in the order of the indices; no copy if they are.
+    """The same numbers, aligned, of this machine's order of bytes and in the order of the indices; no copy if they are.
 
     For a 1×1 kernel of a channels-last model numpy sees nothing to do, yet its strides would make PyTorch compute by another
     method; hence they are set anew.
     """
-    return np.require(array, requirements=["C", "A"]).reshape(-1).reshape(array.shape)
+    ours = array.dtype.newbyteorder("=")
+    return np.require(array, ours, ["C", "A"]).reshape(-1).reshape(array.shape)
 
 
 def is_stretched(array: np.ndarray) -> bool:
@@ -51,7 +54,9 @@ def cast(array: np.ndarray, wanted: str) -> np.ndarray | None:
             return other if wanted == "float32" else None
         other = array.astype(wanted)
         same = other.astype(array.dtype) == array
-        return other if (same | (array != array)).all() else None
+        if other.dtype.kind == "f":
+            same |= array != array  # NaN stays NaN
+        return other if same.all() else None
 
 
 def is_finite(array: Array) -> bool:
@@ -64,6 +69,20 @@ def is_finite(array: Array) -> bool:
 def equal(a: Array, b: Array) -> bool:
     """In type, shape and every value."""
     return type_name(a) == type_name(b) and np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def is_brief(value: Any, most: int = 100) -> bool:
+    """Whether it is made of few plain parts, each short, those within others counted as often as they occur."""
+    parts = [value]
+    while parts and most:
+        part, most = parts.pop(), most - 1
+        if isinstance(part, dict):
+            parts += [*part, *part.values()]
+        elif isinstance(part, list | tuple):
+            parts += part
+        elif not isinstance(part, bool | int | float | None) and (not isinstance(part, str) or len(part) > 100):
+            return False
+    return not parts
 
 
 def fingerprint(weights: Mapping[str, Array], about: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import mmap
-import pickle
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,11 +16,11 @@ import numpy as np
 
 from pretrain.errors import UserError
 from transfer.weights.containers import ABOUT, torch_reader
-from transfer.weights.containers.admitted import NotAdmitted, Unpickler, plain, scan
-from transfer.weights.containers.arrays import dtype_of, fingerprint
+from transfer.weights.containers.admitted import NotAdmitted, Unpickler, plain
+from transfer.weights.containers.arrays import dtype_of, fingerprint, is_brief
 
 _ZIP = b"PK\x03\x04"
-_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # torch.save's magic number of before 1.6
+_LEGACY = 0x1950A86A20F9469CFC6C  # torch.save's magic number of before 1.6
 _PICKLE = b"\x80"
 _TAR = 257, b"ustar"
 _SAFETENSORS = {
@@ -48,7 +47,7 @@ def read(path: Path, checked: bool = True) -> Any:
         with path.open("rb") as stream:
             content = _content(path, stream, checked)
         if checked:
-            _check_fingerprint(content)
+            _check_fingerprint(content, path.stat().st_size)
         return content
     except UserError:
         raise
@@ -74,12 +73,11 @@ def _content(path: Path, stream: IO[bytes], checked: bool) -> Any:
         return _read_safetensors(path, _map(stream))
     if head.startswith(_ZIP):
         return torch_reader.read_zip(stream, _map(stream), checked)
-    if head.startswith(_LEGACY):
-        return torch_reader.read_legacy(stream, _map(stream))
     if head.startswith(_PICKLE):
-        scan(stream)
-        stream.seek(0)
-        return plain(Unpickler(stream).load(), {})
+        content = Unpickler(stream, size).load()
+        if type(content) is int and content == _LEGACY:
+            return torch_reader.read_legacy(stream, _map(stream))
+        return plain(content, {})
     if head[_TAR[0] :].startswith(_TAR[1]):
         raise UserError(
             f"{path} is a tar archive; unpack it and name the checkpoint (PyTorch's of before 2017: save anew)"
@@ -93,12 +91,17 @@ def _map(stream: IO[bytes]) -> memoryview:
     return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
-def _check_fingerprint(content: Any) -> None:
-    about = content.get(ABOUT) if isinstance(content, dict) else None
-    if about is None and isinstance(content, dict) and content.get("__author__") == "PixBench":
+def _check_fingerprint(content: Any, size: int) -> None:
+    about, author = (content.get(key) if isinstance(content, dict) else None for key in (ABOUT, "__author__"))
+    if about is None and isinstance(author, str) and author == "PixBench":
         raise ValueError("what PixBench says of its files is not there")
     if isinstance(about, dict) and "sha256" in about:
         weights = content.get("model", {name: value for name, value in content.items() if name != ABOUT})
+        sound = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+        if not sound or not all(isinstance(value, np.ndarray) for value in weights.values()):
+            raise ValueError("there is more beside its weights than PixBench writes")
+        if sum(value.nbytes for value in weights.values()) > size or not is_brief(about):
+            raise ValueError("it claims to hold more than it can")
         if about["sha256"] != fingerprint(weights, about):
             raise ValueError("the weights are not those that were written")
 

@@ -59,6 +59,8 @@ class Parity:
 
     @property
     def title(self) -> str:
+        if self.layout == "mmpretrain":
+            return "MMSegmentation's ResNet, for MMPretrain"  # which is not installed; see `targets.TARGETS`
         return find_layout(self.layout).title if self.layout else "our own network"
 
     @property
@@ -96,7 +98,8 @@ def verify(trunk: Trunk, path: str | PathLike[str], layout: str | None = None) -
 
     Where the layout has a place for pyramid and head, so are P3..P6 and what the head's third convolution makes of them,
     or P2..P5 and what the box head makes of fixed regions.
-    Without ``layout`` the file tells its framework; if it is of none, the trunk in it runs in our own network.
+    Without ``layout`` the file tells its framework; if it is of none, the trunk in it runs in our own network. It also
+    tells which pixels its trunk takes, and those must be ``trunk``'s: the same tensors would see other images.
 
     Both are in eval mode and run at output stride 32 whatever the trunk was trained at: strides and dilation are no
     part of the weights.
@@ -106,6 +109,11 @@ def verify(trunk: Trunk, path: str | PathLike[str], layout: str | None = None) -
         layout = _LAYOUT_OF.get(other.format)
     trunk = _at_stride_32(trunk)
     trunk = (express(trunk, layout) if layout else trunk).tensors()
+    if other is not None and other.trunk.pixels != trunk.pixels:
+        raise UserError(
+            f"{path} takes {other.trunk.pixels}, but {trunk.source} takes {trunk.pixels}; say with --from what the latter "
+            "is, or compare files of trunks that take the same pixels"
+        )
     images = probe()
     with torch.no_grad():
         wanted = _own(trunk, images)
