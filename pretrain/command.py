@@ -17,12 +17,13 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def list_methods(args: argparse.Namespace) -> None:
     """Print name, title, configs and knobs of each method. UserError for an unknown name."""
-    from pretrain.errors import UserError
+    from pretrain.errors import UserError, did_you_mean
     from pretrain.methods import METHODS
 
     unknown = [name for name in args.name if name not in METHODS]
     if unknown:
-        raise UserError(f"there is no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
+        hint = did_you_mean(unknown[0], METHODS)
+        raise UserError(f"there is no method {', '.join(unknown)}{hint} (known: {', '.join(METHODS)})")
     print("\n\n".join(describe(name) for name in args.name or METHODS))
 
 

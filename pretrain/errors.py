@@ -41,13 +41,13 @@ def run_command(command: Callable[[], int | None], *, name: str, debug: bool = F
     except Exception as error:
         if debug:
             raise
-        print(printable(f"{name}: error: {explain(error)}"), file=sys.stderr)
+        print(printable(f"{name}: error: {explain(error)}", kept="\n"), file=sys.stderr)
         return 2 if isinstance(error, UserError | OSError) or _is_out_of_memory(error) else 70
 
 
-def printable(text: str) -> str:
-    """``text`` with names out of files made harmless for a terminal: control characters and what no encoding knows escaped."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+def printable(text: str, kept: str = "") -> str:
+    """``text``, as a name out of a file, made harmless for a terminal: control characters and what no encoding knows escaped."""
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, did_you_mean
 from pretrain.files import digest
 
 SETS: dict[str, dict[str, Any]] = yaml.safe_load(
@@ -67,7 +67,7 @@ def require_datasets(data_root: Path, names: Iterable[str]) -> None:
 def home_of(data_root: Path, name: str) -> Path:
     """The folder of data set ``name``."""
     if name not in SETS:
-        raise UserError(f"there is no data set {name!r}; known: {', '.join(SETS)}")
+        raise UserError(f"there is no data set {name!r}{did_you_mean(name, SETS)} (known: {', '.join(SETS)})")
     return data_root / SETS[name].get("home", name)
 
 

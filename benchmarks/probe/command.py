@@ -21,9 +21,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         "weights", nargs="?", type=Path, metavar="CKPT", help="any file `pixbench convert` reads or writes"
     )
     start.add_argument("--init", choices=["random"], help="probe a random ResNet-50")
-    parser.add_argument(
-        "--width", type=float, default=1.0, help="of the random trunk (default: 1; the mini track: 0.25)"
-    )
+    parser.add_argument("--width", type=float, help="of the random trunk (default: 1; the mini track: 0.25)")
     parser.add_argument(
         "--data-root", type=Path, required=True, metavar="DIR", help="folder with imagenet/{train,val} and cityscapes"
     )
@@ -43,6 +41,10 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 def probe(args: argparse.Namespace) -> None:
     if args.seed < 0 or args.size < 32 or args.batch_size < 1 or args.workers < 0:
         raise UserError("--seed and --workers cannot be negative, --size is at least 32, --batch-size at least 1")
+    if args.weights and args.width is not None:
+        raise UserError(
+            f"--width {args.width} is for --init random; leave it out, {args.weights} has a width of its own"
+        )
     from benchmarks.probe import classify, dense, qscore
     from pretrain.files import sha256
     from pretrain.models.resnet import TrunkSpec
@@ -54,10 +56,11 @@ def probe(args: argparse.Namespace) -> None:
 
     layouts = [name for name in LAYOUTS if name in args.layout]
     require_datasets(args.data_root, layouts)
+    width = 1.0 if args.width is None else args.width
     try:
-        trunk = load(args.weights) if args.weights else random_trunk(TrunkSpec(width=args.width), args.seed)
+        trunk = load(args.weights) if args.weights else random_trunk(TrunkSpec(width=width), args.seed)
     except ValueError as error:
-        raise UserError(f"--width {args.width}: {error}") from error
+        raise UserError(f"--width {width}: {error}") from error
     weights = (
         {"path": str(args.weights), "sha256": sha256(args.weights), "source": trunk.source} if args.weights else None
     )

@@ -212,6 +212,8 @@ def test_what_a_user_gets_wrong(
     assert main(_words(mini_root, tmp_path / "run", str(tmp_path / "none.pth"))) == 2
     assert main([*_words(mini_root, tmp_path / "run", "--init", "random"), "--width", "0.3"]) == 2
     assert "--width 0.3" in capsys.readouterr().err
+    assert main([*_words(mini_root, tmp_path / "run", str(checkpoint)), "--width", "0.25"]) == 2
+    assert "--width 0.25 is for --init random" in capsys.readouterr().err
     assert main(_words(mini_root, tmp_path / "run", str(checkpoint), size=8)) == 2
     assert not (tmp_path / "run").exists()
     shutil.copytree(mini_root / "imagenet", tmp_path / "lame")

@@ -62,5 +62,5 @@ def test_one_method(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_unknown_method() -> None:
-    with pytest.raises(UserError, match="there is no method pixpo; there are pixpro"):
+    with pytest.raises(UserError, match=r"there is no method pixpo; did you mean pixpro\? \(known: pixpro"):
         run("pixpo")

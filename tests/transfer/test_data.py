@@ -32,6 +32,11 @@ def test_a_missing_data_set_says_where_to_get_it(tmp_path: Path, name: str) -> N
     assert "http" in problem
 
 
+def test_an_unknown_data_set_suggests_the_likeliest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no data set 'imagenett'; did you mean imagenet\?"):
+        check_dataset(tmp_path, "imagenett")
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretrain.errors import UserError, printable
+from pretrain.errors import UserError
 
 if TYPE_CHECKING:
     from transfer.weights.conversion import Conversion
@@ -76,7 +76,7 @@ def run_inspect(args: argparse.Namespace) -> None:
     from transfer.weights import inspection
 
     found = inspection.inspect(args.file, args.form)
-    print(json.dumps(found, indent=2) if args.json else printable(inspection.report(found)))
+    print(json.dumps(found, indent=2) if args.json else inspection.report(found))
 
 
 def run_verify(args: argparse.Namespace) -> None:
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
     layout = f"{args.to}_{args.layout}" if args.layout else LAYOUTS_OF[args.to][0]
     if layout not in LAYOUTS_OF[args.to]:
         raise UserError(f"--layout {args.layout} means nothing to {args.to}; leave it out")
-    print(printable(report(convert(args.checkpoint, args.output, layout, args.branch, args.verify, args.form))))
+    print(report(convert(args.checkpoint, args.output, layout, args.branch, args.verify, args.form)))
 
 
 def report(done: Conversion) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from pretrain.errors import UserError, did_you_mean
+from pretrain.errors import UserError, did_you_mean, printable
 from pretrain.models.spec import BLOCKS
 from transfer.weights.containers import ABOUT
 from transfer.weights.names import NAMES, Names
@@ -138,7 +138,8 @@ def table(content: Any, kind: Format, opened: dict[str, Any] | None = None) -> T
         flat, text = opened[path]
         alone = not path and "" not in kind.container
         if flat and (alone or _stands_beside(content, kind)) and _fits(text, kind):
-            return Table(flat, [str(key) for key in content if parts and key not in (parts[0], "_metadata", ABOUT)])
+            others = [key for key in content if parts and key not in (parts[0], "_metadata", ABOUT)]
+            return Table(flat, [printable(str(key)[:99]) for key in others])
     return None
 
 
@@ -176,12 +177,12 @@ def _stands_beside(content: Mapping[Any, Any], kind: Format) -> bool:
 def _text(value: Any) -> str:
     """All that is text in ``value``, unless it is very much."""
     texts: list[str] = []
-    parts, most = [value], 10_000
-    while parts and len(parts) + len(texts) < most:
-        part = parts.pop()
+    parts, left = [value], 10_000
+    while parts and left > 0:
+        part, left = parts.pop(), left - 1
         if isinstance(part, str):
             texts.append(part)
-        elif isinstance(part, dict | list | tuple) and len(part) < most:
+        elif isinstance(part, dict | list | tuple) and len(part) < left:
             parts += part.values() if isinstance(part, dict) else part
     return "\n".join(texts)
 

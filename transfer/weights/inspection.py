@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, printable
 from pretrain.files import sha256
 from pretrain.models.spec import TrunkSpec
 from transfer.weights import format
@@ -82,7 +82,7 @@ def report(found: dict[str, Any]) -> str:
         ]
         if about["unknown"]:
             lines.append(
-                f"unknown  {len(about['unknown'])} keys, which convert will refuse: {', '.join(about['unknown'])}"
+                f"unknown  {len(about['unknown'])} keys, which convert will refuse: {', '.join(map(printable, about['unknown']))}"
             )
         if about["beside the weights"]:
             lines.append(f"beside   {', '.join(about['beside the weights'])}")

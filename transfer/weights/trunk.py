@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, printable
 from pretrain.models.spec import TrunkSpec
 from transfer.weights.containers.arrays import Array, is_finite, type_name
 from transfer.weights.format import Pixels, measure
@@ -95,7 +95,7 @@ class Problems:
 
 
 def _named(keys: list[str], most: int | None) -> str:
-    shown = [key[:_LONGEST] for key in keys[:most]]
+    shown = [printable(key[:_LONGEST]) for key in keys[:most]]
     return ", ".join(shown) + (f" and {len(keys) - len(shown)} more" if len(keys) > len(shown) else "")
 
 

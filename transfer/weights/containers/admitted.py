@@ -21,8 +21,8 @@ _LARGEST_INT = 2**61 - 1
 """Multiples of it all have one hash."""
 _MOST_PARTS = 10_000
 """Of a tuple that is hashed, those of tuples in it included."""
-_LEAST_WORK = 1 << 24
-"""That any file may ask for; see `Unpickler`."""
+_LEAST_WORK, _STEP = 1 << 24, 32
+"""Work that any file may ask for, in bytes made, and what one step of ours comes to."""
 
 
 class NotAdmitted(Exception):
@@ -191,7 +191,7 @@ class Unpickler(_Python):
                 parts += part
             elif type(part) not in _KEYS or (type(part) is int and abs(part) >= _LARGEST_INT):
                 raise ValueError("a key that is neither text nor a number nor a short tuple of those")
-        self._charge(count)
+        self._charge(_STEP * count)
         return key
 
     def _bytes(self, data: Any = b"", *_encoding: Any) -> bytes:
@@ -210,12 +210,12 @@ class Unpickler(_Python):
         return _filled(self._bytes(data), kind, (), "C").item()
 
     def _set(self, members: Any = ()) -> set[Any]:
-        self._charge(len(members))
+        self._charge(_STEP * len(members))
         return {self._key(member) for member in members}
 
     def _items(self, pairs: Any = ()) -> Items:
         items = Items()
-        self._charge(len(pairs))
+        self._charge(_STEP * len(pairs))
         for key, value in pairs.items() if isinstance(pairs, dict) else pairs:
             items[self._key(key)] = value
         return items

@@ -166,8 +166,6 @@ def read_zip(stream: IO[bytes], whole: memoryview, checked: bool) -> Any:
         if checked and (bad := archive.testzip()):
             raise ValueError(f"record {bad} does not match its checksum")
         names = [name for name in records if name.rpartition("/")[2] == "data.pkl"]
-        if any("/code/" in f"/{name}" for name in records):
-            raise NotAdmitted("TorchScript's code")
         if len(names) != 1:
             raise ValueError("an archive without a data.pkl, or with several")
         root = names[0].removesuffix("data.pkl")
@@ -185,6 +183,8 @@ def read_zip(stream: IO[bytes], whole: memoryview, checked: bool) -> Any:
 
 
 def _check(archive: zipfile.ZipFile, records: Mapping[str, zipfile.ZipInfo], size: int) -> None:
+    if any("/code/" in f"/{name}" for name in records):
+        raise NotAdmitted("TorchScript's code")
     if any(info.compress_type != zipfile.ZIP_STORED for info in records.values()):
         raise ValueError("a compressed archive, as PyTorch never writes")
     if len(records) < len(archive.infolist()):
