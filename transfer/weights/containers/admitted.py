@@ -157,8 +157,6 @@ class Unpickler(_Python):
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_Python.dispatch)
-    for _opcode in (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.FROZENSET):
-        del dispatch[_opcode[0]]
 
     def __init__(self, stream: IO[bytes], size: int) -> None:
         super().__init__(stream, encoding="latin1")
@@ -276,6 +274,10 @@ class Unpickler(_Python):
             raise NotAdmitted("entries of what is no list")
         self.stack[-1].extend(entries)
 
+    def load_refused(self) -> None:
+        raise NotAdmitted("frozen sets or extensions of pickle")
+
+    dispatch |= dict.fromkeys((op[0] for op in (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.FROZENSET)), load_refused)
     dispatch |= {
         pickle.REDUCE[0]: load_reduce,
         pickle.NEWOBJ[0]: load_reduce,
