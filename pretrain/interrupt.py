@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import mmap
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -16,19 +19,24 @@ def numbers() -> list[int]:
     return [signal.SIGINT, signal.SIGTERM] if ignored else [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+_over = mmap.mmap(-1, 1)
+"""Shared with all workers: 1 once this process ends. Python then ends what workers there still are, by SIGTERM."""
+
+
 def shielded(loader: Any) -> Any:
     """A DataLoader whose workers, which are still to be started, leave it to the parent when to stop.
 
     These signals often reach every process of a run. PyTorch lets its workers die of SIGTERM, and the parent would then
     report a dead worker instead of saving.
     """
+    atexit.register(_over.__setitem__, 0, 1)  # here, after multiprocessing has registered what is to come later
     loader.worker_init_fn = partial(_shield, loader.worker_init_fn)
     return loader
 
 
 def _shield(begin: Callable[[int], None] | None, worker: int) -> None:
     for number in numbers():
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: os._exit(0) if _over[0] else None)
     if begin:
         begin(worker)
 

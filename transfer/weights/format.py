@@ -22,8 +22,8 @@ from transfer.weights.containers import ABOUT
 from transfer.weights.names import NAMES, Names
 from transfer.weights.vit import measure_vit
 
-_MOST = 300_000
-_MOST_LETTERS = 1 << 26
+_MOST, _MOST_LETTERS, _LONGEST = 100_000, 1 << 23, 1000
+"""Entries of a file, letters of all their names, letters of one."""
 FOLDER = Path(__file__).with_name("formats")
 
 
@@ -154,6 +154,10 @@ def _flatten(inner: Mapping[Any, Any]) -> dict[str, Any]:
             levels.pop()
             continue
         name = f"{above}{key}"
+        if len(name) > _LONGEST or "\n" in name:
+            raise UserError(
+                f"the file holds a name of many letters or lines ({printable(name[:40])}...); use another one"
+            )
         visits, letters = visits + 1, letters + len(name)
         if visits >= _MOST or letters > _MOST_LETTERS:
             raise UserError(f"the file holds {_MOST} entries or more, which no checkpoint does; use another one")
@@ -182,6 +186,7 @@ def _text(value: Any) -> str:
         part, left = parts.pop(), left - 1
         if isinstance(part, str):
             texts.append(part)
+            left -= len(part) // 1000
         elif isinstance(part, dict | list | tuple) and len(part) < left:
             parts += part.values() if isinstance(part, dict) else part
     return "\n".join(texts)
@@ -271,6 +276,10 @@ def recognise(content: Any, path: object, wanted: str | None = None) -> str:
     raise UserError(f"{path} is of no known format ({what}); docs/weights.md says which are known")
 
 
+_WIDEST = 4096
+"""Channels of a stem; 64 times what there is."""
+
+
 def measure(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Any]:
     """Fields of the `TrunkSpec` (or `VitSpec`) that weights of these canonical names and shapes tell: depth, width and stem."""
     if "patch_embed.proj.weight" in shapes:
@@ -278,7 +287,7 @@ def measure(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Any
     deep = "stem.6.weight" in shapes
     last = "stem.6.weight" if deep else "conv1.weight"
     stem = shapes.get(last, ())
-    if len(stem) != 4 or not all(stem):
+    if len(stem) != 4 or not all(stem) or stem[0] > _WIDEST:
         raise UserError(f"{source} holds no ResNet trunk: {last}, its stem, is not there or is no 4-D kernel")
     blocks = {match[0] for name in shapes if (match := re.match(r"layer[1-4]\.\d+\.", name))}
     per_stage = Counter(block[len("layer")] for block in blocks)

@@ -68,7 +68,8 @@ def read_arrays(path: str | PathLike[str], branch: str | None = None, form: str 
         version = content.get("version")
         if type(version) is not int or version != PRETRAIN_VERSION:
             raise UserError(
-                f"{path} is a pre-training checkpoint of version {str(version)[:20]}, this PixBench reads "
+                f"{path} is a pre-training checkpoint of {f'version {version}' if is_brief(version) else 'no version'}, "
+                f"this PixBench reads "
                 f"{PRETRAIN_VERSION}; use the PixBench that wrote it"
             )
         spec = declared(content.get("trunk"), spec, path)
@@ -174,7 +175,7 @@ def declared(fields: Any, found: Any, path: object) -> Any:
                 raise ValueError(f"{name} is {value!r}")
         said = type(found)(**values)
         told = replace(found, **{name: values[name] for name in values.keys() & _UNTOLD})
-    except (AttributeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not say which trunk it holds ({error}); write it again") from error
     if said != told:
         raise UserError(f"{path} says it holds {said}, its weights are of {told}; one of the two is wrong")

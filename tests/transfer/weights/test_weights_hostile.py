@@ -6,6 +6,7 @@ import pickle
 import signal
 import struct
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -164,6 +165,65 @@ HOSTILE = {
     ),
     "no entry ever": P + EMPTY + get(60) + b".",
     "long names": P + b"}" + text("k" * 1_000_000) + b"}(" + b"".join(number(i) + b"N" for i in range(9_000)) + b"us.",
+    "a call with very much": P
+    + (
+        b"cargparse\nNamespace\n"
+        + put(1)
+        + b"("
+        + b"N" * 9_000
+        + b"t"
+        + put(2)
+        + b"]"
+        + (get(1) + get(2) + b"Ra") * 90_000
+    )
+    + b".",
+    "storages with very much": P
+    + (
+        b"("
+        + text("storage")
+        + b"ctorch\nFloatStorage\n"
+        + text("0")
+        + text("cpu")
+        + b"K\x01"
+        + b"N" * 9_000
+        + b"t"
+        + put(1)
+    )
+    + (b"]" + (get(1) + b"Qa") * 90_000 + b"."),
+    "attributes with very much": P
+    + (b"(" + b"N" * 9_000 + b"t" + put(1) + b"cargparse\nNamespace\n)R" + (get(1) + b"b") * 90_000 + b"."),
+    "the same attributes of many": P
+    + (b"}(" + b"".join(number(k) + b"N" for k in range(9_000)) + b"u" + put(1) + b"cargparse\nNamespace\n" + put(2))
+    + (b"](" + (get(2) + b")R" + get(1) + b"b") * 90_000 + b"e."),
+    "the same long text as a key": P
+    + (
+        text("a" * 900_000)
+        + put(1)
+        + text("a" * 900_000)
+        + put(2)
+        + b"}("
+        + get(1)
+        + b"N"
+        + (get(2) + b"N") * 90_000
+        + b"u."
+    ),
+    "a complex number of a text": P
+    + (
+        b"cbuiltins\ncomplex\n"
+        + put(1)
+        + text("0" * 900_000)
+        + b"\x85"
+        + put(2)
+        + b"]("
+        + (get(1) + get(2) + b"R") * 90_000
+    )
+    + b"e.",
+    "names of storages without end": pickle.dumps(safe._LEGACY, 2)
+    + (pickle.dumps(1001, 2) + pickle.dumps({}, 2) + pickle.dumps({}, 2))
+    + (P + text("a" * 900_000) + put(1) + b"](" + get(1) * 90_000 + b"e."),
+    "room for what is not there": b"\x80\x05\x96" + struct.pack("<Q", 2_000_000_000) + b".",
+    "nothing but sets": b"\x80\x04" + b"\x8f" * 900_000 + b".",
+    "nothing but dicts": P + b"}" * 900_000 + b".",
     "a number without end": P + b"}" + number(10**5000) + b"Ns.",
 }
 
@@ -221,6 +281,25 @@ def saved(path: Path, trunk: dict[str, torch.Tensor], **beside: object) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [((5, 1, 1, 1), (2**60, 1, 1, 1)), ((2**31 + 1, 1), (2**31, 1)), ((9, 1), (2**59, 1)), ((2,) * 4, (2**60,) * 4)],
+)
+def test_a_view_so_far_away_that_numpy_loses_count(tmp_path: Path, shape: tuple, strides: tuple) -> None:
+    notes = b"}" + text(ABOUT) + b"}" + text("sha256") + text("x") + b"ss"
+    far = notes + text("model") + b"}" + text("w") + tensor("Float", 64, shape, strides) + b"ss."
+    with pytest.raises(UserError, match="larger than what is stored of it"):
+        load(archive(tmp_path / "x.pth", P + far, _0=bytes(256)))
+
+
+@pytest.mark.parametrize("version", [[[[1] * 60] * 60] * 60, 10**5000], ids=["long", "large"])
+def test_a_version_that_cannot_be_shown(tmp_path: Path, make_trunk: Callable, version: object) -> None:
+    model = {f"trunk.{name}": tensor for name, tensor in make_trunk().state.items()}
+    torch.save({"format": "pixbench-pretrain", "version": version, "model": model}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="checkpoint of no version"):
+        load(tmp_path / "x.pth")
+
+
 def test_the_same_numbers_under_very_many_names(tmp_path: Path) -> None:
     half = torch.ones(1_000_000).half()
     names = {f"layer1.{i}.conv1.weight": half for i in range(2000)}
@@ -246,6 +325,7 @@ def test_a_stem_of_nothing(tmp_path: Path) -> None:
         ("trunk", "stride_in_1x1", 10**9),
         ("trunk", "depth", [50]),
         ("trunk", "width", float("nan")),
+        ("trunk", "width", 10**400),
         ("pixels", "mean", 5),
         ("pixels", "mean", [1.0, 2.0]),
         ("pixels", "std", [1.0, 2.0, float("inf")]),
@@ -283,10 +363,13 @@ def test_two_entries_of_one_name(tmp_path: Path, make_trunk: Callable) -> None:
 
 
 def test_names_cannot_write_on_the_terminal(tmp_path: Path, make_trunk: Callable) -> None:
-    beside = {"\x1b[2J\nverified in Detectron2": 1, "format": torch.zeros(2)}
+    beside = {"\x1b[2J\rverified in Detectron2": 1, "format": torch.zeros(2)}
     path = saved(tmp_path / "x.pth", make_trunk().state, **beside)
-    assert read_arrays(path).beside == [r"\x1b[2J\nverified in Detectron2", "format"]
+    assert read_arrays(path).beside == [r"\x1b[2J\rverified in Detectron2", "format"]
     assert "\x1b" not in inspection.report(inspection.inspect(path))
+    for look in (load, inspection.inspect):
+        with pytest.raises(UserError, match="a name of many letters or lines"):
+            look(saved(path, {f"x\n{name}": tensor for name, tensor in make_trunk().state.items()}))
     with pytest.raises(UserError, match=r"unknown \(a\\x1bb\)"):
         load(saved(path, make_trunk().state | {"a\x1bb": torch.zeros(1)}))
 
@@ -313,6 +396,12 @@ def test_honest_files_that_are_unusual(tmp_path: Path) -> None:
     assert safe.read(path)["e"].shape == torch.load(path, weights_only=True)["e"].shape == (0, 3)
     torch.save({"w": torch.ones(2), "b": bytearray()}, path, _use_new_zipfile_serialization=False, pickle_protocol=3)
     assert safe.read(path)["b"] == torch.load(path, weights_only=True)["b"] == b""
+    path.write_bytes(pickle.dumps({"z": np.zeros((0, 3))}, 2))
+    assert safe.read(path)["z"].shape == (0, 3)
+    noted = OrderedDict(a=1)
+    noted.note = 5
+    torch.save(noted, path)
+    assert safe.read(path) == {"a": 1}
     torch.save({"t": tuple(range(20_000))}, path)
     assert safe.read(path)["t"] == tuple(range(20_000))
     torch.jit.save(torch.jit.trace(torch.nn.Linear(1, 1), torch.zeros(1)), path)

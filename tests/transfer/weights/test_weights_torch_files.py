@@ -107,7 +107,6 @@ def test_what_else_pytorch_reads_as_weights_only(tmp_path: Path, as_zip: bool) -
     }
     torch.save(content, path, _use_new_zipfile_serialization=as_zip)
     ours, theirs = safe.read(path), torch.load(path, weights_only=True)
-    assert ours["model"].pop("_metadata")[""] == {"version": 1}  # PyTorch keeps it beside the entries
     assert agree(ours, theirs)
     torch.save({"device": torch.device("cuda:0"), "dtype": torch.float16}, path)
     assert safe.read(path) == {"device": None, "dtype": "float16"}
@@ -149,7 +148,7 @@ def test_only_what_is_looked_at_is_loaded(tmp_path: Path) -> None:
         ({"shape": (2**62,)}, "truncated or damaged"),
         ({"shape": (2,) * 65, "strides": (1,) * 65}, "no list of up to 64 numbers"),
         ({"numel": 4}, "not as long as it is said to be"),
-        ({"numel": -1}, "larger than the file"),
+        ({"numel": -1}, "without type, name or size"),
         ({"key": "7"}, "truncated or damaged"),
     ],
 )

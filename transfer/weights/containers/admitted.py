@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import IO, Any, ClassVar, Literal
 
 import numpy as np
@@ -19,10 +20,14 @@ _NUMBER = re.compile(r"[<>=|]?[biuf][1248]")
 _KEYS = str, bytes, int, float, bool, type(None)
 _LARGEST_INT = 2**61 - 1
 """Multiples of it all have one hash."""
+_MOST_ARGUMENTS = 64
+_EMPTY = 64
+"""Bytes of an empty container."""
 _MOST_PARTS = 10_000
 """Of a tuple that is hashed, those of tuples in it included."""
-_LEAST_WORK, _STEP = 1 << 24, 32
-"""Work that any file may ask for, in bytes made, and what one step of ours comes to."""
+_LEAST_WORK, _STEP, _ODD_KEY = 1 << 24, 32, 512
+"""Work that any file may ask for, in bytes made; what one step of ours comes to, and a key that is no text: only the hashes of
+texts cannot be made to collide."""
 
 
 class NotAdmitted(Exception):
@@ -39,8 +44,8 @@ class Call:
 
 
 def apply(function: Any, arguments: Any) -> Any:
-    if type(function) is not Call or not isinstance(arguments, list | tuple):
-        raise NotAdmitted("a call of what is no class or function")
+    if type(function) is not Call or not isinstance(arguments, list | tuple) or len(arguments) > _MOST_ARGUMENTS:
+        raise NotAdmitted("a call of what is no class or function, or of too much")
     return function.make(*arguments)
 
 
@@ -55,15 +60,21 @@ class StandIn:
 
 
 class Items(dict[Any, Any], StandIn):
-    """Stands for ``OrderedDict`` and for classes that are no more than named values (`_RECORDS`); comes out as a dict."""
-
-    attributes: Any = None
+    """Stands for ``OrderedDict``, whose attributes are PyTorch's notes on a state dict and of no use here."""
 
     def set_state(self, state: Any) -> None:
-        parts = state if type(state) is tuple else (state,)  # those of ``__dict__`` and those of slots
-        if not all(part is None or isinstance(part, dict) for part in parts):
+        pass
+
+
+class _Record(Items):
+    """Stands for classes that are no more than named values (`_RECORDS`), items or attributes; comes out as a dict."""
+
+    attributes: Any = ()
+
+    def set_state(self, state: Any) -> None:
+        self.attributes = state if type(state) is tuple else (state,)  # those of ``__dict__`` and those of slots
+        if len(self.attributes) > 2 or not all(isinstance(part, dict | None) for part in self.attributes):
             raise NotAdmitted("attributes that are no names and values")
-        self.attributes = {name: value for part in parts for name, value in (part or {}).items()}
 
 
 class _Type(StandIn):
@@ -102,8 +113,10 @@ def _filled(data: bytes | bytearray, kind: _Type, shape: Any, order: Literal["C"
     return np.frombuffer(data, kind.dtype).reshape(shape, order=order)
 
 
-def _record(*_: object) -> Items:
-    return Items()
+def _complex(*parts: object) -> complex:
+    if not all(type(part) in (int, float) for part in parts):
+        raise NotAdmitted("a complex number of no numbers")
+    return complex(*parts)  # type: ignore[call-overload]
 
 
 def _attribute(owner: object, name: str) -> None:
@@ -112,7 +125,7 @@ def _attribute(owner: object, name: str) -> None:
         raise NotAdmitted("builtins.getattr")
 
 
-_RECORD = Call(_record)
+_RECORD = Call(lambda *_: _Record())
 # What checkpoints of this field hold beside tensors: arguments, configurations, logs, paths.
 _RECORDS = """
     argparse.Namespace types.SimpleNamespace collections.defaultdict typing.Any pathlib.PosixPath pathlib.WindowsPath
@@ -128,13 +141,14 @@ _RECORDS = """
 
 ADMITTED: dict[str, Any] = dict.fromkeys(_RECORDS, _RECORD) | {
     "builtins.getattr": Call(_attribute),
-    "builtins.complex": Call(complex),
+    "builtins.complex": Call(_complex),
     "numpy.dtype": Call(_Type),
     "numpy.ndarray": Call(_Array),
 }
 _WORK = {
     "_codecs.encode": "_bytes",
     "builtins.bytearray": "_bytes",
+    "builtins.bytes": "_bytes",
     "builtins.set": "_set",
     "collections.OrderedDict": "_items",
     "collections.Counter": "_items",
@@ -181,15 +195,17 @@ class Unpickler(_Python):
     def _key(self, key: Any) -> Any:
         """``key``, if it can be hashed and compared in little time."""
         if type(key) is str:
+            self._charge(len(key))
             return key
-        parts, count = [key], 1
+        parts, count, letters = [key], 1, 0
         while parts:
             part = parts.pop()
             if type(part) is tuple and (count := count + len(part)) <= _MOST_PARTS:
                 parts += part
             elif type(part) not in _KEYS or (type(part) is int and abs(part) >= _LARGEST_INT):
                 raise ValueError("a key that is neither text nor a number nor a short tuple of those")
-        self._charge(_STEP * count)
+            letters += len(part) if isinstance(part, str | bytes) else 0
+        self._charge(_ODD_KEY + _STEP * count + letters)
         return key
 
     def _bytes(self, data: Any = b"", *_encoding: Any) -> bytes:
@@ -234,6 +250,8 @@ class Unpickler(_Python):
         state = self.stack.pop()
         if not isinstance(self.stack[-1], StandIn):
             raise NotAdmitted("attributes of what has none")
+        for part in state if type(state) is tuple and len(state) <= 2 else [state]:
+            self._charge(_STEP * len(part) if isinstance(part, dict) else 0)
         if isinstance(self.stack[-1], _Array) and isinstance(state, tuple) and isinstance(state[-1], str):
             state = (*state[:-1], self._bytes(state[-1]))  # bytes of Python 2
         self.stack[-1].set_state(state)
@@ -274,11 +292,24 @@ class Unpickler(_Python):
             raise NotAdmitted("entries of what is no list")
         self.stack[-1].extend(entries)
 
+    def load_bytearray8(self) -> None:
+        length = int.from_bytes(self.read(8), "little")
+        self._charge(length)  # before there is room made for what may not be there
+        self.append(bytearray(self.read(length)))
+
+    def load_container(self, opcode: bytes) -> None:
+        """Empty ones take the more room, the shorter they are written."""
+        self._charge(_EMPTY)
+        _Python.dispatch[opcode[0]](self)
+
     def load_refused(self) -> None:
         raise NotAdmitted("frozen sets or extensions of pickle")
 
     dispatch |= dict.fromkeys((op[0] for op in (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.FROZENSET)), load_refused)
+    for _opcode in (pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_SET, pickle.MARK):
+        dispatch[_opcode[0]] = partial(load_container, opcode=_opcode)
     dispatch |= {
+        pickle.BYTEARRAY8[0]: load_bytearray8,
         pickle.REDUCE[0]: load_reduce,
         pickle.NEWOBJ[0]: load_reduce,
         pickle.NEWOBJ_EX[0]: load_newobj_ex,
@@ -308,8 +339,8 @@ def plain(value: Any, done: dict[int, Any]) -> Any:
     done[id(value)] = _OPEN
     result: Any
     if isinstance(value, dict):
-        items = {**value.attributes, **value} if isinstance(value, Items) and value.attributes else value
-        result = {key: plain(entry, done) for key, entry in items.items()}
+        parts = [*(part or {} for part in value.attributes), value] if isinstance(value, _Record) else [value]
+        result = {key: plain(entry, done) for part in parts for key, entry in part.items()}
     elif isinstance(value, StandIn):
         result = value.made()
     else:

@@ -80,9 +80,15 @@ def is_brief(value: Any, most: int = 100) -> bool:
             parts += [*part, *part.values()]
         elif isinstance(part, list | tuple):
             parts += part
-        elif not isinstance(part, bool | int | float | None) and (not isinstance(part, str) or len(part) > 100):
+        elif not _is_short(part):
             return False
     return not parts
+
+
+def _is_short(value: Any) -> bool:
+    if isinstance(value, str | int):
+        return len(value) <= 100 if isinstance(value, str) else abs(value) < 2**63
+    return value is None or isinstance(value, float)
 
 
 def fingerprint(weights: Mapping[str, Array], about: Mapping[str, Any]) -> str:

@@ -58,27 +58,36 @@ class _Storage:
             raise ValueError("its tensors claim to be larger than the file")
         self.memory = whole[start:end]
         if order == ">":
-            self.memory = np.frombuffer(self.memory, stored).astype(dtype_of(self.dtype)).data
+            self.memory = np.frombuffer(self.memory, stored).astype(dtype_of(self.dtype)).view(np.uint8).data
         return end
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
 
 
 class _Tensor(StandIn):
     """Stands for a tensor until its storage has a place."""
 
     def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any, dtype: str | None = None) -> None:
-        for sizes in (shape, strides):
-            if not isinstance(sizes, list | tuple) or len(sizes) > _AXES:
+        for sizes in (shape, strides, (offset,)):
+            if not isinstance(sizes, list | tuple) or len(sizes) > _AXES or not all(map(_is_size, sizes)):
                 raise ValueError(f"a shape that is no list of up to {_AXES} numbers")
+        if len(shape) != len(strides):
+            raise ValueError("a tensor of two shapes")
         if not isinstance(storage, _Storage):
             raise NotAdmitted("a tensor without a storage")
         self.parts = storage, offset, list(shape), list(strides), dtype
 
     def made(self) -> np.ndarray:
-        """Numpy refuses a shape that reaches beyond the storage."""
+        """Numpy's own check of whether a shape reaches beyond the storage is not safe from overflow."""
         storage, offset, shape, strides, name = self.parts
         dtype = dtype_of(name or storage.dtype)
         if any(size == 0 for size in shape):
             return np.empty(shape, dtype)
+        last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        if last >= len(storage.memory.cast("B")) // dtype.itemsize:
+            raise ValueError("a tensor larger than what is stored of it")
         steps = [dtype.itemsize * stride for stride in strides]
         return np.ndarray(shape, dtype, storage.memory, dtype.itemsize * offset, steps)
 
@@ -145,12 +154,12 @@ class _Unpickler(Unpickler):
         return ADMITTED[full] if full in ADMITTED else super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> _Storage:
-        if not isinstance(pid, tuple) or len(pid) < 5 or type(pid[0]) is not str or pid[0] != "storage":
+        if not isinstance(pid, tuple) or len(pid) not in (5, 6) or type(pid[0]) is not str or pid[0] != "storage":
             return super().persistent_load(pid)
         _, dtype, key, _location, numel, *view = pid
         if any(part is not None for part in view):
             raise NotAdmitted("storages within storages, as PyTorch wrote before 0.4")
-        if type(dtype) is not str or dtype not in _TYPES or type(key) is not str or type(numel) is not int:
+        if type(dtype) is not str or dtype not in _TYPES or type(key) is not str or not _is_size(numel):
             raise ValueError("a storage without type, name or size")
         storage = self.storages.setdefault(key, _Storage(dtype, numel))
         if (storage.dtype, storage.numel) != (dtype, numel):
@@ -210,7 +219,7 @@ def read_legacy(stream: IO[bytes], whole: memoryview) -> Any:
     keys = Unpickler(stream, size).load()
     if not isinstance(keys, list) or not all(type(key) is str for key in keys):
         raise ValueError("names of storages that are no texts")
-    if sorted(keys) != sorted(unpickler.storages):
+    if len(keys) != len(unpickler.storages) or set(keys) != unpickler.storages.keys():
         raise ValueError("the storages are not those that its tensors use")
     end = stream.tell()
     for key in keys:
