@@ -16,8 +16,9 @@ import numpy as np
 
 from pretrain.errors import UserError
 from transfer.weights.containers import ABOUT, torch_reader
-from transfer.weights.containers.admitted import NotAdmitted, Unpickler, plain
+from transfer.weights.containers.admitted import NotAdmitted, plain
 from transfer.weights.containers.arrays import dtype_of, fingerprint, is_brief
+from transfer.weights.containers.unpickler import Unpickler
 
 _ZIP = b"PK\x03\x04"
 _LEGACY = 0x1950A86A20F9469CFC6C  # torch.save's magic number of before 1.6

@@ -15,8 +15,9 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from transfer.weights.containers.admitted import Call, NotAdmitted, StandIn, Unpickler, apply, plain
+from transfer.weights.containers.admitted import Call, NotAdmitted, StandIn, apply, plain
 from transfer.weights.containers.arrays import dtype_of
+from transfer.weights.containers.unpickler import Unpickler
 
 STORAGES = {
     "Double": "float64",
