@@ -141,9 +141,8 @@ WORK = {
 }
 """Names whose calls make something as large as what they are given, and so count as work."""
 for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
-    ADMITTED[f"{_core}.multiarray._reconstruct"] = Call(
-        lambda *_: NumpyArray()
-    )  # shape, type and content follow as the state
+    # shape, type and content follow as the state
+    ADMITTED[f"{_core}.multiarray._reconstruct"] = Call(lambda *_: NumpyArray())
     WORK |= {f"{_core}.multiarray.scalar": "_scalar", f"{_core}.numeric._frombuffer": "_frombuffer"}
 
 

@@ -1,6 +1,6 @@
 """Reading files nobody vouches for: arrays and plain containers come out, code never runs. No PyTorch is imported.
 
-PyTorch's files (`torch_reader`) and plain pickles go through one unpickler that knows a short list of names (`admitted`);
+PyTorch's files (`torch_reader`) and plain pickles go through one `unpickler` that knows a short list of names (`admitted`);
 safetensors are checked by their own package. Arrays lie on a private memory map of the file, but for those of plain pickles.
 """
 
