@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain.files import write_json
+from pixbench.files import write_json
 
 
 @dataclass(frozen=True)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import re
-import signal
-import sys
-from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from benchmarks.jobs import Job, Records
-from pretrain.errors import UserError, did_you_mean
-from pretrain.lock import owned
-from transfer.protocols import CONFIGS, find_protocol, table_of
-
-PIXBENCH = (sys.executable, "-m", "benchmarks.cli")
-TRAINING = ("pretrain", "transfer")
-"""Kinds of jobs that use GPUs."""
+from benchmarks.jobs import Job
+from pixbench.errors import UserError, did_you_mean
+from pixbench.paths import CONFIGS
+from transfer.protocols import find_protocol, table_of
 
 
 @dataclass(frozen=True)
@@ -103,10 +93,17 @@ def _parsed(cls: Any, content: Any, where: str) -> Any:
     return cls(**values | {key: value for key, value in given.items() if isinstance(value, dict)})
 
 
-def plan(suite: Suite, out: Path, data_root: Path | None) -> list[Job]:
-    """All jobs of a suite, in an order in which none comes before what it waits for.
+def plan(suite: Suite, out: Path, data_root: Path | None, pixbench: tuple[str, ...]) -> list[Job]:
+    """Return all jobs of a suite, in an order in which none comes before what it waits for.
 
-    Raises `UserError` if there is neither a data root nor a mini world to generate, or if a row's files are not there.
+    Args:
+        suite: what to run.
+        out: folder of everything that the jobs make.
+        data_root: folder of the data sets; None to have a mini world drawn.
+        pixbench: the words that start `pixbench`, in front of each job's own.
+
+    Raises:
+        UserError: there is neither a data root nor a mini world to generate, or a row's files are not there.
     """
     jobs: dict[str, Job] = {}
     ready: tuple[str, ...] = ()
@@ -120,7 +117,7 @@ def plan(suite: Suite, out: Path, data_root: Path | None) -> list[Job]:
             raise UserError("this suite runs on real data: say where it lies with --data-root")
         data_root, ready = out / "data", ("data",)
         mini = {f"--{key}": value for key, value in suite.mini.items()}
-        jobs["data"] = Job("data", (*PIXBENCH, "data", "mini", *_words({"--root": data_root, **mini})), data_root)
+        jobs["data"] = Job("data", ("data", "mini", *_words({"--root": data_root, **mini})), data_root)
     for label, row in suite.rows.items():
         if row.weights and not Path(row.weights).exists():
             raise UserError(f"row {label}: there is no file {row.weights} here ({Path.cwd()}); correct its `weights:`")
@@ -140,7 +137,7 @@ def plan(suite: Suite, out: Path, data_root: Path | None) -> list[Job]:
                 changes = [("--set", f"{key}={json.dumps(v)}") for key, v in suite.overrides.get(name, {}).items()]
                 words = (*start, *_words(options), *(word for change in changes for word in change))
                 transfers.append(_transfer_job(f"{label}/{name}/seed{seed}", words, out, after))
-    return [*jobs.values(), *transfers]
+    return [replace(job, command=(*pixbench, *job.command)) for job in (*jobs.values(), *transfers)]
 
 
 def _words(options: dict[str, Any]) -> tuple[str, ...]:
@@ -155,7 +152,7 @@ def _pretrain_job(label: str, row: Row, out: Path, data_root: Path, after: tuple
     folder = out / "pretrain" / label
     configs = [word for path in files for word in ("--config", str(path))]
     places = _words({"--data.root": data_root / "imagenet", "--out": folder})
-    command = (sys.executable, "-m", "pretrain", *configs, *places, *(f"--{k}={v}" for k, v in row.set.items()))
+    command = ("pretrain", *configs, *places, *(f"--{k}={v}" for k, v in row.set.items()))
     return Job(f"pretrain/{label}", command, folder / "checkpoint.pth", after, files)
 
 
@@ -164,100 +161,13 @@ def _convert_job(label: str, layout: str, out: Path) -> Job:
     path = out / "weights" / f"{label}_{layout}.{'pkl' if target == 'detectron2' else 'pth'}"
     options = {"--to": target} | ({"--layout": variant} if variant else {}) | {"-o": path}
     checkpoint = out / "pretrain" / label / "checkpoint.pth"
-    command = (*PIXBENCH, "convert", str(checkpoint), *_words(options))
+    command = ("convert", str(checkpoint), *_words(options))
     return Job(f"convert/{label}/{layout}", command, path, (f"pretrain/{label}",))
 
 
 def _transfer_job(place: str, words: tuple[str, ...], out: Path, after: tuple[str, ...]) -> Job:
     """``place``: row/protocol/seed."""
     protocol, folder = find_protocol(place.split("/")[1]), out / "runs" / place
-    command = (*PIXBENCH, "transfer", protocol.name, *words, "--out", str(folder))
+    command = ("transfer", protocol.name, *words, "--out", str(folder))
     inputs = protocol.config, table_of(protocol.framework)
     return Job(f"transfer/{place}", command, folder / "result.json", after, inputs)
-
-
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:
-    parser = subparsers.add_parser("suite", help="run methods × protocols × seeds and write the tables")
-    parser.add_argument("suite", type=Path, help="suite file, e.g. configs/suites/demo.yaml")
-    parser.add_argument("--out", type=Path, help="folder of everything it makes (default: runs/<suite name>)")
-    parser.add_argument("--data-root", type=Path, help="folder with imagenet, VOC2007, VOC2012, coco, cityscapes")
-    parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="who runs the jobs")
-    parser.add_argument(
-        "--workers", type=int, help="jobs at a time (default: as many as find GPUs, or the suite's number)"
-    )
-    parser.add_argument("--gpus", metavar="N|LIST", help="how many GPUs of this machine to use, or which: 0,1,2,3")
-    parser.add_argument("--gpus-per-run", type=int, metavar="N", help="GPUs of each training run (default: all)")
-    parser.add_argument(
-        "--stall-minutes",
-        type=float,
-        default=120,
-        metavar="M",
-        help="end a job that writes nothing for M (120; 0: never)",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
-    parser.set_defaults(run=run)
-
-
-def devices(text: str | None, imagined: bool = False) -> list[str]:
-    """The names of the GPUs that ``text`` asks for: a number of them, or a list; UserError if they are not there.
-
-    If only ``imagined``, they need not be.
-    """
-    if text is None or text == "0":
-        return []
-    if imagined:
-        return [str(number) for number in range(int(text))] if text.isdigit() else text.split(",")
-    import torch
-
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there = chosen.split(",") if chosen else [str(number) for number in range(torch.cuda.device_count())]
-    wanted = text.split(",") if "," in text else there[: int(text)] if text.isdigit() else [text]
-    if (text.isdigit() and len(wanted) != int(text)) or not wanted or not set(wanted) <= set(there):
-        raise UserError(f"--gpus {text}: this machine shows {len(there)} CUDA devices ({', '.join(there) or 'none'})")
-    return wanted
-
-
-def run(args: argparse.Namespace) -> int:
-    from benchmarks.launch.loop import Launcher, run_jobs
-    from benchmarks.tables import write_tables
-
-    for option, least in (("workers", 1), ("gpus_per_run", 1), ("stall_minutes", 0)):
-        if (value := getattr(args, option)) is not None and value < least:
-            raise UserError(f"--{option.replace('_', '-')} {value:g} is not possible; choose {least} or more")
-    suite = read_suite(args.suite)
-    out = (args.out or Path("runs") / args.suite.stem).resolve()
-    jobs = plan(suite, out, args.data_root.resolve() if args.data_root else None)
-    records, stall_s = Records(out / "jobs"), 60 * args.stall_minutes
-    launcher: Launcher
-    if args.launcher == "slurm":
-        from benchmarks.launch.slurm import Slurm, options_of
-
-        launcher, how = Slurm(records, out, suite.slurm, stall_s), "by Slurm"
-        each = {kind: args.gpus_per_run or options_of(suite.slurm, kind).get("gpus_per_node", 0) for kind in TRAINING}
-        if not all(isinstance(gpus, int) for gpus in each.values()):
-            raise UserError(f"{args.suite}: gpus_per_node must be a number; name a type with gres and --gpus-per-run")
-    else:
-        from benchmarks.launch.local import Local
-
-        gpus = devices(args.gpus, imagined=args.dry_run)
-        each = dict.fromkeys(TRAINING, args.gpus_per_run or len(gpus))
-        if each["pretrain"] > len(gpus):
-            raise UserError(f"--gpus-per-run {args.gpus_per_run} needs as many GPUs; name them with --gpus")
-        workers = args.workers or (len(gpus) // each["pretrain"] if gpus else suite.workers)
-        launcher, how = Local(records, out / "logs", workers, gpus, stall_s), f"{workers} at a time"
-    jobs = [replace(job, gpus=each.get(job.kind, 0)) for job in jobs]
-    if args.dry_run:
-        print("\n".join(" ".join(job.argv()) for job in jobs))
-        return 0
-    if args.data_root and not args.data_root.is_dir():
-        raise UserError(f"--data-root: there is no folder {args.data_root}; correct it, or make that folder")
-    print(f"{args.suite}: {len(jobs)} jobs, {how}, into {out}", flush=True)
-    with owned(out, partial(os.kill, os.getpid(), signal.SIGINT)):  # its jobs are to be stopped, too
-        states = run_jobs(jobs, records, launcher)
-        if any(state == "done" for name, state in states.items() if name.startswith("transfer/")):
-            print(write_tables(out / "runs", out, tuple(suite.rows)))
-    failed = [job for job in jobs if states[job.name] != "done"]
-    print(f"{args.suite}: {dict(Counter(states.values()))}; results and tables in {out}")
-    for job in failed:
-        print(f"  {job.name}: {states[job.name]}  {records.read(job).get('reason', '')}".rstrip())
-    return 1 if failed else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import math
@@ -16,10 +15,11 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks.published import Published, published, title
-from pretrain.errors import UserError
-from pretrain.files import write_text
+from pixbench.errors import UserError
+from pixbench.file_versions import RESULT_FILE
+from pixbench.files import write_text
+from pixbench.results import read_result
 from transfer.protocols import Protocol, protocols
-from transfer.results import RESULT, read_result
 
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
@@ -75,7 +75,7 @@ def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
     left_out: list[str] = []
     seen: dict[tuple[Any, ...], Path] = {}
     starts: dict[tuple[str, ...], tuple[str | None, Path]] = {}
-    for path in sorted(runs.rglob(RESULT)):
+    for path in sorted(runs.rglob(RESULT_FILE)):
         result = read_result(path)
         if result.get("kind") != "transfer":
             continue
@@ -256,21 +256,3 @@ def insert(text: str, document: Path) -> None:
     if not end:
         raise UserError(f"{document} has no place for a table: put the lines {BEGIN} and {END} where it shall stand")
     write_text(document, f"{head}{begin}\n{text.strip()}\n{end}{tail}")
-
-
-def register(subparsers: argparse._SubParsersAction[Any]) -> None:
-    parser = subparsers.add_parser("table", help="make the comparison tables from finished runs")
-    parser.add_argument("runs", type=Path, help="folder with result.json files, at any depth")
-    parser.add_argument("--out", type=Path, help="folder for table.md and table.csv (default: RUNS)")
-    parser.add_argument("--into", type=Path, help=f"also put it between {BEGIN} and {END} of this document")
-    parser.add_argument("--rows", nargs="+", default=(), metavar="LABEL", help="order of the rows")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> None:
-    out = args.out or args.runs
-    text = write_tables(args.runs, out, args.rows)
-    print(text)
-    print(f"written: {out / 'table.md'} and {out / 'table.csv'}")
-    if args.into:
-        insert(text.replace("\n## ", "\n### ").partition("\n\n")[2], args.into)

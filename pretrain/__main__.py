@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pretrain.errors import run_command
+from pixbench.errors import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:

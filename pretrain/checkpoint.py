@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from pixbench.checkpoints import write_checkpoint
+from pixbench.errors import UserError
+from pixbench.file_versions import CHECKPOINT_FORMAT, CHECKPOINT_VERSION
+from pixbench.files import atomic_path
 from pretrain.config import flatten, from_dict
-from pretrain.errors import UserError
-from pretrain.files import atomic_path
 
-FORMAT, VERSION = "pixbench-pretrain", 1
 LATEST = "checkpoint.pth"
 FREE = set("out data.root data.workers data.cache log_every checkpoint_every checkpoint_every_steps keep_every".split())
 """Settings that may change between a run and its continuation, since no number depends on them."""
@@ -35,24 +36,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
         raise UserError(
             f"{bad[0]} is not finite after step {content['step']}, no checkpoint written{kept}; lower the rate"
         )
-    write(path, {"format": FORMAT, "version": VERSION, **content})
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    """`save` for any content: on the disk for good before it gets its name. UserError if it cannot be written."""
-    try:
-        with atomic_path(path) as part, open(part, "wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except (OSError, RuntimeError) as error:
-        # PyTorch's zip writer hides the system's error behind one of its own.
-        cause = error if isinstance(error, OSError) else error.__context__
-        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error).partition("\n")[0]
-        kept = "; the one before it is kept" if path.exists() else ""
-        raise UserError(
-            f"checkpoint {path} cannot be written ({reason}){kept}; make room or mend that, then start the same command again"
-        ) from error
+    write_checkpoint(path, {"format": CHECKPOINT_FORMAT, "version": CHECKPOINT_VERSION, **content})
 
 
 def keep(path: Path, name: str) -> None:
@@ -73,10 +57,12 @@ def load(path: Path) -> dict[str, Any]:
             f"checkpoint {path} cannot be read, it may be truncated; delete it to start anew, "
             "or put a kept checkpoint_ep*.pth in its place"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a pre-training checkpoint of this project; choose another --out")
-    if content.get("version") != VERSION:
-        raise UserError(f"{path} has checkpoint version {content.get('version')}, this PixBench reads {VERSION}")
+    if content.get("version") != CHECKPOINT_VERSION:
+        raise UserError(
+            f"{path} has checkpoint version {content.get('version')}, this PixBench reads {CHECKPOINT_VERSION}"
+        )
     return content
 
 

@@ -20,13 +20,13 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from pretrain.errors import UserError, did_you_mean, explain
+from pixbench.errors import UserError, did_you_mean, explain
 from pretrain.methods import METHODS
 from pretrain.models.resnet import TrunkSpec
 from pretrain.optim import OptimizerConfig
 from pretrain.schedule import ScheduleConfig
 
-PROG = "python -m pretrain"
+PROG = "pixbench pretrain"
 
 
 @dataclass(frozen=True)

@@ -22,23 +22,23 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from pixbench.distributed import any_process, leave_group, mean_over_processes, rank, world_size
+from pixbench.errors import UserError, explain, worker_deaths_explained
+from pixbench.file_versions import RESULT_FILE, RESULT_SCHEMA
+from pixbench.files import write_json, write_text
+from pixbench.interrupt import StopSignal
+from pixbench.lock import owned
 from pretrain import checkpoint
 from pretrain.config import RunConfig
 from pretrain.data.loader import Batches, TwoViews, ViewLoader
 from pretrain.data.sources import Source, open_source
 from pretrain.data.views import Views
-from pretrain.distributed import any_process, leave_group, mean_over_processes, rank, world_size
-from pretrain.errors import UserError, explain, worker_deaths_explained
-from pretrain.files import write_json, write_text
-from pretrain.interrupt import StopSignal
-from pretrain.lock import owned
 from pretrain.log import RunLog
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
 from pretrain.optim import build_optimizer, scaled_lr
 from pretrain.schedule import LRSchedule
 
-RESULT = "result.json"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -231,14 +231,14 @@ def conclude(run: Run, status: str, reason: str = "") -> None:
     """Leave `result.json`: how the run ended and, if it failed, why. An interrupted run has none."""
     if rank() == 0:
         facts = {"step": run.step, "steps": run.total_steps, "seconds": round(run.seconds, 2), "reason": reason}
-        write_json(run.out / RESULT, {"schema": 1, "kind": "pretrain", "status": status, **facts})
+        write_json(run.out / RESULT_FILE, {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": status, **facts})
 
 
 def open_log(run: Run) -> RunLog:
     """Prepare the folder of the run and say what is about to happen."""
     run.out.mkdir(parents=True, exist_ok=True)
     checkpoint.remove_leftovers(run.out)
-    (run.out / RESULT).unlink(missing_ok=True)  # of a start that failed
+    (run.out / RESULT_FILE).unlink(missing_ok=True)  # of a start that failed
     write_text(run.out / "config.yaml", yaml.safe_dump(plain(run.config.as_dict()), sort_keys=False))
     where = f"{world_size()} × {run.device.type}"
     say(

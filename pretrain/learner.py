@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from pixbench.errors import UserError
 from pretrain.data.augment import BLUR_RADIUS, MEAN, RECIPES, STD, Photometric
 from pretrain.data.views import Crop, Views, box_of, random_flip
-from pretrain.errors import UserError
 from pretrain.losses import unit
 from pretrain.losses.pixel import consistency_both_ways, contrast_both_ways
 from pretrain.methods.base import Method

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pretrain.files import finite, note_progress, write_text
+from pixbench.files import finite, write_text
+from pixbench.progress import note_progress
 
 JSONL = "log.jsonl"
 LINE_SECONDS = 10.0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 
 
 @dataclass(frozen=True)

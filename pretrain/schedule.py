@@ -11,7 +11,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 
 
 @dataclass(frozen=True)

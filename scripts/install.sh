@@ -45,7 +45,7 @@ say "1/6 $TORCH (about 3 GB of downloads)"
 # shellcheck disable=SC2086
 pip $TORCH
 say "2/6 build tools"
-pip "setuptools>=77,<81" wheel ninja psutil
+pip "setuptools>=77,<81" wheel ninja psutil hatchling
 
 if "$python" -c 'import mmcv.ops' 2>/dev/null; then
   say "3/6 mmcv with ops: present"
@@ -78,6 +78,6 @@ if ! "$python" -c 'import cv2' 2>/dev/null; then
   "$python" -m pip uninstall --quiet --yes opencv-python opencv-python-headless
   pip opencv-python-headless
 fi
-"$python" -c 'import torch, torchvision, mmcv.ops, mmseg, detectron2.model_zoo, pycocotools.mask, cityscapesscripts, pretrain, transfer, benchmarks'
+"$python" -c 'import torch, torchvision, mmcv.ops, mmseg, detectron2.model_zoo, pycocotools.mask, cityscapesscripts, pixbench, pretrain, transfer, benchmarks'
 printf '%s\n' "$recipe" > "$stamp"
 say "done: $VENV"

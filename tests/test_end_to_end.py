@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.cli import main
-from transfer.protocols import CONFIGS
+from benchmarks.commands.main import main
+from pixbench.paths import CONFIGS
 
 MINI = "pretrain/mini.yaml"
 SHRUNKEN = {"epochs": 1, "batch_size": 4, "schedule.warmup_epochs": 0, "log_every": 1}

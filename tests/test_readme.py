@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cli import build_parser
+from benchmarks.commands.main import build_parser
 from benchmarks.tables import BEGIN, END
 from pretrain.config import parse
 

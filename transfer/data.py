@@ -18,13 +18,12 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from pretrain.errors import UserError, did_you_mean
-from pretrain.files import digest
+from pixbench.errors import UserError, did_you_mean
+from pixbench.file_versions import MINI_WORLD_FILE
+from pixbench.files import digest
+from pixbench.paths import CONFIGS
 
-SETS: dict[str, dict[str, Any]] = yaml.safe_load(
-    (Path(__file__).parents[1] / "configs" / "data.yaml").read_text(encoding="utf-8")
-)
-MINI = "miniworld.json"  # in the root of a world that `pixbench data mini` drew: no published counts there
+SETS: dict[str, dict[str, Any]] = yaml.safe_load((CONFIGS / "data.yaml").read_text(encoding="utf-8"))
 SAMPLE = 3  # files opened of each kind
 SMALL = 64 << 20  # bytes of JSON that are still parsed whole
 CHUNK = 1 << 20
@@ -36,7 +35,7 @@ def check_dataset(data_root: Path, name: str, thorough: bool = False, checksums:
     ``thorough`` compares counts and sizes with the published ones too, ``checksums`` reads whole files for theirs.
     """
     home, entry = home_of(data_root, name), SETS[name]
-    real = not (data_root / MINI).is_file()
+    real = not (data_root / MINI_WORLD_FILE).is_file()
     try:
         if not data_root.is_dir():
             return [f"the data root {data_root} is not a folder; make one with: pixbench data mini --root {data_root}"]

@@ -9,10 +9,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UserError
-from pretrain.files import PROGRESS, write_json
-from pretrain.lock import owned
-from transfer.results import RESULT, read_result, write_result
+from pixbench.errors import UserError
+from pixbench.file_versions import RESULT_FILE
+from pixbench.files import write_json
+from pixbench.lock import owned
+from pixbench.progress import PROGRESS
+from pixbench.results import read_result, write_result
 
 JOB = "job.json"
 """What a run folder was started for; a folder serves one job only, once something was trained there."""
@@ -48,7 +50,7 @@ def claim(out: Path, identity: dict[str, Any]) -> bool:
 
 def _trained(out: Path) -> bool:
     """Whether there is a checkpoint of either framework (none that was still being written) or a good result."""
-    result = out / RESULT
+    result = out / RESULT_FILE
     return any(out.glob("[!.]*.pth")) or (result.exists() and read_result(result)["status"] == "ok")
 
 
@@ -66,7 +68,7 @@ def _short(value: Any) -> str:
 
 def finished_result(out: Path) -> dict[str, Any] | None:
     """The result of a run that ended well; one that failed is taken away, since it is to be tried again."""
-    path = out / RESULT
+    path = out / RESULT_FILE
     if not path.exists():
         return None
     result = read_result(path)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from pretrain.errors import UserError
-from pretrain.files import atomic_path, write_text
+from pixbench.errors import UserError
+from pixbench.files import atomic_path, write_text
 from transfer.data import SETS, check_dataset, home_of
 
 Planned = Iterator[tuple[Path, Callable[[Path], object]]]

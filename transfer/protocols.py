@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from pretrain.errors import UserError, did_you_mean
+from pixbench.errors import UserError, did_you_mean
+from pixbench.paths import CONFIGS
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SCALES = ("paper", "mini")
 FRAMEWORKS = ("detectron2", "mmseg")
 NOT_SET = "(not set)"
@@ -83,17 +82,6 @@ def find_protocol(name: str) -> Protocol:
     if name in known:
         return known[name]
     raise UserError(f"there is no protocol {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
-
-
-def published_config(protocol: Protocol) -> dict[str, Any]:
-    """The protocol's own config file, resolved by its framework, as plain data."""
-    if protocol.framework == "detectron2":
-        from transfer.detection.config import plain, read_config
-
-        return plain(read_config(protocol))
-    from mmengine.config import Config
-
-    return dict(json.loads(json.dumps(Config.fromfile(str(protocol.config)).to_dict())))
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

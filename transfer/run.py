@@ -8,15 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import explain, worker_deaths_explained
-from pretrain.files import note_progress, sha256, write_json
-from pretrain.lock import owned
+from pixbench.errors import explain, worker_deaths_explained
+from pixbench.file_versions import RESULT_FILE
+from pixbench.files import sha256, write_json
+from pixbench.lock import owned
+from pixbench.progress import note_progress
+from pixbench.results import config_hash
 from transfer import scaling
 from transfer.data import require_datasets
 from transfer.folder import claim, close, finished_result, is_main, now
 from transfer.job import Outcome, TransferJob
-from transfer.protocols import Protocol, leaves, published_config
-from transfer.results import RESULT, config_hash
+from transfer.protocols import Protocol, leaves
+from transfer.published_config import published_config
 from transfer.weights.layouts import LAYOUTS
 from transfer.weights.trunk import Trunk
 
@@ -63,8 +66,10 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         if label not in (None, row):
             finished["label"], what = label, f"its label is now {label} instead of {row}"
             if is_main():
-                write_json(job.out / RESULT, finished)
-        print(f"{job.out / RESULT} is there already: {job.protocol.name} was finished {finished['finished']}, {what}")
+                write_json(job.out / RESULT_FILE, finished)
+        print(
+            f"{job.out / RESULT_FILE} is there already: {job.protocol.name} was finished {finished['finished']}, {what}"
+        )
         return finished
     result: dict[str, Any] = {
         "kind": "transfer",

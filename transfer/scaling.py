@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from pretrain.errors import UserError
-from transfer.protocols import CONFIGS
+from pixbench.errors import UserError
+from pixbench.paths import CONFIGS
 
 KEYS: dict[str, dict[str, Any]] = yaml.safe_load((CONFIGS / "protocols" / "scaling.yaml").read_text("utf-8"))
 """framework -> "batch": its config key; "rate" (grows with the batch) and "count" (shrinks): patterns of keys."""

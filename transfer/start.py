@@ -8,7 +8,7 @@ from urllib.error import URLError
 
 import torch
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.spec import TrunkSpec
 from transfer.weights.trunk import Trunk
 from transfer.weights.vit import VitSpec

@@ -13,11 +13,11 @@ from rich.live import Live
 from rich.table import Table
 
 from benchmarks.jobs import Job
-from benchmarks.launch.command import last_line
-from pretrain.files import read_progress
+from benchmarks.launch.process import last_line
+from pixbench.progress import read_progress
 
 if TYPE_CHECKING:
-    from benchmarks.launch.loop import Running
+    from benchmarks.launch.scheduler import Running
 
 HEARTBEAT_S, REDRAW_S = 20.0, 0.5
 STYLES = {"running": "cyan", "done": "green", "failed": "bold red", "blocked": "red"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.jobs import Job, Records
-from benchmarks.launch.command import StallWatch, failure, interrupt, kill, start
+from benchmarks.launch.process import StallWatch, failure, interrupt, kill, start
 
 GRACE_S = 120.0
 """How long a job may take to save when it is asked to stop."""

@@ -22,9 +22,9 @@ from submitit.core.utils import FailedJobError
 from submitit.helpers import DelayedSubmission
 
 from benchmarks.jobs import Job, Records
-from benchmarks.launch.command import StallWatch, failure, interrupt, start
-from pretrain.errors import UserError
-from pretrain.files import write_json
+from benchmarks.launch.process import StallWatch, failure, interrupt, start
+from pixbench.errors import UserError
+from pixbench.files import write_json
 
 KINDS = ("data", "pretrain", "convert", "transfer")
 """Kinds of jobs; each may have settings of its own below the common ones of the suite's ``slurm:`` block."""

@@ -26,12 +26,11 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.miniworld import ade20k, cityscapes, coco, imagenet, voc
-from pretrain.errors import UserError
+from pixbench.errors import UserError
+from pixbench.file_versions import MINI_WORLD_FILE, MINI_WORLD_VERSION
 
-VERSION = 2  # of the generator: raise it when the same seed gives other bytes
 IMAGES = imagenet.SPLITS["train"]
 LEAST = 12  # scenes in any split, however few images are asked for
-STAMP = "miniworld.json"
 LOCK = "unfinished"
 WRITERS: dict[str, Any] = {
     "cityscapes": cityscapes,
@@ -49,7 +48,7 @@ class World:
 
     seed: int = 0
     images: int = IMAGES
-    version: int = VERSION
+    version: int = MINI_WORLD_VERSION
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -96,7 +95,7 @@ def generate(root: Path, world: World, workers: int) -> bool:
             records[task.writer][task.split].append(record)
         coco.finish(part, records["coco"])  # the folders of the others are their lists
         voc.finish(part, records["voc"])
-        (part / STAMP).write_text(json.dumps(world.stamp(), indent=2) + "\n", encoding="utf-8")
+        (part / MINI_WORLD_FILE).write_text(json.dumps(world.stamp(), indent=2) + "\n", encoding="utf-8")
         (part / LOCK).unlink()
         os.rename(part, root)  # onto nothing, or onto an empty folder
     return True
@@ -128,12 +127,12 @@ def is_there(root: Path, world: World) -> bool:
         return False
     if not root.is_dir():
         raise UserError(f"{root} is a file; --root must name a folder that is to be made")
-    stamp = root / STAMP
+    stamp = root / MINI_WORLD_FILE
     try:
         found = json.loads(stamp.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(
-            f"{root} holds files, but no mini world (no readable {STAMP}); name an empty or new folder with --root"
+            f"{root} holds files, but no mini world (no readable {MINI_WORLD_FILE}); name an empty or new folder with --root"
         ) from None
     if found == json.loads(json.dumps(world.stamp())):
         return True
@@ -149,7 +148,7 @@ def unfinished(root: Path) -> Iterator[Path]:
     part = root.with_name(f"{root.name}.part")
     root.parent.mkdir(parents=True, exist_ok=True)
     lock = part / LOCK
-    if part.exists() and any(part.iterdir()) and not (lock.exists() or (part / STAMP).exists()):
+    if part.exists() and any(part.iterdir()) and not (lock.exists() or (part / MINI_WORLD_FILE).exists()):
         raise UserError(f"{part} is in the way and was not made by pixbench data mini; move it, or name another --root")
     part.mkdir(exist_ok=True)
     with lock.open("w") as held:
@@ -172,7 +171,7 @@ def clear(part: Path) -> None:
     """Remove what the generator writes, and nothing else."""
     for folder in FOLDERS:
         shutil.rmtree(part / folder, ignore_errors=True)
-    (part / STAMP).unlink(missing_ok=True)
+    (part / MINI_WORLD_FILE).unlink(missing_ok=True)
     if part.exists() and (others := [path.name for path in part.iterdir() if path.name != LOCK]):
         raise UserError(
             f"{part} holds files that pixbench data mini did not write ({', '.join(others[:3])}); move them"

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from pixbench.errors import UserError
 from pretrain.data.sources import Source, open_source
-from pretrain.errors import UserError
 from transfer.weights.trunk import Trunk
 
 

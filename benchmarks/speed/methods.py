@@ -19,18 +19,19 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tables import insert
-from pretrain.command import CONFIGS, configs
+from pixbench.paths import CONFIGS
 from pretrain.config import RunConfig, parse
 from pretrain.data.views import Views
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
+from pretrain.methods.description import config_files
 
 HEADERS = ("method", "trained parameters (M)", "GFLOPs an image", "activations (MB an image)", "time of a step")
 
 
 def recipes() -> dict[str, str]:
     """One config for each method, and for PixPro one more for each of its instance branches."""
-    found = {name: configs(name)[0] for name in METHODS}
+    found = {name: config_files(name)[0] for name in METHODS}
     branches = {
         f"pixpro, instance {kind}": f"pixpro_instance_{kind}_100ep.yaml" for kind in ("contrastive", "regression")
     }
@@ -38,7 +39,7 @@ def recipes() -> dict[str, str]:
 
 
 def build(recipe: str) -> tuple[RunConfig, Method]:
-    config = parse(["--config", str(CONFIGS / recipe)])
+    config = parse(["--config", str(CONFIGS / "pretrain" / recipe)])
     torch.manual_seed(0)
     trunk = config.trunk.build(config.zero_init_residual)
     return config, METHODS[config.method.name](trunk, config.method.knobs, total_steps=100).train()

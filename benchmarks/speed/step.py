@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
+from pixbench.paths import CONFIGS
 from pretrain import engine
 from pretrain.config import parse
 from pretrain.data.loader import TwoViews, ViewLoader
-from transfer.protocols import CONFIGS
 
 
 def variant(recipe: str, root: str, out: Path, setting: str) -> tuple[Callable[[], None], Callable[[], None], int]:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-PIXBENCH = ("-c", "from benchmarks.cli import main; main()")
+from benchmarks.commands import PIXBENCH
+
 FILES = {"zip.pth": "mmseg", "pickle.pkl": "detectron2_fpn", "plain.safetensors": "huggingface"}
 TARGETS = {
     "zip.pth": ("detectron2", "x.pkl"),
@@ -69,7 +70,7 @@ def rows(folder: Path, rounds: int) -> list[tuple[str, str, str, str]]:
             ("inspect", ["weights", "inspect", str(folder / name)]),
             (f"convert --to {target} --no-verify", convert),
         ):
-            seconds, memory = measure([*PIXBENCH, *command], rounds)
+            seconds, memory = measure([*PIXBENCH[1:], *command], rounds)
             found.append((f"{label} {name}", f"{seconds:.2f}", f"{memory / 1e6:.0f}", f"{memory / size:.1f}"))
     return found
 

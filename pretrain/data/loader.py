@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pixbench.errors import UserError
+from pixbench.interrupt import shielded
 from pretrain.data.augment import MEAN, RECIPES, STD, Photometric
 from pretrain.data.sources import Source
 from pretrain.data.views import Box, Views, box_of, cut, random_crop, random_flip
-from pretrain.errors import UserError
-from pretrain.interrupt import shielded
 
 Key = tuple[int, int]
 """(epoch, index): what a sample depends on."""

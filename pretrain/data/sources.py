@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pretrain.errors import UserError, explain
+from pixbench.errors import UserError, explain
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 LAYOUTS = ("class_folder", "flat")

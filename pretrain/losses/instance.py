@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.distributed import all_gather_cat, rank
+from pixbench.distributed import all_gather_cat, rank
 from pretrain.losses import full_precision
 
 

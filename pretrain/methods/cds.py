@@ -11,8 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from pixbench.errors import UserError
 from pretrain.data.views import Views
-from pretrain.errors import UserError
 from pretrain.losses import unit
 from pretrain.losses.instance import cross_entropy, nt_xent, sup_con
 from pretrain.methods.base import Method, feature_std

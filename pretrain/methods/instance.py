@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.losses import full_precision, unit
 from pretrain.losses.instance import cosine_regression, nt_xent
 from pretrain.methods.base import Method

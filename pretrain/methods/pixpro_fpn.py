@@ -12,8 +12,8 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from pixbench.errors import UserError
 from pretrain.data.views import Views
-from pretrain.errors import UserError
 from pretrain.losses import unit
 from pretrain.losses.pixel import consistency_both_ways
 from pretrain.methods.base import Method, feature_std

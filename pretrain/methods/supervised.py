@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pixbench.errors import UserError
 from pretrain.data.views import Views
-from pretrain.errors import UserError
 from pretrain.losses.instance import cross_entropy
 from pretrain.methods.base import Method, feature_std
 from pretrain.models.heads import LinearHead

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.spec import GROUPS, TOWER_DEPTH
 
 LEVELS = ("p3", "p4", "p5", "p6")

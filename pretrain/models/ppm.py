@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.heads import ConvHead
 
 

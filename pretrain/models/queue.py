@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.distributed import all_gather_cat
-from pretrain.errors import UserError
+from pixbench.distributed import all_gather_cat
+from pixbench.errors import UserError
 
 
 def add_queue(owner: nn.Module, name: str, size: int, dim: int) -> None:

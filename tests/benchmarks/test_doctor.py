@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import doctor
-from benchmarks.miniworld import command
+from benchmarks.commands import data as command
+from benchmarks.commands import doctor
 
 
 def run(*words: object) -> int:

@@ -19,9 +19,9 @@ from rich.console import Console
 from benchmarks.jobs import Job, Records
 from benchmarks.launch.display import Display
 from benchmarks.launch.local import Local
-from benchmarks.launch.loop import run_jobs
-from pretrain.files import note_progress
-from pretrain.lock import _born
+from benchmarks.launch.scheduler import run_jobs
+from pixbench.lock import _born
+from pixbench.progress import note_progress
 
 
 def job(tmp_path: Path, name: str, code: str = "", after: tuple[str, ...] = ()) -> Job:
@@ -127,7 +127,7 @@ def drive(tmp_path: Path, worker: str) -> subprocess.Popen[bytes]:
     """Another process that runs ``worker`` as its only job."""
     driver = (
         "import sys; from pathlib import Path; from benchmarks.jobs import Job, Records\n"
-        "from benchmarks.launch.local import Local; from benchmarks.launch.loop import run_jobs\n"
+        "from benchmarks.launch.local import Local; from benchmarks.launch.scheduler import run_jobs\n"
         f"t = Path({str(tmp_path)!r}); r = Records(t / 'r')\n"
         f"run_jobs([Job('a', (sys.executable, '-c', {worker!r}), t / 'x')], r, Local(r, t / 'l'))"
     )
@@ -247,7 +247,7 @@ def test_a_terminal_gets_a_table_that_stays(tmp_path: Path) -> None:
 
     code = (
         "import sys; from pathlib import Path; from benchmarks.jobs import Job, Records\n"
-        "from benchmarks.launch.local import Local; from benchmarks.launch.loop import run_jobs\n"
+        "from benchmarks.launch.local import Local; from benchmarks.launch.scheduler import run_jobs\n"
         f"t = Path({str(tmp_path)!r}); r = Records(t / 'r'); c = (sys.executable, '-c', 'import time; time.sleep(1)')\n"
         "run_jobs([Job('a', c, t), Job('b', (*c, 'x'), t / 'no')], r, Local(r, t / 'l', 2))"
     )

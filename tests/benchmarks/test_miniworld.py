@@ -22,7 +22,7 @@ from benchmarks.miniworld.generate import LEAST, LOCK, STAMP, Task, World, gener
 from benchmarks.miniworld.kinds import KINDS
 from benchmarks.miniworld.scenes import MIN_VISIBLE, window
 from benchmarks.miniworld.trace import polygons, run_lengths
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 
 SMALL = World(seed=0, images=LEAST)  # what the fixture mini_root holds
 

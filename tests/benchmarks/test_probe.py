@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.cli import main
+from benchmarks.commands.main import main
 from benchmarks.probe.classify import fit_linear, knn, top1
 from benchmarks.probe.dense import (
     IGNORED,
@@ -26,10 +26,10 @@ from benchmarks.probe.dense import (
 )
 from benchmarks.probe.features import Crops, Frozen, class_folders, embed
 from benchmarks.probe.qscore import auroc, diagnose, scores
-from pretrain.errors import UserError
-from pretrain.files import sha256
+from pixbench.errors import UserError
+from pixbench.files import sha256
+from pixbench.results import read_result
 from pretrain.models.resnet import TrunkSpec
-from transfer.results import read_result
 from transfer.start import random_trunk
 from transfer.weights.format import Pixels
 

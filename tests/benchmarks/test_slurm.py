@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.cli import main
+from benchmarks.commands.main import main
 from benchmarks.jobs import Job, Records
-from benchmarks.launch.loop import run_jobs
+from benchmarks.launch.scheduler import run_jobs
 from benchmarks.launch.slurm import Slurm, options_of
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 
 REPO = Path(__file__).parents[2]
 SETTINGS = {"time": 5, "cpus_per_task": 1}

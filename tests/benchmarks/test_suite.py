@@ -9,11 +9,11 @@ from typing import Literal
 import pytest
 import yaml
 
-from benchmarks.cli import main
+from benchmarks.commands.main import main
 from benchmarks.suite import Row, Suite, plan, read_suite
-from pretrain.errors import UserError
-from pretrain.lock import owned
-from transfer.protocols import CONFIGS
+from pixbench.errors import UserError
+from pixbench.lock import owned
+from pixbench.paths import CONFIGS
 
 DEMO = CONFIGS / "suites" / "demo.yaml"
 
@@ -143,8 +143,8 @@ def test_a_suite_whose_folder_was_taken_over_stops_its_jobs(tmp_path: Path, monk
             interrupted.append(True)
             raise
 
-    monkeypatch.setattr("pretrain.lock.BEAT_S", 0.01)
-    monkeypatch.setattr("benchmarks.launch.loop.run_jobs", run_jobs)
+    monkeypatch.setattr("pixbench.lock.BEAT_S", 0.01)
+    monkeypatch.setattr("benchmarks.launch.scheduler.run_jobs", run_jobs)
     assert main(["suite", str(DEMO), "--out", str(tmp_path)]) == 130
     assert interrupted
 

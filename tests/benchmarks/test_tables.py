@@ -9,10 +9,10 @@ import pytest
 
 from benchmarks.published import published
 from benchmarks.tables import collect, write_tables
-from pretrain.errors import UserError
-from pretrain.files import write_json
+from pixbench.errors import UserError
+from pixbench.files import write_json
+from pixbench.results import SCHEMA
 from transfer.protocols import protocols
-from transfer.results import SCHEMA
 
 COCO = {"box_AP": 21.0, "box_AP50": 40.0, "mask_AP": 20.0, "mask_AP50": 38.0}
 

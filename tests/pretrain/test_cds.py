@@ -10,7 +10,7 @@ from tiny import trunk, views
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.losses.instance import nt_xent, sup_con
 from pretrain.methods.cds import CDS, STAGES
 from pretrain.models.separable import StageHead

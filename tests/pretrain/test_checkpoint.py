@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from pixbench.errors import UserError
 from pretrain import checkpoint
 from pretrain.config import from_dict
-from pretrain.errors import UserError
 
 
 def content(size: int = 100, **changes: Any) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pixbench.errors import UserError
 from pretrain.config import RunConfig, from_dict, parse
-from pretrain.errors import UserError
 from pretrain.methods import METHODS
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"

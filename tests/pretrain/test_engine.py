@@ -14,11 +14,11 @@ import pytest
 import torch
 from tiny import views
 
+from pixbench.errors import UserError
 from pretrain import checkpoint, engine
 from pretrain.config import DataConfig, RunConfig, from_dict
 from pretrain.data.sources import open_source
 from pretrain.data.views import Views
-from pretrain.errors import UserError
 
 Tree = Callable[..., Path]
 SMALL = {"pixpro": {}, "moco_v2": {"queue_size": 32}, "simclr": {}}

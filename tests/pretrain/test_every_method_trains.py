@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.miniworld.generate import World, generate
+from pixbench.paths import CONFIGS
 from pretrain.__main__ import main
-from transfer.protocols import CONFIGS
 
 CLASSES = "--method.classes=6"
 QUEUE = ("--method.queue_size=64", "--method.momentum=0.99")  # full after two steps: an empty one makes the loss rise

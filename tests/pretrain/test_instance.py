@@ -10,7 +10,7 @@ from tiny import trunk, views
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.losses.instance import cosine_regression, nt_xent
 from pretrain.methods.base import Method
 from pretrain.methods.pixcontrast import PixContrast

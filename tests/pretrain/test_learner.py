@@ -12,8 +12,8 @@ import torch
 from tiny import trunk, views
 from torchvision import models
 
+from pixbench.errors import UserError
 from pretrain import PixelLearner
-from pretrain.errors import UserError
 from pretrain.methods.pixcontrast import PixContrast
 from pretrain.methods.pixpro import PixPro
 

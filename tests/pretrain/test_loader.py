@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pixbench.errors import UserError
 from pretrain.data.augment import MEAN, STD
 from pretrain.data.loader import Batches, TwoViews, ViewLoader, normalise
 from pretrain.data.sources import open_source
 from pretrain.data.views import Views
-from pretrain.errors import UserError
 
 Tree = Callable[..., Path]
 

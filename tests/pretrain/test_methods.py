@@ -7,8 +7,8 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass
 
 import pytest
 
-from pretrain.command import CONFIGS, configs, descriptions, register
-from pretrain.errors import UserError
+from benchmarks.commands.methods import CONFIGS, configs, descriptions, register
+from pixbench.errors import UserError
 from pretrain.methods import METHODS
 
 

@@ -9,7 +9,7 @@ import torch
 from tiny import trunk, views
 from torch.nn.functional import normalize
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.losses.instance import info_nce
 from pretrain.methods.moco import MoCoV1, MoCoV2
 from pretrain.models.queue import enqueue

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.optim import LARS, OptimizerConfig, build_optimizer, parameter_groups, scaled_lr
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "lars.npz")

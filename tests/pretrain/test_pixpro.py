@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import trunk, views
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.methods.base import feature_std
 from pretrain.methods.pixpro import PixPro
 

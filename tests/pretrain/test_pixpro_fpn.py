@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny import trunk, views
 
+from pixbench.errors import UserError
 from pretrain.config import parse
-from pretrain.errors import UserError
 from pretrain.losses.geometry import positive_mask
 from pretrain.methods.pixpro import PixPro
 from pretrain.methods.pixpro_fpn import PixProFPN, PixProFPNHead

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.ppm import PixelPropagation, similarity
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "ppm.npz")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pretrain.command import CONFIGS
+from benchmarks.commands.methods import CONFIGS
 from pretrain.config import RunConfig, parse
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.schedule import LRSchedule, ScheduleConfig, ema_momentum
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "schedule.npz")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import trunk, views
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.losses.instance import cross_entropy
 from pretrain.methods.cds import CDS
 from pretrain.methods.supervised import Supervised

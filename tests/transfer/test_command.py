@@ -10,8 +10,9 @@ from urllib.error import URLError
 import pytest
 import torch
 
-from pretrain.errors import UserError
-from transfer.command import parse_settings, register, torchrun_command
+from benchmarks.commands import PIXBENCH
+from benchmarks.commands.transfer import parse_settings, register, torchrun_command
+from pixbench.errors import UserError
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -58,7 +59,7 @@ def test_several_gpus_start_the_same_command_under_torchrun() -> None:
     words = ["transfer", "voc_c4", "--init", "random", "--data-root", "data", "--out", "run", "--gpus", "8"]
     command = torchrun_command(8, words)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=8"]
-    assert command == [*launcher, "-m", "benchmarks.cli", *words]
+    assert command == [*launcher, PIXBENCH[1], *words]
 
 
 def test_too_many_gpus_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from transfer import data
 from transfer.data import SETS, check_dataset, require_datasets
 

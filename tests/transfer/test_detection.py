@@ -20,11 +20,12 @@ import torch
 import yaml
 from quick_detection import QUARTER, QUICK, converted_trunk
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.fpn import FPN, Tower
 from pretrain.models.spec import TrunkSpec
 from transfer.job import TransferJob
-from transfer.protocols import differences, find_protocol, leaves, protocols, published_config
+from transfer.protocols import differences, find_protocol, leaves, protocols
+from transfer.published_config import published_config
 from transfer.run import run_transfer
 from transfer.start import random_trunk
 from transfer.weights import Trunk, load, load_into, to_target
@@ -336,7 +337,17 @@ def test_an_interrupted_run_goes_on_and_ends_with_all_its_iterations(
     out = tmp_path / "run"
     settings = {**QUICK, "SOLVER.MAX_ITER": 12, "SOLVER.STEPS": [10]}
     command = [
-        *(sys.executable, "-m", "benchmarks.cli", "transfer", "coco_fpn_1x", "--init", "random", "--scale", "mini"),
+        *(
+            sys.executable,
+            "-m",
+            "benchmarks.commands",
+            "transfer",
+            "coco_fpn_1x",
+            "--init",
+            "random",
+            "--scale",
+            "mini",
+        ),
         *("--data-root", str(mini_root), "--out", str(out)),
         *(word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")),
     ]
@@ -420,7 +431,7 @@ def test_two_machines_on_loopback_train_as_one(mini_root: Path, tmp_path: Path) 
             [
                 *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={node}"),
                 *("--nproc_per_node=1", "--master-addr=127.0.0.1", f"--master-port={port}"),
-                *("-m", "benchmarks.cli", "transfer", "voc_c4", "--init", "random", "--scale", "mini"),
+                *("-m", "benchmarks.commands", "transfer", "voc_c4", "--init", "random", "--scale", "mini"),
                 *("--data-root", str(mini_root), "--out", str(out)),
                 *(word for key, value in QUICK.items() for word in ("--set", f"{key}={json.dumps(value)}")),
             ],

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.files import read_progress
+from pixbench.progress import read_progress
 
 REPO = Path(__file__).parents[2]
 ITERATIONS = 40
@@ -33,7 +33,7 @@ def starter(
 ) -> Callable[[], subprocess.Popen[str]]:
     places = ("--data-root", str(mini_root), "--out", str(out), "--init", "random", "--scale", "mini")
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-    command = [sys.executable, "-m", "benchmarks.cli", "transfer", protocol, *places, *words]
+    command = [sys.executable, "-m", "benchmarks.commands", "transfer", protocol, *places, *words]
 
     def start() -> subprocess.Popen[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}

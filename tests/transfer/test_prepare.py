@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from transfer.data import check_dataset
 from transfer.detection.subsets import FOLDS, PERCENTS, subset
 from transfer.prepare import SBD, prepare

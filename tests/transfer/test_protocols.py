@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.errors import UserError
-from transfer.protocols import Protocol, find_protocol, leaves, protocols, published_config
+from pixbench.errors import UserError
+from transfer.protocols import Protocol, find_protocol, leaves, protocols
+from transfer.published_config import published_config
 from transfer.weights import LAYOUTS
 
 DOCS = Path(__file__).parents[2] / "docs" / "protocols"

@@ -12,15 +12,16 @@ import pytest
 import torch
 from quick_detection import QUICK, converted_trunk
 
-from pretrain.errors import UserError
-from pretrain.files import sha256, write_json
-from pretrain.lock import owned
+from benchmarks.commands.transfer import register
+from pixbench.errors import UserError
+from pixbench.files import sha256, write_json
+from pixbench.lock import owned
+from pixbench.results import config_hash, read_result
 from pretrain.models.resnet import TrunkSpec
-from transfer.command import register
 from transfer.folder import claim
 from transfer.job import Outcome, TransferJob
-from transfer.protocols import find_protocol, protocols, published_config
-from transfer.results import config_hash, read_result
+from transfer.protocols import find_protocol, protocols
+from transfer.published_config import published_config
 from transfer.run import _measured, deviations, extra_weights, run_transfer
 from transfer.weights.trunk import Trunk
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from transfer.job import TransferJob
-from transfer.protocols import find_protocol, leaves, protocols, published_config
+from transfer.protocols import find_protocol, leaves, protocols
+from transfer.published_config import published_config
 from transfer.run import scale
 from transfer.scaling import KEYS, divided, scaled, sentences
 

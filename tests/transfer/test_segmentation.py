@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
+from pixbench.results import read_result
 from pretrain.models.resnet import TrunkSpec
 from transfer import weights
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol, protocols
-from transfer.results import read_result
 from transfer.run import run_transfer
 from transfer.segmentation.config import resolve
 from transfer.segmentation.run import build_runner, chatter_into, leave, newest_checkpoint, run
@@ -239,7 +239,7 @@ def test_two_processes_on_loopback_share_a_batch(mini_root: Path, tmp_path: Path
     out = tmp_path / "run"
     settings = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    command = [*torchrun, "-m", "benchmarks.cli", "transfer", PROTOCOL.name, "--init", "random", "--scale", "mini"]
+    command = [*torchrun, "-m", "benchmarks.commands", "transfer", PROTOCOL.name, "--init", "random", "--scale", "mini"]
     command += ["--data-root", str(mini_root), "--out", str(out), *settings]
     subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, check=True)
     result = read_result(out / "result.json")

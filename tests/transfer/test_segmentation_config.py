@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 
-from pretrain.errors import UserError
+from benchmarks.commands.transfer import parse_settings
+from pixbench.errors import UserError
 from pretrain.models.resnet import TrunkSpec
-from transfer.command import parse_settings
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol, leaves, protocols
 from transfer.segmentation.config import check_pixels, resolve

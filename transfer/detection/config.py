@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from pretrain.errors import UserError, did_you_mean
+from pixbench.errors import UserError, did_you_mean
 from pretrain.models.spec import TrunkSpec
 from transfer.detection import vitdet
 from transfer.job import TransferJob

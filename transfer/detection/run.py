@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 
 import torch
 
-from pretrain.distributed import leave_group
-from pretrain.errors import UserError, innermost
-from pretrain.files import write_text
+from pixbench.distributed import leave_group
+from pixbench.errors import UserError, innermost
+from pixbench.files import write_text
 from transfer.job import Outcome, TransferJob
 from transfer.scaling import divided
 from transfer.start import random_trunk

@@ -37,7 +37,7 @@ def register(seed: int, out: Path) -> None:
         def load(percent: int = percent) -> list[dict[str, Any]]:
             from detectron2.utils import comm
 
-            from pretrain.files import write_text
+            from pixbench.files import write_text
 
             records = DatasetCatalog.get(TRAIN)
             chosen = subset((record["image_id"] for record in records), percent, seed % FOLDS)

@@ -22,15 +22,15 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain import checkpoint
-from pretrain.distributed import any_process
-from pretrain.errors import UserError
-from pretrain.files import write_text
-from pretrain.interrupt import StopSignal, shielded
+from pixbench.checkpoints import write_checkpoint
+from pixbench.distributed import any_process
+from pixbench.errors import UserError
+from pixbench.files import write_text
+from pixbench.interrupt import StopSignal, shielded
+from pixbench.progress import ProgressLines
 from transfer.detection import heads, vitdet  # noqa: F401  both register models
 from transfer.detection.evaluators import evaluator
 from transfer.job import TransferJob
-from transfer.progress import Lines
 from transfer.weights.layouts import LAYOUTS, Layout
 
 KEPT = 2
@@ -169,7 +169,7 @@ class Progress(HookBase):
         trainer = self.trainer
         if trainer.iter >= trainer.max_iter:
             self._say(f"trained before; now evaluation on {', '.join(trainer.cfg.DATASETS.TEST)}")
-        self._lines = Lines(self._say, trainer.cfg.OUTPUT_DIR, trainer.iter, trainer.max_iter)
+        self._lines = ProgressLines(self._say, trainer.cfg.OUTPUT_DIR, trainer.iter, trainer.max_iter)
 
     def after_step(self) -> None:
         done, trainer = self.trainer.iter + 1, self.trainer
@@ -196,7 +196,7 @@ class Checkpointer(DetectionCheckpointer):
             return
         path = Path(self.save_dir) / f"{name}.pth"
         parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
-        checkpoint.write(path, {"model": self.model.state_dict(), **parts, **more})
+        write_checkpoint(path, {"model": self.model.state_dict(), **parts, **more})
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -7,7 +7,7 @@ import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from pretrain.errors import UserError, did_you_mean
+from pixbench.errors import UserError, did_you_mean
 from pretrain.models.spec import TrunkSpec
 from transfer.protocols import leaves
 from transfer.scaling import KEYS

@@ -22,11 +22,11 @@ from mmseg.registry import DATASETS, METRICS
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pretrain.distributed import any_process
-from pretrain.errors import UserError
-from pretrain.files import atomic_path, note_progress
-from pretrain.interrupt import StopSignal, shielded
-from transfer.progress import Lines
+from pixbench.distributed import any_process
+from pixbench.errors import UserError
+from pixbench.files import atomic_path
+from pixbench.interrupt import StopSignal, shielded
+from pixbench.progress import ProgressLines, note_progress
 from transfer.segmentation.config import LOG
 from transfer.weights import Trunk, load_into
 
@@ -181,7 +181,7 @@ class Progress(Hook):
             print(text, file=self.console, flush=True)
 
     def before_train(self, runner: Runner) -> None:
-        self.lines = Lines(self.say, runner.work_dir, runner.iter, runner.max_iters)
+        self.lines = ProgressLines(self.say, runner.work_dir, runner.iter, runner.max_iters)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None

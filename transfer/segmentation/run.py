@@ -13,8 +13,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from pretrain.errors import UserError, innermost
-from pretrain.interrupt import StopSignal
+from pixbench.errors import UserError, innermost
+from pixbench.interrupt import StopSignal
 from transfer.job import Outcome, TransferJob
 from transfer.scaling import divided
 from transfer.segmentation.config import (
@@ -125,7 +125,7 @@ def processes() -> int:
 
 def leave(runner: QuietRunner) -> None:
     """Close the log, and leave the process group if there is one."""
-    from pretrain.distributed import leave_group
+    from pixbench.distributed import leave_group
 
     for handler in runner.logger.handlers:
         handler.close()

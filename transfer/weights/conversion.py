@@ -7,9 +7,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretrain.errors import UserError
-from pretrain.files import atomic_path, sha256, write_json
-from transfer.results import versions
+from pixbench.errors import UserError
+from pixbench.files import atomic_path, sha256, write_json
+from pixbench.results import versions
 from transfer.weights.readers import Reading, read_arrays
 from transfer.weights.trunk import Counts
 from transfer.weights.writers import check_target, write

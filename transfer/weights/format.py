@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from pretrain.errors import UserError, did_you_mean, printable
+from pixbench.errors import UserError, did_you_mean, printable
 from pretrain.models.spec import BLOCKS
 from transfer.weights.containers import ABOUT
 from transfer.weights.names import NAMES, Names

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pretrain.errors import UserError, printable
-from pretrain.files import sha256
+from pixbench.errors import UserError, printable
+from pixbench.files import sha256
 from pretrain.models.spec import TrunkSpec
 from transfer.weights import format
 from transfer.weights.containers import ABOUT, safe

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from transfer.weights import neck
 from transfer.weights.containers.arrays import Array
 from transfer.weights.format import Pixels

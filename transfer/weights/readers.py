@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.spec import TrunkSpec
 from transfer.weights import format, neck
 from transfer.weights.containers import ABOUT, safe

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pretrain.errors import UserError, printable
+from pixbench.errors import UserError, printable
 from pretrain.models.spec import TrunkSpec
 from transfer.weights.containers.arrays import Array, is_finite, type_name
 from transfer.weights.format import Pixels, measure

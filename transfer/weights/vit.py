@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 
 if TYPE_CHECKING:
     from transfer.weights.models.vit_model import ViT

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pretrain.errors import UserError
-from pretrain.files import atomic_path
+from pixbench.errors import UserError
+from pixbench.files import atomic_path
 from transfer.weights.containers import ABOUT, torch_writer
 from transfer.weights.containers.arrays import fingerprint, in_order
 from transfer.weights.layouts import LAYOUTS, express, find_layout, to_target

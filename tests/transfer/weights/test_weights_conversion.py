@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.errors import UserError, run_command
-from pretrain.files import sha256
+from benchmarks.commands import convert as weights_command
+from pixbench.errors import UserError, run_command
+from pixbench.files import sha256
 from pretrain.models.resnet import STAGES, TrunkSpec
 from transfer.weights import LAYOUTS, Trunk, convert, load, read, save, verify
-from transfer.weights import command as weights_command
 from transfer.weights.format import Pixels
 from transfer.weights.models.parity import BOUND, compare, probe
 from transfer.weights.names import Names, is_counter

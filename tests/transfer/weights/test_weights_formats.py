@@ -29,8 +29,8 @@ from every_format import (
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.cli import main
-from pretrain.errors import UserError
+from benchmarks.commands.main import main
+from pixbench.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights import format, inspection, read
 from transfer.weights.format import formats

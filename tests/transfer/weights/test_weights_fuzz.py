@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights import Trunk, load, save, to_target
 from transfer.weights.containers import safe

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.spec import TrunkSpec
 from transfer.weights import convert, inspection, load, read_arrays
 from transfer.weights.containers import ABOUT, safe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights import LAYOUTS, Trunk, to_target
 from transfer.weights.names import NAMES, Names, is_counter

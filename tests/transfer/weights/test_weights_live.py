@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights import LAYOUTS, load_into, to_target
 from transfer.weights.models.live import unequal

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.fpn import LEVELS, Tower
 from pretrain.models.resnet import STAGES, TrunkSpec
 from transfer.weights import Trunk, convert, load, load_into, read, save, to_target, verify

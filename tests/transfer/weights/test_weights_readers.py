@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.resnet import TrunkSpec
 from transfer.weights import LAYOUTS, Trunk, check, infer_spec, load, read, save
 from transfer.weights.names import is_counter

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from transfer.weights.containers import safe
 from transfer.weights.containers.arrays import equal, fingerprint, type_name
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.resnet import STAGES, TrunkSpec
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from transfer.weights.containers import safe, torch_writer
 from transfer.weights.containers.arrays import cast, dtype_of, in_order, is_stretched, type_name
 

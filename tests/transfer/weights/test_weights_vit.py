@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from transfer.weights import Trunk, infer_spec, inspection, read
 from transfer.weights.format import formats
 from transfer.weights.models.parity import compare, probe

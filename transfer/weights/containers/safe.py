@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from transfer.weights.containers import ABOUT, torch_reader
 from transfer.weights.containers.admitted import NotAdmitted, plain
 from transfer.weights.containers.arrays import dtype_of, fingerprint, is_brief

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.spec import TrunkSpec
 from transfer.weights import neck
 from transfer.weights.layouts import find_layout, names_of, to_target

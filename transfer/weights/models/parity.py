@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from tabulate import tabulate
 from torch import Tensor, nn
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.spec import TrunkSpec
 from transfer.weights import neck
 from transfer.weights.layouts import LAYOUTS, express, find_layout
@@ -67,7 +68,21 @@ class Parity:
     def ok(self) -> bool:
         return not self.unequal and all(difference.ok for difference in self.stages.values())
 
+    @property
+    def verdict(self) -> str:
+        """The sentence that a command prints when everything agrees."""
+        return f"verified in {self.title}: every tensor equal, maps within a relative {BOUND:g}"
+
+    def table(self) -> list[str]:
+        """Return the lines that a command prints: the differences of each stage, and what could not be compared."""
+        rows = [(stage, f"{d.max_abs:.2e}", f"{d.relative:.2e}") for stage, d in self.stages.items()]
+        lines = ["", tabulate(rows, headers=("stage", "max abs difference", "relative"), disable_numparse=True), ""]
+        if silent := len(self.silent):
+            lines.append(f"note     {silent} blocks have a last BN gamma of 0: of these only the tensors were compared")
+        return lines
+
     def as_dict(self) -> dict[str, Any]:
+        """Return plain data for a record."""
         return {"bound": BOUND, "ok": self.ok, **asdict(self)}
 
     def require(self, path: object) -> None:

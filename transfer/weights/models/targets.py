@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 from pretrain.models.fpn import LEVELS
 from pretrain.models.spec import BLOCKS, STAGES, TrunkSpec
 from transfer.weights import neck

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:

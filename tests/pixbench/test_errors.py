@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from pretrain.errors import UserError, run_command
+from pixbench.errors import UserError, run_command
 
 
 def raising(error: BaseException) -> int:
@@ -54,7 +54,7 @@ def test_debug_shows_the_traceback() -> None:
 def test_a_background_job_can_be_interrupted(number: int) -> None:
     """Shells start background jobs with SIGINT ignored; the command listens all the same."""
     script = (
-        "import time; from pretrain.errors import run_command; import sys\n"
+        "import time; from pixbench.errors import run_command; import sys\n"
         "sys.exit(run_command(lambda: print('up', flush=True) or time.sleep(60), name='x'))"
     )
     process = subprocess.Popen(
@@ -73,7 +73,7 @@ def test_a_background_job_can_be_interrupted(number: int) -> None:
 
 def test_a_reader_that_has_had_enough_is_not_scolded() -> None:
     script = (
-        "import sys; from pretrain.errors import run_command\n"
+        "import sys; from pixbench.errors import run_command\n"
         "sys.exit(run_command(lambda: [print(i, flush=True) for i in range(100000)] and 0, name='x'))"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

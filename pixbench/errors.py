@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from pretrain.interrupt import numbers
+from pixbench.interrupt import numbers
 
 
 class UserError(Exception):

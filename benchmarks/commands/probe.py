@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UserError
+from pixbench.errors import UserError
 
 LAYOUTS = ("imagenet", "cityscapes")
 
@@ -46,11 +46,12 @@ def probe(args: argparse.Namespace) -> None:
             f"--width {args.width} is for --init random; leave it out, {args.weights} has a width of its own"
         )
     from benchmarks.probe import classify, dense, qscore
-    from pretrain.files import sha256
+    from pixbench.file_versions import RESULT_FILE
+    from pixbench.files import sha256
+    from pixbench.results import config_hash
     from pretrain.models.resnet import TrunkSpec
     from transfer.data import require_datasets
     from transfer.folder import claim, close, finished_result, now
-    from transfer.results import RESULT, config_hash
     from transfer.start import random_trunk
     from transfer.weights import load
 
@@ -98,7 +99,7 @@ def probe(args: argparse.Namespace) -> None:
         }
         result = close(args.out, record, clock)
     numbers = "  ".join(f"{name} {_brief(value)}" for name, value in result["metrics"].items())
-    print(f"probe: {numbers}  ({result['wall_time_s']:.0f} s; {args.out / RESULT})")
+    print(f"probe: {numbers}  ({result['wall_time_s']:.0f} s; {args.out / RESULT_FILE})")
 
 
 def _classify(args: argparse.Namespace, trunk: Any) -> dict[str, float]:
@@ -107,7 +108,7 @@ def _classify(args: argparse.Namespace, trunk: Any) -> dict[str, float]:
 
     from benchmarks.probe import classify, qscore
     from benchmarks.probe.features import class_folders, embed
-    from pretrain.files import write_text
+    from pixbench.files import write_text
 
     sources = class_folders(args.data_root / "imagenet")
     model = _frozen(trunk)

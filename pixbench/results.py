@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UserError
-from pretrain.files import write_json
+from pixbench.errors import UserError
+from pixbench.file_versions import RESULT_FILE, RESULT_SCHEMA
+from pixbench.files import write_json
 
-RESULT = "result.json"
-SCHEMA = 1
 _PACKAGES = (
     "pixbench torch torchvision numpy detectron2 sal-detectron2 mmcv onedl-mmcv mmengine onedl-mmengine "
     "mmsegmentation onedl-mmsegmentation pycocotools cityscapesscripts"
@@ -39,8 +38,8 @@ def config_hash(config: Any) -> str:
 
 def write_result(folder: Path, result: dict[str, Any]) -> Path:
     """Write ``folder/result.json`` with schema, versions and command added."""
-    path = folder / RESULT
-    write_json(path, {"schema": SCHEMA, **result, "versions": versions(), "command": sys.argv})
+    path = folder / RESULT_FILE
+    write_json(path, {"schema": RESULT_SCHEMA, **result, "versions": versions(), "command": sys.argv})
     return path
 
 
@@ -49,6 +48,6 @@ def read_result(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as a result ({error}); delete it and run that job again") from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise UserError(f"{path} is not a result of schema {SCHEMA}; delete it and run that job again")
+    if not isinstance(result, dict) or result.get("schema") != RESULT_SCHEMA:
+        raise UserError(f"{path} is not a result of schema {RESULT_SCHEMA}; delete it and run that job again")
     return result

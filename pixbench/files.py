@@ -5,15 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-PROGRESS = "progress.json"
-PROGRESS_S = 3.0
-"""Seconds between two notes of a run's progress."""
 
 
 @contextmanager
@@ -60,36 +55,10 @@ def sha256(path: str | os.PathLike[str]) -> str:
     return digest(path, "sha256")
 
 
-def digest(path: str | os.PathLike[str], kind: str) -> str:
-    """Of a file's bytes, in hexadecimal; ``kind`` is one that `hashlib` has."""
-    found = hashlib.new(kind)
+def digest(path: str | os.PathLike[str], algorithm: str) -> str:
+    """Return the digest of a file's bytes in hexadecimal; ``algorithm`` is a name that `hashlib` knows."""
+    found = hashlib.new(algorithm)
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
             found.update(block)
     return found.hexdigest()
-
-
-def note_progress(folder: str | os.PathLike[str], done: int, total: int, pace: float, **values: float) -> None:
-    """Keep ``folder/progress.json`` for whoever watches the run: steps done, their total, ``pace`` in seconds a step.
-
-    Call it after every step: it writes now and then only, but always when ``values`` (a validation's metrics, say) come, of
-    which the file keeps the best so far. One process of a run calls it.
-    """
-    path = Path(folder) / PROGRESS
-    with suppress(OSError):  # progress is worth less than the run
-        if not values and done < total and path.exists() and time.time() - path.stat().st_mtime < PROGRESS_S:
-            return
-        best = read_progress(folder).get("best", {})
-        best |= {
-            name: max(value, best.get(name) or value) for name, value in finite(values).items() if value is not None
-        }
-        write_json(path, {"done": done, "total": total, "left_s": round((total - done) * pace, 1), "best": best})
-
-
-def read_progress(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `note_progress` wrote last; empty if nothing."""
-    try:
-        found = json.loads((Path(folder) / PROGRESS).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
-        return {}

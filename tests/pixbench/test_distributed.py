@@ -15,8 +15,8 @@ import torch.distributed as dist
 from tiny import trunk, views
 from torch.nn.parallel import DistributedDataParallel
 
+from pixbench.distributed import all_gather_cat, rank, world_size
 from pretrain.data.views import Views
-from pretrain.distributed import all_gather_cat, rank, world_size
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
 

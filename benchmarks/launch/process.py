@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.jobs import Job
-from pretrain.files import PROGRESS
+from pixbench.progress import PROGRESS
 
 PR_SET_PDEATHSIG = 1
 TAIL = 8192

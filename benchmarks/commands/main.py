@@ -1,0 +1,46 @@
+"""`pixbench`: one command, a sub-command for each thing to do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pixbench.errors import run_command
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; each sub-command registers itself."""
+    from benchmarks.commands import (
+        convert,
+        data,
+        doctor,
+        methods,
+        pretrain,
+        probe,
+        protocols,
+        suite,
+        table,
+        transfer,
+        weights,
+    )
+
+    parser = argparse.ArgumentParser(prog="pixbench", description=__doc__)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (doctor, data, methods, pretrain, convert, weights, protocols, transfer, probe, suite, table):
+        module.register(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: of this process) and return the exit code, see `run_command`."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv  # welcome anywhere on the line
+    words = [word for word in argv if word != "--debug"]
+    if words[:1] == ["pretrain"]:  # its settings depend on the method, so it parses its own words
+        from pretrain.__main__ import main as pretrain
+
+        return pretrain(argv[argv.index("pretrain") + 1 :] + ["--debug"] * debug)
+    args = build_parser().parse_args(words)
+    return run_command(lambda: args.run(args), name="pixbench", debug=debug)

@@ -1,0 +1,30 @@
+"""`pixbench methods`: the pre-training methods, their settings and their ready-made configs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser("methods", help="list the pre-training methods, their settings and configs")
+    parser.add_argument("name", nargs="*", help="only these (default: all)")
+    parser.set_defaults(run=list_methods)
+
+
+def list_methods(args: argparse.Namespace) -> None:
+    """Print name, title, configs and settings of each method.
+
+    Raises:
+        UserError: a name is not that of a method.
+    """
+    from pixbench.errors import UserError, did_you_mean
+    from pretrain.methods import METHODS
+    from pretrain.methods.description import describe
+
+    unknown = [name for name in args.name if name not in METHODS]
+    if unknown:
+        hint = did_you_mean(unknown[0], METHODS)
+        raise UserError(f"there is no method {', '.join(unknown)}{hint} (known: {', '.join(METHODS)})")
+    print("\n\n".join(describe(name) for name in args.name or METHODS))

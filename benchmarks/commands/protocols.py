@@ -1,0 +1,71 @@
+"""`pixbench protocols`: list, show and compare the transfer protocols."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from tabulate import tabulate
+
+from pixbench.errors import UserError
+from transfer.protocols import Protocol, differences, find_protocol, protocols
+from transfer.published_config import published_config
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser("protocols", help="list, show and compare the transfer protocols")
+    parser.set_defaults(run=list_protocols)
+    actions = parser.add_subparsers(metavar="ACTION")
+    show = actions.add_parser("show", help="all there is to know of one protocol")
+    show.add_argument("name")
+    show.set_defaults(run=show_protocol)
+    diff = actions.add_parser("diff", help="what differs between the resolved configs of two protocols")
+    diff.add_argument("one")
+    diff.add_argument("other")
+    diff.set_defaults(run=diff_protocols)
+
+
+def list_protocols(args: argparse.Namespace) -> None:
+    rows = [(p.name, ", ".join(p.datasets), ", ".join(p.metrics), _hours(p)) for p in protocols().values()]
+    print(tabulate(rows, ["protocol", "data", "metrics", "GPU-hours"]))
+    print("\nMore on one: pixbench protocols show NAME")
+
+
+def _hours(protocol: Protocol) -> str:
+    hours = protocol.gpu_hours
+    return "unknown" if hours is None else f"{hours:.0f} {str(protocol.cost['gpus']).partition(' ')[2]}"
+
+
+def show_protocol(args: argparse.Namespace) -> None:
+    protocol = find_protocol(args.name)
+    about = {
+        "framework": protocol.framework,
+        "data": ", ".join(f"DATA/{name}" for name in protocol.datasets),
+        "metrics": ", ".join(f"{ours} ({theirs})" for ours, theirs in protocol.metrics.items()),
+        "columns": ", ".join(protocol.columns.values()),
+        "config": f"configs/{protocol.config.parent.name}/{protocol.config.name}",
+        "page": f"docs/protocols/{protocol.name}.md",
+        "source": protocol.source,
+        "GPU-hours": _hours(protocol),
+    }
+    if cost := protocol.cost:
+        about["GPU-hours"] += (
+            f": {cost['iterations']} iterations of {cost['seconds']} s on {cost['gpus']} ({cost['source']})"
+        )
+    print(f"{protocol.name}: {protocol.title}")
+    for name, text in about.items():
+        print(f"  {name + ':':<11}{text}")
+
+
+def diff_protocols(args: argparse.Namespace) -> None:
+    one, other = find_protocol(args.one), find_protocol(args.other)
+    if one.framework != other.framework:
+        raise UserError(
+            f"{one.name} is a protocol of {one.framework}, {other.name} of {other.framework}; name two of one"
+        )
+    found = differences(published_config(one), published_config(other))
+    if not found:
+        print(f"the configs of {one.name} and {other.name} differ in nothing")
+        return
+    print(tabulate([(key, *pair) for key, pair in found.items()], ["key", one.name, other.name], disable_numparse=True))

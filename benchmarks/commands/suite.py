@@ -1,0 +1,108 @@
+"""`pixbench suite`: run methods × protocols × seeds and write the tables."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.commands import PIXBENCH
+from benchmarks.jobs import Records
+from benchmarks.suite import plan, read_suite
+from pixbench.errors import UserError
+from pixbench.lock import owned
+
+TRAINING = ("pretrain", "transfer")
+"""Commands whose jobs use GPUs."""
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    parser = subparsers.add_parser("suite", help="run methods × protocols × seeds and write the tables")
+    parser.add_argument("suite", type=Path, help="suite file, e.g. configs/suites/demo.yaml")
+    parser.add_argument("--out", type=Path, help="folder of everything it makes (default: runs/<suite name>)")
+    parser.add_argument("--data-root", type=Path, help="folder with imagenet, VOC2007, VOC2012, coco, cityscapes")
+    parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="who runs the jobs")
+    parser.add_argument(
+        "--workers", type=int, help="jobs at a time (default: as many as find GPUs, or the suite's number)"
+    )
+    parser.add_argument("--gpus", metavar="N|LIST", help="how many GPUs of this machine to use, or which: 0,1,2,3")
+    parser.add_argument("--gpus-per-run", type=int, metavar="N", help="GPUs of each training run (default: all)")
+    parser.add_argument(
+        "--stall-minutes",
+        type=float,
+        default=120,
+        metavar="M",
+        help="end a job that writes nothing for M (120; 0: never)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
+    parser.set_defaults(run=run)
+
+
+def devices(text: str | None, imagined: bool = False) -> list[str]:
+    """The names of the GPUs that ``text`` asks for: a number of them, or a list; UserError if they are not there.
+
+    If only ``imagined``, they need not be.
+    """
+    if text is None or text == "0":
+        return []
+    if imagined:
+        return [str(number) for number in range(int(text))] if text.isdigit() else text.split(",")
+    import torch
+
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = chosen.split(",") if chosen else [str(number) for number in range(torch.cuda.device_count())]
+    wanted = text.split(",") if "," in text else there[: int(text)] if text.isdigit() else [text]
+    if (text.isdigit() and len(wanted) != int(text)) or not wanted or not set(wanted) <= set(there):
+        raise UserError(f"--gpus {text}: this machine shows {len(there)} CUDA devices ({', '.join(there) or 'none'})")
+    return wanted
+
+
+def run(args: argparse.Namespace) -> int:
+    from benchmarks.launch.scheduler import Launcher, run_jobs
+    from benchmarks.tables import write_tables
+
+    for option, least in (("workers", 1), ("gpus_per_run", 1), ("stall_minutes", 0)):
+        if (value := getattr(args, option)) is not None and value < least:
+            raise UserError(f"--{option.replace('_', '-')} {value:g} is not possible; choose {least} or more")
+    suite = read_suite(args.suite)
+    out = (args.out or Path("runs") / args.suite.stem).resolve()
+    jobs = plan(suite, out, args.data_root.resolve() if args.data_root else None, PIXBENCH)
+    records, stall_s = Records(out / "jobs"), 60 * args.stall_minutes
+    launcher: Launcher
+    if args.launcher == "slurm":
+        from benchmarks.launch.slurm import Slurm, options_of
+
+        launcher, how = Slurm(records, out, suite.slurm, stall_s), "by Slurm"
+        each = {kind: args.gpus_per_run or options_of(suite.slurm, kind).get("gpus_per_node", 0) for kind in TRAINING}
+        if not all(isinstance(gpus, int) for gpus in each.values()):
+            raise UserError(f"{args.suite}: gpus_per_node must be a number; name a type with gres and --gpus-per-run")
+    else:
+        from benchmarks.launch.local import Local
+
+        gpus = devices(args.gpus, imagined=args.dry_run)
+        each = dict.fromkeys(TRAINING, args.gpus_per_run or len(gpus))
+        if each["pretrain"] > len(gpus):
+            raise UserError(f"--gpus-per-run {args.gpus_per_run} needs as many GPUs; name them with --gpus")
+        workers = args.workers or (len(gpus) // each["pretrain"] if gpus else suite.workers)
+        launcher, how = Local(records, out / "logs", workers, gpus, stall_s), f"{workers} at a time"
+    jobs = [replace(job, gpus=each.get(job.kind, 0)) for job in jobs]
+    if args.dry_run:
+        print("\n".join(" ".join(job.argv()) for job in jobs))
+        return 0
+    if args.data_root and not args.data_root.is_dir():
+        raise UserError(f"--data-root: there is no folder {args.data_root}; correct it, or make that folder")
+    print(f"{args.suite}: {len(jobs)} jobs, {how}, into {out}", flush=True)
+    with owned(out, partial(os.kill, os.getpid(), signal.SIGINT)):  # its jobs are to be stopped, too
+        states = run_jobs(jobs, records, launcher)
+        if any(state == "done" for name, state in states.items() if name.startswith("transfer/")):
+            print(write_tables(out / "runs", out, tuple(suite.rows)))
+    failed = [job for job in jobs if states[job.name] != "done"]
+    print(f"{args.suite}: {dict(Counter(states.values()))}; results and tables in {out}")
+    for job in failed:
+        print(f"  {job.name}: {states[job.name]}  {records.read(job).get('reason', '')}".rstrip())
+    return 1 if failed else 0

@@ -1,0 +1,74 @@
+"""How far a run is: `progress.json` for whoever watches it, and the lines that a fine-tuning run prints now and then."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pixbench.files import finite, write_json
+
+PROGRESS = "progress.json"
+PROGRESS_S = 3.0
+"""Seconds between two notes of a run's progress."""
+
+LINES = 10
+"""Progress lines of a short run; a long one prints at least one every `MOST_S` seconds."""
+MOST_S = 60.0
+
+
+class ProgressLines:
+    """Of a run of ``total`` iterations in ``folder`` that begins, or goes on, after ``first`` of them."""
+
+    def __init__(self, say: Callable[[str], None], folder: str | Path, first: int, total: int) -> None:
+        self._say, self._folder, self._first, self._total = say, folder, first, total
+        self._began = self._last = time.monotonic()
+        if 0 < first < total:
+            say(f"going on from iteration {first} of {total}")
+
+    def pace(self, done: int) -> float:
+        """Seconds an iteration so far."""
+        return (time.monotonic() - self._began) / max(1, done - self._first)
+
+    def tick(self, done: int, loss_and_rate: Callable[[], tuple[float, float]]) -> None:
+        """Call it after each iteration, in one process; ``loss_and_rate`` is asked only if a line is due."""
+        total, pace, now = self._total, self.pace(done), time.monotonic()
+        note_progress(self._folder, done, total, pace)
+        if done < total and done % max(1, total // LINES) and now - self._last < MOST_S:
+            return
+        self._last, (loss, rate) = now, loss_and_rate()
+        left = timedelta(seconds=round(pace * (total - done)))
+        self._say(
+            f"iteration {done:>{len(str(total))}}/{total}  loss {loss:.3f}  lr {rate:.5f}  {pace:.2f} s/it  {left} left"
+        )
+
+
+def note_progress(folder: str | os.PathLike[str], done: int, total: int, pace: float, **values: float) -> None:
+    """Keep ``folder/progress.json`` for whoever watches the run: steps done, their total, ``pace`` in seconds a step.
+
+    Call it after every step: it writes now and then only, but always when ``values`` (a validation's metrics, say) come, of
+    which the file keeps the best so far. One process of a run calls it.
+    """
+    path = Path(folder) / PROGRESS
+    with suppress(OSError):  # progress is worth less than the run
+        if not values and done < total and path.exists() and time.time() - path.stat().st_mtime < PROGRESS_S:
+            return
+        best = read_progress(folder).get("best", {})
+        best |= {
+            name: max(value, best.get(name) or value) for name, value in finite(values).items() if value is not None
+        }
+        write_json(path, {"done": done, "total": total, "left_s": round((total - done) * pace, 1), "best": best})
+
+
+def read_progress(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `note_progress` wrote last; empty if nothing."""
+    try:
+        found = json.loads((Path(folder) / PROGRESS).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}

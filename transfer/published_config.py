@@ -1,0 +1,19 @@
+"""The published config of a protocol, resolved by the framework it belongs to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from transfer.protocols import Protocol
+
+
+def published_config(protocol: Protocol) -> dict[str, Any]:
+    """The protocol's own config file, resolved by its framework, as plain data."""
+    if protocol.framework == "detectron2":
+        from transfer.detection.config import plain, read_config
+
+        return plain(read_config(protocol))
+    from mmengine.config import Config
+
+    return dict(json.loads(json.dumps(Config.fromfile(str(protocol.config)).to_dict())))
