@@ -27,7 +27,8 @@ class Job:
     """Processes on a machine, each with a GPU of its own; 0 for a command that needs none."""
 
     @property
-    def kind(self) -> str:
+    def command_name(self) -> str:
+        """The command of `pixbench` that it starts: data, pretrain, convert or transfer."""
         return self.name.partition("/")[0]
 
     @property

@@ -28,8 +28,8 @@ class Row:
     weights: str = ""
     """A file of any known format; relative to where the suite is started."""
     init: Literal["random", "supervised"] = "random"
-    freeze: Literal["none", "trunk"] = "none"
-    """"none", or "trunk": only what the protocol adds to it is trained."""
+    freeze: Literal["none", "backbone"] = "none"
+    """"none", or "backbone": only what the protocol adds to it is trained."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def plan(suite: Suite, out: Path, data_root: Path | None, pixbench: tuple[str, .
         for name in suite.protocols:
             start, after = ("--weights", row.weights) if row.weights else ("--init", row.init), ready
             if row.pretrain:
-                convert = _convert_job(label, find_protocol(name).layout, out)
+                convert = _convert_job(label, find_protocol(name).weights_framework, out)
                 jobs[convert.name] = convert
                 start, after = ("--weights", str(convert.output)), (convert.name,)
             for seed in suite.seeds:
@@ -156,13 +156,13 @@ def _pretrain_job(label: str, row: Row, out: Path, data_root: Path, after: tuple
     return Job(f"pretrain/{label}", command, folder / "checkpoint.pth", after, files)
 
 
-def _convert_job(label: str, layout: str, out: Path) -> Job:
-    target, _, variant = layout.partition("_")
-    path = out / "weights" / f"{label}_{layout}.{'pkl' if target == 'detectron2' else 'pth'}"
-    options = {"--to": target} | ({"--layout": variant} if variant else {}) | {"-o": path}
+def _convert_job(label: str, framework: str, out: Path) -> Job:
+    to, _, detector = framework.partition("_")
+    path = out / "weights" / f"{label}_{framework}.{'pkl' if to == 'detectron2' else 'pth'}"
+    options = {"--to": to} | ({"--detector": detector} if detector else {}) | {"-o": path}
     checkpoint = out / "pretrain" / label / "checkpoint.pth"
     command = ("convert", str(checkpoint), *_words(options))
-    return Job(f"convert/{label}/{layout}", command, path, (f"pretrain/{label}",))
+    return Job(f"convert/{label}/{framework}", command, path, (f"pretrain/{label}",))
 
 
 def _transfer_job(place: str, words: tuple[str, ...], out: Path, after: tuple[str, ...]) -> Job:

@@ -69,7 +69,7 @@ def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
     """Read every transfer result below ``runs``; return scales by name, and a line per run that does not count.
 
     Raises `UserError` if there is none, or if two results claim the same row, protocol and scale with the same seed or with
-    different weights. Across protocols a row's weights differ as files: one trunk is converted for each framework.
+    different weights. Across protocols a row's weights differ as files: one backbone is converted for each framework.
     """
     scales: dict[str, Scale] = {}
     left_out: list[str] = []
@@ -164,7 +164,7 @@ def render(scale: Scale, order: Sequence[str] = ()) -> str:
     else:
         intro = (
             f"## Measured at {scale.name} scale\n\n**Not comparable with any published number**: generated data, a narrow "
-            f"trunk and short schedules. It shows that the whole path runs. {about}."
+            f"backbone and short schedules. It shows that the whole path runs. {about}."
         )
     table = _markdown(body, [head + marks[name] for name, _, head in heads])
     footer = "\n".join(f"- {line}" for line in notes.lines())

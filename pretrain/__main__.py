@@ -1,4 +1,4 @@
-"""`python -m pretrain`: pre-train a trunk. `--help` lists the settings."""
+"""`python -m pretrain`: pre-train a backbone. `--help` lists the settings."""
 
 from __future__ import annotations
 

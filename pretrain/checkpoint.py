@@ -1,8 +1,9 @@
 """Checkpoints of a run: plain containers and tensors, written whole or not at all.
 
-Content: "format", "version", "config" (nested plain dict), "method" (its name), "trunk" (its spec),
-"model" (the method's state, the trunk under "trunk."), "optimizer", "scaler", "step" and "epoch" (both count what is
-done), "seconds" of training, "images" (fingerprint of the source) and "finished".
+Content: "format", "version", "config" (nested plain dict), "method" (its name), "backbone" (its spec), "exports" (sub-modules
+that conversion takes), "left_behind" (those that it leaves out), "model" (the method's state, the backbone under "backbone."),
+"optimizer", "scaler", "step" and "epoch" (both count what is done), "seconds" of training, "images" (fingerprint of the source)
+and "finished".
 """
 
 from __future__ import annotations
@@ -59,11 +60,28 @@ def load(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a pre-training checkpoint of this project; choose another --out")
+    if content.get("version") == 1:
+        content = _from_version_1(content)
     if content.get("version") != CHECKPOINT_VERSION:
         raise UserError(
-            f"{path} has checkpoint version {content.get('version')}, this PixBench reads {CHECKPOINT_VERSION}"
+            f"{path} has checkpoint version {content.get('version')}, this PixBench reads 1 to {CHECKPOINT_VERSION}"
         )
     return content
+
+
+def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a checkpoint of version 1 under the names of version 2."""
+    names = {"target.trunk.": "momentum_encoder.backbone.", "target.": "momentum_encoder.", "trunk.": "backbone."}
+
+    def renamed(name: str) -> str:
+        return next((new + name.removeprefix(old) for old, new in names.items() if name.startswith(old)), name)
+
+    config = dict(content["config"])
+    config["backbone"] = config.pop("trunk")
+    if config["schedule"]["name"] == "step":
+        config["schedule"] = config["schedule"] | {"name": "multistep"}
+    model = {renamed(name): value for name, value in content["model"].items()}
+    return {**content, "version": 2, "config": config, "model": model, "backbone": content["trunk"]}
 
 
 def check_same_run(content: dict[str, Any], config: dict[str, Any], images: str, path: Path) -> None:

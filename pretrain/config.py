@@ -22,7 +22,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pixbench.errors import UserError, did_you_mean, explain
 from pretrain.methods import METHODS
-from pretrain.models.resnet import TrunkSpec
+from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.optim import OptimizerConfig
 from pretrain.schedule import ScheduleConfig
 
@@ -68,13 +68,13 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """A method and its knobs, an instance of that method's own `Config`."""
+    """A method and its settings, an instance of that method's own `Config`."""
 
     name: str
-    knobs: Any
+    settings: Any
 
     def as_dict(self) -> dict[str, Any]:
-        return {"name": self.name, **asdict(self.knobs)}
+        return {"name": self.name, **asdict(self.settings)}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class RunConfig:
 
     method: MethodConfig
     data: DataConfig = field(default_factory=DataConfig)
-    trunk: TrunkSpec = field(default_factory=TrunkSpec)
+    backbone: BackboneSpec = field(default_factory=BackboneSpec)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     out: str = ""
@@ -177,7 +177,7 @@ def build_parser(name: str | None) -> ArgumentParser:
     parser = ArgumentParser(
         prog=PROG,
         usage=f"{PROG} --config FILE [--config FILE ...] --data.root DIR --out DIR [--any.setting VALUE ...]",
-        description="Pre-train a trunk without labels. Ready-made settings lie in configs/pretrain.",
+        description="Pre-train a backbone without labels. Ready-made settings lie in configs/pretrain.",
         epilog="Several GPUs or machines: torchrun --nproc_per_node=8 -m pretrain ... (batch_size stays the total).",
         exit_on_error=False,
         default_env=False,
@@ -196,7 +196,7 @@ def build_parser(name: str | None) -> ArgumentParser:
 def _instantiate(parser: ArgumentParser, values: Namespace) -> RunConfig:
     tree = values.as_dict()
     name = tree["method"].pop("name")
-    parts = {"data": DataConfig, "trunk": TrunkSpec, "optimizer": OptimizerConfig, "schedule": ScheduleConfig}
+    parts = {"data": DataConfig, "backbone": BackboneSpec, "optimizer": OptimizerConfig, "schedule": ScheduleConfig}
     scalars = {key: value for key, value in tree.items() if key not in {*parts, "method", "config", "debug"}}
     return RunConfig(
         method=MethodConfig(name, METHODS[name].Config(**tree["method"])),

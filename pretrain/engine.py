@@ -36,6 +36,7 @@ from pretrain.data.views import Views
 from pretrain.log import RunLog
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
+from pretrain.models.resnet import build_resnet
 from pretrain.optim import build_optimizer, scaled_lr
 from pretrain.schedule import LRSchedule
 
@@ -118,15 +119,15 @@ def setup(config: RunConfig, device: torch.device) -> Run:
         raise UserError("precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
     source = open_source(config.data.root, config.data.layout).thinned(config.data.limit)
     steps_per_epoch = batches(config, len(source), 0, 0).per_epoch
-    if (share := config.batch_size // world_size()) % config.accumulate:
+    if (local_batch := config.batch_size // world_size()) % config.accumulate:
         raise UserError(
-            f"accumulate {config.accumulate} does not divide the {share} images that each process has a step"
+            f"accumulate {config.accumulate} does not divide the {local_batch} images that each process has a step"
         )
     torch.manual_seed(config.seed)
-    trunk = config.trunk.build(config.zero_init_residual)
+    backbone = build_resnet(config.backbone, config.zero_init_residual)
     # The last, incomplete batch of an epoch counts here although it is left out: as the official code has it (its K).
     updates = int(len(source) / config.batch_size * config.epochs)
-    method = METHODS[config.method.name](trunk, config.method.knobs, updates)
+    method = METHODS[config.method.name](backbone, config.method.settings, updates)
     method.to(device)
     if config.channels_last:
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -176,7 +177,9 @@ def save(run: Run) -> None:
     content = {
         "config": run.config.as_dict(),
         "method": run.config.method.name,
-        "trunk": run.config.trunk.as_dict(),
+        "backbone": run.config.backbone.as_dict(),
+        "exports": list(run.method.exports),
+        "left_behind": run.method.left_behind,
         "model": run.method.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
@@ -202,8 +205,8 @@ def fit(run: Run) -> None:
         seed=config.seed,
         cache=data.cache,
     )
-    share = batches(config, len(run.source), run.step, run.total_steps)
-    loader = ViewLoader(dataset, share, workers=data.workers, pin_memory=run.device.type == "cuda")
+    sampler = batches(config, len(run.source), run.step, run.total_steps)
+    loader = ViewLoader(dataset, sampler, workers=data.workers, pin_memory=run.device.type == "cuda")
     log = open_log(run) if rank() == 0 else None
     run.model.train()
     try:
@@ -239,7 +242,7 @@ def open_log(run: Run) -> RunLog:
     run.out.mkdir(parents=True, exist_ok=True)
     checkpoint.remove_leftovers(run.out)
     (run.out / RESULT_FILE).unlink(missing_ok=True)  # of a start that failed
-    write_text(run.out / "config.yaml", yaml.safe_dump(plain(run.config.as_dict()), sort_keys=False))
+    write_text(run.out / "config.yaml", yaml.safe_dump(with_lists(run.config.as_dict()), sort_keys=False))
     where = f"{world_size()} × {run.device.type}"
     say(
         f"{run.config.method.name}: {len(run.source)} images, {run.config.epochs} epochs of {run.steps_per_epoch} steps "
@@ -265,7 +268,7 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
         group["lr"] = lr
     # Whatever a method draws follows from the step, so no generator state has to be saved.
     torch.manual_seed(random.Random(f"{config.seed}/{run.step}/{rank()}").getrandbits(63))
-    run.method.update_target()
+    run.method.update_momentum_encoder()
     run.optimizer.zero_grad(set_to_none=True)
     logged: list[dict[str, Tensor]] = []
     parts = zip(*(tensor.chunk(config.accumulate) for tensor in views), strict=True)
@@ -291,10 +294,11 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
 
 
 def on_device(views: Views, run: Run) -> Views:
-    layout = torch.channels_last if run.config.channels_last else torch.contiguous_format
+    memory_format = torch.channels_last if run.config.channels_last else torch.contiguous_format
     views = Views(*(part.to(run.device, non_blocking=True) for part in views))
     return views._replace(
-        view1=views.view1.contiguous(memory_format=layout), view2=views.view2.contiguous(memory_format=layout)
+        view1=views.view1.contiguous(memory_format=memory_format),
+        view2=views.view2.contiguous(memory_format=memory_format),
     )
 
 
@@ -329,11 +333,11 @@ def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
         yield views
 
 
-def plain(value: Any) -> Any:
+def with_lists(value: Any) -> Any:
     """Tuples become lists, which YAML can write."""
     if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: with_lists(inner) for key, inner in value.items()}
+    return [with_lists(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def say(text: str) -> None:

@@ -19,15 +19,15 @@ class ScheduleConfig:
     """Linear warm-up, then a cosine per step or a decay at epochs.
 
     Args:
-        name: "cosine" or "step".
+        name: "cosine" or "multistep".
         warmup_epochs: length of the warm-up; may be a fraction, 0 for none.
         warmup_multiplier: the warm-up starts at the peak divided by this.
         min_lr: where the cosine ends (not scaled by the batch).
-        milestones: epochs, counted from the start of the run, at which "step" multiplies the rate by `gamma`.
+        milestones: epochs, counted from the start of the run, at which "multistep" multiplies the rate by `gamma`.
         gamma: factor of the step decay.
     """
 
-    name: Literal["cosine", "step"] = "cosine"
+    name: Literal["cosine", "multistep"] = "cosine"
     warmup_epochs: float = 5.0
     warmup_multiplier: float = 100.0
     min_lr: float = 1e-6
@@ -49,8 +49,8 @@ class LRSchedule:
     """
 
     def __init__(self, config: ScheduleConfig, peak_lr: float, steps_per_epoch: int, epochs: float) -> None:
-        if config.name not in ("cosine", "step"):
-            raise UserError(f"schedule.name '{config.name}' is not known; choose cosine or step")
+        if config.name not in ("cosine", "multistep"):
+            raise UserError(f"schedule.name '{config.name}' is not known; choose cosine or multistep")
         if not 0 <= config.warmup_epochs <= epochs:
             raise UserError(
                 f"schedule.warmup_epochs is {config.warmup_epochs:g} in a run of {epochs:g} epochs; "
@@ -69,7 +69,7 @@ class LRSchedule:
         if step < self.warmup:
             start = peak / config.warmup_multiplier
             return start + (peak - start) * step / self.warmup
-        if config.name == "step":
+        if config.name == "multistep":
             return peak * config.gamma ** bisect_right([m * self.steps_per_epoch for m in config.milestones], step)
         fraction = min((step - self.warmup) / max(self.total - self.warmup, 1), 1.0)
         return config.min_lr + (peak - config.min_lr) * (1 + math.cos(math.pi * fraction)) / 2

@@ -8,7 +8,7 @@ from typing import Any
 
 from transfer.protocols import Protocol
 
-FREEZES = ("none", "trunk")
+FREEZES = ("none", "backbone")
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class TransferJob:
     overrides: dict[str, Any] = field(default_factory=dict)
     """Further config keys set by the user, in the framework's own dotted form; they win over the mini overrides."""
     freeze: str = "none"
-    """One of `FREEZES`: "trunk" keeps the trunk as it was loaded, its BatchNorm in evaluation mode."""
+    """One of `FREEZES`: "backbone" keeps the backbone as it was loaded, its BatchNorm in evaluation mode."""
     batch: int | None = None
-    """Images a batch, all processes together; everything that hangs on it moves too (`transfer.scaling`)."""
+    """Images a batch, all processes together; everything that hangs on it moves too (`transfer.batch_scaling`)."""
     accumulate: int = 1
     """Parts that a batch is computed in, one after another; the gradients are averaged."""
     scaling: dict[str, Any] = field(default_factory=dict)

@@ -28,8 +28,8 @@ class Protocol:
     """One of `FRAMEWORKS`."""
     config: Path
     """The framework's own config file, holding the published values."""
-    layout: str
-    """How the framework's model names the trunk: a key of `transfer.weights.layouts.LAYOUTS`."""
+    weights_framework: str
+    """How the framework's model names the backbone: a key of `transfer.weights.frameworks.FRAMEWORKS`."""
     datasets: tuple[str, ...]
     """Data sets that must be below the data root: keys of `configs/data.yaml`."""
     metrics: dict[str, str]

@@ -11,9 +11,9 @@ from transfer.protocols import Protocol
 def published_config(protocol: Protocol) -> dict[str, Any]:
     """The protocol's own config file, resolved by its framework, as plain data."""
     if protocol.framework == "detectron2":
-        from transfer.detection.config import plain, read_config
+        from transfer.detection.config import config_as_dict, read_config
 
-        return plain(read_config(protocol))
+        return config_as_dict(read_config(protocol))
     from mmengine.config import Config
 
     return dict(json.loads(json.dumps(Config.fromfile(str(protocol.config)).to_dict())))

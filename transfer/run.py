@@ -14,14 +14,14 @@ from pixbench.files import sha256, write_json
 from pixbench.lock import owned
 from pixbench.progress import note_progress
 from pixbench.results import config_hash
-from transfer import scaling
-from transfer.data import require_datasets
-from transfer.folder import claim, close, finished_result, is_main, now
+from transfer import batch_scaling as scaling
+from transfer.datasets.check import require_datasets
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import Protocol, leaves
 from transfer.published_config import published_config
-from transfer.weights.layouts import LAYOUTS
-from transfer.weights.trunk import Trunk
+from transfer.run_folder import claim, close, finished_result, is_main, now
+from transfer.weights.backbone import Backbone
+from transfer.weights.frameworks import FRAMEWORKS
 
 NEUTRAL = (
     *("DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "MODEL.DEVICE"),
@@ -42,10 +42,10 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
     from transfer.weights import load
 
     require_datasets(job.data_root, job.protocol.datasets)
-    trunk = load(job.weights) if job.weights else None
+    backbone = load(job.weights) if job.weights else None
     weights = (
-        {"path": str(job.weights), "sha256": sha256(job.weights), "source": trunk.source}
-        if job.weights and trunk
+        {"path": str(job.weights), "sha256": sha256(job.weights), "source": backbone.source}
+        if job.weights and backbone
         else None
     )
     published = published_config(job.protocol)
@@ -84,7 +84,7 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         "overrides": job.all_overrides,
         "freeze": job.freeze,
         "scaling": {"batch": job.batch, "accumulate": job.accumulate, "overrides": job.scaling},
-        "deviations": deviations(job, published) + scaled + extra_weights(job.protocol, trunk),
+        "deviations": deviations(job, published) + scaled + extra_weights(job.protocol, backbone),
         "published_config_sha256": identity["published config"],
         "resumed": started_before,
         "started": now(),
@@ -93,7 +93,7 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
     with owned(job.out) if is_main() else nullcontext():
         try:
             with worker_deaths_explained():
-                outcome = _runner(job.protocol.framework)(job, trunk)
+                outcome = _runner(job.protocol.framework)(job, backbone)
             result |= _measured(job.protocol, outcome)
             result["deviations"] += outcome.deviations
         except Exception as error:
@@ -120,8 +120,8 @@ def scale(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJob, lis
 
 
 def deviations(job: TransferJob, published: dict[str, Any]) -> list[str]:
-    """One sentence for each override that can move a metric, and for a trunk that is not trained."""
-    found = ["frozen trunk: only what the protocol adds to it is trained"] if job.freeze == "trunk" else []
+    """One sentence for each override that can move a metric, and for a backbone that is not trained."""
+    found = ["frozen backbone: only what the protocol adds to it is trained"] if job.freeze == "backbone" else []
     for key, value in {**job.sizes, **job.overrides}.items():
         before = _look_up(published, key)
         if not key.endswith(NEUTRAL) and before != value:
@@ -129,10 +129,10 @@ def deviations(job: TransferJob, published: dict[str, Any]) -> list[str]:
     return found
 
 
-def extra_weights(protocol: Protocol, trunk: Trunk | None) -> list[str]:
-    """A sentence if the run starts from more than a trunk, as the published rows do not."""
-    if trunk and trunk.extras and LAYOUTS[protocol.layout].neck:
-        return ["starts from a pre-trained pyramid (and what the model has of its head) besides the trunk"]
+def extra_weights(protocol: Protocol, backbone: Backbone | None) -> list[str]:
+    """A sentence if the run starts from more than a backbone, as the published rows do not."""
+    if backbone and backbone.extras and FRAMEWORKS[protocol.weights_framework].pyramid_head:
+        return ["starts from a pre-trained pyramid (and what the model has of its head) besides the backbone"]
     return []
 
 

@@ -62,7 +62,7 @@ def run_mini(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    from transfer.data import SETS, check_dataset
+    from transfer.datasets.check import SETS, check_dataset
 
     failed = False
     for name in args.only or SETS:
@@ -75,7 +75,7 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def run_prepare(args: argparse.Namespace) -> None:
-    from transfer.prepare import prepare
+    from transfer.datasets.prepare import prepare
 
     made, there = prepare(args.root, args.name, args.write)
     what = f"{len(made)} files ({made[0]} …)" if made else "nothing"

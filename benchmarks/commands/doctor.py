@@ -102,7 +102,7 @@ def examine(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
     gpus = problems.pop()
     for package, problem in zip(PACKAGES, problems, strict=True):
         yield judge(package, version(package.names), problem)
-    found = {name: version((name,)) for name in plain()}
+    found = {name: version((name,)) for name in other_requirements()}
     there = ", ".join(f"{name} {number.split()[-1]}" for name, number in found.items() if number)
     lacking = [name for name, number in found.items() if not number]
     if there:
@@ -122,7 +122,7 @@ def judge(package: Package, installed: str | None, problem: str) -> tuple[str, s
     return "BROKEN", f"{package.label:<18} {installed}: {problem}", f"{rebuild}remove the environment, then {INSTALL}"
 
 
-def plain() -> list[str]:
+def other_requirements() -> list[str]:
     """What PixBench declares to need besides `PACKAGES`; PixBench itself if it was never installed."""
     try:
         lines = metadata.requires("pixbench") or []
@@ -167,7 +167,7 @@ def machine(data_root: Path | None, gpus: str) -> str:
 
 
 def datasets(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
-    from transfer.data import SETS, check_dataset
+    from transfer.datasets.check import SETS, check_dataset
 
     named = os.environ.get("DETECTRON2_DATASETS")
     root = data_root or (Path(named) if named else None)

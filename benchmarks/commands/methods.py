@@ -20,8 +20,8 @@ def list_methods(args: argparse.Namespace) -> None:
         UserError: a name is not that of a method.
     """
     from pixbench.errors import UserError, did_you_mean
+    from pretrain.method_descriptions import describe
     from pretrain.methods import METHODS
-    from pretrain.methods.description import describe
 
     unknown = [name for name in args.name if name not in METHODS]
     if unknown:

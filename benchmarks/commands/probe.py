@@ -1,4 +1,4 @@
-"""`pixbench probe`: k-NN, linear, dense linear and Q-score of a frozen trunk -> `result.json`."""
+"""`pixbench probe`: k-NN, linear, dense linear and Q-score of a frozen backbone -> `result.json`."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from typing import Any
 
 from pixbench.errors import UserError
 
-LAYOUTS = ("imagenet", "cityscapes")
+DATASETS = ("imagenet", "cityscapes")
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
-    parser = subparsers.add_parser("probe", help="evaluate the frozen features of a trunk")
+    parser = subparsers.add_parser("probe", help="evaluate the frozen features of a backbone")
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument(
         "weights", nargs="?", type=Path, metavar="CKPT", help="any file `pixbench convert` reads or writes"
     )
     start.add_argument("--init", choices=["random"], help="probe a random ResNet-50")
-    parser.add_argument("--width", type=float, help="of the random trunk (default: 1; the mini track: 0.25)")
+    parser.add_argument("--width", type=float, help="of the random backbone (default: 1; the mini track: 0.25)")
     parser.add_argument(
         "--data-root", type=Path, required=True, metavar="DIR", help="folder with imagenet/{train,val} and cityscapes"
     )
     parser.add_argument(
-        "--layout", nargs="+", choices=LAYOUTS, default=list(LAYOUTS), help="what to probe on: imagenet (k-NN, linear, "
+        "--datasets", nargs="+", choices=DATASETS, default=list(DATASETS), help="what to probe on: imagenet (k-NN, linear, "
         "Q-score), cityscapes (dense); default: both"
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
     parser.add_argument("--size", type=int, default=224, help="side of the crops of imagenet (default: 224; mini: 96)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random trunk and of the cells drawn (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the random backbone and of the cells drawn (default: 0)"
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="images a forward pass; moves no metric")
     parser.add_argument("--workers", type=int, default=0, help="processes that read images (default: 0, none)")
     parser.add_argument("--label", help="name of the table row this run belongs to")
@@ -49,25 +51,25 @@ def probe(args: argparse.Namespace) -> None:
     from pixbench.file_versions import RESULT_FILE
     from pixbench.files import sha256
     from pixbench.results import config_hash
-    from pretrain.models.resnet import TrunkSpec
-    from transfer.data import require_datasets
-    from transfer.folder import claim, close, finished_result, now
-    from transfer.start import random_trunk
+    from pretrain.models.backbone_spec import BackboneSpec
+    from transfer.datasets.check import require_datasets
+    from transfer.initial_weights import random_backbone
+    from transfer.run_folder import claim, close, finished_result, now
     from transfer.weights import load
 
-    layouts = [name for name in LAYOUTS if name in args.layout]
-    require_datasets(args.data_root, layouts)
+    datasets = [name for name in DATASETS if name in args.datasets]
+    require_datasets(args.data_root, datasets)
     width = 1.0 if args.width is None else args.width
     try:
-        trunk = load(args.weights) if args.weights else random_trunk(TrunkSpec(width=width), args.seed)
+        backbone = load(args.weights) if args.weights else random_backbone(BackboneSpec(width=width), args.seed)
     except ValueError as error:
         raise UserError(f"--width {width}: {error}") from error
     weights = (
-        {"path": str(args.weights), "sha256": sha256(args.weights), "source": trunk.source} if args.weights else None
+        {"path": str(args.weights), "sha256": sha256(args.weights), "source": backbone.source} if args.weights else None
     )
     config = {
-        "layouts": layouts,
-        "trunk": trunk.spec.as_dict(),
+        "datasets": datasets,
+        "backbone": backbone.spec.as_dict(),
         "imagenet": {"size": args.size, "k": classify.NEIGHBOURS, "temperature": classify.TEMPERATURE},
         "linear": {"l2": classify.L2, "iterations": classify.ITERATIONS},
         "q_score": {"soft_zero": qscore.SOFT_ZERO},
@@ -79,10 +81,10 @@ def probe(args: argparse.Namespace) -> None:
     if result is None:
         started, clock = now(), time.monotonic()
         metrics: dict[str, float] = {}
-        if "imagenet" in layouts:
-            metrics |= _classify(args, trunk)
-        if "cityscapes" in layouts:
-            model = _frozen(trunk, dense.OUTPUT_STRIDE)
+        if "imagenet" in datasets:
+            metrics |= _classify(args, backbone)
+        if "cityscapes" in datasets:
+            model = _frozen(backbone, dense.OUTPUT_STRIDE)
             metrics |= dense.dense_probe(model, args.data_root / "cityscapes", args.seed)
         record = {
             "kind": "probe",
@@ -102,7 +104,7 @@ def probe(args: argparse.Namespace) -> None:
     print(f"probe: {numbers}  ({result['wall_time_s']:.0f} s; {args.out / RESULT_FILE})")
 
 
-def _classify(args: argparse.Namespace, trunk: Any) -> dict[str, float]:
+def _classify(args: argparse.Namespace, backbone: Any) -> dict[str, float]:
     """k-NN and linear top-1, Q-scores; those of each image go into ``args.out / "qscore.csv"``."""
     import torch
 
@@ -111,7 +113,7 @@ def _classify(args: argparse.Namespace, trunk: Any) -> dict[str, float]:
     from pixbench.files import write_text
 
     sources = class_folders(args.data_root / "imagenet")
-    model = _frozen(trunk)
+    model = _frozen(backbone)
     train, val = (embed(model, source, args.size, args.batch_size, args.workers) for source in sources)
     labels, answers = (torch.tensor(source.labels, device=train.device) for source in sources)
     classes = int(labels.max()) + 1
@@ -129,12 +131,12 @@ def _classify(args: argparse.Namespace, trunk: Any) -> dict[str, float]:
     }
 
 
-def _frozen(trunk: Any, output_stride: int | None = None) -> Any:
+def _frozen(backbone: Any, output_stride: int | None = None) -> Any:
     import torch
 
     from benchmarks.probe.features import Frozen
 
-    return Frozen(trunk, output_stride).to("cuda" if torch.cuda.is_available() else "cpu")
+    return Frozen(backbone, output_stride).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _brief(value: float | None) -> str:

@@ -63,7 +63,8 @@ def devices(text: str | None, imagined: bool = False) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from benchmarks.launch.scheduler import Launcher, run_jobs
+    from benchmarks.launch.interfaces import Launcher
+    from benchmarks.launch.scheduler import run_jobs
     from benchmarks.tables import write_tables
 
     for option, least in (("workers", 1), ("gpus_per_run", 1), ("stall_minutes", 0)):
@@ -78,7 +79,10 @@ def run(args: argparse.Namespace) -> int:
         from benchmarks.launch.slurm import Slurm, options_of
 
         launcher, how = Slurm(records, out, suite.slurm, stall_s), "by Slurm"
-        each = {kind: args.gpus_per_run or options_of(suite.slurm, kind).get("gpus_per_node", 0) for kind in TRAINING}
+        each = {
+            command: args.gpus_per_run or options_of(suite.slurm, command).get("gpus_per_node", 0)
+            for command in TRAINING
+        }
         if not all(isinstance(gpus, int) for gpus in each.values()):
             raise UserError(f"{args.suite}: gpus_per_node must be a number; name a type with gres and --gpus-per-run")
     else:
@@ -90,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--gpus-per-run {args.gpus_per_run} needs as many GPUs; name them with --gpus")
         workers = args.workers or (len(gpus) // each["pretrain"] if gpus else suite.workers)
         launcher, how = Local(records, out / "logs", workers, gpus, stall_s), f"{workers} at a time"
-    jobs = [replace(job, gpus=each.get(job.kind, 0)) for job in jobs]
+    jobs = [replace(job, gpus=each.get(job.command_name, 0)) for job in jobs]
     if args.dry_run:
         print("\n".join(" ".join(job.argv()) for job in jobs))
         return 0

@@ -17,14 +17,19 @@ from transfer.protocols import SCALES, find_protocol
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
-    parser = subparsers.add_parser("transfer", help="fine-tune and evaluate a trunk under a published protocol")
+    parser = subparsers.add_parser("transfer", help="fine-tune and evaluate a backbone under a published protocol")
     parser.add_argument("protocol", help="one of those `pixbench protocols` lists")
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument(
-        "--weights", type=Path, metavar="FILE", help="trunk to start from: any file `pixbench convert` reads or writes"
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="backbone to start from: any file `pixbench convert` reads or writes",
     )
     start.add_argument(
-        "--init", choices=["random", "supervised"], help="a random trunk, or torchvision's trained on ImageNet's labels"
+        "--init",
+        choices=["random", "supervised"],
+        help="a random backbone, or torchvision's trained on ImageNet's labels",
     )
     parser.add_argument(
         "--data-root", type=Path, required=True, metavar="DIR", help="folder with VOC2007, VOC2012, coco, cityscapes"
@@ -32,7 +37,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--scale", choices=SCALES, default="paper", help="as published, or small enough for a CPU (default: paper)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of heads, data order and the random trunk (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of heads, data order and the random backbone (default: 0)")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="RUN", help="folder of the run; one that was killed goes on"
     )
@@ -80,10 +85,10 @@ def transfer(args: argparse.Namespace) -> None:
 
 
 def _start(args: argparse.Namespace) -> Path | None:
-    """The file of weights to start from; None for a random trunk."""
+    """The file of weights to start from; None for a random backbone."""
     if args.init != "supervised":
         return args.weights
-    from transfer.start import supervised_file
+    from transfer.initial_weights import supervised_file
 
     return supervised_file()
 

@@ -1,1 +1,1 @@
-"""Ways to run the jobs of a suite: `loop` decides what may run, `local` and `slurm` run it, `display` shows it."""
+"""Ways to run the jobs of a suite: `scheduler` decides what may run, `local` and `slurm` run it, `display` shows it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -13,11 +12,9 @@ from rich.live import Live
 from rich.table import Table
 
 from benchmarks.jobs import Job
+from benchmarks.launch.interfaces import Running
 from benchmarks.launch.process import last_line
 from pixbench.progress import read_progress
-
-if TYPE_CHECKING:
-    from benchmarks.launch.scheduler import Running
 
 HEARTBEAT_S, REDRAW_S = 20.0, 0.5
 STYLES = {"running": "cyan", "done": "green", "failed": "bold red", "blocked": "red"}
@@ -96,7 +93,7 @@ class Display:
     def _cells(self, job: Job, state: str) -> tuple[str, ...]:
         if state not in ("running", "done"):
             return (state,)
-        progress = read_progress(job.output.parent) if job.kind in ("pretrain", "transfer") else {}
+        progress = read_progress(job.output.parent) if job.command_name in ("pretrain", "transfer") else {}
         best = list(progress.get("best", {}).items())[:SHOWN]  # a protocol names its main metric first
         metrics = "  ".join(f"{name} {value:.1f}" for name, value in best)
         if state == "done":

@@ -4,37 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
 
 from benchmarks.jobs import Job, Records
 from benchmarks.launch.display import Display
+from benchmarks.launch.interfaces import Launcher, Running
 
 POLL_S = 0.2
-
-
-class Running(Protocol):
-    """A job that a launcher has taken."""
-
-    job: Job
-    log: Path
-    reason: str
-    """Why it failed, once it has."""
-
-    def state(self) -> str:
-        """queued | running | done | failed"""
-
-
-class Launcher(Protocol):
-    @property
-    def queues(self) -> bool:
-        """Whether it also takes jobs that wait for others which it has taken, and sees to the order itself."""
-
-    def start(self, jobs: Sequence[Job]) -> Sequence[Running]:
-        """Take as many of ``jobs`` as there is room for."""
-
-    def stop(self) -> None:
-        """The user wants to leave."""
 
 
 def run_jobs(jobs: Sequence[Job], records: Records, launcher: Launcher) -> dict[str, str]:

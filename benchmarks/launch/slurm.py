@@ -26,8 +26,8 @@ from benchmarks.launch.process import StallWatch, failure, interrupt, start
 from pixbench.errors import UserError
 from pixbench.files import write_json
 
-KINDS = ("data", "pretrain", "convert", "transfer")
-"""Kinds of jobs; each may have settings of its own below the common ones of the suite's ``slurm:`` block."""
+COMMANDS = ("data", "pretrain", "convert", "transfer")
+"""Commands of jobs; each may have settings of its own below the common ones of the suite's ``slurm:`` block."""
 GPU_OPTIONS = ("gres", "gpus_per_node", "gpus_per_task")
 REQUEUES = 20
 """Time limits that a job may reach (``max_num_timeout``)."""
@@ -39,19 +39,19 @@ PATIENCE_S = 30.0
 """How long a file may take to appear on this machine after another wrote it."""
 
 
-def options_of(settings: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """sbatch's options for one kind of jobs: the common ones, without GPUs for what trains nothing, and its own."""
-    common = {name: value for name, value in settings.items() if name not in KINDS}
-    if kind in ("data", "convert"):
+def options_of(settings: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """sbatch's options for the jobs of one command: the common ones, without GPUs for what trains nothing, and its own."""
+    common = {name: value for name, value in settings.items() if name not in COMMANDS}
+    if command in ("data", "convert"):
         common = {name: value for name, value in common.items() if name not in (*GPU_OPTIONS, "nodes")}
-    own = settings.get(kind) or {}
+    own = settings.get(command) or {}
     if not isinstance(own, dict):
-        raise UserError(f"the suite's slurm block: {kind} is {own!r}, but it takes options of its own: {{time: 30}}")
+        raise UserError(f"the suite's slurm block: {command} is {own!r}, but it takes options of its own: {{time: 30}}")
     return common | own
 
 
 @dataclass
-class Command:
+class SlurmTask:
     """What runs inside of Slurm: starts the command of ``job`` and records its end. submitit pickles it."""
 
     job: Job
@@ -156,17 +156,17 @@ class Slurm:
             before = [self._taken[name] for name in job.after if name in self._taken]
             before = [other for other in before if other.state() != "done"]
             if all(other.number in self.ask() for other in before):  # else one has just ended, we shall soon know how
-                place = job.kind, job.gpus, ":".join(sorted(other.number for other in before))
+                place = job.command_name, job.gpus, ":".join(sorted(other.number for other in before))
                 groups.setdefault(place, []).append(job)
-        for (kind, gpus, numbers), members in groups.items():
-            executor = self._executor(kind, gpus, numbers)
-            save_s = max(1.0, options_of(self.settings, kind).get("signal_delay_s", SAVE_S) - 15)
+        for (command, gpus, numbers), members in groups.items():
+            executor = self._executor(command, gpus, numbers)
+            save_s = max(1.0, options_of(self.settings, command).get("signal_delay_s", SAVE_S) - 15)
             for job in members:
                 self.records.forget(job)
             try:
                 with executor.batch():
                     handles = [
-                        executor.submit(Command(job, self.records, self.log(job), save_s, self.stall_s))
+                        executor.submit(SlurmTask(job, self.records, self.log(job), save_s, self.stall_s))
                         for job in members
                     ]
             except FailedJobError as error:
@@ -201,15 +201,15 @@ class Slurm:
             self._asked = time.monotonic()
         return self._queue
 
-    def _executor(self, kind: str, gpus: int, before: str) -> submitit.AutoExecutor:
-        options = options_of(self.settings, kind)
+    def _executor(self, command: str, gpus: int, before: str) -> submitit.AutoExecutor:
+        options = options_of(self.settings, command)
         requeues, limit = options.pop("max_num_timeout", REQUEUES), options.get("time")
         if not isinstance(limit, int):
-            raise UserError(f"the suite's slurm block gives no time for {kind}: add it in minutes, e.g. time: 1440")
+            raise UserError(f"the suite's slurm block gives no time for {command}: add it in minutes, e.g. time: 1440")
         if gpus and not options.keys() & set(GPU_OPTIONS):
             options["gpus_per_node"] = gpus
         more = {"kill-on-invalid-dep": "yes", "requeue": True, **options.pop("additional_parameters", {})}
-        options = {"job_name": f"pixbench-{kind}", "ntasks_per_node": 1, "signal_delay_s": SAVE_S, **options}
+        options = {"job_name": f"pixbench-{command}", "ntasks_per_node": 1, "signal_delay_s": SAVE_S, **options}
         options["additional_parameters"] = more
         if before:
             options["dependency"] = f"afterok:{before}"
@@ -217,7 +217,7 @@ class Slurm:
             executor = submitit.AutoExecutor(self.out / "slurm", self.cluster, slurm_max_num_timeout=requeues)
             executor.update_parameters(**{f"slurm_{name}": value for name, value in options.items()})
         except (NameError, ValueError, TypeError, RuntimeError) as error:
-            raise UserError(f"the suite's slurm block, {kind}: {' '.join(str(error).split())}") from error
+            raise UserError(f"the suite's slurm block, {command}: {' '.join(str(error).split())}") from error
         return executor
 
     def log(self, job: Job) -> Path:

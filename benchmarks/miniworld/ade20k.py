@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.miniworld.images import save_jpeg, save_png
-from benchmarks.miniworld.kinds import KINDS
+from benchmarks.miniworld.object_classes import OBJECT_CLASSES
 from benchmarks.miniworld.streets import draw_street
 
 SPLITS = {"training": 100, "validation": 40}
@@ -22,7 +22,9 @@ THINGS = {"person": 13, "car": 21, "bus": 81, "train": 91, "motorcycle": 117, "b
 
 
 def write(root: Path, split: str, index: int, rng: np.random.Generator) -> None:
-    scene = draw_street(rng, KINDS[index % len(KINDS)], *SIZE, count=int(rng.integers(1, 4)), crowd=False)
+    scene = draw_street(
+        rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], *SIZE, count=int(rng.integers(1, 4)), crowd=False
+    )
     labels = np.zeros(scene.image.shape[:2], np.uint8)
     for layer in scene.layers:
         labels[layer.visible] = (STUFF | THINGS).get(layer.label, 0)

@@ -15,7 +15,7 @@ from cityscapesscripts.helpers.labels import name2label
 from cityscapesscripts.preparation.json2labelImg import json2labelImg
 
 from benchmarks.miniworld.images import save_png
-from benchmarks.miniworld.kinds import KINDS
+from benchmarks.miniworld.object_classes import OBJECT_CLASSES
 from benchmarks.miniworld.scenes import Layer, Scene, Thing
 from benchmarks.miniworld.streets import draw_street
 
@@ -27,7 +27,7 @@ CROWDS = 0.1  # share of the scenes that have one
 
 def compose(index: int, rng: np.random.Generator) -> Scene:
     count, crowd = int(rng.integers(2, 5)), bool(rng.random() < CROWDS)
-    return draw_street(rng, KINDS[index % len(KINDS)], *SIZE, count, crowd)
+    return draw_street(rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], *SIZE, count, crowd)
 
 
 def write(root: Path, split: str, index: int, rng: np.random.Generator) -> None:

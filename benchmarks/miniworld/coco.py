@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.miniworld.images import save_jpeg
-from benchmarks.miniworld.kinds import KINDS
+from benchmarks.miniworld.object_classes import OBJECT_CLASSES
 from benchmarks.miniworld.scenes import Mask, Scene, draw_scene, window
 from benchmarks.miniworld.trace import polygons, run_lengths
 
@@ -59,7 +59,9 @@ def categories() -> list[dict[str, Any]]:
 def compose(index: int, rng: np.random.Generator) -> Scene:
     width, height = (int(n) for n in rng.integers(112, 161, 2))
     count, crowd = int(rng.integers(1, 4)), bool(rng.random() < CROWDS)
-    return draw_scene(rng, KINDS[index % len(KINDS)], width, height, count, sizes=(40, 80), crowd=crowd)
+    return draw_scene(
+        rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], width, height, count, sizes=(40, 80), crowd=crowd
+    )
 
 
 def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -79,10 +81,10 @@ def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple
         "flickr_url": "",
         "id": number,
     }
-    found = [record(o.visible, o.kind.coco, number, crowd=False) for o in scene.objects]
+    found = [record(o.visible, o.object_class.coco, number, crowd=False) for o in scene.objects]
     if scene.crowd:
         together = np.any([thing.visible for thing in scene.crowd], axis=0)
-        found.append(record(together, scene.crowd[0].kind.coco, number, crowd=True))
+        found.append(record(together, scene.crowd[0].object_class.coco, number, crowd=True))
     return image, found
 
 
@@ -128,14 +130,14 @@ def finish(root: Path, records: dict[str, list[tuple[dict[str, Any], list[dict[s
             f"coco/annotations/person_keypoints_{split}.json": (images, people, [person]),
             f"lvis/lvis_v1_{split[:-4]}.json": ([image | lvis for image in images], single, lvis_categories(single)),
         }
-        for name, (pictures, objects, kinds) in files.items():
+        for name, (pictures, objects, object_classes) in files.items():
             text = json.dumps(
                 {
                     "info": {"description": "PixBench mini world in the layout of COCO 2017", **about},
                     "licenses": [{"url": "", "id": 1, "name": "made by pixbench data mini"}],
                     "images": pictures,
                     "annotations": objects,
-                    "categories": kinds,
+                    "categories": object_classes,
                 }
             )
             (root / name).write_text(text, encoding="utf-8")

@@ -1,12 +1,11 @@
 """Making a whole mini world: what it consists of, in parallel, all or nothing.
 
-The tree grows in ``<root>.part`` and is renamed at the end. Each scene has a random state of its own, made from (seed, split,
+The tree grows in ``<root>.part/world`` and is moved to its place at the end. Each scene has a random state of its own, made from (seed, split,
 index), so the number of workers changes nothing.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -16,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,10 +27,12 @@ from tqdm import tqdm
 from benchmarks.miniworld import ade20k, cityscapes, coco, imagenet, voc
 from pixbench.errors import UserError
 from pixbench.file_versions import MINI_WORLD_FILE, MINI_WORLD_VERSION
+from pixbench.lock import OWNER, owned
 
 IMAGES = imagenet.SPLITS["train"]
 LEAST = 12  # scenes in any split, however few images are asked for
-LOCK = "unfinished"
+GROWING = "world"
+"""Name of the folder that becomes the world once it is complete."""
 WRITERS: dict[str, Any] = {
     "cityscapes": cityscapes,
     "coco": coco,
@@ -39,7 +40,6 @@ WRITERS: dict[str, Any] = {
     "ade20k": ade20k,
     "imagenet": imagenet,
 }
-FOLDERS = ("cityscapes", "coco", "lvis", "VOC2007", "VOC2012", "ADEChallengeData2016", "imagenet")
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,15 @@ def generate(root: Path, world: World, workers: int) -> bool:
     root = root.resolve()
     if is_there(root, world):
         return False
-    with unfinished(root) as part:
+    with unfinished(root) as world_folder:
         tasks = [Task(w, split, i) for w in WRITERS for split, size in world.sizes(w).items() for i in range(size)]
         records: dict[str, dict[str, list[Any]]] = {w: {split: [] for split in world.sizes(w)} for w in WRITERS}
-        for task, record in zip(tasks, drawn(tasks, part, world.seed, workers), strict=True):
+        for task, record in zip(tasks, drawn(tasks, world_folder, world.seed, workers), strict=True):
             records[task.writer][task.split].append(record)
-        coco.finish(part, records["coco"])  # the folders of the others are their lists
-        voc.finish(part, records["voc"])
-        (part / MINI_WORLD_FILE).write_text(json.dumps(world.stamp(), indent=2) + "\n", encoding="utf-8")
-        (part / LOCK).unlink()
-        os.rename(part, root)  # onto nothing, or onto an empty folder
+        coco.finish(world_folder, records["coco"])  # the folders of the others are their lists
+        voc.finish(world_folder, records["voc"])
+        (world_folder / MINI_WORLD_FILE).write_text(json.dumps(world.stamp(), indent=2) + "\n", encoding="utf-8")
+        os.rename(world_folder, root)  # onto nothing, or onto an empty folder
     return True
 
 
@@ -144,35 +143,24 @@ def is_there(root: Path, world: World) -> bool:
 
 @contextmanager
 def unfinished(root: Path) -> Iterator[Path]:
-    """The folder beside ``root`` in which a world grows, empty and ours alone; removed unless it has been renamed."""
+    """Yield the empty folder in which a world grows, in a folder beside ``root`` that is ours while the block runs.
+
+    Raises:
+        UserError: what lies there was not made by this command, or another process is making this world.
+    """
     part = root.with_name(f"{root.name}.part")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    lock = part / LOCK
-    if part.exists() and any(part.iterdir()) and not (lock.exists() or (part / MINI_WORLD_FILE).exists()):
+    found = {path.name for path in part.iterdir()} if part.is_dir() else set()
+    if found and (OWNER not in found or found - {OWNER, GROWING}):
         raise UserError(f"{part} is in the way and was not made by pixbench data mini; move it, or name another --root")
-    part.mkdir(exist_ok=True)
-    with lock.open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is making a mini world at {root}; wait for it") from None
-        clear(part)  # what a killed run left behind
-        try:
-            yield part
-        except BaseException:
-            clear(part)
-            lock.unlink(missing_ok=True)
-            if part.exists() and not any(part.iterdir()):
-                part.rmdir()
-            raise
-
-
-def clear(part: Path) -> None:
-    """Remove what the generator writes, and nothing else."""
-    for folder in FOLDERS:
-        shutil.rmtree(part / folder, ignore_errors=True)
-    (part / MINI_WORLD_FILE).unlink(missing_ok=True)
-    if part.exists() and (others := [path.name for path in part.iterdir() if path.name != LOCK]):
-        raise UserError(
-            f"{part} holds files that pixbench data mini did not write ({', '.join(others[:3])}); move them"
-        )
+    world = part / GROWING
+    try:
+        with owned(part):
+            shutil.rmtree(world, ignore_errors=True)  # what a killed run left behind
+            world.mkdir()
+            try:
+                yield world
+            finally:
+                shutil.rmtree(world, ignore_errors=True)
+    finally:
+        with suppress(OSError):  # another process owns it
+            part.rmdir()

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from benchmarks.miniworld.kinds import KINDS, Kind, Points, blob
-from benchmarks.miniworld.textures import Array, Pattern, noise, plain, two_colours
+from benchmarks.miniworld.object_classes import OBJECT_CLASSES, ObjectClass, Points, blob
+from benchmarks.miniworld.textures import Array, Pattern, noise, one_colour, two_colours
 
 Mask = NDArray[np.bool_]
 Polygon = list[list[int]]
@@ -29,7 +29,7 @@ class Layer:
     """Something solid in the scene."""
 
     label: str
-    """Kind name, or what Cityscapes would call it."""
+    """ObjectClass name, or what Cityscapes would call it."""
     polygon: Polygon
     whole: Mask
     """(H, W) all its pixels in the frame, whatever covers them."""
@@ -39,9 +39,9 @@ class Layer:
 
 @dataclass
 class Thing(Layer):
-    """An object of one of the kinds."""
+    """An object of one of the object_classes."""
 
-    kind: Kind
+    object_class: ObjectClass
     crowd: bool
     """One of a crowd, annotated as a whole."""
     truncated: bool
@@ -142,11 +142,11 @@ def paint(
 
 
 def add_object(
-    scene: Scene, rng: np.random.Generator, kind: Kind, centre: Points, size: float, crowd: bool = False
+    scene: Scene, rng: np.random.Generator, object_class: ObjectClass, centre: Points, size: float, crowd: bool = False
 ) -> bool:
     """Put one object on top of the scene; False (and nothing drawn) if it would hide another or leave the frame."""
     pose = Pose.draw(rng, centre, size, turn=35)
-    polygon = pose.polygon(kind.outline)
+    polygon = pose.polygon(object_class.outline)
     mask = scene.fill(polygon)
     x, y = np.array(polygon, float).T
     area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
@@ -157,22 +157,22 @@ def add_object(
         shadow = np.zeros_like(mask)
         shadow[shift[0] :, shift[1] :] = mask[: -shift[0], : -shift[1]]
         scene.image[shadow] *= np.float32(rng.uniform(0.5, 0.8))
-    paint(scene, rng, mask, kind.pattern, pose)
+    paint(scene, rng, mask, object_class.pattern, pose)
     height, width = mask.shape
     truncated = bool(x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height)
-    scene.cover(Thing(kind.name, polygon, mask, mask.copy(), kind, crowd, truncated))
+    scene.cover(Thing(object_class.name, polygon, mask, mask.copy(), object_class, crowd, truncated))
     return True
 
 
 def add_clutter(scene: Scene, rng: np.random.Generator, size: float) -> bool:
-    """Put something of no kind on top: uneven outline; plain, noisy or (so that pattern alone tells little) patterned."""
+    """Put something of no object_class on top: uneven outline; one_colour, noisy or (so that pattern alone tells little) patterned."""
     height, width = scene.image.shape[:2]
     pose = Pose.draw(rng, rng.uniform(0, 1, 2) * [width, height], size, turn=180)
     polygon = pose.polygon(blob(rng) * [1, rng.choice([1, 0.3])])
     mask = scene.fill(polygon)
     if not mask.any() or scene.would_hide(mask):
         return False
-    pattern = KINDS[rng.integers(len(KINDS))].pattern if rng.random() < 0.1 else plain
+    pattern = OBJECT_CLASSES[rng.integers(len(OBJECT_CLASSES))].pattern if rng.random() < 0.1 else one_colour
     paint(scene, rng, mask, pattern, pose, contrast=60)
     scene.cover(Layer("static", polygon, mask, mask.copy()))
     return True
@@ -205,25 +205,25 @@ def light_up(scene: Scene, rng: np.random.Generator) -> None:
 
 def draw_scene(
     rng: np.random.Generator,
-    kind: Kind,
+    object_class: ObjectClass,
     width: int,
     height: int,
     count: int,
     sizes: tuple[float, float],
     crowd: bool = False,
 ) -> Scene:
-    """A scene of up to ``count`` objects, the first (hindmost) of ``kind``, ``sizes`` pixels long; maybe a crowd behind them."""
+    """A scene of up to ``count`` objects, the first (hindmost) of ``object_class``, ``sizes`` pixels long; maybe a crowd behind them."""
     scene = ground(rng, height, width)
     frame = np.array([width, height])
     for _ in range(int(rng.integers(2, 6))):
         add_clutter(scene, rng, rng.uniform(18, 60))
     if crowd:
-        members = KINDS[rng.integers(len(KINDS))]
+        members = OBJECT_CLASSES[rng.integers(len(OBJECT_CLASSES))]
         middle = rng.uniform(0.3, 0.7, 2) * frame
         for centre in spots(rng, 6, middle - 22, middle + 22):
             add_object(scene, rng, members, centre, rng.uniform(18, 26), crowd=True)
     for number in range(count):
-        chosen = KINDS[rng.integers(len(KINDS))] if number else kind
+        chosen = OBJECT_CLASSES[rng.integers(len(OBJECT_CLASSES))] if number else object_class
         for centre in spots(rng, TRIES if number else 1000, 0.15 * frame, 0.85 * frame):
             if add_object(scene, rng, chosen, centre, rng.uniform(*sizes)):
                 break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.miniworld.kinds import KINDS, Kind, Points
+from benchmarks.miniworld.object_classes import OBJECT_CLASSES, ObjectClass, Points
 from benchmarks.miniworld.scenes import (
     TRIES,
     Layer,
@@ -63,8 +63,10 @@ def crown(rng: np.random.Generator, centre: Points, radius: float) -> Polygon:
     return np.rint(np.stack([reach * np.cos(angles), reach * np.sin(angles)], 1) + centre).astype(int).tolist()
 
 
-def draw_street(rng: np.random.Generator, kind: Kind, width: int, height: int, count: int, crowd: bool) -> Scene:
-    """A street with up to ``count`` objects, one of them of ``kind``; maybe a crowd far off."""
+def draw_street(
+    rng: np.random.Generator, object_class: ObjectClass, width: int, height: int, count: int, crowd: bool
+) -> Scene:
+    """A street with up to ``count`` objects, one of them of ``object_class``; maybe a crowd far off."""
     scene = Scene(np.zeros((height, width, 3), np.float32))
     horizon = height * rng.uniform(0.35, 0.5)
     lay(scene, rng, "sky", box(0, 0, width - 1, height - 1))
@@ -81,7 +83,7 @@ def draw_street(rng: np.random.Generator, kind: Kind, width: int, height: int, c
     for _ in range(int(rng.integers(1, 4))):
         add_clutter(scene, rng, rng.uniform(14, 40))
     if crowd:
-        members = KINDS[rng.integers(len(KINDS))]
+        members = OBJECT_CLASSES[rng.integers(len(OBJECT_CLASSES))]
         middle = rng.uniform(0.2, 0.8) * width
         for _ in range(6):
             centre = np.array([middle + rng.uniform(-28, 28), horizon + rng.uniform(-4, 12)])
@@ -89,7 +91,7 @@ def draw_street(rng: np.random.Generator, kind: Kind, width: int, height: int, c
     depths = np.sort(rng.uniform(0, 1, count))  # far ones first
     first = rng.integers(count)
     for number, depth in enumerate(depths):
-        chosen = kind if number == first else KINDS[rng.integers(len(KINDS))]
+        chosen = object_class if number == first else OBJECT_CLASSES[rng.integers(len(OBJECT_CLASSES))]
         for _ in range(TRIES * 4 if number == first else TRIES):
             centre = np.array([rng.uniform(0.05, 0.95) * width, horizon + (0.1 + 0.6 * depth) * (height - horizon)])
             if add_object(scene, rng, chosen, centre, (40 + 40 * depth) * rng.uniform(0.9, 1.1)):

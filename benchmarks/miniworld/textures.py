@@ -54,7 +54,7 @@ def soft(wave: Array) -> Array:
     return np.clip(0.5 + np.float32(1.5) * wave, 0, 1)
 
 
-def plain(u: Array, v: Array, phase: float) -> Array:
+def one_colour(u: Array, v: Array, phase: float) -> Array:
     return np.full_like(u, phase)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.miniworld.images import save_jpeg, save_png
-from benchmarks.miniworld.kinds import KINDS
+from benchmarks.miniworld.object_classes import OBJECT_CLASSES
 from benchmarks.miniworld.scenes import Scene, Thing, draw_scene, window
 
 SPLITS = {"VOC2007/trainval": 100, "VOC2007/test": 60, "VOC2012/trainval": 100, "VOC2012/aug": 100}
@@ -27,7 +27,9 @@ DIFFICULT = 0.4  # share of its pixels that something else covers
 
 def compose(index: int, rng: np.random.Generator) -> Scene:
     width, height = (int(n) for n in rng.integers(112, 161, 2))
-    return draw_scene(rng, KINDS[index % len(KINDS)], width, height, int(rng.integers(1, 4)), sizes=(40, 80))
+    return draw_scene(
+        rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], width, height, int(rng.integers(1, 4)), sizes=(40, 80)
+    )
 
 
 def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[str, dict[str, bool]]:
@@ -40,7 +42,7 @@ def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple
     save_jpeg(home / "JPEGImages" / f"{name}.jpg", scene.pixels)
     classes, numbers = np.zeros((2, *scene.image.shape[:2]), np.uint8)
     for position, thing in enumerate(scene.objects, 1):
-        classes[thing.visible] = CLASSES.index(thing.kind.voc) + 1
+        classes[thing.visible] = CLASSES.index(thing.object_class.voc) + 1
         numbers[thing.visible] = position
     if part == "aug":
         save_png(home / "SegmentationClassAug" / f"{name}.png", classes)
@@ -54,7 +56,7 @@ def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple
     save_png(home / "SegmentationObject" / f"{name}.png", numbers, PALETTE)
     seen: dict[str, bool] = {}
     for thing in scene.objects:
-        seen[thing.kind.voc] = seen.get(thing.kind.voc, False) or thing.covered <= DIFFICULT
+        seen[thing.object_class.voc] = seen.get(thing.object_class.voc, False) or thing.covered <= DIFFICULT
     return name, seen
 
 
@@ -65,7 +67,7 @@ def annotation(folder: str, name: str, scene: Scene) -> ET.Element:
     root.append(element("size", {"width": width, "height": height, "depth": 3}))
     root.append(element("segmented", 1))
     for thing in scene.objects:
-        entry = {"name": thing.kind.voc, "pose": "Unspecified", "truncated": int(thing.truncated)}
+        entry = {"name": thing.object_class.voc, "pose": "Unspecified", "truncated": int(thing.truncated)}
         if folder == "VOC2012":
             entry["occluded"] = int(thing.covered > 0.05)
         box = dict(zip(("xmin", "ymin", "xmax", "ymax"), inclusive_box(thing), strict=True))

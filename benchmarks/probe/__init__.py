@@ -1,1 +1,1 @@
-"""`pixbench probe`: what a frozen trunk is good for, without fine-tuning it."""
+"""`pixbench probe`: what a frozen backbone is good for, without fine-tuning it."""

@@ -1,4 +1,4 @@
-"""Features of a frozen trunk.
+"""Features of a frozen backbone.
 
 Shapes: n images, C channels of C5, S side of the crop.
 """
@@ -15,29 +15,32 @@ from torchvision.transforms import v2
 
 from pixbench.errors import UserError
 from pretrain.data.sources import Source, open_source
-from transfer.weights.trunk import Trunk
+from pretrain.models.resnet import build_resnet
+from transfer.weights.backbone import Backbone
 
 
 class Frozen(nn.Module):
-    """A trunk in eval mode without gradients: images (n, 3, H, W) in RGB, 0 to 255 -> C5 (n, C, h, w).
+    """A backbone in eval mode without gradients: images (n, 3, H, W) in RGB, 0 to 255 -> C5 (n, C, h, w).
 
-    The images are brought into what the trunk was trained on, its `Trunk.pixels`.
+    The images are brought into what the backbone was trained on, its `Backbone.pixels`.
 
     Args:
-        trunk: a ResNet.
+        backbone: a ResNet.
         output_stride: other than its own.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, trunk: Trunk, output_stride: int | None = None) -> None:
+    def __init__(self, backbone: Backbone, output_stride: int | None = None) -> None:
         super().__init__()
-        self.network = replace(trunk.resnet, output_stride=output_stride or trunk.resnet.output_stride).build()
-        self.network.load_state_dict(trunk.state)
-        self.reverse = trunk.pixels.order == "BGR"
+        self.network = build_resnet(
+            replace(backbone.resnet, output_stride=output_stride or backbone.resnet.output_stride)
+        )
+        self.network.load_state_dict(backbone.state)
+        self.reverse = backbone.pixels.order == "BGR"
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(getattr(trunk.pixels, name)).view(3, 1, 1))
+            self.register_buffer(name, torch.tensor(getattr(backbone.pixels, name)).view(3, 1, 1))
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -22,9 +22,10 @@ from benchmarks.tables import insert
 from pixbench.paths import CONFIGS
 from pretrain.config import RunConfig, parse
 from pretrain.data.views import Views
+from pretrain.method_descriptions import config_files
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
-from pretrain.methods.description import config_files
+from pretrain.models.resnet import build_resnet
 
 HEADERS = ("method", "trained parameters (M)", "GFLOPs an image", "activations (MB an image)", "time of a step")
 
@@ -41,8 +42,8 @@ def recipes() -> dict[str, str]:
 def build(recipe: str) -> tuple[RunConfig, Method]:
     config = parse(["--config", str(CONFIGS / "pretrain" / recipe)])
     torch.manual_seed(0)
-    trunk = config.trunk.build(config.zero_init_residual)
-    return config, METHODS[config.method.name](trunk, config.method.knobs, total_steps=100).train()
+    backbone = build_resnet(config.backbone, config.zero_init_residual)
+    return config, METHODS[config.method.name](backbone, config.method.settings, total_steps=100).train()
 
 
 def views(batch: int, size: int) -> Views:
@@ -53,7 +54,7 @@ def views(batch: int, size: int) -> Views:
 
 
 def step(method: Method, images: Views) -> None:
-    method.update_target()
+    method.update_momentum_encoder()
     method.zero_grad(set_to_none=True)
     method(images)["loss"].backward()
 

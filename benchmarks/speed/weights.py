@@ -50,14 +50,15 @@ def measure(words: list[str], rounds: int) -> tuple[float, float]:
 def make(folder: Path) -> None:
     import torch
 
-    from pretrain.models.spec import TrunkSpec
-    from transfer.weights import Trunk, save
+    from pretrain.models.backbone_spec import BackboneSpec
+    from pretrain.models.resnet import build_resnet
+    from transfer.weights import Backbone, save
 
     torch.manual_seed(0)
-    spec = TrunkSpec()
-    trunk = Trunk(spec, dict(spec.build(zero_init_residual=False).state_dict()), "random")
-    for name, layout in FILES.items():
-        save(trunk, folder / name, layout)
+    spec = BackboneSpec()
+    backbone = Backbone(spec, dict(build_resnet(spec, zero_init_residual=False).state_dict()), "random")
+    for name, framework in FILES.items():
+        save(backbone, folder / name, framework)
 
 
 def rows(folder: Path, rounds: int) -> list[tuple[str, str, str, str]]:

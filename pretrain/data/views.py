@@ -1,8 +1,8 @@
 """Crops that know where they came from, and the batch type every method takes.
 
 Shapes: B images in a batch, H = W = view size. A box is (x1, y1, x2, y2) in source-image coordinates, x divided by
-(width − 1), y by (height − 1), and the far ends belong to the last pixel inside the crop; a mirrored view has x1 > x2,
-an upside-down one y1 > y2 (official PixPro code, `contrast/data/transform_coord.py`).
+(width − 1), y by (height − 1), and the far ends belong to the last pixel inside the crop; a mirrored view has x1 > x2
+(official PixPro code, `contrast/data/transform_coord.py`).
 """
 
 from __future__ import annotations
@@ -39,14 +39,13 @@ class Views(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """A rectangle of whole pixels, and whether it is mirrored left-right or turned upside down afterwards."""
+    """A rectangle of whole pixels, and whether it is mirrored left-right afterwards."""
 
     top: int
     left: int
     height: int
     width: int
     mirrored: bool = False
-    upended: bool = False
 
 
 def random_crop(
@@ -76,11 +75,9 @@ def fallback_crop(width: int, height: int, ratio: tuple[float, float] = RATIO) -
     return Crop((height - h) // 2, (width - w) // 2, h, w)
 
 
-def random_flip(rng: random.Random, crop: Crop, horizontal: float = 0.5, vertical: float = 0.0) -> Crop:
-    """``crop`` mirrored with probability ``horizontal`` and upended with probability ``vertical``."""
-    mirrored = rng.random() < horizontal
-    upended = vertical > 0 and rng.random() < vertical
-    return crop._replace(mirrored=mirrored, upended=upended)
+def random_flip(rng: random.Random, crop: Crop, probability: float = 0.5) -> Crop:
+    """Return ``crop``, mirrored with the given ``probability``."""
+    return crop._replace(mirrored=rng.random() < probability)
 
 
 def box_of(crop: Crop, width: int, height: int) -> Box:
@@ -90,8 +87,6 @@ def box_of(crop: Crop, width: int, height: int) -> Box:
     y1, y2 = crop.top / down, (crop.top + crop.height - 1) / down
     if crop.mirrored:
         x1, x2 = x2, x1
-    if crop.upended:
-        y1, y2 = y2, y1
     return x1, y1, x2, y2
 
 
@@ -104,6 +99,4 @@ def cut(image: Image.Image, crop: Crop, size: int) -> Image.Image:
     view = image.crop((crop.left, crop.top, right, bottom)).resize((size, size), Image.Resampling.BILINEAR)
     if crop.mirrored:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if crop.upended:
-        view = view.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     return view

@@ -12,37 +12,52 @@ from torch import Tensor, nn
 
 from pretrain.data.views import Views
 from pretrain.losses import unit
+from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.resnet import ResNet
-from pretrain.models.target import Target
 
 
 class Method(nn.Module):
-    """Student trunk, heads and loss of one method. Subclasses have a frozen dataclass `Config` with the method's knobs.
+    """Student backbone, heads and loss of one method. Subclasses have a frozen dataclass `Config` with the method's settings.
 
-    The trunk is what is exported. A method with a slowly moving copy of the student keeps it under `target`
-    (`pretrain.models.target.Target`).
+    What is converted later is named in `exports`. Methods with a momentum encoder inherit from `MomentumMethod`.
     """
 
-    title: ClassVar[str]  # one line for lists of methods
-    target: Target  # of those methods that have one
+    title: ClassVar[str]
+    """One line for lists of methods."""
+    exports: ClassVar[tuple[str, ...]] = ("backbone",)
+    """Sub-modules that conversion takes: "backbone", "fpn" (a feature pyramid), "head" (of a detector)."""
 
     @dataclass(frozen=True)
     class Config:
-        """No knobs."""
+        """No settings."""
 
-    def __init__(self, trunk: ResNet, config: Any, total_steps: int) -> None:
-        """``total_steps``: length of the target's momentum schedule in optimiser updates."""
+    @property
+    def left_behind(self) -> list[str]:
+        """Names of the sub-modules and buffers that conversion leaves out, the momentum encoder's copies aside."""
+        names = dict.fromkeys(name.partition(".")[0] for name in self.state_dict())
+        return [name for name in names if name not in (*self.exports, "momentum_encoder")]
+
+    def __init__(self, backbone: ResNet, config: Any, total_steps: int) -> None:
+        """``total_steps``: length of the momentum encoder's schedule in optimiser updates."""
         super().__init__()
-        self.trunk, self.config = trunk, config
+        self.backbone, self.config = backbone, config
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Scalars by name: "loss" carries the gradient, the others ("feature_std" among them) are logged."""
         raise NotImplementedError
 
-    def update_target(self) -> None:
-        """Move the target, if there is one, towards the student. Called once per optimiser update, before `forward`."""
-        if hasattr(self, "target"):
-            self.target.update(self)
+    def update_momentum_encoder(self) -> None:
+        """Move the momentum encoder, if there is one, towards the student; called before `forward`, once per update."""
+
+
+class MomentumMethod(Method):
+    """A method with a momentum encoder, which its ``__init__`` puts at `momentum_encoder`."""
+
+    momentum_encoder: MomentumEncoder
+
+    def update_momentum_encoder(self) -> None:
+        """Move the momentum encoder towards the student."""
+        self.momentum_encoder.update(self)
 
 
 def feature_std(features: Tensor) -> Tensor:

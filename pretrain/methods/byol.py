@@ -13,14 +13,14 @@ from torch import Tensor
 from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.losses.instance import cosine_regression
-from pretrain.methods.base import Method, feature_std
+from pretrain.methods.base import MomentumMethod, feature_std
 from pretrain.models.heads import VectorHead
+from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.resnet import ResNet
-from pretrain.models.target import Target
 
 
-class BYOL(Method):
-    """Student trunk -> projector -> predictor against target trunk -> projector, for both views and both ways.
+class BYOL(MomentumMethod):
+    """Student backbone -> projector -> predictor against target backbone -> projector, for both views and both ways.
 
     Loss: ‖p1 − z2'‖² + ‖p2 − z1'‖² of unit vectors (Eq. 2), in [0, 8]: 0 if all agree, 4 if they have nothing to do
     with each other. Views go through the networks one after the other, so BN statistics are per view. Differences from
@@ -32,7 +32,7 @@ class BYOL(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """Knobs of BYOL, with the values of the paper for 1000 epochs.
+        """Settings of BYOL, with the values of the paper for 1000 epochs.
 
         Args:
             momentum: of the target at the start; it grows to 1 along a cosine. 0.99 for 300 epochs or fewer.
@@ -46,18 +46,21 @@ class BYOL(Method):
 
     config: Config
 
-    def __init__(self, trunk: ResNet, config: Config, total_steps: int) -> None:
-        super().__init__(trunk, config, total_steps)
-        self.projector = VectorHead(trunk.channels, config.hidden, config.dim)
+    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+        super().__init__(backbone, config, total_steps)
+        self.projector = VectorHead(backbone.channels, config.hidden, config.dim)
         self.predictor = VectorHead(config.dim, config.hidden, config.dim)
-        self.target = Target(self, ("trunk", "projector"), config.momentum, total_steps)
+        self.momentum_encoder = MomentumEncoder(self, ("backbone", "projector"), config.momentum, total_steps)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """`views` -> "loss", "feature_std" of the projections."""
         images = (views.view1, views.view2)
-        projections = [self.projector(self.trunk(x).mean(dim=(2, 3))) for x in images]  # (B, C) each
+        projections = [self.projector(self.backbone(x).mean(dim=(2, 3))) for x in images]  # (B, C) each
         queries = [unit(self.predictor(x)) for x in projections]
         with torch.no_grad():
-            keys = [unit(self.target.projector(self.target.trunk(x).mean(dim=(2, 3)))) for x in images]
+            keys = [
+                unit(self.momentum_encoder.projector(self.momentum_encoder.backbone(x).mean(dim=(2, 3))))
+                for x in images
+            ]
         loss = 4 + cosine_regression(queries[0], keys[1]) + cosine_regression(queries[1], keys[0])
         return {"loss": loss, "feature_std": feature_std(torch.cat(projections))}

@@ -17,9 +17,8 @@ from pretrain.losses import unit
 from pretrain.losses.instance import cross_entropy, nt_xent, sup_con
 from pretrain.methods.base import Method, feature_std
 from pretrain.methods.supervised import check_labels
-from pretrain.models.heads import LinearHead
+from pretrain.models.heads import LinearHead, StageHead
 from pretrain.models.resnet import ResNet
-from pretrain.models.separable import StageHead
 
 STAGES = ("layer1", "layer2", "layer3")
 """The stages before the last one."""
@@ -40,7 +39,7 @@ class CDS(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """Knobs of Contrastive Deep Supervision, with the values of the authors' ImageNet code.
+        """Settings of Contrastive Deep Supervision, with the values of the authors' ImageNet code.
 
         Args:
             classes: number of classes, at least as many as there are folders of images.
@@ -56,21 +55,21 @@ class CDS(Method):
 
     config: Config
 
-    def __init__(self, trunk: ResNet, config: Config, total_steps: int) -> None:
-        super().__init__(trunk, config, total_steps)
+    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+        super().__init__(backbone, config, total_steps)
         if config.contrast not in get_args(Contrast):
             raise UserError(f"method.contrast '{config.contrast}' is not known; choose {', '.join(get_args(Contrast))}")
-        self.classifier = LinearHead(trunk.channels, config.classes)
+        self.classifier = LinearHead(backbone.channels, config.classes)
         for index, stage in enumerate(STAGES):
             to_come = len(STAGES) - index
-            self.add_module(f"projector_{stage}", StageHead(trunk.channels // 2**to_come, to_come))
+            self.add_module(f"projector_{stage}", StageHead(backbone.channels // 2**to_come, to_come))
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """`views` -> "loss" in [0, ∞), its parts "loss_class" and "loss_contrast" (sum over stages), "feature_std" of
         the pooled features, "accuracy" of the classifier."""
         config = self.config
         check_labels(views.label, config.classes)
-        maps = self.trunk.forward_stages(torch.cat([views.view1, views.view2]))  # 2B images
+        maps = self.backbone.forward_stages(torch.cat([views.view1, views.view2]))  # 2B images
         last = maps["layer4"].chunk(2)[0]
         loss_class, accuracy = cross_entropy(self.classifier(last), views.label)
         loss_contrast = torch.zeros_like(loss_class)

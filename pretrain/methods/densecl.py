@@ -13,28 +13,28 @@ from torch import Tensor
 from pretrain.data.views import Views
 from pretrain.losses import full_precision, unit
 from pretrain.losses.instance import info_nce
-from pretrain.methods.base import Method, feature_std
+from pretrain.methods.base import MomentumMethod, feature_std
 from pretrain.models.heads import ConvHead, PooledHead
+from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.queue import add_queue, enqueue
 from pretrain.models.resnet import ResNet
-from pretrain.models.target import Target
 
 
-def matched(maps: Tensor, target_maps: Tensor, values: Tensor) -> Tensor:
+def matched(maps: Tensor, momentum_maps: Tensor, values: Tensor) -> Tensor:
     """For each cell of view 1 the value of the cell of view 2 that looks most like it (Eq. 3): (B, N, C).
 
     Args:
-        maps, target_maps: C5 of view 1 by the student, of view 2 by the target, (B, C', H, W).
+        maps, momentum_maps: C5 of view 1 by the student, of view 2 by the target, (B, C', H, W).
         values: (B, C, H, W) of view 2.
     """
     with torch.no_grad(), torch.autocast(maps.device.type, enabled=False):
-        cosine = unit(maps).flatten(2).transpose(1, 2) @ unit(target_maps).flatten(2)
+        cosine = unit(maps).flatten(2).transpose(1, 2) @ unit(momentum_maps).flatten(2)
         nearest = cosine.argmax(2)  # (B, N)
     values = values.flatten(2).transpose(1, 2)
     return values.gather(1, nearest[:, :, None].expand(-1, -1, values.shape[2]))
 
 
-class DenseCL(Method):
+class DenseCL(MomentumMethod):
     """MoCo v2, and besides it the same for every cell: L = (1 − λ) L_image + λ L_cells.
 
     A cell's positive is the target's projection of the cell of view 2 that is most similar on C5; its negatives are
@@ -46,7 +46,7 @@ class DenseCL(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """Knobs of DenseCL, with the values of the paper.
+        """Settings of DenseCL, with the values of the paper.
 
         Args:
             weight: λ, share of the loss between cells.
@@ -68,11 +68,11 @@ class DenseCL(Method):
     queue: Tensor
     queue_dense: Tensor
 
-    def __init__(self, trunk: ResNet, config: Config, total_steps: int) -> None:
-        super().__init__(trunk, config, total_steps)
-        self.projector = PooledHead(trunk.channels, config.hidden, config.dim, batch_norm=False)
-        self.projector_dense = ConvHead(trunk.channels, config.hidden, config.dim, batch_norm=False)
-        self.target = Target(self, ("trunk", "projector", "projector_dense"), config.momentum)
+    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+        super().__init__(backbone, config, total_steps)
+        self.projector = PooledHead(backbone.channels, config.hidden, config.dim, batch_norm=False)
+        self.projector_dense = ConvHead(backbone.channels, config.hidden, config.dim, batch_norm=False)
+        self.momentum_encoder = MomentumEncoder(self, ("backbone", "projector", "projector_dense"), config.momentum)
         add_queue(self, "queue", config.queue_size, config.dim)
         add_queue(self, "queue_dense", config.queue_size, config.dim)
 
@@ -83,13 +83,13 @@ class DenseCL(Method):
         Before anything is learned each term is about ln(K + 1). The keys are put into the queues.
         """
         config = self.config
-        maps = self.trunk(views.view1)
+        maps = self.backbone(views.view1)
         query, cells = unit(self.projector(maps)), unit(self.projector_dense(maps))  # (B, C), (B, C, H, W)
         with torch.no_grad():
-            target_maps = self.target.trunk(views.view2)
-            key = unit(self.target.projector(target_maps))
-            dense = full_precision(self.target.get_submodule("projector_dense")(target_maps))
-            cell_keys = matched(maps, target_maps, unit(dense)).flatten(0, 1)  # (B·N, C)
+            momentum_maps = self.momentum_encoder.backbone(views.view2)
+            key = unit(self.momentum_encoder.projector(momentum_maps))
+            dense = full_precision(self.momentum_encoder.get_submodule("projector_dense")(momentum_maps))
+            cell_keys = matched(maps, momentum_maps, unit(dense)).flatten(0, 1)  # (B·N, C)
             dense_key = unit(dense.mean(dim=(2, 3)))
         cell_queries = cells.flatten(2).transpose(1, 2).flatten(0, 1)  # (B·N, C)
         image, accuracy = info_nce(query, key, self.queue.clone(), config.temperature)

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.losses.instance import info_nce
-from pretrain.methods.base import Method, feature_std
+from pretrain.methods.base import MomentumMethod, feature_std
 from pretrain.models.heads import LinearHead, PooledHead
+from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.queue import add_queue, enqueue
 from pretrain.models.resnet import ResNet
-from pretrain.models.target import Target
 
 
-class MoCo(Method):
+class MoCo(MomentumMethod):
     """View 1 is the query, view 2 the target's key, earlier keys are the negatives; one way only, as published.
 
     Batch norm: the published code shuffles the key batch over the GPUs so that a query cannot recognise its key by
@@ -33,10 +33,10 @@ class MoCo(Method):
     queue: Tensor
     queue_pointer: Tensor
 
-    def __init__(self, trunk: ResNet, config: Any, total_steps: int) -> None:
-        super().__init__(trunk, config, total_steps)
+    def __init__(self, backbone: ResNet, config: Any, total_steps: int) -> None:
+        super().__init__(backbone, config, total_steps)
         self.projector = self.build_projector()
-        self.target = Target(self, ("trunk", "projector"), config.momentum)
+        self.momentum_encoder = MomentumEncoder(self, ("backbone", "projector"), config.momentum)
         add_queue(self, "queue", config.queue_size, config.dim)
 
     def build_projector(self) -> nn.Module:
@@ -48,9 +48,9 @@ class MoCo(Method):
 
         Before anything is learned the loss is about ln(K + 1). The keys are put into the queue.
         """
-        query = unit(self.projector(self.trunk(views.view1)))
+        query = unit(self.projector(self.backbone(views.view1)))
         with torch.no_grad():
-            key = unit(self.target.projector(self.target.trunk(views.view2)))
+            key = unit(self.momentum_encoder.projector(self.momentum_encoder.backbone(views.view2)))
         loss, accuracy = info_nce(query, key, self.queue.clone(), self.config.temperature)
         enqueue(self, "queue", key)
         return {"loss": loss, "feature_std": feature_std(query), "accuracy": accuracy}
@@ -63,7 +63,7 @@ class MoCoV1(MoCo):
 
     @dataclass(frozen=True)
     class Config:
-        """Knobs of MoCo v1, with the values of the paper.
+        """Settings of MoCo v1, with the values of the paper.
 
         Args:
             queue_size: K, number of negative keys; a multiple of the total batch.
@@ -78,7 +78,7 @@ class MoCoV1(MoCo):
         dim: int = 128
 
     def build_projector(self) -> nn.Module:
-        return LinearHead(self.trunk.channels, self.config.dim)
+        return LinearHead(self.backbone.channels, self.config.dim)
 
 
 class MoCoV2(MoCo):
@@ -88,7 +88,7 @@ class MoCoV2(MoCo):
 
     @dataclass(frozen=True)
     class Config:
-        """Knobs of MoCo v2, with the values of the paper.
+        """Settings of MoCo v2, with the values of the paper.
 
         Args:
             queue_size: K, number of negative keys; a multiple of the total batch.
@@ -105,4 +105,4 @@ class MoCoV2(MoCo):
         dim: int = 128
 
     def build_projector(self) -> nn.Module:
-        return PooledHead(self.trunk.channels, self.config.hidden, self.config.dim, batch_norm=False)
+        return PooledHead(self.backbone.channels, self.config.hidden, self.config.dim, batch_norm=False)

@@ -13,17 +13,17 @@ from torch import Tensor
 from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.losses.pixel import consistency_both_ways
-from pretrain.methods.base import Method, feature_std
-from pretrain.methods.instance import PixelConfig, add_instance_heads, add_instance_loss
+from pretrain.methods.base import MomentumMethod, feature_std
 from pretrain.models.heads import ConvHead
+from pretrain.models.instance_branch import PixelConfig, add_instance_heads, add_instance_loss
+from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.ppm import PixelPropagation
 from pretrain.models.resnet import ResNet
-from pretrain.models.target import Target
 
 
 @dataclass(frozen=True)
 class PropagationConfig:
-    """Knobs of the PPM.
+    """Settings of the PPM.
 
     Args:
         gamma: exponent γ of the similarity in the PPM.
@@ -36,39 +36,39 @@ class PropagationConfig:
     clamp: float = 0.0
 
 
-class PixPro(Method):
-    """Student trunk -> projector -> PPM against target trunk -> projector, for both views and both ways.
+class PixPro(MomentumMethod):
+    """Student backbone -> projector -> PPM against target backbone -> projector, for both views and both ways.
 
     Loss: pixel_consistency(y1, x2') + pixel_consistency(y2, x1'), between −4 (all positive pairs agree) and +4; a
     negative loss is normal. Views go through the networks one after the other, so BN statistics are per view
-    (official code). An instance branch, see `pretrain.methods.instance`, adds its own loss.
+    (official code). An instance branch, see `pretrain.models.instance_branch`, adds its own loss.
     """
 
     title = "PixPro: pixel-to-propagation consistency"
 
     @dataclass(frozen=True)
     class Config(PixelConfig, PropagationConfig):
-        """Knobs of PixPro, with the values of the paper. Fields of the last base come first."""
+        """Settings of PixPro, with the values of the paper. Fields of the last base come first."""
 
     config: Config
 
-    def __init__(self, trunk: ResNet, config: Config, total_steps: int) -> None:
-        super().__init__(trunk, config, total_steps)
-        self.projector = ConvHead(trunk.channels, config.hidden, config.dim)
+    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+        super().__init__(backbone, config, total_steps)
+        self.projector = ConvHead(backbone.channels, config.hidden, config.dim)
         self.propagation = PixelPropagation(config.dim, config.layers, config.gamma, config.clamp)
-        averaged = ("trunk", "projector", *add_instance_heads(self, config))
-        self.target = Target(self, averaged, config.momentum, total_steps)
+        averaged = ("backbone", "projector", *add_instance_heads(self, backbone.channels, config))
+        self.momentum_encoder = MomentumEncoder(self, averaged, config.momentum, total_steps)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """`views` -> "loss", "feature_std" of the projections, "positives": mean number of positive pairs an image."""
         images, boxes = (views.view1, views.view2), (views.box1, views.box2)
-        maps = [self.trunk(x) for x in images]  # C5 (B, trunk.channels, H, W) each
+        maps = [self.backbone(x) for x in images]  # C5 (B, backbone.channels, H, W) each
         projections = [self.projector(x) for x in maps]  # (B, C, H, W) each
         queries = [unit(self.propagation(x)) for x in projections]
         with torch.no_grad():
-            target_maps = [self.target.trunk(x) for x in images]
-            keys = [unit(self.target.projector(x)) for x in target_maps]
+            momentum_maps = [self.momentum_encoder.backbone(x) for x in images]
+            keys = [unit(self.momentum_encoder.projector(x)) for x in momentum_maps]
         loss, mask = consistency_both_ways(queries, keys, boxes, self.config.threshold)
         positives = mask.sum() / len(mask)
         scalars = {"loss": loss, "feature_std": feature_std(torch.cat(projections)), "positives": positives}
-        return add_instance_loss(self, self.target, self.config, maps, target_maps, scalars)
+        return add_instance_loss(self, self.momentum_encoder, self.config, maps, momentum_maps, scalars)

@@ -7,7 +7,7 @@ The recipe is described in the paper; its authors released neither code nor weig
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,31 +16,32 @@ from pixbench.errors import UserError
 from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.losses.pixel import consistency_both_ways
-from pretrain.methods.base import Method, feature_std
-from pretrain.methods.instance import add_instance_heads, add_instance_loss
+from pretrain.methods.base import MomentumMethod, feature_std
 from pretrain.methods.pixpro import PixPro
 from pretrain.models.fpn import FPN, Tower
 from pretrain.models.heads import ConvHead
+from pretrain.models.instance_branch import add_instance_heads, add_instance_loss
+from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.ppm import PixelPropagation
 from pretrain.models.resnet import ResNet
-from pretrain.models.target import Target
 
 Head = Literal["fcos", "retinanet"]
 
 
-class PixProFPN(Method):
-    """PixPro's loss on each of P3..P6, averaged: trunk -> FPN -> projector -> PPM against target trunk -> FPN -> projector.
+class PixProFPN(MomentumMethod):
+    """PixPro's loss on each of P3..P6, averaged: backbone -> FPN -> projector -> PPM against target backbone -> FPN -> projector.
 
     Projector and PPM are one each, shared over the levels; batch norm in the projector normalises each level by itself.
     The masks have T in each level's own cell diagonals. The loss lies between −4 and +4, as PixPro's. An instance
     branch sits on C5.
     """
 
-    title = "PixPro on a feature pyramid (P3-P6): trunk and FPN"
+    title = "PixPro on a feature pyramid (P3-P6): backbone and FPN"
+    exports: ClassVar[tuple[str, ...]] = ("backbone", "fpn")
 
     @dataclass(frozen=True)
     class Config(PixPro.Config):
-        """Knobs of PixPro, and the width of the pyramid.
+        """Settings of PixPro, and the width of the pyramid.
 
         Args:
             threshold: T: two cells are a positive pair below this distance, in cell diagonals of their level.
@@ -52,16 +53,18 @@ class PixProFPN(Method):
         channels: int = 256
 
     config: Config
-    networks: tuple[str, ...] = ("trunk", "fpn", "projector")
+    networks: tuple[str, ...] = ("backbone", "fpn", "projector")
     """What the target copies, instance branch aside."""
 
-    def __init__(self, trunk: ResNet, config: Config, total_steps: int) -> None:
-        super().__init__(trunk, config, total_steps)
-        self.fpn = FPN(trunk.channels, config.channels)
+    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+        super().__init__(backbone, config, total_steps)
+        self.fpn = FPN(backbone.channels, config.channels)
         self.head = self.make_head(config)
         self.projector = ConvHead(config.channels, config.hidden, config.dim)
         self.propagation = PixelPropagation(config.dim, config.layers, config.gamma, config.clamp)
-        self.target = Target(self, (*self.networks, *add_instance_heads(self, config)), config.momentum, total_steps)
+        self.momentum_encoder = MomentumEncoder(
+            self, (*self.networks, *add_instance_heads(self, backbone.channels, config)), config.momentum, total_steps
+        )
 
     def make_head(self, config: Any) -> nn.Module:
         return nn.Identity()
@@ -70,19 +73,19 @@ class PixProFPN(Method):
         """`views` -> "loss", "loss_p3".. of each level, and, as means over levels, "feature_std" of the projections and
         "positives": number of positive pairs an image."""
         images, boxes = (views.view1, views.view2), (views.box1, views.box2)
-        maps = [self.trunk.forward_stages(x) for x in images]
+        maps = [self.backbone.forward_stages(x) for x in images]
         levels = [project(self, x) for x in maps]
         with torch.no_grad():
-            target_trunk = cast(ResNet, self.target.trunk)
-            target_maps = [target_trunk.forward_stages(x) for x in images]
-            target_levels = [project(self.target, x) for x in target_maps]
+            momentum_backbone = cast(ResNet, self.momentum_encoder.backbone)
+            momentum_maps = [momentum_backbone.forward_stages(x) for x in images]
+            momentum_levels = [project(self.momentum_encoder, x) for x in momentum_maps]
         losses: dict[str, Tensor] = {}
         spread: list[Tensor] = []
         positives: list[Tensor] = []
         for level in levels[0]:
             projections = [x[level] for x in levels]  # (B, C, H_l, W_l) each
             queries = [unit(self.propagation(x)) for x in projections]
-            keys = [unit(x[level]) for x in target_levels]
+            keys = [unit(x[level]) for x in momentum_levels]
             losses[level], mask = consistency_both_ways(queries, keys, boxes, self.config.threshold)
             spread.append(feature_std(torch.cat(projections)))
             positives.append(mask.sum() / len(mask))
@@ -92,8 +95,8 @@ class PixProFPN(Method):
             "feature_std": torch.stack(spread).mean(),
             "positives": torch.stack(positives).mean(),
         }
-        c5, target_c5 = ([x["layer4"] for x in both] for both in (maps, target_maps))
-        return add_instance_loss(self, self.target, self.config, c5, target_c5, scalars)
+        c5, momentum_c5 = ([x["layer4"] for x in both] for both in (maps, momentum_maps))
+        return add_instance_loss(self, self.momentum_encoder, self.config, c5, momentum_c5, scalars)
 
 
 class PixProFPNHead(PixProFPN):
@@ -102,11 +105,12 @@ class PixProFPNHead(PixProFPN):
     One tower is trained; a detector's towers for classes and boxes both start from it.
     """
 
-    title = "PixPro on a detector's head over a feature pyramid: trunk, FPN and three convolutions"
+    title = "PixPro on a detector's head over a feature pyramid: backbone, FPN and three convolutions"
+    exports = ("backbone", "fpn", "head")
 
     @dataclass(frozen=True)
     class Config(PixProFPN.Config):
-        """Knobs of PixPro, the width of the pyramid and the kind of head.
+        """Settings of PixPro, the width of the pyramid and the kind of head.
 
         Args:
             channels: of the pyramid and the head; the detector must have as many.
@@ -116,7 +120,7 @@ class PixProFPNHead(PixProFPN):
         head: Head = "fcos"
 
     config: Config
-    networks = ("trunk", "fpn", "head", "projector")
+    networks = ("backbone", "fpn", "head", "projector")
 
     def make_head(self, config: Any) -> nn.Module:
         if config.head not in get_args(Head):
@@ -125,7 +129,7 @@ class PixProFPNHead(PixProFPN):
 
 
 def project(networks: nn.Module, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Projections (B, C, H_l, W_l) of each level, from a trunk's ``maps``, by the student's or the target's networks."""
+    """Projections (B, C, H_l, W_l) of each level, from a backbone's ``maps``, by the student's or the target's networks."""
     head = getattr(networks, "head", nn.Identity())
     projector = networks.get_submodule("projector")
     return {level: projector(head(x)) for level, x in networks.get_submodule("fpn")(maps).items()}

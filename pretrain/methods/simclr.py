@@ -30,7 +30,7 @@ class SimCLR(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """Knobs of SimCLR, with the values of the paper.
+        """Settings of SimCLR, with the values of the paper.
 
         Args:
             temperature: of the softmax.
@@ -44,16 +44,16 @@ class SimCLR(Method):
 
     config: Config
 
-    def __init__(self, trunk: ResNet, config: Config, total_steps: int) -> None:
-        super().__init__(trunk, config, total_steps)
-        self.projector = PooledHead(trunk.channels, config.hidden, config.dim, batch_norm=True)
+    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+        super().__init__(backbone, config, total_steps)
+        self.projector = PooledHead(backbone.channels, config.hidden, config.dim, batch_norm=True)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """`views` -> "loss" in [0, ∞), "feature_std", "accuracy": share of images nearest to their own other view.
 
         Before anything is learned the loss is about ln(2RB − 1), R processes.
         """
-        features = unit(self.projector(self.trunk(torch.cat([views.view1, views.view2]))))  # (2B, C)
+        features = unit(self.projector(self.backbone(torch.cat([views.view1, views.view2]))))  # (2B, C)
         view1, view2 = features.chunk(2)
         loss, accuracy = nt_xent(view1, view2, self.config.temperature)
         return {"loss": loss, "feature_std": feature_std(features), "accuracy": accuracy}

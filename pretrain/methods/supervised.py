@@ -33,7 +33,7 @@ class Supervised(Method):
 
     @dataclass(frozen=True)
     class Config:
-        """Knobs of supervised training.
+        """Settings of supervised training.
 
         Args:
             classes: number of classes, at least as many as there are folders of images.
@@ -43,13 +43,13 @@ class Supervised(Method):
 
     config: Config
 
-    def __init__(self, trunk: ResNet, config: Config, total_steps: int) -> None:
-        super().__init__(trunk, config, total_steps)
-        self.classifier = LinearHead(trunk.channels, config.classes)
+    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+        super().__init__(backbone, config, total_steps)
+        self.classifier = LinearHead(backbone.channels, config.classes)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """`views` -> "loss" in [0, ∞), at first about ln(classes); "feature_std" of the pooled features; "accuracy"."""
         check_labels(views.label, self.config.classes)
-        maps = self.trunk(views.view1)
+        maps = self.backbone(views.view1)
         loss, accuracy = cross_entropy(self.classifier(maps), views.label)
         return {"loss": loss, "feature_std": feature_std(maps.mean(dim=(2, 3))), "accuracy": accuracy}

@@ -1,7 +1,7 @@
 """Feature pyramid and the first convolutions of a dense detector's head, laid out as Detectron2's.
 
 Shapes: B batch, F channels of the pyramid; level l has cells 2^l pixels apart: P3..P6 are 28, 14, 7 and 4 cells a side
-at 224 pixels (with a trunk of output stride 32; otherwise as large as the trunk's own maps, the weights are the same).
+at 224 pixels (with a backbone of output stride 32; otherwise as large as the backbone's own maps, the weights are the same).
 Sources: `FPN` and `LastLevelP6P7` in detectron2/modeling/backbone/fpn.py, `RetinaNetHead` in
 detectron2/modeling/meta_arch/retinanet.py; own code, the same computation and initialisation.
 """
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixbench.errors import UserError
-from pretrain.models.spec import GROUPS, TOWER_DEPTH
+from pretrain.models.backbone_spec import GROUPS, TOWER_DEPTH
 
 LEVELS = ("p3", "p4", "p5", "p6")
 
@@ -48,7 +48,7 @@ class FPN(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Maps "layer2", "layer3", "layer4" of a trunk (C3..C5, (B, C, H, W) each) -> (B, F, H, W) of each level."""
+        """Maps "layer2", "layer3", "layer4" of a backbone (C3..C5, (B, C, H, W) each) -> (B, F, H, W) of each level."""
         levels: dict[str, Tensor] = {}
         above: Tensor | None = None
         for stage in reversed(self.stages):

@@ -1,4 +1,4 @@
-"""ResNet trunks with torchvision's parameter names and a width multiplier.
+"""ResNet backbones with torchvision's parameter names and a width multiplier.
 
 Shapes: B batch, H × W input pixels, w width multiplier. C2..C5 have 256w, 512w, 1024w, 2048w channels.
 Own code rather than torchvision's class because that one fixes the stem at 64 channels; the parameter names, the stride in
@@ -12,9 +12,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.models.spec import BLOCKS, STAGES, TrunkSpec
-
-__all__ = ["BLOCKS", "STAGES", "Bottleneck", "ResNet", "TrunkSpec"]
+from pretrain.models.backbone_spec import BLOCKS, STAGES, BackboneSpec
 
 
 class Bottleneck(nn.Module):
@@ -118,3 +116,16 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> C5 (B, channels, H / output_stride, W / output_stride), rounded up."""
         return self.forward_stages(x)["layer4"]
+
+
+def build_resnet(spec: BackboneSpec, zero_init_residual: bool = True) -> ResNet:
+    """Return a freshly initialised ResNet of ``spec``."""
+    return ResNet(
+        BLOCKS[spec.depth],
+        spec.width,
+        spec.output_stride,
+        zero_init_residual,
+        spec.stem,
+        spec.stride_in_1x1,
+        spec.avg_down,
+    )

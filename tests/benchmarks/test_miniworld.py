@@ -17,12 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.miniworld import ade20k, cityscapes, coco, command, voc
-from benchmarks.miniworld.generate import LEAST, LOCK, STAMP, Task, World, generate, stream
-from benchmarks.miniworld.kinds import KINDS
+from benchmarks.commands import data as command
+from benchmarks.miniworld import ade20k, cityscapes, coco, voc
+from benchmarks.miniworld.generate import LEAST, Task, World, generate, stream
+from benchmarks.miniworld.object_classes import OBJECT_CLASSES
 from benchmarks.miniworld.scenes import MIN_VISIBLE, window
 from benchmarks.miniworld.trace import polygons, run_lengths
 from pixbench.errors import UserError
+from pixbench.file_versions import MINI_WORLD_FILE
+from pixbench.lock import OWNER, owned
 
 SMALL = World(seed=0, images=LEAST)  # what the fixture mini_root holds
 
@@ -79,7 +82,7 @@ def test_layers_tile_the_street_and_objects_stay_visible() -> None:
     for index in range(12):
         scene = cityscapes.compose(index, stream(Task("cityscapes", "train", index), 5))
         assert (np.sum([layer.visible for layer in scene.layers], axis=0) == 1).all()
-        assert KINDS[index % 6] in [thing.kind for thing in scene.objects]
+        assert OBJECT_CLASSES[index % 6] in [thing.object_class for thing in scene.objects]
         hood = scene.layers[-1].whole
         for thing in scene.objects:
             assert (thing.visible | (thing.whole & hood)).sum() >= MIN_VISIBLE * thing.whole.sum()
@@ -88,7 +91,7 @@ def test_layers_tile_the_street_and_objects_stay_visible() -> None:
 def test_scenes_hold_occlusion_truncation_crowds_and_all_kinds() -> None:
     scenes = [coco.compose(i, stream(Task("coco", "train2017", i), 0)) for i in range(60)]
     things = [thing for scene in scenes for thing in scene.objects]
-    assert {thing.kind for thing in things} == set(KINDS)
+    assert {thing.object_class for thing in things} == set(OBJECT_CLASSES)
     assert any(thing.covered > 0.2 for thing in things)
     assert any(thing.truncated for thing in things)
     assert any(scene.crowd for scene in scenes)
@@ -119,7 +122,7 @@ def test_imagenet_reads_as_class_folders(mini_root: Path) -> None:
     for split in ("train", "val"):
         folder = ImageFolder(str(mini_root / "imagenet" / split))
         assert len(folder) == LEAST
-        assert folder.classes == sorted(kind.synset for kind in KINDS)
+        assert folder.classes == sorted(object_class.synset for object_class in OBJECT_CLASSES)
         assert np.bincount(folder.targets).tolist() == [2] * 6
 
 
@@ -144,8 +147,8 @@ def test_voc_boxes_and_masks_are_the_scene(mini_root: Path, split: str) -> None:
         for position, (entry, thing) in enumerate(zip(entries, scene.objects, strict=True), 1):
             mask = numbers == position
             assert np.array_equal(mask, thing.visible)
-            assert entry.findtext("name") == thing.kind.voc
-            assert (classes[mask] == voc.CLASSES.index(thing.kind.voc) + 1).all()
+            assert entry.findtext("name") == thing.object_class.voc
+            assert (classes[mask] == voc.CLASSES.index(thing.object_class.voc) + 1).all()
             rows, columns = np.nonzero(mask)
             box = [int(entry.findtext(f"bndbox/{tag}", "")) for tag in ("xmin", "ymin", "xmax", "ymax")]
             assert box == [columns.min() + 1, rows.min() + 1, columns.max() + 1, rows.max() + 1]
@@ -178,7 +181,7 @@ def test_pictures_of_voc_aug_have_a_class_mask_and_stand_in_no_other_list(mini_r
         scene = voc.compose(index, stream(Task("voc", "VOC2012/aug", index), 0))
         mask = pixels(home / "SegmentationClassAug" / f"{name}.png")
         assert Image.open(home / "JPEGImages" / f"{name}.jpg").size == mask.shape[::-1]
-        assert set(np.unique(mask)) - {0} == {voc.CLASSES.index(thing.kind.voc) + 1 for thing in scene.objects}
+        assert set(np.unique(mask)) - {0} == {voc.CLASSES.index(thing.object_class.voc) + 1 for thing in scene.objects}
 
 
 @pytest.mark.frameworks
@@ -191,7 +194,7 @@ def test_detectron2_reads_voc(mini_root: Path) -> None:
             scene = voc.compose(index, stream(Task("voc", f"{folder}/{split}", index), 0))
             read = [(CLASS_NAMES[entry["category_id"]], entry["bbox"]) for entry in record["annotations"]]
             assert Path(record["file_name"]).is_file()
-            drawn = [(thing.kind.voc, edges(thing.visible)) for thing in scene.objects]
+            drawn = [(thing.object_class.voc, edges(thing.visible)) for thing in scene.objects]
             assert read == drawn
 
 
@@ -217,10 +220,12 @@ def test_pycocotools_masks_are_the_scene(tmp_path_factory: pytest.TempPathFactor
         scene = coco.compose(index, stream(task[index], 0))
         assert Image.open(root / "coco" / split / image["file_name"]).size == (image["width"], image["height"])
         assert image["file_name"] == f"{number:012d}.jpg"
-        expected = [(thing.kind.name, 0, thing.visible) for thing in scene.objects]
+        expected = [(thing.object_class.name, 0, thing.visible) for thing in scene.objects]
         if scene.crowd:
             crowds += 1
-            expected.append((scene.crowd[0].kind.name, 1, np.any([thing.visible for thing in scene.crowd], axis=0)))
+            expected.append(
+                (scene.crowd[0].object_class.name, 1, np.any([thing.visible for thing in scene.crowd], axis=0))
+            )
         for entry, (name, crowd, mask) in zip(api.imgToAnns[number], expected, strict=True):
             assert api.cats[entry["category_id"]]["name"] == name
             assert entry["iscrowd"] == crowd
@@ -289,7 +294,14 @@ def test_cityscapes_files_agree_in_every_pixel(mini_root: Path) -> None:
         assert Image.open(picture).size == cityscapes.SIZE
         seen |= set(np.unique(ids).tolist())
     names = {id2label[number].name for number in seen}
-    assert {kind.name for kind in KINDS} | {"road", "sidewalk", "building", "vegetation", "sky", "ego vehicle"} <= names
+    assert {object_class.name for object_class in OBJECT_CLASSES} | {
+        "road",
+        "sidewalk",
+        "building",
+        "vegetation",
+        "sky",
+        "ego vehicle",
+    } <= names
 
 
 @pytest.mark.frameworks
@@ -358,9 +370,9 @@ def test_foreign_files_beside_are_never_deleted(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="in the way"):
         generate(tmp_path / "data", SMALL, workers=1)
     assert (part / "coco" / "mine.txt").exists()
-    (part / LOCK).touch()  # looks like ours now, but holds something else beside it
+    (part / OWNER).touch()  # looks like ours now, but holds something else beside it
     (part / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"notes\.txt"):
+    with pytest.raises(UserError, match="in the way"):
         generate(tmp_path / "data", SMALL, workers=1)
     assert (part / "notes.txt").exists()
 
@@ -374,7 +386,7 @@ def test_interrupted_then_started_again(mini_root: Path, tmp_path: Path, how: si
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(root)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list(part.glob("cityscapes/*/*/*/*.png")):
+    while not list(part.glob("world/cityscapes/*/*/*/*.png")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(how)
@@ -387,20 +399,14 @@ def test_interrupted_then_started_again(mini_root: Path, tmp_path: Path, how: si
 
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
-    import fcntl
-
-    part = tmp_path / "data.part"
-    part.mkdir()
-    with (part / LOCK).open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process"):
-            generate(tmp_path / "data", SMALL, workers=1)
+    with owned(tmp_path / "data.part"), pytest.raises(UserError, match=f"in use by process {os.getpid()} "):
+        generate(tmp_path / "data", SMALL, workers=1)
 
 
 def test_an_empty_folder_is_filled(mini_root: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     assert generate(tmp_path / "data", SMALL, workers=1)
-    stamp = json.loads((tmp_path / "data" / STAMP).read_text())
+    stamp = json.loads((tmp_path / "data" / MINI_WORLD_FILE).read_text())
     assert (stamp["seed"], stamp["images"]) == (0, LEAST)
 
 

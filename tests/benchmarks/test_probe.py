@@ -1,4 +1,4 @@
-"""`pixbench probe`: hand cases of its formulas, and whole runs of a tiny trunk on the mini world."""
+"""`pixbench probe`: hand cases of its formulas, and whole runs of a tiny backbone on the mini world."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from benchmarks.probe.qscore import auroc, diagnose, scores
 from pixbench.errors import UserError
 from pixbench.files import sha256
 from pixbench.results import read_result
-from pretrain.models.resnet import TrunkSpec
-from transfer.start import random_trunk
-from transfer.weights.format import Pixels
+from pretrain.models.backbone_spec import BackboneSpec
+from transfer.initial_weights import random_backbone
+from transfer.weights.file_format import Pixels
 
 WIDTH = 1 / 32
 
@@ -97,8 +97,8 @@ def test_segmentation_metrics_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("trunk") / "tiny.pth"
-    torch.save(random_trunk(TrunkSpec(50, WIDTH), seed=3).state, path)
+    path = tmp_path_factory.mktemp("backbone") / "tiny.pth"
+    torch.save(random_backbone(BackboneSpec(50, WIDTH), seed=3).state, path)
     return path
 
 
@@ -140,17 +140,17 @@ def test_the_same_again_gives_the_same_and_is_not_done_twice(
     assert main(_words(mini_root, finished, str(checkpoint), size=80)) == 2  # the folder is another run's
 
 
-def test_a_random_trunk_and_one_layout(mini_root: Path, tmp_path: Path) -> None:
-    words = ["--layout", "imagenet", "--width", str(WIDTH), "--seed", "3"]
+def test_a_random_backbone_and_one_layout(mini_root: Path, tmp_path: Path) -> None:
+    words = ["--datasets", "imagenet", "--width", str(WIDTH), "--seed", "3"]
     assert main([*_words(mini_root, tmp_path / "run", "--init", "random"), *words]) == 0
     result = read_result(tmp_path / "run" / "result.json")
-    assert (result["init"], result["weights"], result["config"]["layouts"]) == ("random", None, ["imagenet"])
+    assert (result["init"], result["weights"], result["config"]["datasets"]) == ("random", None, ["imagenet"])
     assert "dense_mIoU" not in result["metrics"]
 
 
 def test_embedding_is_the_mean_of_c5(mini_root: Path) -> None:
     train, _ = class_folders(mini_root / "imagenet")
-    model = Frozen(random_trunk(TrunkSpec(50, WIDTH), 0))
+    model = Frozen(random_backbone(BackboneSpec(50, WIDTH), 0))
     features = embed(model, train.thinned(3), size=64, batch=2, workers=0)
     assert features.shape == (3, 64)
     image = Crops(train.thinned(3), 64)[2]
@@ -159,21 +159,21 @@ def test_embedding_is_the_mean_of_c5(mini_root: Path) -> None:
     assert not any(p.requires_grad for p in model.parameters())
 
 
-def test_features_do_not_depend_on_how_a_trunk_wants_its_pixels(mini_root: Path) -> None:
-    """A trunk and its twin that takes BGR, nothing divided, are one function of the image."""
-    trunk = random_trunk(TrunkSpec(50, WIDTH), 0)
-    kernel = trunk.state["conv1.weight"] / torch.tensor(trunk.pixels.std).view(3, 1, 1)
-    pixels = Pixels("BGR", trunk.pixels.mean[::-1], (1.0, 1.0, 1.0))
-    twin = replace(trunk, state={**trunk.state, "conv1.weight": kernel.flip(1)}, pixels=pixels)
+def test_features_do_not_depend_on_how_a_backbone_wants_its_pixels(mini_root: Path) -> None:
+    """A backbone and its twin that takes BGR, nothing divided, are one function of the image."""
+    backbone = random_backbone(BackboneSpec(50, WIDTH), 0)
+    kernel = backbone.state["conv1.weight"] / torch.tensor(backbone.pixels.std).view(3, 1, 1)
+    pixels = Pixels("BGR", backbone.pixels.mean[::-1], (1.0, 1.0, 1.0))
+    twin = replace(backbone, state={**backbone.state, "conv1.weight": kernel.flip(1)}, pixels=pixels)
     source = class_folders(mini_root / "imagenet")[0].thinned(4)
-    ours, theirs = (embed(Frozen(t), source, size=64, batch=2, workers=0) for t in (trunk, twin))
+    ours, theirs = (embed(Frozen(t), source, size=64, batch=2, workers=0) for t in (backbone, twin))
     torch.testing.assert_close(theirs, ours)
-    ours, theirs = (next(_maps(Frozen(t), mini_root / "cityscapes", "val"))[0] for t in (trunk, twin))
+    ours, theirs = (next(_maps(Frozen(t), mini_root / "cityscapes", "val"))[0] for t in (backbone, twin))
     torch.testing.assert_close(theirs, ours)
 
 
 def test_what_can_be_seen_is_found(tmp_path: Path) -> None:
-    """Classes are colours, masks are quadrants of the four colours: even a random trunk tells them apart."""
+    """Classes are colours, masks are quadrants of the four colours: even a random backbone tells them apart."""
     rng, colours = np.random.default_rng(0), np.array([[230, 30, 30], [30, 230, 30], [30, 30, 230], [200, 200, 60]])
     for split, count in (("train", 6), ("val", 3)):
         home = tmp_path / "cityscapes"
@@ -189,13 +189,13 @@ def test_what_can_be_seen_is_found(tmp_path: Path) -> None:
             _save(colours[labels] + rng.integers(-25, 26, (*labels.shape, 3)), pictures / f"{number}_leftImg8bit.png")
             labels[:5] = IGNORED
             _save(labels, masks / f"{number}_gtFine_labelTrainIds.png")
-    trunk = random_trunk(TrunkSpec(50, 1 / 8), 0)
+    backbone = random_backbone(BackboneSpec(50, 1 / 8), 0)
     sources = class_folders(tmp_path / "imagenet")
-    train, val = (embed(Frozen(trunk), source, 64, 8, 0) for source in sources)
+    train, val = (embed(Frozen(backbone), source, 64, 8, 0) for source in sources)
     labels, answers = (torch.tensor(source.labels) for source in sources)
     assert top1(knn(train, labels, val, 4), answers) == 100
     assert top1(fit_linear(train, labels, 4).logits(val).argmax(1), answers) == 100
-    found = dense_probe(Frozen(trunk, OUTPUT_STRIDE), tmp_path / "cityscapes", seed=0)
+    found = dense_probe(Frozen(backbone, OUTPUT_STRIDE), tmp_path / "cityscapes", seed=0)
     assert found["dense_accuracy"] > 90
     assert found["dense_mIoU"] > 85
 

@@ -9,10 +9,11 @@ from typing import Literal
 import pytest
 import yaml
 
+from benchmarks.commands import PIXBENCH
 from benchmarks.commands.main import main
 from benchmarks.suite import Row, Suite, plan, read_suite
 from pixbench.errors import UserError
-from pixbench.lock import owned
+from pixbench.lock import OWNER, owned
 from pixbench.paths import CONFIGS
 
 DEMO = CONFIGS / "suites" / "demo.yaml"
@@ -27,12 +28,12 @@ def written(tmp_path: Path, **changes: object) -> Path:
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "suites").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_suite_can_be_planned(path: Path, tmp_path: Path) -> None:
-    jobs = plan(read_suite(path), tmp_path, tmp_path / "data")
+    jobs = plan(read_suite(path), tmp_path, tmp_path / "data", PIXBENCH)
     assert len({job.name for job in jobs}) == len(jobs)
 
 
 def test_jobs_come_after_what_they_wait_for(tmp_path: Path) -> None:
-    jobs = plan(read_suite(DEMO), tmp_path, None)
+    jobs = plan(read_suite(DEMO), tmp_path, None, PIXBENCH)
     seen: set[str] = set()
     for job in jobs:
         assert set(job.after) <= seen, job.name
@@ -44,22 +45,22 @@ def test_jobs_come_after_what_they_wait_for(tmp_path: Path) -> None:
 
 
 def test_given_data_are_used_and_nothing_is_generated(tmp_path: Path) -> None:
-    jobs = plan(read_suite(DEMO), tmp_path, tmp_path / "mine")
+    jobs = plan(read_suite(DEMO), tmp_path, tmp_path / "mine", PIXBENCH)
     assert not any(job.name == "data" for job in jobs)
     assert str(tmp_path / "mine" / "imagenet") in next(job for job in jobs if job.name == "pretrain/pixpro").command
 
 
-def test_rows_may_start_supervised_and_freeze_the_trunk(tmp_path: Path) -> None:
+def test_rows_may_start_supervised_and_freeze_the_backbone(tmp_path: Path) -> None:
     weights = tmp_path / "b.pth"
     weights.touch()
-    rows = {"a": {"init": "supervised", "freeze": "trunk"}, "b": {"weights": str(weights)}, "c": None}
-    jobs = plan(read_suite(written(tmp_path, rows=rows)), tmp_path, tmp_path / "data")
+    rows = {"a": {"init": "supervised", "freeze": "backbone"}, "b": {"weights": str(weights)}, "c": None}
+    jobs = plan(read_suite(written(tmp_path, rows=rows)), tmp_path, tmp_path / "data", PIXBENCH)
     assert [job.command[5:7] for job in jobs] == [
         ("--init", "supervised"),
         ("--weights", str(weights)),
         ("--init", "random"),
     ]
-    assert [" ".join(job.command).count("--freeze trunk") for job in jobs] == [1, 0, 0]
+    assert [" ".join(job.command).count("--freeze backbone") for job in jobs] == [1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -135,8 +136,7 @@ def test_a_suite_whose_folder_was_taken_over_stops_its_jobs(tmp_path: Path, monk
     interrupted = []
 
     def run_jobs(*_: object) -> None:
-        for claim in tmp_path.glob(".owner.*.json"):
-            claim.unlink()
+        (tmp_path / OWNER).unlink()
         try:
             time.sleep(20)
         except KeyboardInterrupt:
@@ -184,7 +184,7 @@ def test_weights_that_are_not_there_stop_a_suite_at_once(
 )
 def test_data_must_be_named_or_generated(scale: Literal["paper", "mini"], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        plan(Suite({}, ("voc_c4",), scale), Path("out"), None)
+        plan(Suite({}, ("voc_c4",), scale), Path("out"), None, PIXBENCH)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_data_must_be_named_or_generated(scale: Literal["paper", "mini"], senten
         ({"rows": {"a": {"weights": "x", "pretrain": ["y"]}}}, "row a: give one of"),
         ({"rows": {"a": {"pretrain": "x.yaml"}}}, "row a: .*pretrain.*tuple.*x.yaml"),
         ({"rows": {"a": {"init": "zero"}}}, "row a: .*init.*'random', 'supervised'.*zero"),
-        ({"rows": {"a": {"freeze": "head"}}}, "row a: .*freeze.*'none', 'trunk'.*head"),
+        ({"rows": {"a": {"freeze": "head"}}}, "row a: .*freeze.*'none', 'backbone'.*head"),
         ({"rows": {"a": {"wieghts": "x"}}}, "row a: there is no setting 'wieghts'; did you mean weights?"),
     ],
 )

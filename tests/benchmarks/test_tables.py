@@ -10,8 +10,8 @@ import pytest
 from benchmarks.published import published
 from benchmarks.tables import collect, write_tables
 from pixbench.errors import UserError
+from pixbench.file_versions import RESULT_SCHEMA
 from pixbench.files import write_json
-from pixbench.results import SCHEMA
 from transfer.protocols import protocols
 
 COCO = {"box_AP": 21.0, "box_AP50": 40.0, "mask_AP": 20.0, "mask_AP50": 38.0}
@@ -19,7 +19,9 @@ COCO = {"box_AP": 21.0, "box_AP50": 40.0, "mask_AP": 20.0, "mask_AP50": 38.0}
 
 def result(folder: Path, label: str, protocol: str, metrics: dict[str, float | None], **changes: object) -> None:
     base = {
-        **dict(schema=SCHEMA, kind="transfer", status="ok", protocol=protocol, scale="mini", seed=0, label=label),
+        **dict(
+            schema=RESULT_SCHEMA, kind="transfer", status="ok", protocol=protocol, scale="mini", seed=0, label=label
+        ),
         **dict(init="random", metrics=metrics, deviations=["MAX_ITER 5 instead of 24000"]),
     }
     write_json(folder / "result.json", {**base, **changes})
@@ -101,7 +103,7 @@ def test_one_seed_counts_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [{"sha256": "b"}, None])
-def test_two_trunks_are_not_one_row(other: dict[str, str] | None, tmp_path: Path) -> None:
+def test_two_backbones_are_not_one_row(other: dict[str, str] | None, tmp_path: Path) -> None:
     cityscapes = "pixpro", "cityscapes_fcn16s", {"mIoU": 10.0}
     for seed in range(2):
         result(tmp_path / f"s{seed}", *cityscapes, seed=seed, weights={"sha256": "a"})

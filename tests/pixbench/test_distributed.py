@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from tiny import trunk, views
+from tiny import backbone, views
 from torch.nn.parallel import DistributedDataParallel
 
 from pixbench.distributed import all_gather_cat, rank, world_size
@@ -35,7 +35,7 @@ def build(variant: str) -> Method:
     method = METHODS[variant.split()[0]]
     knobs = {f.name: KNOBS[f.name] for f in fields(method.Config) if f.name in KNOBS} | VARIANTS[variant]
     torch.manual_seed(0)
-    model = method(trunk(), method.Config(**knobs), total_steps=10)
+    model = method(backbone(), method.Config(**knobs), total_steps=10)
     return model.double().eval()
 
 

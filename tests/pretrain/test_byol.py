@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import trunk, views
+from tiny import backbone, views
 
 from pretrain.methods.byol import BYOL
 
 
-def byol(**knobs: float) -> BYOL:
-    model = trunk()
-    return BYOL(model, BYOL.Config(hidden=32, dim=16, **knobs), total_steps=10)
+def byol(**settings: float) -> BYOL:
+    model = backbone()
+    return BYOL(model, BYOL.Config(hidden=32, dim=16, **settings), total_steps=10)
 
 
 def test_paper_defaults() -> None:
@@ -42,8 +42,8 @@ def test_equals_the_squared_distance() -> None:
         method.projector.linear2.weight.mul_(torch.randn(16, 1, dtype=torch.float64))
     predictions, targets = [], []
     for image in (batch.view1, batch.view2):
-        p = method.predictor(method.projector(method.trunk(image).mean((2, 3))))
-        z = method.target.projector(method.target.trunk(image).mean((2, 3)))
+        p = method.predictor(method.projector(method.backbone(image).mean((2, 3))))
+        z = method.momentum_encoder.projector(method.momentum_encoder.backbone(image).mean((2, 3)))
         predictions.append(p / p.norm(dim=1, keepdim=True))
         targets.append(z / z.norm(dim=1, keepdim=True))
     one = (predictions[0] - targets[1]).pow(2).sum(1).mean()
@@ -68,8 +68,8 @@ def test_momentum_grows_along_a_cosine() -> None:
     method = byol(momentum=0.9)
     seen = []
     for _ in range(11):
-        seen.append(method.target.momentum())
-        method.update_target()
+        seen.append(method.momentum_encoder.momentum())
+        method.update_momentum_encoder()
     assert (seen[0], seen[5], seen[10]) == pytest.approx((0.9, 0.95, 1.0))
 
 
@@ -77,8 +77,8 @@ def test_gradients_reach_the_student_alone() -> None:
     method = byol()
     method(views())["loss"].backward()
     with_gradient = {name for name, p in method.named_parameters() if p.grad is not None}
-    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("target.")}
-    assert method.trunk.bn1.num_batches_tracked == 2  # a forward pass for each view
+    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("momentum_encoder.")}
+    assert method.backbone.bn1.num_batches_tracked == 2  # a forward pass for each view
 
 
 def test_loss_in_full_precision_under_autocast() -> None:

@@ -6,20 +6,20 @@ import math
 
 import pytest
 import torch
-from tiny import trunk, views
+from tiny import backbone, views
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from pixbench.errors import UserError
 from pretrain.losses.instance import nt_xent, sup_con
 from pretrain.methods.cds import CDS, STAGES
-from pretrain.models.separable import StageHead
+from pretrain.models.heads import StageHead
 
 
-def cds(**knobs: float | str) -> CDS:
-    model = trunk()
+def cds(**settings: float | str) -> CDS:
+    model = backbone()
     torch.manual_seed(1)
-    return CDS(model, CDS.Config(classes=5, **knobs), total_steps=10)
+    return CDS(model, CDS.Config(classes=5, **settings), total_steps=10)
 
 
 def unit_pair(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -68,15 +68,15 @@ def test_sup_con_gradient_by_differences() -> None:
     assert torch.autograd.gradcheck(lambda a, b: sup_con(a, b, label, 0.2), arguments)
 
 
-def test_heads_end_where_the_trunk_ends() -> None:
+def test_heads_end_where_the_backbone_ends() -> None:
     """Two separable convolutions for each later stage: the map halved, the channels doubled."""
     method = cds()
-    maps = method.trunk.forward_stages(torch.randn(2, 3, 64, 64))
+    maps = method.backbone.forward_stages(torch.randn(2, 3, 64, 64))
     for to_come, stage in zip((3, 2, 1), STAGES, strict=True):
         head = method.get_submodule(f"projector_{stage}")
         assert isinstance(head, StageHead)
-        assert head.out == method.trunk.channels
-        assert head(maps[stage]).shape == (2, method.trunk.channels)
+        assert head.out == method.backbone.channels
+        assert head(maps[stage]).shape == (2, method.backbone.channels)
         convolutions = [m for m in head if isinstance(m, torch.nn.Conv2d)]
         assert len(convolutions) == 4 * to_come
         assert [m.groups == m.in_channels for m in convolutions] == [True, False] * 2 * to_come
@@ -89,7 +89,7 @@ def test_sum_of_the_losses(contrast: str) -> None:
     method = cds(contrast=contrast, weight=0.3).double()
     batch = views(dtype=torch.float64)._replace(label=torch.tensor([4, 0, 4, 1]))
     scalars = method(batch)
-    maps = method.trunk.forward_stages(torch.cat([batch.view1, batch.view2]))
+    maps = method.backbone.forward_stages(torch.cat([batch.view1, batch.view2]))
     loss_class = cross_entropy(method.classifier(maps["layer4"][:4]), batch.label)
     loss_contrast = 0.0
     for stage in STAGES:

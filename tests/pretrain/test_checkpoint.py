@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from pixbench.errors import UserError
+from pixbench.file_versions import CHECKPOINT_FORMAT
 from pretrain import checkpoint
 from pretrain.config import from_dict
 
 
 def content(size: int = 100, **changes: Any) -> dict[str, Any]:
-    model = {"trunk.weight": torch.arange(float(size)), "target.step": torch.tensor(3)}
+    model = {"backbone.weight": torch.arange(float(size)), "momentum_encoder.step": torch.tensor(3)}
     config = {"epochs": 3, "out": "a", "data": {"root": "x", "image_size": 64}}
     return {"config": config, "model": model, "step": 7, "images": "abc", **changes}
 
@@ -22,8 +23,8 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     checkpoint.save(path, content())
     back = checkpoint.load(path)
-    assert (back["format"], back["version"], back["step"]) == ("pixbench-pretrain", 1, 7)
-    assert torch.equal(back["model"]["trunk.weight"], torch.arange(100.0))
+    assert (back["format"], back["version"], back["step"]) == ("pixbench-pretrain", 2, 7)
+    assert torch.equal(back["model"]["backbone.weight"], torch.arange(100.0))
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -52,7 +53,7 @@ def test_foreign(tmp_path: Path) -> None:
         torch.save(foreign, path)
         with pytest.raises(UserError, match="not a pre-training checkpoint"):
             checkpoint.load(path)
-    torch.save({"format": checkpoint.FORMAT, "version": 99}, path)
+    torch.save({"format": CHECKPOINT_FORMAT, "version": 99}, path)
     with pytest.raises(UserError, match="version 99"):
         checkpoint.load(path)
 
@@ -62,9 +63,9 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     checkpoint.save(path, content())
     before = path.read_bytes()
     with pytest.raises(
-        UserError, match=r"trunk\.weight is not finite after step 8.*last good one is .*checkpoint\.pth"
+        UserError, match=r"backbone\.weight is not finite after step 8.*last good one is .*checkpoint\.pth"
     ):
-        checkpoint.save(path, content(model={"trunk.weight": torch.tensor([1.0, float("nan")])}, step=8))
+        checkpoint.save(path, content(model={"backbone.weight": torch.tensor([1.0, float("nan")])}, step=8))
     assert path.read_bytes() == before
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,17 @@ def complaint(*argv: str) -> str:
 
 def test_pixpro_is_the_published_recipe() -> None:
     run = read("pixpro_100ep")
-    knobs = run.method.knobs
-    assert (knobs.gamma, knobs.layers, knobs.clamp, knobs.threshold, knobs.momentum) == (2.0, 1, 0.0, 0.7, 0.99)
-    assert (knobs.hidden, knobs.dim) == (4096, 256)
+    settings = run.method.settings
+    assert (settings.gamma, settings.layers, settings.clamp, settings.threshold, settings.momentum) == (
+        2.0,
+        1,
+        0.0,
+        0.7,
+        0.99,
+    )
+    assert (settings.hidden, settings.dim) == (4096, 256)
     assert (run.data.image_size, run.data.min_scale, run.data.max_scale, run.data.recipe) == (224, 0.08, 1.0, "byol")
-    assert (run.trunk.depth, run.trunk.width, run.trunk.output_stride) == (50, 1.0, 32)
+    assert (run.backbone.depth, run.backbone.width, run.backbone.output_stride) == (50, 1.0, 32)
     optimizer = run.optimizer
     assert (optimizer.name, optimizer.base_lr, optimizer.momentum, optimizer.weight_decay) == ("lars", 1.0, 0.9, 1e-5)
     assert (optimizer.trust_coefficient, optimizer.eps) == (0.001, 1e-8)
@@ -50,7 +57,7 @@ def test_longer_recipes_differ_in_length_alone() -> None:
 
 def test_moco_v2_and_simclr_are_the_published_recipes() -> None:
     moco = read("moco_v2_200ep")
-    assert (moco.method.knobs.queue_size, moco.method.knobs.temperature, moco.method.knobs.momentum) == (
+    assert (moco.method.settings.queue_size, moco.method.settings.temperature, moco.method.settings.momentum) == (
         65536,
         0.2,
         0.999,
@@ -58,7 +65,7 @@ def test_moco_v2_and_simclr_are_the_published_recipes() -> None:
     assert (moco.optimizer.name, moco.optimizer.base_lr, moco.optimizer.weight_decay) == ("sgd", 0.03, 1e-4)
     assert (moco.epochs, moco.batch_size, moco.data.min_scale, moco.schedule.warmup_epochs) == (200, 256, 0.2, 0)
     simclr = read("simclr_1000ep")
-    assert simclr.method.knobs.temperature == 0.1
+    assert simclr.method.settings.temperature == 0.1
     assert (simclr.optimizer.name, simclr.optimizer.base_lr, simclr.optimizer.weight_decay) == ("lars", 0.3, 1e-6)
     assert (simclr.epochs, simclr.batch_size, simclr.data.min_scale, simclr.schedule.warmup_epochs) == (
         1000,
@@ -72,10 +79,10 @@ def test_moco_v2_and_simclr_are_the_published_recipes() -> None:
 def test_every_recipe_is_valid_alone_and_at_mini_scale(path: Path) -> None:
     """The overlay changes sizes, never what the method is."""
     paper = read(path.stem)
-    mini = read(path.stem, "mini" if hasattr(paper.method.knobs, "hidden") else "mini_linear")
+    mini = read(path.stem, "mini" if hasattr(paper.method.settings, "hidden") else "mini_linear")
     assert paper.method.name in METHODS
-    assert paper.trunk.width == 1.0
-    assert (mini.trunk.width, mini.data.image_size) == (0.25, 64)
+    assert paper.backbone.width == 1.0
+    assert (mini.backbone.width, mini.data.image_size) == (0.25, 64)
     assert mini.method.name == paper.method.name
     assert (mini.optimizer, mini.data.recipe, mini.schedule.name) == (
         paper.optimizer,
@@ -90,7 +97,7 @@ def test_later_files_win_and_options_win_over_files(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("method: {gamma: 3}\nepochs: 7\n")
     files = ["--config", str(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml")]
     run = parse([*files, "--data.min_scale", "0.3"])
-    assert (run.method.knobs.gamma, run.method.knobs.layers, run.epochs, run.seed, run.data.min_scale) == (
+    assert (run.method.settings.gamma, run.method.settings.layers, run.epochs, run.seed, run.data.min_scale) == (
         3.0,
         0,
         7,
@@ -98,8 +105,8 @@ def test_later_files_win_and_options_win_over_files(tmp_path: Path) -> None:
         0.3,
     )
     assert parse(["--epochs=9", "--method.gamma", "0.5", *files]).epochs == 9
-    assert parse(["--method.gamma", "0.5", *files]).method.knobs.gamma == 0.5
-    assert parse(["--method.name", "simclr", "--method.temperature", "0.5"]).method.knobs.temperature == 0.5
+    assert parse(["--method.gamma", "0.5", *files]).method.settings.gamma == 0.5
+    assert parse(["--method.name", "simclr", "--method.temperature", "0.5"]).method.settings.temperature == 0.5
 
 
 def test_one_sentence_for_each_mistake(tmp_path: Path) -> None:
@@ -123,7 +130,7 @@ def test_one_sentence_for_each_mistake(tmp_path: Path) -> None:
     assert "data.recipe" in complaint(*good, "--data.recipe", "mocov2")
     assert "data.min_scale 2.0" in complaint(*good, "--data.min_scale", "2")
     assert "batch_size is 0" in complaint(*good, "--batch_size", "0")
-    assert "trunk depth 18" in complaint(*good, "--trunk.depth", "18")
+    assert "backbone depth 18" in complaint(*good, "--backbone.depth", "18")
     assert "choose one of pixpro" in complaint("--method.name", "pixpo")
     assert "; did you mean pixpro?" in complaint("--method.name", "pixpo")
     assert "method.name is not set" in complaint()
@@ -138,7 +145,7 @@ def test_one_sentence_for_each_mistake(tmp_path: Path) -> None:
     assert "stray" in complaint(*good, "stray")
 
 
-def test_help_lists_the_knobs_of_the_method(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_settings_of_the_method(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(["--help", "--config", str(CONFIGS / "moco_v2_200ep.yaml")])
     assert caught.value.code == 0
@@ -146,7 +153,7 @@ def test_help_lists_the_knobs_of_the_method(capsys: pytest.CaptureFixture[str]) 
     assert "--method.queue_size" in text
     assert "--data.root" in text
     assert "--method.gamma" not in text
-    assert "--trunk.depth DEPTH   layers of the ResNet" in text
+    assert re.search(r"--backbone\.depth DEPTH\s+layers of the ResNet", text)
 
 
 def test_help_agrees_with_what_a_run_needs(capsys: pytest.CaptureFixture[str]) -> None:

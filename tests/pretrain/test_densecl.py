@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny import trunk, views
+from tiny import backbone, views
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -14,9 +14,9 @@ from pixbench.errors import UserError
 from pretrain.methods.densecl import DenseCL, matched
 
 
-def densecl(queue_size: int = 8, **knobs: float) -> DenseCL:
-    model = trunk()
-    return DenseCL(model, DenseCL.Config(queue_size=queue_size, hidden=32, dim=16, **knobs), total_steps=10)
+def densecl(queue_size: int = 8, **settings: float) -> DenseCL:
+    model = backbone()
+    return DenseCL(model, DenseCL.Config(queue_size=queue_size, hidden=32, dim=16, **settings), total_steps=10)
 
 
 def test_paper_defaults() -> None:
@@ -56,10 +56,10 @@ def test_equals_the_definition_term_by_term(weight: float) -> None:
         method.projector_dense.linear2.weight.mul_(torch.randn(16, 1, 1, 1, dtype=torch.float64))
     queue, queue_dense = method.queue.clone(), method.queue_dense.clone()
     with torch.no_grad():
-        maps, others = method.trunk(batch.view1), method.target.trunk(batch.view2)
-        query, key = normalize(method.projector(maps)), normalize(method.target.projector(others))
+        maps, others = method.backbone(batch.view1), method.momentum_encoder.backbone(batch.view2)
+        query, key = normalize(method.projector(maps)), normalize(method.momentum_encoder.projector(others))
         cells = method.projector_dense(maps).flatten(2)
-        dense = method.target.get_submodule("projector_dense")(others).flatten(2)
+        dense = method.momentum_encoder.get_submodule("projector_dense")(others).flatten(2)
     image = sum(nce(query[b], key[b], queue) for b in range(4)) / 4
     terms = []
     for b in range(4):
@@ -86,7 +86,7 @@ def test_gradients_reach_the_student_alone() -> None:
     method = densecl()
     method(views())["loss"].backward()
     with_gradient = {name for name, p in method.named_parameters() if p.grad is not None}
-    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("target.")}
+    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("momentum_encoder.")}
 
 
 def test_loss_before_learning() -> None:

@@ -1,4 +1,4 @@
-"""The loop on tiny trunks and images: continuing is bit-exact, stopping loses nothing, failures say what to do."""
+"""The loop on tiny backbones and images: continuing is bit-exact, stopping loses nothing, failures say what to do."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pretrain import checkpoint, engine
 from pretrain.config import DataConfig, RunConfig, from_dict
 from pretrain.data.sources import open_source
 from pretrain.data.views import Views
+from pretrain.models.resnet import build_resnet
 
 Tree = Callable[..., Path]
 SMALL = {"pixpro": {}, "moco_v2": {"queue_size": 32}, "simclr": {}}
@@ -33,7 +34,7 @@ def tiny(image_tree: Tree, tmp_path: Path) -> Callable[..., RunConfig]:
         content = {
             "method": {"name": method, "hidden": 16, "dim": 8, **SMALL[method]},
             "data": {"root": str(root), "image_size": 32, "min_scale": 0.2, "workers": 0, "cache": True},
-            "trunk": {"width": 0.0625, "output_stride": 16},
+            "backbone": {"width": 0.0625, "output_stride": 16},
             "optimizer": {"base_lr": 0.5},
             "schedule": {"warmup_epochs": 1},
             **{"epochs": 2, "batch_size": 8, "log_every": 1, "out": str(tmp_path / out)},
@@ -106,7 +107,7 @@ def test_target_schedule_counts_the_batches_left_out(tiny: Callable[..., RunConf
     """The official K is int(images / batch × epochs): 24 / 9 × 3 = 8, while 3 epochs of 2 whole batches are taken."""
     run = engine.setup(tiny("run", batch_size=9, epochs=3), torch.device("cpu"))
     assert run.total_steps == 6
-    assert run.method.get_submodule("target").total_steps == 8
+    assert run.method.get_submodule("momentum_encoder").total_steps == 8
 
 
 def test_checkpoint_content(tiny: Callable[..., RunConfig]) -> None:
@@ -114,15 +115,15 @@ def test_checkpoint_content(tiny: Callable[..., RunConfig]) -> None:
     engine.train(config)
     content = content_of(config)
     assert content["format"] == "pixbench-pretrain"
-    assert content["version"] == 1
+    assert content["version"] == 2
     assert content["method"] == "pixpro"
-    assert content["trunk"] == config.trunk.as_dict()
+    assert content["backbone"] == config.backbone.as_dict()
     assert (content["step"], content["epoch"], content["finished"]) == (6, 2, True)
     assert from_dict(content["config"]) == config
-    trunk = {k.removeprefix("trunk."): v for k, v in content["model"].items() if k.startswith("trunk.")}
-    config.trunk.build().load_state_dict(trunk)  # strict
-    assert any(key.startswith("target.trunk.") for key in content["model"])
-    assert content["model"]["target.step"] == 6
+    backbone = {k.removeprefix("backbone."): v for k, v in content["model"].items() if k.startswith("backbone.")}
+    build_resnet(config.backbone).load_state_dict(backbone)  # strict
+    assert any(key.startswith("momentum_encoder.backbone.") for key in content["model"])
+    assert content["model"]["momentum_encoder.step"] == 6
     kept = checkpoint.load(Path(config.out) / "checkpoint_ep0001.pth")
     assert (kept["step"], kept["finished"]) == (3, False)
     assert (Path(config.out) / "checkpoint_ep0002.pth").exists()
@@ -182,7 +183,7 @@ def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(tin
     config = tiny("run")
     engine.train(config)
     content = content_of(config)
-    del content["config"]["accumulate"], content["config"]["trunk"]["stem"]
+    del content["config"]["accumulate"], content["config"]["backbone"]["stem"]
     checkpoint.check_same_run(content, config.as_dict(), content["images"], Path("x"))
     with pytest.raises(UserError, match=r"accumulate \(there 1, here 2\)"):
         checkpoint.check_same_run(content, {**config.as_dict(), "accumulate": 2}, content["images"], Path("x"))
@@ -239,7 +240,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(precision: str, tiny
         run = engine.setup(config, torch.device("cpu"))
         run.model.eval()
         values = engine.train_step(run, views(8, size=32))
-        assert int(run.method.target.step) == 1, "the target moves once a step, not once a part"
+        assert int(run.method.momentum_encoder.step) == 1, "the momentum encoder moves once a step, not once a part"
         moved[accumulate] = (
             values["loss"],
             torch.cat([p.grad.flatten() for p in run.method.parameters() if p.grad is not None]),

@@ -26,8 +26,8 @@ RECIPES = {
     "densecl_200ep": ("mini", *QUEUE),
     "supervised_90ep": ("mini_linear", CLASSES),
     "cds_90ep": ("mini_linear", CLASSES),
-    "pixpro_fpn_100ep": ("mini mini_fpn", "--data.image_size=64", "--trunk.output_stride=32"),  # P5 of 2 × 2 cells
-    "pixpro_fpn_head_100ep": ("mini mini_fpn", "--data.image_size=64", "--trunk.output_stride=32"),
+    "pixpro_fpn_100ep": ("mini mini_fpn", "--data.image_size=64", "--backbone.output_stride=32"),  # P5 of 2 × 2 cells
+    "pixpro_fpn_head_100ep": ("mini mini_fpn", "--data.image_size=64", "--backbone.output_stride=32"),
 }
 
 

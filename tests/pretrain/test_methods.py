@@ -7,8 +7,10 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass
 
 import pytest
 
-from benchmarks.commands.methods import CONFIGS, configs, descriptions, register
+from benchmarks.commands.methods import register
 from pixbench.errors import UserError
+from pixbench.paths import CONFIGS
+from pretrain.method_descriptions import config_files, setting_descriptions
 from pretrain.methods import METHODS
 
 
@@ -28,25 +30,25 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_knob_has_a_default_and_a_line_of_its_own(name: str) -> None:
+def test_every_setting_has_a_default_and_a_line_of_its_own(name: str) -> None:
     config = METHODS[name].Config
     assert is_dataclass(config)
-    described = descriptions(config)
+    described = setting_descriptions(config)
     assert list(described) == [f.name for f in fields(config)]
     assert all(described.values())
-    knobs = config()
+    settings = config()
     with pytest.raises(FrozenInstanceError):
-        setattr(knobs, fields(config)[0].name, 1)
+        setattr(settings, fields(config)[0].name, 1)
 
 
-def test_the_list_names_every_method_knob_and_config(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_names_every_method_setting_and_config(capsys: pytest.CaptureFixture[str]) -> None:
     run()
     text = capsys.readouterr().out
     for name, method in METHODS.items():
         assert f"{name} – {method.title}\n" in text
     assert "moco_v2_200ep.yaml, moco_v2_800ep.yaml" in text
     assert "threshold: 0.7 " in text
-    for path in CONFIGS.glob("*.yaml"):
+    for path in (CONFIGS / "pretrain").glob("*.yaml"):
         assert path.name.startswith("mini") or path.name in text
 
 
@@ -54,7 +56,7 @@ def test_one_method(capsys: pytest.CaptureFixture[str]) -> None:
     run("simclr")
     assert capsys.readouterr().out.splitlines() == [
         "simclr – SimCLR: contrast within the batch",
-        f"  configs: {', '.join(configs('simclr'))}",
+        f"  configs: {', '.join(config_files('simclr'))}",
         "  temperature: 0.1  of the softmax.",
         "  hidden: 2048      width of the projector's hidden layer.",
         "  dim: 128          width of the projector's output.",

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny import trunk, views
+from tiny import backbone, views
 from torch.nn.functional import normalize
 
 from pixbench.errors import UserError
@@ -15,9 +15,9 @@ from pretrain.methods.moco import MoCoV1, MoCoV2
 from pretrain.models.queue import enqueue
 
 
-def moco(queue_size: int = 8, **knobs: float) -> MoCoV2:
-    model = trunk()
-    return MoCoV2(model, MoCoV2.Config(queue_size=queue_size, hidden=32, dim=16, **knobs), total_steps=10)
+def moco(queue_size: int = 8, **settings: float) -> MoCoV2:
+    model = backbone()
+    return MoCoV2(model, MoCoV2.Config(queue_size=queue_size, hidden=32, dim=16, **settings), total_steps=10)
 
 
 def test_paper_defaults() -> None:
@@ -30,7 +30,7 @@ def test_paper_defaults() -> None:
 
 def test_projector_of_each_version() -> None:
     """Version 1 is linear in the average of C5, version 2 has a hidden layer; neither has BN."""
-    model = trunk()
+    model = backbone()
     first = MoCoV1(model, MoCoV1.Config(queue_size=8, dim=16), total_steps=10)
     shapes = {name: tuple(p.shape) for name, p in first.projector.named_parameters()}
     assert shapes == {"linear.weight": (16, 64), "linear.bias": (16,)}
@@ -44,15 +44,15 @@ def test_projector_of_each_version() -> None:
 
 
 def test_version_1_learns_from_view_1_alone() -> None:
-    model = trunk()
+    model = backbone()
     method = MoCoV1(model, MoCoV1.Config(queue_size=8, dim=16), total_steps=10).double()
     batch, queue = views(dtype=torch.float64), method.queue.clone()
     scalars = method(batch)
     scalars["loss"].backward()
     with_gradient = {name for name, p in method.named_parameters() if p.grad is not None}
-    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("target.")}
-    query = normalize(method.projector(method.trunk(batch.view1)), dim=1)
-    key = normalize(method.target.projector(method.target.trunk(batch.view2)), dim=1)
+    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("momentum_encoder.")}
+    query = normalize(method.projector(method.backbone(batch.view1)), dim=1)
+    key = normalize(method.momentum_encoder.projector(method.momentum_encoder.backbone(batch.view2)), dim=1)
     assert scalars["loss"].item() == pytest.approx(info_nce(query, key, queue, 0.07)[0].item())
 
 
@@ -93,8 +93,8 @@ def test_batch_goes_into_the_queue_after_it_was_used() -> None:
     torch.testing.assert_close(method.queue.norm(dim=1), torch.ones(4, dtype=torch.float64))
     again = moco(queue_size=4).double()
     again.queue.copy_(before)
-    query = normalize(again.projector(again.trunk(batch.view1)), dim=1)
-    key = normalize(again.target.projector(again.target.trunk(batch.view2)), dim=1)
+    query = normalize(again.projector(again.backbone(batch.view1)), dim=1)
+    key = normalize(again.momentum_encoder.projector(again.momentum_encoder.backbone(batch.view2)), dim=1)
     assert loss.item() == pytest.approx(info_nce(query, key, before, 0.2)[0].item())
 
 
@@ -110,7 +110,7 @@ def test_gradients_reach_the_student_alone() -> None:
     method = moco()
     method(views())["loss"].backward()
     with_gradient = {name for name, p in method.named_parameters() if p.grad is not None}
-    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("target.")}
+    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("momentum_encoder.")}
 
 
 def test_loss_before_learning() -> None:

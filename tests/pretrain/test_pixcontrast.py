@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny import trunk, views
+from tiny import backbone, views
 from torch import Tensor
 
 from pretrain.data.views import Views
@@ -19,9 +19,9 @@ WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 SMALL = {"hidden": 32, "dim": 16}
 
 
-def pixcontrast(**knobs: float) -> PixContrast:
-    model = trunk()
-    return PixContrast(model, PixContrast.Config(**(SMALL | knobs)), total_steps=10)
+def pixcontrast(**settings: float) -> PixContrast:
+    model = backbone()
+    return PixContrast(model, PixContrast.Config(**(SMALL | settings)), total_steps=10)
 
 
 def features(*shape: int, seed: int = 0) -> Tensor:
@@ -183,7 +183,7 @@ def test_paper_defaults() -> None:
 
 def test_method_is_the_sum_of_both_ways() -> None:
     method, batch = pixcontrast().double(), views(dtype=torch.float64)
-    x1, x2 = (unit(method.projector(method.trunk(x))) for x in (batch.view1, batch.view2))
+    x1, x2 = (unit(method.projector(method.backbone(x))) for x in (batch.view1, batch.view2))
     mask = positive_mask(batch.box1, batch.box2, (2, 2), 0.7)
     inside1, inside2 = (in_intersection(a, b, (2, 2)) for a, b in ((batch.box1, batch.box2), (batch.box2, batch.box1)))
     one, other = pixel_contrast(x1, x2, mask, inside1, 0.3), pixel_contrast(x2, x1, mask.transpose(1, 2), inside2, 0.3)
@@ -209,7 +209,7 @@ def test_gradients_reach_the_student_alone() -> None:
     method = pixcontrast()
     method(views())["loss"].backward()
     with_gradient = {name for name, p in method.named_parameters() if p.grad is not None}
-    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("target.")}
+    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("momentum_encoder.")}
 
 
 def test_loss_in_full_precision_under_autocast() -> None:

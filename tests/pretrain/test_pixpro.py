@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import trunk, views
+from tiny import backbone, views
 
 from pixbench.errors import UserError
 from pretrain.methods.base import feature_std
@@ -13,9 +13,9 @@ from pretrain.methods.pixpro import PixPro
 SMALL = {"hidden": 32, "dim": 16}
 
 
-def pixpro(**knobs: float) -> PixPro:
-    model = trunk()
-    return PixPro(model, PixPro.Config(**(SMALL | knobs)), total_steps=10)
+def pixpro(**settings: float) -> PixPro:
+    model = backbone()
+    return PixPro(model, PixPro.Config(**(SMALL | settings)), total_steps=10)
 
 
 def test_paper_defaults() -> None:
@@ -51,24 +51,28 @@ def test_gradients_reach_the_student_alone(layers: int) -> None:
     method = pixpro(layers=layers)
     method(views())["loss"].backward()
     with_gradient = {name for name, p in method.named_parameters() if p.grad is not None}
-    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("target.")}
+    assert with_gradient == {name for name, _ in method.named_parameters() if not name.startswith("momentum_encoder.")}
 
 
 def test_target_moves_only_when_asked() -> None:
     method = pixpro(momentum=0.5)
     with torch.no_grad():
-        method.trunk.conv1.weight.add_(1)
-    before = method.target.get_parameter("trunk.conv1.weight").clone()
+        method.backbone.conv1.weight.add_(1)
+    before = method.momentum_encoder.get_parameter("backbone.conv1.weight").clone()
     method(views())
-    assert method.target.get_parameter("trunk.conv1.weight").equal(before)
-    method.update_target()
-    torch.testing.assert_close(method.target.get_parameter("trunk.conv1.weight"), before + 0.5)
+    assert method.momentum_encoder.get_parameter("backbone.conv1.weight").equal(before)
+    method.update_momentum_encoder()
+    torch.testing.assert_close(method.momentum_encoder.get_parameter("backbone.conv1.weight"), before + 0.5)
 
 
 def test_each_view_has_its_own_batch_statistics() -> None:
     method = pixpro()
     method(views())
-    assert method.trunk.bn1.num_batches_tracked == method.target.get_buffer("trunk.bn1.num_batches_tracked") == 2
+    assert (
+        method.backbone.bn1.num_batches_tracked
+        == method.momentum_encoder.get_buffer("backbone.bn1.num_batches_tracked")
+        == 2
+    )
 
 
 def test_map_need_not_be_square() -> None:

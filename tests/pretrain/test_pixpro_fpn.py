@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import trunk, views
+from tiny import backbone, views
 
 from pixbench.errors import UserError
 from pretrain.config import parse
@@ -22,8 +22,8 @@ SMALL = {"hidden": 32, "dim": 16, "channels": 32}
 CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
 
 
-def build(method: type[PixProFPN] = PixProFPN, **knobs: Any) -> PixProFPN:
-    return method(trunk(), method.Config(**(SMALL | knobs)), total_steps=10)
+def build(method: type[PixProFPN] = PixProFPN, **settings: Any) -> PixProFPN:
+    return method(backbone(), method.Config(**(SMALL | settings)), total_steps=10)
 
 
 def maps(channels: int, sides: tuple[int, int, int]) -> dict[str, torch.Tensor]:
@@ -35,7 +35,7 @@ def maps(channels: int, sides: tuple[int, int, int]) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("sides", [(28, 14, 7), (8, 4, 4), (7, 4, 2)], ids=str)
 def test_shapes(sides: tuple[int, int, int]) -> None:
-    """Those of 224 pixels, of a trunk with output stride 16, and odd ones."""
+    """Those of 224 pixels, of a backbone with output stride 16, and odd ones."""
     given = maps(64, sides)
     levels = FPN(64, 8)(given)
     assert tuple(levels) == LEVELS
@@ -103,11 +103,11 @@ class _C5(torch.nn.Module):
 
 @pytest.mark.parametrize("instance", ["none", "contrastive", "regression"])
 def test_on_c5_alone_it_is_pixpro(instance: str) -> None:
-    plain = PixPro(trunk(), PixPro.Config(hidden=32, dim=16, instance=instance), 10).double()
+    plain = PixPro(backbone(), PixPro.Config(hidden=32, dim=16, instance=instance), 10).double()
     method = build(instance=instance).double()
-    for networks in (method, method.target):
+    for networks in (method, method.momentum_encoder):
         networks.fpn = _C5()
-        networks.projector = ConvHead(method.trunk.channels, 32, 16).double()
+        networks.projector = ConvHead(method.backbone.channels, 32, 16).double()
     method.load_state_dict(plain.state_dict())
     batch = views(dtype=torch.float64)
     wanted, found = plain(batch), method(batch)
@@ -131,23 +131,27 @@ def test_identical_views_and_branches_without_propagation_reach_minus_four(metho
 
 
 @pytest.mark.parametrize(
-    ("method", "knobs"),
+    ("method", "settings"),
     [(PixProFPN, {"instance": "regression"}), (PixProFPNHead, {}), (PixProFPNHead, {"head": "retinanet"})],
 )
-def test_gradients_reach_all_of_the_student_and_the_target_follows(
-    method: type[PixProFPN], knobs: dict[str, str]
+def test_gradients_reach_all_of_the_student_and_the_momentum_encoder_follows(
+    method: type[PixProFPN], settings: dict[str, str]
 ) -> None:
-    model = build(method, momentum=0.5, **knobs)
+    model = build(method, momentum=0.5, **settings)
     model(views())["loss"].backward()
     with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
-    assert with_gradient == {name for name, _ in model.named_parameters() if not name.startswith("target.")}
-    copied = {name.removeprefix("target.") for name, _ in model.named_parameters() if name.startswith("target.")}
+    assert with_gradient == {name for name, _ in model.named_parameters() if not name.startswith("momentum_encoder.")}
+    copied = {
+        name.removeprefix("momentum_encoder.")
+        for name, _ in model.named_parameters()
+        if name.startswith("momentum_encoder.")
+    }
     assert with_gradient - copied == {n for n in with_gradient if n.startswith(("propagation", "predictor."))}
     with torch.no_grad():
         model.fpn.p6.weight.add_(1)
-    before = model.target.get_parameter("fpn.p6.weight").clone()
-    model.update_target()
-    torch.testing.assert_close(model.target.get_parameter("fpn.p6.weight"), before + 0.5)
+    before = model.momentum_encoder.get_parameter("fpn.p6.weight").clone()
+    model.update_momentum_encoder()
+    torch.testing.assert_close(model.momentum_encoder.get_parameter("fpn.p6.weight"), before + 0.5)
 
 
 def test_the_head_is_what_the_loss_sees() -> None:
@@ -177,6 +181,6 @@ def test_the_configs_differ_from_pixpro_in_the_method_alone(name: str, more: dic
 
     run, plain = read(f"{name}_100ep").as_dict(), read("pixpro_100ep").as_dict()
     assert run == {**plain, "method": {**plain["method"], "name": name, "channels": 256, **more}}
-    mini = read(f"{name}_100ep", "mini", "mini_fpn").method.knobs
+    mini = read(f"{name}_100ep", "mini", "mini_fpn").method.settings
     assert (mini.channels, mini.hidden, mini.dim) == (32, 512, 64)
     assert {f.name for f in fields(PixPro.Config)} < {f.name for f in fields(mini)}

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.commands.methods import CONFIGS
+from pixbench.paths import CONFIGS
 from pretrain.config import RunConfig, parse
 
 
 def read(*names: str) -> RunConfig:
-    return parse([word for name in names for word in ("--config", str(CONFIGS / f"{name}.yaml"))])
+    return parse([word for name in names for word in ("--config", str(CONFIGS / "pretrain" / f"{name}.yaml"))])
 
 
 def test_pixcontrast_differs_from_pixpro_in_the_method_alone() -> None:
     run, pixpro = read("pixcontrast_100ep"), read("pixpro_100ep")
     assert {**run.as_dict(), "method": None} == {**pixpro.as_dict(), "method": None}
-    assert (run.method.knobs.temperature, run.method.knobs.threshold, run.method.knobs.momentum) == (0.3, 0.7, 0.99)
-    assert run.method.knobs.instance == "none"
+    assert (run.method.settings.temperature, run.method.settings.threshold, run.method.settings.momentum) == (
+        0.3,
+        0.7,
+        0.99,
+    )
+    assert run.method.settings.instance == "none"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +41,7 @@ def test_the_instance_branch_is_all_that_is_added(name: str, instance: str, plai
 def test_byol(epochs: int, lr: float, decay: float, momentum: float) -> None:
     run = read(f"byol_{epochs}ep")
     assert (run.epochs, run.optimizer.base_lr, run.optimizer.weight_decay) == (epochs, lr, decay)
-    assert (run.method.knobs.momentum, run.method.knobs.hidden, run.method.knobs.dim) == (momentum, 4096, 256)
+    assert (run.method.settings.momentum, run.method.settings.hidden, run.method.settings.dim) == (momentum, 4096, 256)
     assert (run.optimizer.name, run.batch_size, run.data.recipe, run.data.min_scale) == ("lars", 4096, "byol", 0.08)
     assert (run.schedule.name, run.schedule.warmup_epochs, run.schedule.min_lr) == ("cosine", 10, 0)
 
@@ -45,25 +49,29 @@ def test_byol(epochs: int, lr: float, decay: float, momentum: float) -> None:
 def test_densecl_differs_from_moco_v2_in_the_method_alone() -> None:
     run, moco = read("densecl_200ep"), read("moco_v2_200ep")
     assert {**run.as_dict(), "method": None} == {**moco.as_dict(), "method": None}
-    assert (run.method.knobs.weight, run.method.knobs.queue_size, run.method.knobs.temperature) == (0.5, 65536, 0.2)
+    assert (run.method.settings.weight, run.method.settings.queue_size, run.method.settings.temperature) == (
+        0.5,
+        65536,
+        0.2,
+    )
 
 
 @pytest.mark.parametrize("name", ["densecl_200ep", "moco_v2_200ep"])
 def test_queue_at_mini_scale(name: str) -> None:
     plain, run = read(name, "mini"), read(name, "mini", "mini_queue")
     assert run.as_dict() == {**plain.as_dict(), "method": {**plain.method.as_dict(), "queue_size": 4096}}
-    assert run.method.knobs.queue_size % run.batch_size == 0
+    assert run.method.settings.queue_size % run.batch_size == 0
 
 
 def test_moco_v1() -> None:
     run = read("moco_v1_200ep")
-    assert (run.method.knobs.queue_size, run.method.knobs.temperature, run.method.knobs.momentum) == (
+    assert (run.method.settings.queue_size, run.method.settings.temperature, run.method.settings.momentum) == (
         65536,
         0.07,
         0.999,
     )
     assert (run.optimizer.name, run.optimizer.base_lr, run.optimizer.weight_decay) == ("sgd", 0.03, 1e-4)
-    assert (run.schedule.name, run.schedule.warmup_epochs, run.schedule.gamma) == ("step", 0, 0.1)
+    assert (run.schedule.name, run.schedule.warmup_epochs, run.schedule.gamma) == ("multistep", 0, 0.1)
     assert tuple(run.schedule.milestones) == (120, 160)
     assert (run.epochs, run.batch_size, run.data.recipe, run.data.min_scale) == (200, 256, "moco_v1", 0.2)
 
@@ -72,12 +80,12 @@ def test_moco_v1() -> None:
 def test_methods_with_labels(name: str, recipe: str) -> None:
     run = read(name)
     assert (run.optimizer.name, run.optimizer.base_lr, run.optimizer.weight_decay) == ("sgd", 0.1, 1e-4)
-    assert (run.schedule.name, run.schedule.warmup_epochs, tuple(run.schedule.milestones)) == ("step", 0, (30, 60))
+    assert (run.schedule.name, run.schedule.warmup_epochs, tuple(run.schedule.milestones)) == ("multistep", 0, (30, 60))
     assert (run.epochs, run.batch_size, run.data.recipe, run.data.min_scale) == (90, 256, recipe, 0.08)
-    assert run.method.knobs.classes == 1000
+    assert run.method.settings.classes == 1000
 
 
 def test_mini_linear_is_mini_without_the_method() -> None:
-    """Read over PixPro, which has the knobs that it leaves alone."""
+    """Read over PixPro, which has the settings that it leaves alone."""
     with_heads, linear, paper = read("pixpro_100ep", "mini"), read("pixpro_100ep", "mini_linear"), read("pixpro_100ep")
     assert linear.as_dict() == {**with_heads.as_dict(), "method": paper.method.as_dict()}

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny import trunk, views
+from tiny import backbone, views
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -14,9 +14,9 @@ from pretrain.losses.instance import nt_xent
 from pretrain.methods.simclr import SimCLR
 
 
-def simclr(**knobs: float) -> SimCLR:
-    model = trunk()
-    return SimCLR(model, SimCLR.Config(hidden=32, dim=16, **knobs), total_steps=10)
+def simclr(**settings: float) -> SimCLR:
+    model = backbone()
+    return SimCLR(model, SimCLR.Config(hidden=32, dim=16, **settings), total_steps=10)
 
 
 def unit_pair(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -71,7 +71,7 @@ def test_loss_before_learning() -> None:
 def test_both_views_share_a_forward_pass() -> None:
     method = simclr()
     method(views())
-    assert method.trunk.bn1.num_batches_tracked == 1
+    assert method.backbone.bn1.num_batches_tracked == 1
 
 
 def test_projector_is_the_published_one() -> None:
@@ -82,7 +82,7 @@ def test_projector_is_the_published_one() -> None:
 
 def test_every_trained_parameter_gets_a_gradient() -> None:
     method = simclr()
-    method.update_target()  # there is none: nothing happens
+    method.update_momentum_encoder()  # there is none: nothing happens
     method(views())["loss"].backward()
     assert all((p.grad is not None) == p.requires_grad for p in method.parameters())
 

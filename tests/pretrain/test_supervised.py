@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny import trunk, views
+from tiny import backbone, views
 
 from pixbench.errors import UserError
 from pretrain.losses.instance import cross_entropy
@@ -15,7 +15,7 @@ from pretrain.methods.supervised import Supervised
 
 
 def supervised(classes: int = 5) -> Supervised:
-    model = trunk()
+    model = backbone()
     return Supervised(model, Supervised.Config(classes=classes), total_steps=10)
 
 
@@ -41,14 +41,14 @@ def test_only_view_1_is_looked_at() -> None:
 
 def test_every_parameter_gets_a_gradient() -> None:
     method = supervised()
-    method.update_target()  # there is none: nothing happens
+    method.update_momentum_encoder()  # there is none: nothing happens
     method(views())["loss"].backward()
     assert all(p.grad is not None for p in method.parameters())
 
 
 @pytest.mark.parametrize("cls", [Supervised, CDS])
 def test_labels_that_do_not_fit(cls: type[Supervised | CDS]) -> None:
-    model = trunk()
+    model = backbone()
     method, batch = cls(model, cls.Config(classes=3), total_steps=10), views()
     with pytest.raises(UserError, match=r"label 3, but method\.classes is 3"):
         method(batch)

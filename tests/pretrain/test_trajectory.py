@@ -22,9 +22,9 @@ GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "trajectory.npz")
 RUN = json.loads(str(GOLDEN["lars/config"]))
 NAMES = [str(name) for name in GOLDEN["lars/names"]]
 OURS = {  # the official code's prefixes and ours
-    "encoder_k.": "target.trunk.",
-    "projector_k.": "target.projector.",
-    "encoder.": "trunk.",
+    "encoder_k.": "momentum_encoder.backbone.",
+    "projector_k.": "momentum_encoder.projector.",
+    "encoder.": "backbone.",
     "projector.": "projector.",
     "value_transform.": "propagation.transform.",
 }
@@ -118,9 +118,9 @@ def run(steps: int) -> None:
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr(step)
         assert schedule.lr(step) == pytest.approx(GOLDEN["lars/lr"][step], rel=1e-9)
-        assert int(model.target.step) == GOLDEN["lars/ema_k"][step]
-        assert model.target.momentum() == pytest.approx(GOLDEN["lars/ema_momentum"][step], abs=1e-12)
-        model.update_target()
+        assert int(model.momentum_encoder.step) == GOLDEN["lars/ema_k"][step]
+        assert model.momentum_encoder.momentum() == pytest.approx(GOLDEN["lars/ema_momentum"][step], abs=1e-12)
+        model.update_momentum_encoder()
         scalars = model(views)
         assert scalars["loss"].item() == pytest.approx(GOLDEN["lars/loss_f64"][step], abs=1e-6), f"step {step}"
         assert scalars["positives"].item() == pytest.approx(GOLDEN["lars/pos_count"][step].mean())

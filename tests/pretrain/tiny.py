@@ -1,4 +1,4 @@
-"""A trunk and batches small enough for many tests."""
+"""A backbone and batches small enough for many tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pretrain.data.views import Views
 from pretrain.models.resnet import ResNet
 
 
-def trunk(seed: int = 0) -> ResNet:
+def backbone(seed: int = 0) -> ResNet:
     """One block a stage, 64 channels in C5; residual branches switched on, so that every parameter matters."""
     torch.manual_seed(seed)
     return ResNet((1, 1, 1, 1), width=1 / 32, zero_init_residual=False)

@@ -1,13 +1,13 @@
-"""Overrides that make a Detectron2 run a matter of seconds, and a trunk file to start from."""
+"""Overrides that make a Detectron2 run a matter of seconds, and a backbone file to start from."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from pretrain.models.resnet import TrunkSpec
+from pretrain.models.backbone_spec import BackboneSpec
 from transfer import weights
-from transfer.start import random_trunk
+from transfer.initial_weights import random_backbone
 
 QUICK: dict[str, Any] = {
     "INPUT.MIN_SIZE_TRAIN": [64],
@@ -20,14 +20,14 @@ QUICK: dict[str, Any] = {
     "SOLVER.CHECKPOINT_PERIOD": 2,
     "TEST.PRECISE_BN.NUM_ITER": 1,
 }
-QUARTER = TrunkSpec(50, 0.25)
+QUARTER = BackboneSpec(50, 0.25)
 
 
-def converted_trunk(path: Path, layout: str) -> Path:
-    """A trunk file as `pixbench convert` writes it, with values that no initialisation gives."""
-    trunk = random_trunk(QUARTER, seed=7)
-    for name, tensor in trunk.state.items():
+def converted_backbone(path: Path, framework: str) -> Path:
+    """A backbone file as `pixbench convert` writes it, with values that no initialisation gives."""
+    backbone = random_backbone(QUARTER, seed=7)
+    for name, tensor in backbone.state.items():
         if name.endswith(("running_mean", "bn3.weight")):
             tensor.uniform_(0.1, 0.2)
-    weights.save(trunk, path, layout)
+    weights.save(backbone, path, framework)
     return path

@@ -18,19 +18,19 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from quick_detection import QUARTER, QUICK, converted_trunk
+from quick_detection import QUARTER, QUICK, converted_backbone
 
 from pixbench.errors import UserError
+from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.fpn import FPN, Tower
-from pretrain.models.spec import TrunkSpec
+from transfer.initial_weights import random_backbone
 from transfer.job import TransferJob
 from transfer.protocols import differences, find_protocol, leaves, protocols
 from transfer.published_config import published_config
 from transfer.run import run_transfer
-from transfer.start import random_trunk
-from transfer.weights import Trunk, load, load_into, to_target
-from transfer.weights.format import Pixels
-from transfer.weights.vit import VitSpec
+from transfer.weights import Backbone, load, load_into, to_target
+from transfer.weights.file_format import Pixels
+from transfer.weights.vit_spec import VitSpec
 
 pytestmark = pytest.mark.frameworks
 PUBLIC = yaml.safe_load((Path(__file__).parent / "public_detection.yaml").read_text(encoding="utf-8"))
@@ -50,11 +50,11 @@ def public(files: list[str]) -> dict[str, Any]:
     """What Detectron2 makes of these stored public definitions, one over the other."""
     from detectron2.config import get_cfg
 
-    from transfer.detection.config import plain
+    from transfer.detection.config import config_as_dict
 
     cfg, values = get_cfg(), [pair for file in files for pair in PUBLIC["files"][file]["values"].items()]
     cfg.merge_from_list([word for pair in values if not pair[0].startswith("VITDET") for word in pair])
-    found = plain(cfg)
+    found = config_as_dict(cfg)
     for key, value in values:
         *parents, last = key.split(".")
         node = found
@@ -81,11 +81,11 @@ def test_the_stored_definitions_of_detectron2_are_those_of_the_package(file: str
     import detectron2
     from detectron2.config import get_cfg
 
-    from transfer.detection.config import plain
+    from transfer.detection.config import config_as_dict
 
     package = get_cfg()
     package.merge_from_file(str(Path(detectron2.__file__).parent / "model_zoo" / "configs" / file), allow_unsafe=True)
-    assert differences(plain(package), public(PUBLIC["in_the_package"][file])) == {}
+    assert differences(config_as_dict(package), public(PUBLIC["in_the_package"][file])) == {}
 
 
 def test_our_fcos_is_that_of_detectron2s_lazy_config() -> None:
@@ -93,7 +93,7 @@ def test_our_fcos_is_that_of_detectron2s_lazy_config() -> None:
     from detectron2.config import instantiate
     from detectron2.modeling import build_model
 
-    import transfer.detection.heads  # noqa: F401  registers FCOS
+    import transfer.detection.models  # noqa: F401  registers FCOS
     from transfer.detection.config import build_config
 
     lazy = model_zoo.get_config("COCO-Detection/fcos_R_50_FPN_1x.py")
@@ -115,7 +115,7 @@ def test_our_fcos_is_that_of_detectron2s_lazy_config() -> None:
 def test_our_fcos_takes_a_pretrained_pyramid_and_head() -> None:
     from detectron2.modeling import build_model
 
-    import transfer.detection.heads  # noqa: F401  registers FCOS
+    import transfer.detection.models  # noqa: F401  registers FCOS
     from transfer.detection.config import build_config
 
     cfg = build_config(TransferJob(find_protocol("coco_fcos_1x"), Path("data"), Path("run"), scale="mini"), None)
@@ -125,7 +125,7 @@ def test_our_fcos_takes_a_pretrained_pyramid_and_head() -> None:
     extras = {
         f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()
     }
-    counts = load_into(model, replace(random_trunk(QUARTER, seed=0), extras=extras), "detectron2_fpn")
+    counts = load_into(model, replace(random_backbone(QUARTER, seed=0), extras=extras), "detectron2_fpn")
     assert set(counts.dropped) == {"num_batches_tracked", "biases that a norm makes void"}
     placed = model.state_dict()
     assert torch.equal(placed["backbone.top_block.p6.weight"], extras["fpn.p6.weight"])
@@ -169,42 +169,48 @@ def test_our_vitdet_is_that_of_detectron2s_lazy_config() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_mini_overrides_resolve_and_make_a_small_trunk(name: str) -> None:
-    from transfer.detection.config import build_config, trunk_spec
+def test_mini_overrides_resolve_and_make_a_small_backbone(name: str) -> None:
+    from transfer.detection.config import backbone_spec, build_config
 
     cfg = build_config(TransferJob(find_protocol(name), Path("data"), Path("run"), scale="mini", seed=3), None)
-    assert trunk_spec(cfg) == (SMALL_VIT if name == "coco_vitdet" else TrunkSpec(50, 0.25))
+    assert backbone_spec(cfg) == (SMALL_VIT if name == "coco_vitdet" else BackboneSpec(50, 0.25))
     assert (cfg.SEED, cfg.OUTPUT_DIR) == (3, "run")
 
 
-def test_width_follows_the_trunk_at_mini_scale_and_is_fixed_at_paper_scale() -> None:
-    from transfer.detection.config import build_config, trunk_spec
+def test_width_follows_the_backbone_at_mini_scale_and_is_fixed_at_paper_scale() -> None:
+    from transfer.detection.config import backbone_spec, build_config
 
-    job = TransferJob(find_protocol("voc_c4"), Path("data"), Path("run"), Path("trunk.pth"), scale="mini")
-    assert trunk_spec(build_config(job, Trunk(TrunkSpec(50, 0.5), {}, ""))) == TrunkSpec(50, 0.5)
+    job = TransferJob(find_protocol("voc_c4"), Path("data"), Path("run"), Path("backbone.pth"), scale="mini")
+    assert backbone_spec(build_config(job, Backbone(BackboneSpec(50, 0.5), {}, ""))) == BackboneSpec(50, 0.5)
     paper = replace(job, scale="paper")
-    assert trunk_spec(build_config(paper, Trunk(TrunkSpec(50, 1.0, output_stride=16), {}, ""))) == TrunkSpec(50, 1.0)
-    with pytest.raises(UserError, match=r"trunk.pth holds a ResNet-50 of width 0.25.*STEM_OUT_CHANNELS=16"):
-        build_config(paper, Trunk(QUARTER, {}, ""))
+    assert backbone_spec(
+        build_config(paper, Backbone(BackboneSpec(50, 1.0, output_stride=16), {}, ""))
+    ) == BackboneSpec(50, 1.0)
+    with pytest.raises(UserError, match=r"backbone.pth holds a ResNet-50 of width 0.25.*STEM_OUT_CHANNELS=16"):
+        build_config(paper, Backbone(QUARTER, {}, ""))
     knowing = {"MODEL.RESNETS.STEM_OUT_CHANNELS": 16, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64}
-    build_config(replace(paper, overrides={**knowing, "MODEL.RESNETS.WIDTH_PER_GROUP": 16}), Trunk(QUARTER, {}, ""))
+    build_config(replace(paper, overrides={**knowing, "MODEL.RESNETS.WIDTH_PER_GROUP": 16}), Backbone(QUARTER, {}, ""))
 
 
 @pytest.mark.parametrize(
     ("spec", "pixels", "message"),
     [
-        (TrunkSpec(stem="deep"), Pixels(), "kind deep; Detectron2 has the 7x7 stem only"),
-        (TrunkSpec(stride_in_1x1=True), Pixels(), r"another trunk.*'MODEL.RESNETS.STRIDE_IN_1X1=true'"),
+        (BackboneSpec(stem="deep"), Pixels(), "kind deep; Detectron2 has the 7x7 stem only"),
+        (BackboneSpec(stride_in_1x1=True), Pixels(), r"another backbone.*'MODEL.RESNETS.STRIDE_IN_1X1=true'"),
         (VitSpec(64, 2, 2, 16, 64), Pixels(), "holds a ViT of width 64.* it is for ResNet-50 of width 1"),
-        (TrunkSpec(), Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)), r"takes BGR.*'INPUT.FORMAT=\"BGR\"'"),
+        (
+            BackboneSpec(),
+            Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)),
+            r"takes BGR.*'INPUT.FORMAT=\"BGR\"'",
+        ),
     ],
 )
-def test_a_trunk_of_another_kind_says_what_to_do(spec: Any, pixels: Pixels, message: str) -> None:
+def test_a_backbone_of_another_kind_says_what_to_do(spec: Any, pixels: Pixels, message: str) -> None:
     from transfer.detection.config import build_config
 
-    job = TransferJob(find_protocol("voc_c4"), Path("data"), Path("run"), Path("trunk.pth"))
+    job = TransferJob(find_protocol("voc_c4"), Path("data"), Path("run"), Path("backbone.pth"))
     with pytest.raises(UserError, match=message):
-        build_config(job, Trunk(spec, {}, "", pixels=pixels))
+        build_config(job, Backbone(spec, {}, "", pixels=pixels))
 
 
 def test_the_settings_that_other_pixels_need_are_taken() -> None:
@@ -213,7 +219,7 @@ def test_the_settings_that_other_pixels_need_are_taken() -> None:
     msra = Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
     settings = {"INPUT.FORMAT": "BGR", "MODEL.PIXEL_MEAN": list(msra.mean), "MODEL.PIXEL_STD": list(msra.std)}
     job = TransferJob(find_protocol("voc_c4"), Path("data"), Path("run"), overrides=settings)
-    assert build_config(job, Trunk(TrunkSpec(), {}, "", pixels=msra)).INPUT.FORMAT == "BGR"
+    assert build_config(job, Backbone(BackboneSpec(), {}, "", pixels=msra)).INPUT.FORMAT == "BGR"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +256,7 @@ def test_norms_are_where_the_protocol_wants_them(name: str) -> None:
     from detectron2.modeling import build_model
     from torch.nn import SyncBatchNorm
 
-    import transfer.detection.heads  # noqa: F401  registers the head
+    import transfer.detection.models  # noqa: F401  registers the head
     from transfer.detection.config import build_config
 
     cfg = build_config(TransferJob(find_protocol(name), Path("data"), Path("run"), scale="mini"), None)
@@ -276,10 +282,10 @@ def test_norms_are_where_the_protocol_wants_them(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def c4_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return converted_trunk(tmp_path_factory.mktemp("weights") / "trunk.pkl", "detectron2_c4")
+    return converted_backbone(tmp_path_factory.mktemp("weights") / "backbone.pkl", "detectron2_c4")
 
 
-def test_a_run_starts_from_its_trunk_and_heads_do_not_depend_on_it(
+def test_a_run_starts_from_its_backbone_and_heads_do_not_depend_on_it(
     mini_root: Path, tmp_path: Path, c4_file: Path
 ) -> None:
     """With learning rate 0 the final checkpoint holds what training began with."""
@@ -287,16 +293,16 @@ def test_a_run_starts_from_its_trunk_and_heads_do_not_depend_on_it(
 
     still = {"SOLVER__BASE_LR": 0.0, "SOLVER__MAX_ITER": 1, "SOLVER__STEPS": [], "TEST__PRECISE_BN__ENABLED": False}
     final = {}
-    trunks: dict[str, Trunk | None] = {"file": load(c4_file), "random": None}
-    for start, trunk in trunks.items():
-        outcome = run(make_job("coco_c4_1x", mini_root, tmp_path / start, **still), trunk)
+    backbones: dict[str, Backbone | None] = {"file": load(c4_file), "random": None}
+    for start, backbone in backbones.items():
+        outcome = run(make_job("coco_c4_1x", mini_root, tmp_path / start, **still), backbone)
         assert outcome.iterations == 1
         assert {"bbox/AP", "bbox/AP50", "segm/AP", "segm/AP50"} <= set(outcome.metrics)  # NaN when nothing is predicted
         final[start] = torch.load(tmp_path / start / "model_final.pth", weights_only=True)["model"]
-    trunks["random"] = random_trunk(QUARTER, seed=0)
-    for start, trunk in trunks.items():
-        assert trunk is not None
-        expected = to_target(trunk, "detectron2_c4")
+    backbones["random"] = random_backbone(QUARTER, seed=0)
+    for start, backbone in backbones.items():
+        assert backbone is not None
+        expected = to_target(backbone, "detectron2_c4")
         learnt = [key for key in expected if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))]
         assert len(learnt) == 159
         assert all(torch.equal(final[start][key], expected[key]) for key in learnt)
@@ -313,13 +319,13 @@ def test_every_protocol_starts_and_finishes(mini_root: Path, tmp_path: Path, nam
     assert set(result["metrics"]) == set(find_protocol(name).metrics)
 
 
-def test_a_trunk_that_does_not_fit_stops_the_run_before_its_first_iteration(mini_root: Path, tmp_path: Path) -> None:
+def test_a_backbone_that_does_not_fit_stops_the_run_before_its_first_iteration(mini_root: Path, tmp_path: Path) -> None:
     from transfer.detection.run import run
 
-    trunk = random_trunk(QUARTER, seed=0)
-    lacking = {name: tensor for name, tensor in trunk.state.items() if name != "layer4.2.conv3.weight"}
+    backbone = random_backbone(QUARTER, seed=0)
+    lacking = {name: tensor for name, tensor in backbone.state.items() if name != "layer4.2.conv3.weight"}
     with pytest.raises(UserError, match=r"layer4\.2\.conv3\.weight"):
-        run(make_job("coco_fpn_1x", mini_root, tmp_path / "run"), Trunk(trunk.spec, lacking, "a torn file"))
+        run(make_job("coco_fpn_1x", mini_root, tmp_path / "run"), Backbone(backbone.spec, lacking, "a torn file"))
     assert not list((tmp_path / "run").glob("*.pth"))
     assert "iteration" not in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
 
@@ -369,7 +375,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_all_its_iterations(
     result = run_transfer(job)
     said = capsys.readouterr().out
     assert "going on from iteration" in said
-    assert "trunk from" not in said
+    assert "backbone from" not in said
     assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 11
     assert (result["status"], result["iterations"], result["resumed"]) == ("ok", 12, True)
     periodic = set(out.glob("model_*.pth")) - {out / "model_final.pth", out / "model_stopped.pth"}
@@ -452,15 +458,15 @@ def test_two_machines_on_loopback_train_as_one(mini_root: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("name", "tensors"), [("voc_c4", 265), ("coco_fpn_1x", 265), ("coco_vitdet", 51)])
-def test_a_frozen_trunk_stays_as_it_was_loaded(mini_root: Path, tmp_path: Path, name: str, tensors: int) -> None:
+def test_a_frozen_backbone_stays_as_it_was_loaded(mini_root: Path, tmp_path: Path, name: str, tensors: int) -> None:
     from transfer.detection.run import run
 
-    layout = find_protocol(name).layout
-    trunk = random_trunk(SMALL_VIT if name == "coco_vitdet" else QUARTER, seed=7)
+    framework = find_protocol(name).framework
+    backbone = random_backbone(SMALL_VIT if name == "coco_vitdet" else QUARTER, seed=7)
     short = {"SOLVER__MAX_ITER": 2, "SOLVER__STEPS": [], "SOLVER__BASE_LR": 0.001}
-    run(replace(make_job(name, mini_root, tmp_path / "run", **short), freeze="trunk"), trunk)
+    run(replace(make_job(name, mini_root, tmp_path / "run", **short), freeze="backbone"), backbone)
     final = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)["model"]
-    before = {key: value for key, value in to_target(trunk, layout).items() if key in final}
+    before = {key: value for key, value in to_target(backbone, framework).items() if key in final}
     assert len(before) == tensors  # all but the counters
     assert [key for key, value in before.items() if not torch.equal(final[key], value)] == []
     if name == "coco_vitdet":

@@ -9,7 +9,7 @@ import pytest
 from pixbench.errors import UserError
 from transfer.protocols import Protocol, find_protocol, leaves, protocols
 from transfer.published_config import published_config
-from transfer.weights import LAYOUTS
+from transfer.weights import FRAMEWORKS
 
 DOCS = Path(__file__).parents[2] / "docs" / "protocols"
 SIZES = (  # what the mini overrides of Detectron2's protocols may change: sizes, iterations, width
@@ -36,8 +36,8 @@ def test_the_four_of_the_paper_are_there() -> None:
 def test_entry_is_whole(protocol: Protocol) -> None:
     assert protocol.config.is_file()
     assert protocol.framework in ("detectron2", "mmseg")
-    assert protocol.layout in LAYOUTS
-    assert protocol.layout.startswith(protocol.framework)
+    assert protocol.weights_framework in FRAMEWORKS
+    assert protocol.weights_framework.startswith(protocol.framework)
     assert protocol.datasets
     assert protocol.source
     assert set(protocol.columns) <= set(protocol.metrics)

@@ -10,27 +10,28 @@ from typing import Any
 
 import pytest
 import torch
-from quick_detection import QUICK, converted_trunk
+from quick_detection import QUICK, converted_backbone
 
 from benchmarks.commands.transfer import register
 from pixbench.errors import UserError
 from pixbench.files import sha256, write_json
 from pixbench.lock import owned
 from pixbench.results import config_hash, read_result
-from pretrain.models.resnet import TrunkSpec
-from transfer.folder import claim
+from pretrain.models.backbone_spec import BackboneSpec
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import find_protocol, protocols
 from transfer.published_config import published_config
 from transfer.run import _measured, deviations, extra_weights, run_transfer
-from transfer.weights.trunk import Trunk
+from transfer.run_folder import claim
+from transfer.weights.backbone import Backbone
+from transfer.weights.models.networks import build_network
 
 VOC = find_protocol("voc_c4")
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return converted_trunk(tmp_path_factory.mktemp("weights") / "pixpro.pkl", "detectron2_c4")
+    return converted_backbone(tmp_path_factory.mktemp("weights") / "pixpro.pkl", "detectron2_c4")
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_a_corrected_command_may_use_the_folder_of_the_mistyped_one(
         run_transfer(replace(job, out=out, overrides={**QUICK, "SOLVER.MAX_ITERS": 3}))
     assert read_result(out / "result.json")["status"] == "failed"
     metrics = {"bbox/AP": 1.0, "bbox/AP50": 2.0, "bbox/AP75": 0.5}
-    monkeypatch.setattr("transfer.run._runner", lambda framework: lambda job, trunk: Outcome(metrics, {}, 3))
+    monkeypatch.setattr("transfer.run._runner", lambda framework: lambda job, backbone: Outcome(metrics, {}, 3))
     corrected = replace(job, out=out, overrides={**QUICK, "SOLVER.MAX_ITER": 3})
     result = run_transfer(corrected)
     assert (result["status"], result["resumed"], result["overrides"]["SOLVER.MAX_ITER"]) == ("ok", False, 3)
@@ -146,7 +147,7 @@ def test_another_label_of_a_finished_run_is_noted(
     job: TransferJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = {"bbox/AP": 1.0, "bbox/AP50": 2.0, "bbox/AP75": 0.5}
-    monkeypatch.setattr("transfer.run._runner", lambda framework: lambda job, trunk: Outcome(metrics, {}, 3))
+    monkeypatch.setattr("transfer.run._runner", lambda framework: lambda job, backbone: Outcome(metrics, {}, 3))
     job = replace(job, out=tmp_path / "run")
     before = json.loads(json.dumps(run_transfer(job)))
     assert run_transfer(job, label="pixpro_100ep")["label"] == "pixpro_100ep"
@@ -175,7 +176,7 @@ def test_missing_data_and_bad_weights_leave_no_folder(job: TransferJob, tmp_path
     with pytest.raises(UserError, match="VOC2007"):
         run_transfer(replace(job, data_root=tmp_path, out=out))
     torn = tmp_path / "torn.pkl"
-    torn.write_bytes(b"\x80\x04 not a trunk")
+    torn.write_bytes(b"\x80\x04 not a backbone")
     with pytest.raises(UserError, match=r"torn\.pkl"):
         run_transfer(replace(job, weights=torn, out=out))
     assert not out.exists()
@@ -249,9 +250,9 @@ def test_a_metric_that_the_evaluator_did_not_give_is_a_defect() -> None:
 
 
 def test_a_pretrained_pyramid_is_a_deviation_where_it_is_loaded() -> None:
-    spec = TrunkSpec(width=0.0625)
-    state = spec.build().state_dict()
-    plain, more = Trunk(spec, state, "x"), Trunk(spec, state, "x", extras={"fpn.p6.bias": torch.zeros(16)})
+    spec = BackboneSpec(width=0.0625)
+    state = build_network(spec).state_dict()
+    plain, more = Backbone(spec, state, "x"), Backbone(spec, state, "x", extras={"fpn.p6.bias": torch.zeros(16)})
     assert extra_weights(find_protocol("coco_fpn_1x"), more) != []
     assert extra_weights(find_protocol("coco_fpn_1x"), plain) == []
     assert extra_weights(find_protocol("voc_c4"), more) == []

@@ -19,14 +19,14 @@ import torch
 
 from pixbench.errors import UserError
 from pixbench.results import read_result
-from pretrain.models.resnet import TrunkSpec
+from pretrain.models.backbone_spec import BackboneSpec
 from transfer import weights
+from transfer.initial_weights import random_backbone
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol, protocols
 from transfer.run import run_transfer
 from transfer.segmentation.config import resolve
 from transfer.segmentation.run import build_runner, chatter_into, leave, newest_checkpoint, run
-from transfer.start import random_trunk
 
 pytestmark = pytest.mark.frameworks
 PROTOCOL = find_protocol("cityscapes_fcn16s")
@@ -37,7 +37,7 @@ QUICK = {
     "default_hooks.checkpoint.interval": 2,
     "param_scheduler.0.milestones": [3],
 }
-QUARTER = TrunkSpec(50, 0.25)
+QUARTER = BackboneSpec(50, 0.25)
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def job(mini_root: Path, tmp_path: Path) -> TransferJob:
 
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trunk file as `pixbench convert --to mmseg` writes it, with statistics that no initialisation has."""
-    trunk = random_trunk(QUARTER, seed=7)
-    for name, tensor in trunk.state.items():
+    """A backbone file as `pixbench convert --to mmseg` writes it, with statistics that no initialisation has."""
+    backbone = random_backbone(QUARTER, seed=7)
+    for name, tensor in backbone.state.items():
         if name.endswith(("running_mean", "bn3.weight")):
             tensor.uniform_(0.1, 0.2)
-    path = tmp_path_factory.mktemp("weights") / "trunk.pth"
-    weights.save(trunk, path, "mmseg")
+    path = tmp_path_factory.mktemp("weights") / "backbone.pth"
+    weights.save(backbone, path, "mmseg")
     return path
 
 
@@ -65,11 +65,13 @@ class Ended(Exception):
     """Raised by the tests' own hooks to stop a run where they looked."""
 
 
-def live_state(job: TransferJob, trunk: weights.Trunk, after: int = 0) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The segmentor's weights when ``after`` iterations have been computed, and which of the trunk's are not there."""
+def live_state(
+    job: TransferJob, backbone: weights.Backbone, after: int = 0
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The segmentor's weights when ``after`` iterations have been computed, and which of the backbone's are not there."""
     from mmengine.hooks import Hook
 
-    from transfer.weights.models.live import unequal
+    from transfer.weights.models.load_into import unequal
 
     seen: list[Any] = []
 
@@ -80,11 +82,11 @@ def live_state(job: TransferJob, trunk: weights.Trunk, after: int = 0) -> tuple[
             if runner.iter < after:
                 return
             seen.append({name: tensor.clone() for name, tensor in runner.model.state_dict().items()})
-            seen.append(unequal(runner.model, trunk, "mmseg"))
+            seen.append(unequal(runner.model, backbone, "mmseg"))
             raise Ended
 
     with chatter_into(job.out) as console:
-        runner, _ = build_runner(job, resolve(job, trunk.spec), trunk, console)
+        runner, _ = build_runner(job, resolve(job, backbone.spec), backbone, console)
         runner.register_hook(Look())
         with pytest.raises(Ended):
             runner.train()
@@ -92,10 +94,10 @@ def live_state(job: TransferJob, trunk: weights.Trunk, after: int = 0) -> tuple[
     return seen[0], seen[1]
 
 
-def test_rows_differ_in_the_trunk_and_in_nothing_else(job: TransferJob, converted: Path, tmp_path: Path) -> None:
+def test_rows_differ_in_the_backbone_and_in_nothing_else(job: TransferJob, converted: Path, tmp_path: Path) -> None:
     loaded, missing = live_state(job, weights.load(converted))
     assert missing == []
-    start, missing = live_state(replace(job, out=tmp_path / "other"), random_trunk(QUARTER, seed=0))
+    start, missing = live_state(replace(job, out=tmp_path / "other"), random_backbone(QUARTER, seed=0))
     assert missing == []
     differ = {name for name in start if not torch.equal(start[name], loaded[name])}
     assert differ
@@ -103,25 +105,25 @@ def test_rows_differ_in_the_trunk_and_in_nothing_else(job: TransferJob, converte
 
 
 @pytest.mark.parametrize("avg_down", [False, True])
-def test_a_trunk_with_a_deep_stem_arrives_in_v1c_and_v1d(job: TransferJob, avg_down: bool) -> None:
-    spec = TrunkSpec(50, 0.25, stem="deep", avg_down=avg_down)
-    start, missing = live_state(job, random_trunk(spec, seed=0))
+def test_a_backbone_with_a_deep_stem_arrives_in_v1c_and_v1d(job: TransferJob, avg_down: bool) -> None:
+    spec = BackboneSpec(50, 0.25, stem="deep", avg_down=avg_down)
+    start, missing = live_state(job, random_backbone(spec, seed=0))
     assert missing == []
     assert "backbone.stem.0.weight" in start
 
 
-def test_a_frozen_trunk_keeps_weights_and_statistics_while_the_head_learns(
+def test_a_frozen_backbone_keeps_weights_and_statistics_while_the_head_learns(
     job: TransferJob, converted: Path, tmp_path: Path
 ) -> None:
-    trunk = weights.load(converted)
-    frozen = replace(job, freeze="trunk")
-    before, _ = live_state(frozen, trunk)
-    after, missing = live_state(replace(frozen, out=tmp_path / "later"), trunk, after=2)
+    backbone = weights.load(converted)
+    frozen = replace(job, freeze="backbone")
+    before, _ = live_state(frozen, backbone)
+    after, missing = live_state(replace(frozen, out=tmp_path / "later"), backbone, after=2)
     assert missing == []
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
     assert all(name.startswith("decode_head.") for name in moved)
-    assert len(live_state(replace(job, out=tmp_path / "free"), trunk, after=2)[1]) > 200  # they move if they may
+    assert len(live_state(replace(job, out=tmp_path / "free"), backbone, after=2)[1]) > 200  # they move if they may
 
 
 def test_run_with_converted_weights_trains_validates_and_repeats(
@@ -156,12 +158,12 @@ def test_run_with_converted_weights_trains_validates_and_repeats(
     np.testing.assert_equal(unreported.metrics, first.metrics)
 
 
-def test_trunk_that_does_not_fit_stops_before_the_first_iteration(job: TransferJob, converted: Path) -> None:
-    trunk = weights.load(converted)
-    config = resolve(job, trunk.spec)
+def test_backbone_that_does_not_fit_stops_before_the_first_iteration(job: TransferJob, converted: Path) -> None:
+    backbone = weights.load(converted)
+    config = resolve(job, backbone.spec)
     config.model.backbone.type = "ResNetV1c"
     with chatter_into(job.out) as console:
-        runner, _ = build_runner(job, config, trunk, console)
+        runner, _ = build_runner(job, config, backbone, console)
         with pytest.raises(
             UserError, match=r"without a place in the model \(backbone.conv1.weight.*get nothing.*stem.0"
         ):
@@ -199,7 +201,7 @@ def test_killed_run_goes_on_from_its_last_checkpoint(job: TransferJob, converted
     outcome = run(long, None)  # weights of another kind: they must not be loaded
     assert outcome.iterations == done + 2
     assert f"going on from iteration {done} of {done + 2}" in capfd.readouterr().out
-    assert "trunk from random" not in (job.out / "log.txt").read_text()
+    assert "backbone from random" not in (job.out / "log.txt").read_text()
 
 
 def test_loss_that_is_not_finite_stops_the_run(job: TransferJob) -> None:
@@ -252,7 +254,7 @@ def test_two_processes_on_loopback_share_a_batch(mini_root: Path, tmp_path: Path
 def test_iou_of_classes_and_objects_by_hand() -> None:
     from mmengine.structures import PixelData
 
-    from transfer.segmentation.parts import ObjectIoU
+    from transfer.segmentation.metrics import ObjectIoU
 
     metric = ObjectIoU(first_object=11, iou_metrics=["mIoU"])
     metric.dataset_meta = {"classes": tuple(f"class{i}" for i in range(19))}

@@ -14,12 +14,12 @@ import yaml
 
 from benchmarks.commands.transfer import parse_settings
 from pixbench.errors import UserError
-from pretrain.models.resnet import TrunkSpec
+from pretrain.models.backbone_spec import BackboneSpec
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol, leaves, protocols
 from transfer.segmentation.config import check_pixels, resolve
-from transfer.weights.format import Pixels
-from transfer.weights.vit import VitSpec
+from transfer.weights.file_format import Pixels
+from transfer.weights.vit_spec import VitSpec
 
 pytestmark = pytest.mark.frameworks
 PROTOCOL = find_protocol("cityscapes_fcn16s")
@@ -74,7 +74,7 @@ def test_both_halves_of_voc12aug_are_read_alike(job: TransferJob) -> None:
     assert {key for key in first if first[key] != second[key]} == {"data_prefix", "ann_file"}
 
 
-def test_trunk_has_the_plain_stem_synchronised_norm_and_output_stride_16(job: TransferJob) -> None:
+def test_backbone_has_the_plain_stem_synchronised_norm_and_output_stride_16(job: TransferJob) -> None:
     import mmseg.models  # noqa: F401
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
@@ -125,25 +125,25 @@ def test_what_the_config_leaves_unset_takes_any_value(job: TransferJob) -> None:
     assert config.train_cfg.max_iters == 7
 
 
-def test_width_follows_the_trunk_but_not_at_paper_scale(job: TransferJob) -> None:
-    config = resolve(job, TrunkSpec(101, 0.5))
+def test_width_follows_the_backbone_but_not_at_paper_scale(job: TransferJob) -> None:
+    config = resolve(job, BackboneSpec(101, 0.5))
     assert (config.model.backbone.depth, config.model.backbone.base_channels) == (101, 32)
     assert config.model.decode_head.in_channels == 1024
     with pytest.raises(UserError, match=r"--set model.backbone.stem_channels=16 .*in_channels=512"):
-        resolve(replace(job, scale="paper"), TrunkSpec(50, 0.25))
+        resolve(replace(job, scale="paper"), BackboneSpec(50, 0.25))
 
 
 @pytest.mark.parametrize("name", PUBLIC["protocols"])
-def test_mini_overrides_of_every_protocol_exist_and_heads_follow_the_trunk(job: TransferJob, name: str) -> None:
-    model = resolve(replace(job, protocol=find_protocol(name)), TrunkSpec(50, 0.5)).model
+def test_mini_overrides_of_every_protocol_exist_and_heads_follow_the_backbone(job: TransferJob, name: str) -> None:
+    model = resolve(replace(job, protocol=find_protocol(name)), BackboneSpec(50, 0.5)).model
     for head in filter(None, (model.decode_head, model.auxiliary_head)):
         stages = head.in_index if isinstance(head.in_index, list) else [head.in_index]
         channels = head.in_channels if isinstance(head.in_channels, list) else [head.in_channels]
         assert channels == [128 * 2**stage for stage in stages]
 
 
-def test_kind_of_trunk_follows_the_weights_but_not_at_paper_scale(job: TransferJob) -> None:
-    deep = TrunkSpec(50, 0.25, stem="deep", stride_in_1x1=True)
+def test_kind_of_backbone_follows_the_weights_but_not_at_paper_scale(job: TransferJob) -> None:
+    deep = BackboneSpec(50, 0.25, stem="deep", stride_in_1x1=True)
     backbone = resolve(job, deep).model.backbone
     assert (backbone.type, backbone.style) == ("ResNetV1c", "caffe")
     with pytest.raises(
@@ -152,7 +152,7 @@ def test_kind_of_trunk_follows_the_weights_but_not_at_paper_scale(job: TransferJ
         resolve(replace(job, scale="paper"), deep)
     with pytest.raises(UserError, match="holds a vision transformer"):
         resolve(job, VitSpec())
-    with pytest.raises(UserError, match="ResNeSt is no trunk of ours; known: ResNet, ResNetV1c"):
+    with pytest.raises(UserError, match="ResNeSt is no backbone of ours; known: ResNet, ResNetV1c"):
         resolve(replace(job, overrides={"model.backbone.type": "ResNeSt"}))
 
 
@@ -165,7 +165,7 @@ def test_parts_of_a_batch_are_iterations_of_mmengine(job: TransferJob) -> None:
     assert parts.optim_wrapper.optimizer == whole.optim_wrapper.optimizer
 
 
-def test_pixels_that_the_trunk_does_not_take_are_refused_with_the_settings(job: TransferJob) -> None:
+def test_pixels_that_the_backbone_does_not_take_are_refused_with_the_settings(job: TransferJob) -> None:
     caffe = Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
     check_pixels(resolve(job), job, Pixels())
     with pytest.raises(UserError, match="takes BGR, mean") as caught:

@@ -9,28 +9,28 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from pixbench.errors import UserError, did_you_mean
-from pretrain.models.spec import TrunkSpec
+from pretrain.models.backbone_spec import BackboneSpec
 from transfer.detection import vitdet
 from transfer.job import TransferJob
 from transfer.protocols import Protocol, leaves
-from transfer.weights.format import Pixels
-from transfer.weights.trunk import Trunk
-from transfer.weights.vit import VitSpec
+from transfer.weights.backbone import Backbone
+from transfer.weights.file_format import Pixels
+from transfer.weights.vit_spec import VitSpec
 
 _BY_OPTION = {"OUTPUT_DIR": "--out", "SEED": "--seed", "MODEL.WEIGHTS": "--weights"}
 
 
-def build_config(job: TransferJob, trunk: Trunk | None) -> CfgNode:
-    """The resolved config of a job that starts from ``trunk`` (None: as wide as the config says).
+def build_config(job: TransferJob, backbone: Backbone | None) -> CfgNode:
+    """The resolved config of a job that starts from ``backbone`` (None: as wide as the config says).
 
-    Raises `UserError` for a key that does not exist, a value of the wrong type, or a trunk that does not fit the protocol.
+    Raises `UserError` for a key that does not exist, a value of the wrong type, or a backbone that does not fit the protocol.
     """
     cfg = read_config(job.protocol)
     for key, value in job.all_overrides.items():
         _override(cfg, key, value, job.protocol)
-    if trunk is not None:
-        _fit_trunk(cfg, job, trunk.spec)
-        _check_pixels(cfg, job, trunk.pixels)
+    if backbone is not None:
+        _fit_backbone(cfg, job, backbone.spec)
+        _check_pixels(cfg, job, backbone.pixels)
     if cfg.MODEL.RESNETS.STEM_OUT_CHANNELS * 4 != cfg.MODEL.RESNETS.RES2_OUT_CHANNELS:
         raise UserError(
             "MODEL.RESNETS: RES2_OUT_CHANNELS must be four times STEM_OUT_CHANNELS; set both, and WIDTH_PER_GROUP"
@@ -42,18 +42,18 @@ def build_config(job: TransferJob, trunk: Trunk | None) -> CfgNode:
 def read_config(protocol: Protocol) -> CfgNode:
     """The published config as it stands in the protocol's file."""
     cfg = get_cfg()
-    if protocol.layout == vitdet.LAYOUT:
+    if protocol.weights_framework == vitdet.FRAMEWORK:
         cfg.VITDET = CfgNode(new_allowed=True)
     cfg.merge_from_file(str(protocol.config))
     return cfg
 
 
-def trunk_spec(cfg: CfgNode) -> TrunkSpec | VitSpec:
-    """What trunk a config builds."""
+def backbone_spec(cfg: CfgNode) -> BackboneSpec | VitSpec:
+    """What backbone a config builds."""
     if "VITDET" in cfg:
-        return vitdet.trunk_spec(cfg)
+        return vitdet.backbone_spec(cfg)
     resnet = cfg.MODEL.RESNETS
-    return TrunkSpec(resnet.DEPTH, resnet.STEM_OUT_CHANNELS / 64, stride_in_1x1=resnet.STRIDE_IN_1X1)
+    return BackboneSpec(resnet.DEPTH, resnet.STEM_OUT_CHANNELS / 64, stride_in_1x1=resnet.STRIDE_IN_1X1)
 
 
 def fit_cpus(cfg: CfgNode, processes: int) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ def fit_cpus(cfg: CfgNode, processes: int) -> tuple[str, ...]:
     return (*said, "naiveSyncBN instead of SyncBN, as several CPU processes need") if keys else said
 
 
-def plain(cfg: CfgNode) -> dict[str, Any]:
+def config_as_dict(cfg: CfgNode) -> dict[str, Any]:
     """The config as plain data, without what differs from run to run of one protocol: place, seed and device."""
     data: dict[str, Any] = yaml.safe_load(cfg.dump())
     for key in ("OUTPUT_DIR", "SEED"):
@@ -75,37 +75,37 @@ def plain(cfg: CfgNode) -> dict[str, Any]:
     return data
 
 
-def _fit_trunk(cfg: CfgNode, job: TransferJob, spec: TrunkSpec | VitSpec) -> None:
-    """Set the options of the trunk from ``spec``. At paper scale they are the protocol's, and another trunk is an error."""
-    node, wanted = _trunk_options(cfg, job, spec)
+def _fit_backbone(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> None:
+    """Set the options of the backbone from ``spec``. At paper scale they are the protocol's, and another backbone is an error."""
+    node, wanted = _backbone_options(cfg, job, spec)
     settings, now = {f"{node}.{key}": value for key, value in wanted.items()}, dict(leaves(cfg))
     differ = {key: value for key, value in settings.items() if now[key] != value}
     if differ and job.scale == "paper":
         raise UserError(
-            f"{job.weights} holds a {spec.title}, but {job.protocol.name} is defined for another trunk; use --scale mini, "
+            f"{job.weights} holds a {spec.title}, but {job.protocol.name} is defined for another backbone; use --scale mini, "
             f"or deviate knowingly with {_settings(differ)}"
         )
     for key, value in differ.items():
         cfg.merge_from_list([key, value])
 
 
-def _trunk_options(cfg: CfgNode, job: TransferJob, spec: TrunkSpec | VitSpec) -> tuple[str, dict[str, Any]]:
-    """Where a config says what its trunk is, and what it must say there for one of ``spec``."""
-    if type(spec) is not type(trunk_spec(cfg)):
+def _backbone_options(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> tuple[str, dict[str, Any]]:
+    """Where a config says what its backbone is, and what it must say there for one of ``spec``."""
+    if type(spec) is not type(backbone_spec(cfg)):
         raise UserError(
-            f"{job.weights} holds a {spec.title}, which {job.protocol.name} cannot take: it is for {trunk_spec(cfg).title}"
+            f"{job.weights} holds a {spec.title}, which {job.protocol.name} cannot take: it is for {backbone_spec(cfg).title}"
         )
     if isinstance(spec, VitSpec):
         return "VITDET.MODEL.backbone.net", {name: getattr(spec, field) for name, field in vitdet.FIELDS.items()}
-    if spec.kind != "7x7":
-        raise UserError(f"{job.weights} holds a ResNet of kind {spec.kind}; Detectron2 has the 7x7 stem only")
+    if spec.variant != "7x7":
+        raise UserError(f"{job.weights} holds a ResNet of kind {spec.variant}; Detectron2 has the 7x7 stem only")
     base = int(64 * spec.width)
     sizes = {"STEM_OUT_CHANNELS": base, "RES2_OUT_CHANNELS": 4 * base, "WIDTH_PER_GROUP": base}
     return "MODEL.RESNETS", {"DEPTH": spec.depth, **sizes, "STRIDE_IN_1X1": spec.stride_in_1x1}
 
 
 def _check_pixels(cfg: CfgNode, job: TransferJob, pixels: Pixels) -> None:
-    """Raise `UserError` unless images reach the trunk as it was trained on them."""
+    """Raise `UserError` unless images reach the backbone as it was trained on them."""
     wanted = {"INPUT.FORMAT": pixels.order, "MODEL.PIXEL_MEAN": [*pixels.mean], "MODEL.PIXEL_STD": [*pixels.std]}
     differ = {key: value for key, value in wanted.items() if dict(leaves(cfg))[key] != value}
     if differ:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling
@@ -18,9 +21,20 @@ from detectron2.evaluation import (
 )
 from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 
-OLD_NAMES = {"float": float, "in1d": np.isin}
-"""Of numpy 1, which lvis (0.5.3) and cityscapesscripts (2.3.0) still call."""
-vars(np).update({name: now for name, now in OLD_NAMES.items() if not hasattr(np, name)})
+OLD_NUMPY_NAMES = {"float": float, "in1d": np.isin}
+"""Names of numpy 1 that lvis (0.5.3) and cityscapesscripts (2.3.0) still call."""
+
+
+@contextmanager
+def old_numpy() -> Iterator[None]:
+    """Give numpy those of `OLD_NUMPY_NAMES` that it lacks while the block runs."""
+    lacking = {name: value for name, value in OLD_NUMPY_NAMES.items() if not hasattr(np, name)}
+    vars(np).update(lacking)
+    try:
+        yield
+    finally:
+        for name in lacking:
+            delattr(np, name)
 
 
 def evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
@@ -28,14 +42,14 @@ def evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
 
     The tasks are named, because Detectron2 would infer them from the predictions, of which there may be none.
     """
-    kind = MetadataCatalog.get(dataset_name).evaluator_type
-    if kind == "pascal_voc":
+    evaluator_type = MetadataCatalog.get(dataset_name).evaluator_type
+    if evaluator_type == "pascal_voc":
         return VocEvaluator(dataset_name)
-    if kind == "cityscapes_instance":
+    if evaluator_type == "cityscapes_instance":
         return CityscapesEvaluator(dataset_name)
     chosen = {"bbox": True, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
     tasks = tuple(task for task, wanted in chosen.items() if wanted)
-    return (LVISEvaluator if kind == "lvis" else COCOEvaluator)(dataset_name, tasks, output_dir=folder)
+    return (LVISEvaluator if evaluator_type == "lvis" else COCOEvaluator)(dataset_name, tasks, output_dir=folder)
 
 
 class VocEvaluator(PascalVOCDetectionEvaluator):
@@ -51,8 +65,8 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
         names = Path(self._image_set_path).read_text(encoding="utf-8").split()
         objects = [thing for name in names for thing in parse_rec(self._anno_file_template.format(name))]
         present = {thing["name"] for thing in objects if not thing["difficult"]} & set(self._class_names)
-        share = len(present) / len(self._class_names)
-        averaged = {name: value / share if share else math.nan for name, value in results["bbox"].items()}
+        fraction = len(present) / len(self._class_names)
+        averaged = {name: value / fraction if fraction else math.nan for name, value in results["bbox"].items()}
         return {"bbox": {**averaged, "classes": len(present)}}
 
 
@@ -61,5 +75,14 @@ class CityscapesEvaluator(CityscapesInstanceEvaluator):
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         evalInstanceLevelSemanticLabeling.writeDict2JSON = lambda *_: None
-        results: dict[str, dict[str, float]] | None = super().evaluate()
+        with old_numpy():
+            results: dict[str, dict[str, float]] | None = super().evaluate()
         return results
+
+
+class LvisEvaluator(LVISEvaluator):
+    """Detectron2's, with today's numpy."""
+
+    def evaluate(self) -> Any:
+        with old_numpy():
+            return super().evaluate()

@@ -1,4 +1,4 @@
-"""One Detectron2 protocol from a trunk to its metrics: `run(job, trunk)`."""
+"""One Detectron2 protocol from a backbone to its metrics: `run(job, backbone)`."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ import torch
 from pixbench.distributed import leave_group
 from pixbench.errors import UserError, innermost
 from pixbench.files import write_text
+from transfer.batch_scaling import divided
+from transfer.initial_weights import random_backbone
 from transfer.job import Outcome, TransferJob
-from transfer.scaling import divided
-from transfer.start import random_trunk
 from transfer.weights import load_into
-from transfer.weights.trunk import Trunk
+from transfer.weights.backbone import Backbone
 
 LOG = "log.txt"
 Say = Callable[[str], None]
 
 
-def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
-    """Fine-tune and evaluate as ``job.protocol`` says, starting from ``trunk`` (None: our random one of ``job.seed``).
+def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
+    """Fine-tune and evaluate as ``job.protocol`` says, starting from ``backbone`` (None: our random one of ``job.seed``).
 
-    Goes on from the last checkpoint in ``job.out`` if there is one; the trunk is then not loaded again. A resumed run ends
+    Goes on from the last checkpoint in ``job.out`` if there is one; the backbone is then not loaded again. A resumed run ends
     with the same number of iterations, but sees the images in another order than an uninterrupted one. Under ``torchrun``
     (``WORLD_SIZE`` > 1) the process joins the group; only rank 0 writes.
 
-    Raises `UserError` for settings that do not exist, a trunk that does not fit, or a loss that is no longer finite.
+    Raises `UserError` for settings that do not exist, a backbone that does not fit, or a loss that is no longer finite.
     """
     _point_at(job)  # before anything else imports detectron2.data
     from detectron2.utils import comm
     from detectron2.utils.env import seed_all_rng
 
-    from transfer.detection.config import build_config, fit_cpus, plain, trunk_spec
+    from transfer.detection.config import backbone_spec, build_config, config_as_dict, fit_cpus
     from transfer.detection.trainer import Trainer
 
-    cfg = build_config(job, trunk)
+    cfg = build_config(job, backbone)
     device = cfg.MODEL.DEVICE = _device(job)
     said = fit_cpus(cfg, int(os.environ.get("WORLD_SIZE", 1))) if device == "cpu" else ()
-    trunk = trunk or random_trunk(trunk_spec(cfg), job.seed)
+    backbone = backbone or random_backbone(backbone_spec(cfg), job.seed)
     with _process_group(device), _log_to(job, comm.get_rank()) as say:
         divided(cfg.SOLVER.IMS_PER_BATCH, job.accumulate, comm.get_world_size())
         if comm.is_main_process():
@@ -63,8 +63,8 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
             ) from error
         trainer.resume_or_load()
         if not trainer.checkpointer.has_checkpoint():
-            counts = load_into(trainer.checkpointer.model, trunk, job.protocol.layout)
-            say(f"trunk from {trunk.source}: {counts}")
+            counts = load_into(trainer.checkpointer.model, backbone, job.protocol.weights_framework)
+            say(f"backbone from {backbone.source}: {counts}")
         try:
             trainer.train()
         except FloatingPointError as error:
@@ -72,7 +72,7 @@ def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
         except UserError as error:
             raise UserError(innermost(str(error))) from error
         metrics = flatten(trainer._last_eval_results) if comm.is_main_process() else {}
-    return Outcome(metrics, plain(cfg), cfg.SOLVER.MAX_ITER, said)
+    return Outcome(metrics, config_as_dict(cfg), cfg.SOLVER.MAX_ITER, said)
 
 
 def flatten(results: dict[str, Any], prefix: str = "") -> dict[str, float]:

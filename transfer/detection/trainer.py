@@ -1,4 +1,4 @@
-"""Detectron2's own trainer: batches in parts, frozen trunks, checkpoints that cannot be half-written, sparse progress."""
+"""Detectron2's own trainer: batches in parts, frozen backbones, checkpoints that cannot be half-written, sparse progress."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from pixbench.errors import UserError
 from pixbench.files import write_text
 from pixbench.interrupt import StopSignal, shielded
 from pixbench.progress import ProgressLines
-from transfer.detection import heads, vitdet  # noqa: F401  both register models
+from transfer.detection import models, vitdet  # noqa: F401  both register models
 from transfer.detection.evaluators import evaluator
 from transfer.job import TransferJob
-from transfer.weights.layouts import LAYOUTS, Layout
+from transfer.weights.frameworks import FRAMEWORKS, Framework
 
 KEPT = 2
 """Periodic checkpoints kept."""
@@ -55,8 +55,8 @@ class Trainer(DefaultTrainer):
 
     def build_model(self, cfg: CfgNode) -> nn.Module:
         model: nn.Module = super().build_model(cfg)
-        if self._job.freeze == "trunk":
-            freeze(model, LAYOUTS[self._job.protocol.layout])
+        if self._job.freeze == "backbone":
+            freeze(model, FRAMEWORKS[self._job.protocol.weights_framework])
         return model
 
     @classmethod
@@ -117,14 +117,14 @@ class Accumulator(AMPTrainer):
         self.grad_scaler.update()
 
 
-def freeze(model: nn.Module, layout: Layout) -> None:
-    """No gradient for what of ``model`` comes from the trunk, and its BatchNorms fixed as they will be loaded."""
+def freeze(model: nn.Module, framework: Framework) -> None:
+    """No gradient for what of ``model`` comes from the backbone, and its BatchNorms fixed as they will be loaded."""
     for name, module in list(model.named_modules()):
-        if layout.owns.match(f"{name}.") and isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+        if framework.owns.match(f"{name}.") and isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, FrozenBatchNorm2d.convert_frozen_batchnorm(module))
     for name, parameter in model.named_parameters():
-        if layout.owns.match(name) and not any(added.fullmatch(name) for added in layout.by_design.values()):
+        if framework.owns.match(name) and not any(added.fullmatch(name) for added in framework.by_design.values()):
             parameter.requires_grad_(False)
 
 

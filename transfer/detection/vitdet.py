@@ -15,18 +15,18 @@ from detectron2.solver.build import get_default_optimizer_params
 from omegaconf import OmegaConf
 from torch import nn, optim
 
-from transfer.weights.vit import VitSpec
+from transfer.weights.vit_spec import VitSpec
 
-LAYOUT = "detectron2_vitdet"
+FRAMEWORK = "detectron2_vitdet"
 LAZY = "common/models/mask_rcnn_vitdet.py"
 FIELDS = {
     **{"embed_dim": "width", "depth": "depth", "num_heads": "heads", "patch_size": "patch"},
     "pretrain_img_size": "image",
 }
-"""Arguments of Detectron2's ViT that a trunk decides -> the fields of its spec."""
+"""Arguments of Detectron2's ViT that a backbone decides -> the fields of its spec."""
 
 
-def trunk_spec(cfg: CfgNode) -> VitSpec:
+def backbone_spec(cfg: CfgNode) -> VitSpec:
     return VitSpec(**{field: cfg.VITDET.MODEL.backbone.net[name] for name, field in FIELDS.items()})
 
 
@@ -39,7 +39,7 @@ def build_vitdet(cfg: CfgNode) -> nn.Module:
 
 
 def optimizer(cfg: CfgNode, model: nn.Module) -> optim.Optimizer:
-    """AdamW; each block of the trunk learns by a factor slower than the next; no decay for norms and positions."""
+    """AdamW; each block of the backbone learns by a factor slower than the next; no decay for norms and positions."""
     decay = {"lr_decay_rate": cfg.VITDET.LAYER_DECAY, "num_layers": cfg.VITDET.MODEL.backbone.net.depth}
     groups = get_default_optimizer_params(
         model,

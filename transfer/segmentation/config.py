@@ -8,16 +8,16 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
 from pixbench.errors import UserError, did_you_mean
-from pretrain.models.spec import TrunkSpec
+from pretrain.models.backbone_spec import BackboneSpec
+from transfer.batch_scaling import KEYS
 from transfer.protocols import leaves
-from transfer.scaling import KEYS
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
     from transfer.job import TransferJob
-    from transfer.weights.format import Pixels
-    from transfer.weights.vit import VitSpec
+    from transfer.weights.file_format import Pixels
+    from transfer.weights.vit_spec import VitSpec
 
 LOG = "log.txt"
 """In the folder of the run: all that the framework says."""
@@ -32,15 +32,15 @@ KINDS: dict[tuple[Literal["7x7", "deep"], bool], str] = {
     ("deep", False): "ResNetV1c",
     ("deep", True): "ResNetV1d",
 }
-"""Stem and whether shortcuts average -> MMSegmentation's class of trunk."""
+"""Stem and whether shortcuts average -> MMSegmentation's class of backbone."""
 
 
-def resolve(job: TransferJob, spec: TrunkSpec | VitSpec | None = None) -> Config:
-    """The protocol's config with the job's overrides and the trunk of ``spec`` (None: the one that the config asks for).
+def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Config:
+    """The protocol's config with the job's overrides and the backbone of ``spec`` (None: the one that the config asks for).
 
     Seed and places are not part of it: all runs of one protocol resolve to the same.
 
-    Raises `UserError` for a key that does not exist, a value of another kind, or a trunk that does not fit the protocol.
+    Raises `UserError` for a key that does not exist, a value of another kind, or a backbone that does not fit the protocol.
     """
     from mmengine.config import Config
 
@@ -51,11 +51,11 @@ def resolve(job: TransferJob, spec: TrunkSpec | VitSpec | None = None) -> Config
         if option := next((option for taken, option in BY_OPTION.items() if re.fullmatch(taken, key)), None):
             raise UserError(f"{key} cannot be overridden; it is set by {option}")
         override(config, key, value)
-    spec = spec or trunk_spec(config)
-    if not isinstance(spec, TrunkSpec):
+    spec = spec or backbone_spec(config)
+    if not isinstance(spec, BackboneSpec):
         raise UserError(f"{job.weights} holds a vision transformer, but {job.protocol.name} is defined for a ResNet")
-    fit_trunk(config, job, spec)
-    if job.freeze == "trunk":  # by MMSegmentation itself: no gradients, BatchNorm in evaluation mode
+    fit_backbone(config, job, spec)
+    if job.freeze == "backbone":  # by MMSegmentation itself: no gradients, BatchNorm in evaluation mode
         config.model.backbone.frozen_stages = config.model.backbone.num_stages
     if job.accumulate > 1:  # mmengine counts each part of a batch as an iteration
         config.optim_wrapper.accumulative_counts = job.accumulate
@@ -66,8 +66,8 @@ def resolve(job: TransferJob, spec: TrunkSpec | VitSpec | None = None) -> Config
     return config
 
 
-def fit_trunk(config: Config, job: TransferJob, spec: TrunkSpec) -> None:
-    """Set stem, depth and width from ``spec``. At paper scale they are the protocol's, and another trunk is an error."""
+def fit_backbone(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
+    """Set stem, depth and width from ``spec``. At paper scale they are the protocol's, and another backbone is an error."""
     base, model = int(64 * spec.width), config.model
     if (spec.stem, spec.avg_down) not in KINDS:
         raise UserError(
@@ -89,14 +89,14 @@ def fit_trunk(config: Config, job: TransferJob, spec: TrunkSpec) -> None:
     if differ and job.scale == "paper":
         raise UserError(
             f"{job.weights or 'the random start'} is a ResNet-{spec.depth} of width {spec.width:g} with a {spec.stem} stem, but "
-            f"{job.protocol.name} is defined for another trunk; use --scale mini, or deviate knowingly with {_settings(differ)}"
+            f"{job.protocol.name} is defined for another backbone; use --scale mini, or deviate knowingly with {_settings(differ)}"
         )
     for key, value in differ.items():
         override(config, key, value)
 
 
 def check_pixels(config: Config, job: TransferJob, pixels: Pixels) -> None:
-    """Raise `UserError` with the settings to give if images are not prepared as the trunk takes them."""
+    """Raise `UserError` with the settings to give if images are not prepared as the backbone takes them."""
     wanted = {"bgr_to_rgb": pixels.order == "RGB", "mean": list(pixels.mean), "std": list(pixels.std)}
     given = config.model.data_preprocessor
     differ = {f"model.data_preprocessor.{key}": value for key, value in wanted.items() if given[key] != value}
@@ -114,14 +114,16 @@ def synchronise_on_cpus(config: Config) -> tuple[str, ...]:
     return ("naiveSyncBN instead of SyncBN, as several CPU processes need",)
 
 
-def trunk_spec(config: Config) -> TrunkSpec:
-    """The trunk that ``config`` asks for."""
+def backbone_spec(config: Config) -> BackboneSpec:
+    """The backbone that ``config`` asks for."""
     backbone = config.model.backbone
     if backbone.type not in KINDS.values():
-        raise UserError(f"model.backbone.type {backbone.type} is no trunk of ours; known: {', '.join(KINDS.values())}")
+        raise UserError(
+            f"model.backbone.type {backbone.type} is no backbone of ours; known: {', '.join(KINDS.values())}"
+        )
     stem, avg_down = next(key for key, kind in KINDS.items() if kind == backbone.type)
     width, caffe = backbone.base_channels / 64, backbone.style == "caffe"
-    return TrunkSpec(backbone.depth, width, stem=stem, stride_in_1x1=caffe, avg_down=avg_down)
+    return BackboneSpec(backbone.depth, width, stem=stem, stride_in_1x1=caffe, avg_down=avg_down)
 
 
 def data_sets(loader: Any) -> list[Any]:
@@ -137,7 +139,7 @@ def override(config: Config, key: str, value: Any) -> None:
     above, _, last = key.rpartition(".")
     try:
         node = look_up(config, above)
-        place = _step(node, last)
+        place = _child_key(node, last)
         old = node[place]
     except (KeyError, IndexError, TypeError, ValueError):
         known = [name for name, _ in leaves(config.to_dict())]
@@ -151,7 +153,7 @@ def override(config: Config, key: str, value: Any) -> None:
     node[place] = tuple(value) if isinstance(old, tuple) else value
 
 
-def plain(config: Config) -> dict[str, Any]:
+def config_as_dict(config: Config) -> dict[str, Any]:
     """``config`` as JSON knows it (tuples become lists), before `run` fills in places and seed."""
     return json.loads(json.dumps(config.to_dict()))
 
@@ -159,7 +161,7 @@ def plain(config: Config) -> dict[str, Any]:
 def look_up(node: Any, key: str) -> Any:
     """The value at the dotted ``key``."""
     for name in key.split(".") if key else ():
-        node = node[_step(node, name)]
+        node = node[_child_key(node, name)]
     return node
 
 
@@ -167,7 +169,7 @@ def _settings(values: dict[str, Any]) -> str:
     return " ".join(f"--set {key}={json.dumps(value).replace(' ', '')}" for key, value in values.items())
 
 
-def _step(node: Any, name: str) -> str | int:
+def _child_key(node: Any, name: str) -> str | int:
     return int(name) if isinstance(node, list) else name
 
 

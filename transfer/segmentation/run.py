@@ -1,4 +1,4 @@
-"""Fine-tune a trunk in MMSegmentation with its own Runner, data set and IoUMetric.
+"""Fine-tune a backbone in MMSegmentation with its own Runner, data set and IoUMetric.
 
 One job = one folder: ``log.txt`` (all that mmengine says), ``iter_N.pth`` (the last two checkpoints), the config.
 """
@@ -15,52 +15,55 @@ from typing import TYPE_CHECKING, TextIO
 
 from pixbench.errors import UserError, innermost
 from pixbench.interrupt import StopSignal
+from transfer.batch_scaling import divided
 from transfer.job import Outcome, TransferJob
-from transfer.scaling import divided
 from transfer.segmentation.config import (
     LOG,
+    backbone_spec,
     check_pixels,
+    config_as_dict,
     data_sets,
-    plain,
     resolve,
     synchronise_on_cpus,
-    trunk_spec,
 )
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from transfer.segmentation.parts import Progress, QuietRunner
-    from transfer.weights import Trunk
+    from transfer.segmentation.hooks import Progress
+    from transfer.segmentation.runner import QuietRunner
+    from transfer.weights import Backbone
 
 BATCH = "train_dataloader.batch_size"
 
 
-def run(job: TransferJob, trunk: Trunk | None) -> Outcome:
+def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     """Train, validate and report ``job``; go on from the newest checkpoint in ``job.out`` if there is one.
 
-    ``trunk`` None starts from random weights of the project's own kind, so that rows differ in weights only.
+    ``backbone`` None starts from random weights of the project's own kind, so that rows differ in weights only.
 
     Raises:
         UserError: an unreadable picture, an unknown override, weights that do not fit, a loss that is not finite.
     """
-    config = resolve(job, trunk.spec if trunk else None)
+    config = resolve(job, backbone.spec if backbone else None)
     if BATCH not in job.all_overrides:
         whole = config.auto_scale_lr.base_batch_size
         config.train_dataloader.batch_size = divided(whole, job.accumulate, processes())
-    if trunk:
-        check_pixels(config, job, trunk.pixels)
-    described, said = plain(config), tuple[str, ...]()
+    if backbone:
+        check_pixels(config, job, backbone.pixels)
+    described, said = config_as_dict(config), tuple[str, ...]()
     with chatter_into(job.out) as console:
         import torch
 
-        from transfer.start import random_trunk
+        from transfer.initial_weights import random_backbone
 
         if processes() > 1 and not torch.cuda.is_available():
             said = synchronise_on_cpus(config)
             torch.distributed.init_process_group("gloo")
-        runner, progress = build_runner(job, config, trunk or random_trunk(trunk_spec(config), job.seed), console)
-        from transfer.segmentation.parts import StopWhenAsked  # whose imports must find the process group
+        runner, progress = build_runner(
+            job, config, backbone or random_backbone(backbone_spec(config), job.seed), console
+        )
+        from transfer.segmentation.hooks import StopWhenAsked  # whose imports must find the process group
 
         stop = StopSignal()
         runner.register_hook(StopWhenAsked(stop, console), "LOWEST")  # after all that a checkpoint holds has moved on
@@ -89,33 +92,34 @@ def chatter_into(folder: Path) -> Iterator[TextIO]:
         yield console
 
 
-def build_runner(job: TransferJob, config: Config, trunk: Trunk, console: TextIO) -> tuple[QuietRunner, Progress]:
+def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: TextIO) -> tuple[QuietRunner, Progress]:
     """mmengine's Runner, ready to train; the weights are loaded when `train` is about to do its first iteration."""
-    from transfer.segmentation import parts
+    from transfer.segmentation import datasets, hooks, metrics  # noqa: F401  registers the data sets
+    from transfer.segmentation.runner import QuietRunner
 
     config.launcher = "pytorch" if processes() > 1 else "none"
     config.work_dir, config.randomness.seed = str(job.out), job.seed
     config.experiment_name = f"{job.protocol.name}-{uuid.uuid4().hex}"  # mmengine shares loggers by this name
-    (kind,) = {data.type for data in data_sets(config.val_dataloader)}
-    config.val_evaluator.update(type=parts.ObjectIoU.__name__, first_object=parts.FIRST_OBJECT.get(kind))
+    (dataset_type,) = {data.type for data in data_sets(config.val_dataloader)}
+    config.val_evaluator.update(type=metrics.ObjectIoU.__name__, first_object=metrics.FIRST_OBJECT.get(dataset_type))
     for data in (*data_sets(config.train_dataloader), *data_sets(config.val_dataloader)):
-        data.type, data.data_root = f"Named{data.type}", str(job.data_root / Path(data.data_root).name)
+        data.type, data.data_root = f"Naming{data.type}", str(job.data_root / Path(data.data_root).name)
     for half in job.out.glob(".iter_*.part.pth"):  # left by a run that was killed while it wrote
         half.unlink(missing_ok=True)
     checkpoint = newest_checkpoint(job.out)
     if checkpoint is not None:
         config.load_from, config.resume = str(checkpoint), True
-    runner = parts.QuietRunner.from_cfg(config)
+    runner = QuietRunner.from_cfg(config)
     with suppress(OSError):
         Path(runner.log_dir).rmdir()  # mmengine makes one every start; nothing here writes into it
-    progress = parts.Progress(job.protocol.metrics, console)
-    for hook in (
-        parts.LoadTrunk(trunk, job.protocol.layout),
-        parts.StopWhenNotFinite(),
-        parts.PlainCheckpoint(),
+    progress = hooks.Progress(job.protocol.metrics, console)
+    for added in (
+        hooks.LoadBackbone(backbone, job.protocol.weights_framework),
+        hooks.StopWhenNotFinite(),
+        hooks.PlainCheckpoint(),
         progress,
     ):
-        runner.register_hook(hook)
+        runner.register_hook(added)
     return runner, progress
 
 

@@ -1,7 +1,7 @@
-"""Weights of ResNet trunks: read from any known file, written for any known framework, proved by forward parity.
+"""Weights of ResNet backbones: read from any known file, written for any known framework, proved by forward parity.
 
-`load(path) -> Trunk`, `save(trunk, path, layout)`, `load_into(model, trunk, layout)`, `verify(trunk, path, layout)` and
-`convert(source, output, layout)` are the interface. They are imported when first asked for: PyTorch is needed by `load`,
+`load(path) -> Backbone`, `save(backbone, path, framework)`, `load_into(model, backbone, framework)`, `verify(backbone, path, framework)` and
+`convert(source, output, framework)` are the interface. They are imported when first asked for: PyTorch is needed by `load`,
 `read`, `load_into` and `verify`, frameworks by `verify` alone, neither by what turns one file into another.
 """
 
@@ -11,32 +11,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from transfer.weights.backbone import Backbone as Backbone
+    from transfer.weights.backbone import Counts as Counts
+    from transfer.weights.backbone import check as check
+    from transfer.weights.backbone import infer_spec as infer_spec
     from transfer.weights.conversion import Conversion as Conversion
     from transfer.weights.conversion import convert as convert
-    from transfer.weights.layouts import LAYOUTS as LAYOUTS
-    from transfer.weights.layouts import express as express
-    from transfer.weights.layouts import to_target as to_target
-    from transfer.weights.models.live import load_into as load_into
+    from transfer.weights.frameworks import FRAMEWORKS as FRAMEWORKS
+    from transfer.weights.frameworks import express as express
+    from transfer.weights.frameworks import to_framework as to_framework
+    from transfer.weights.models.load_into import load_into as load_into
     from transfer.weights.models.parity import Parity as Parity
     from transfer.weights.models.parity import verify as verify
-    from transfer.weights.readers import Reading as Reading
-    from transfer.weights.readers import load as load
-    from transfer.weights.readers import read as read
-    from transfer.weights.readers import read_arrays as read_arrays
-    from transfer.weights.trunk import Counts as Counts
-    from transfer.weights.trunk import Trunk as Trunk
-    from transfer.weights.trunk import check as check
-    from transfer.weights.trunk import infer_spec as infer_spec
-    from transfer.weights.writers import save as save
+    from transfer.weights.read_file import Reading as Reading
+    from transfer.weights.read_file import load as load
+    from transfer.weights.read_file import read as read
+    from transfer.weights.read_file import read_arrays as read_arrays
+    from transfer.weights.write_file import save as save
 
 _HOMES = {
     "conversion": ("Conversion", "convert"),
-    "layouts": ("LAYOUTS", "express", "to_target"),
-    "models.live": ("load_into",),
+    "frameworks": ("FRAMEWORKS", "express", "to_framework"),
+    "models.load_into": ("load_into",),
     "models.parity": ("Parity", "verify"),
-    "readers": ("Reading", "load", "read", "read_arrays"),
-    "trunk": ("Counts", "Trunk", "check", "infer_spec"),
-    "writers": ("save",),
+    "read_file": ("Reading", "load", "read", "read_arrays"),
+    "backbone": ("Counts", "Backbone", "check", "infer_spec"),
+    "write_file": ("save",),
 }
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pixbench.errors import UserError
 from pixbench.files import atomic_path, sha256, write_json
 from pixbench.results import versions
-from transfer.weights.readers import Reading, read_arrays
-from transfer.weights.trunk import Counts
-from transfer.weights.writers import check_target, write
+from transfer.weights.backbone import Counts
+from transfer.weights.read_file import Reading, read_arrays
+from transfer.weights.write_file import check_framework, write
 
 if TYPE_CHECKING:
     from transfer.weights.models.parity import Parity
@@ -34,12 +34,12 @@ class Conversion:
 def convert(
     source: str | PathLike[str],
     output: str | PathLike[str],
-    layout: str,
+    framework: str,
     branch: str | None = None,
     prove: bool = True,
-    form: str | None = None,
+    format_name: str | None = None,
 ) -> Conversion:
-    """Convert the trunk in ``source`` to a file of ``layout``; on any error ``output`` and its record stay as they were."""
+    """Convert the backbone in ``source`` to a file of ``framework``; on any error ``output`` and its record stay as they were."""
     output = Path(output)
     record = output.with_name(output.name + ".json")
     for place in (output, record):
@@ -47,29 +47,29 @@ def convert(
             raise UserError(f"{place}, which would be written, is the source itself; name another output")
         if place.is_dir():
             raise UserError(f"{place}, which would be written, is a folder; name another output")
-    reading = read_arrays(source, branch, form)
-    check_target(reading.trunk, output, layout)
+    reading = read_arrays(source, branch, format_name)
+    check_framework(reading.backbone, output, framework)
     with atomic_path(record) as record_part, atomic_path(output) as part:
-        written = write(reading.trunk, part, layout)
+        written = write(reading.backbone, part, framework)
         parity = None
         if prove:
             from transfer.weights.models.parity import verify  # needs PyTorch and the framework
 
-            parity = verify(reading.trunk, part, layout)
+            parity = verify(reading.backbone, part, framework)
             parity.require(output)
-        write_json(record_part, _record(reading, written, parity, sha256(source), sha256(part), output.name, layout))
+        write_json(record_part, _record(reading, written, parity, sha256(source), sha256(part), output.name, framework))
     return Conversion(reading, written, parity, output, record)
 
 
 def prove(
-    source: str | PathLike[str], other: str | PathLike[str], branch: str | None = None, form: str | None = None
+    source: str | PathLike[str], other: str | PathLike[str], branch: str | None = None, format_name: str | None = None
 ) -> tuple[Parity, Path | None]:
-    """Compare the trunks in two files, whatever comes out; also the path of the record beside ``other``, if one could be made."""
+    """Compare the backbones in two files, whatever comes out; also the path of the record beside ``other``, if one could be made."""
     from transfer.weights.models.parity import verify
 
-    reading, other = read_arrays(source, branch, form), Path(other)
-    parity, record = verify(reading.trunk, other), other.with_name(other.name + ".verified.json")
-    found = _record(reading, None, parity, sha256(source), sha256(other), other.name, parity.layout)
+    reading, other = read_arrays(source, branch, format_name), Path(other)
+    parity, record = verify(reading.backbone, other), other.with_name(other.name + ".verified.json")
+    found = _record(reading, None, parity, sha256(source), sha256(other), other.name, parity.framework)
     try:
         write_json(record, found)
     except OSError:  # a folder that others look after
@@ -84,19 +84,19 @@ def _record(
     source: str,
     output: str,
     name: str,
-    layout: str | None,
+    framework: str | None,
 ) -> dict[str, Any]:
     return {
         "source": {
-            "file": reading.trunk.source,
+            "file": reading.backbone.source,
             "sha256": source,
             "format": reading.format,
             "branch": reading.branch,
-            "trunk": reading.trunk.spec.as_dict(),
+            "backbone": reading.backbone.spec.as_dict(),
             "counts": reading.counts.as_dict(),
             "beside": reading.beside,
         },
-        "output": {"file": name, "sha256": output, "layout": layout, "counts": written and written.as_dict()},
+        "output": {"file": name, "sha256": output, "framework": framework, "counts": written and written.as_dict()},
         "parity": parity and parity.as_dict(),
         "versions": versions(),
     }

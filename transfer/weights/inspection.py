@@ -11,55 +11,57 @@ import numpy as np
 
 from pixbench.errors import UserError, printable
 from pixbench.files import sha256
-from pretrain.models.spec import TrunkSpec
-from transfer.weights import format
+from pretrain.models.backbone_spec import BackboneSpec
+from transfer.weights import recognition
 from transfer.weights.containers import ABOUT, safe
 from transfer.weights.containers.arrays import type_name
-from transfer.weights.readers import declared
-from transfer.weights.vit import VitSpec
+from transfer.weights.file_format import Format, formats
+from transfer.weights.read_file import declared, spec_in
+from transfer.weights.vit_spec import VitSpec
 
 
 def inspect(path: Path, wanted: str | None = None) -> dict[str, Any]:
     """Size and sha256 of a file, and for each format that it may be of (one, as a rule) what is known of its content."""
     content = safe.read(path, checked=False)
-    names = [format.recognise(content, path, wanted)] if wanted else format.candidates(content)
-    names = names or [format.recognise(content, path)]  # says why not
+    names = [recognition.recognise(content, path, wanted)] if wanted else recognition.candidates(content)
+    names = names or [recognition.recognise(content, path)]  # says why not
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
         "sha256": sha256(path),
-        "formats": {name: _describe(content, format.formats()[name], path) for name in names},
+        "formats": {name: _describe(content, formats()[name], path) for name in names},
     }
 
 
-def _describe(content: Any, kind: format.Format, path: Path) -> dict[str, Any]:
-    held = format.table(content, kind)
+def _describe(content: Any, fmt: Format, path: Path) -> dict[str, Any]:
+    fmt = recognition.as_declared(fmt, content)
+    held = recognition.table(content, fmt)
     assert held is not None  # or it would be no candidate
     weights = held.weights
-    sorted_by = {branch: format.sort(weights, kind, branch) for branch in kind.branches}
-    branches = [branch for branch, sorting in sorted_by.items() if sorting.trunk]
+    sorted_by = {branch: recognition.sort(weights, fmt, branch) for branch in fmt.branches}
+    branches = [branch for branch, sorting in sorted_by.items() if sorting.backbone]
     sorting = sorted_by[branches[0]]
-    arrays = {name: weights[key] for key, name in sorting.trunk.items() if isinstance(weights[key], np.ndarray)}
+    arrays = {name: weights[key] for key, name in sorting.backbone.items() if isinstance(weights[key], np.ndarray)}
     shapes = {name: array.shape for name, array in arrays.items()}
-    said = content if kind is format.formats()["pixbench"] else content.get(ABOUT)
+    said = content if "format" in fmt.beside else content.get(ABOUT)
     said = said if isinstance(said, dict) else {}
-    pixels: Any = kind.pixels
+    pixels: Any = fmt.pixels
     try:
-        fields = {**format.measure(shapes, str(path)), **kind.trunk}
-        spec: Any = VitSpec(**fields) if "patch" in fields else TrunkSpec(**fields)
-        spec = declared(said["trunk"], spec, path) if "trunk" in said else spec
+        fields = {**recognition.measure(shapes, str(path)), **fmt.backbone}
+        spec: Any = VitSpec(**fields) if "patch" in fields else BackboneSpec(**fields)
+        spec = declared(spec_in(said), spec, path) if spec_in(said) is not None else spec
         pixels = declared(said["pixels"], pixels, path) if "pixels" in said else pixels
-        trunk: dict[str, Any] = {"title": spec.title, **spec.as_dict()}
+        backbone: dict[str, Any] = {"title": spec.title, **spec.as_dict()}
     except (UserError, TypeError, ValueError) as error:
-        trunk = {"title": f"none that can be converted: {error}"}
+        backbone = {"title": f"none that can be converted: {error}"}
     types = Counter(map(type_name, arrays.values()))
     return {
-        "title": kind.title,
-        "trunk": trunk,
+        "title": fmt.title,
+        "backbone": backbone,
         "branches": branches,
         "pixels": asdict(pixels),
         "types": dict(types),
-        "converted": len(sorting.trunk) + len(sorting.extras),
+        "converted": len(sorting.backbone) + len(sorting.extras),
         "dropped": dict(Counter(sorting.dropped.values())),
         "unknown": sorting.unknown,
         "beside the weights": held.beside,
@@ -75,7 +77,7 @@ def report(found: dict[str, Any]) -> str:
         numbers += [f"{number} {reason}" for reason, number in about["dropped"].items()]
         lines += [
             f"format   {name}: {about['title']}",
-            f"trunk    {about['trunk']['title']}",
+            f"backbone    {about['backbone']['title']}",
             f"pixels   {pixels['order']}, mean {list(pixels['mean'])}, std {list(pixels['std'])}",
             f"branches {', '.join(about['branches'])}",
             f"keys     {'; '.join(numbers)}",
@@ -94,11 +96,11 @@ def report(found: dict[str, Any]) -> str:
 def listing() -> str:
     """Table of all formats, in Markdown."""
     rows = [
-        ("`--from`", "file", "trunks and their prefix", "left out on purpose", "names from (tried on)"),
+        ("`--from`", "file", "backbones and their prefix", "left out on purpose", "names from (tried on)"),
         ("---",) * 5,
     ]
-    for name, kind in sorted(format.formats().items()):
-        prefixes = [f"{branch} `{prefix}`" if prefix else branch for branch, prefix in kind.branches.items()]
-        source = f"{kind.source} ({kind.checked})"
-        rows.append((f"`{name}`", kind.title, ", ".join(prefixes), ", ".join(kind.dropped) or "–", source))
+    for name, fmt in sorted(formats().items()):
+        prefixes = [f"{branch} `{prefix}`" if prefix else branch for branch, prefix in fmt.branches.items()]
+        source = f"{fmt.source} ({fmt.checked})"
+        rows.append((f"`{name}`", fmt.title, ", ".join(prefixes), ", ".join(fmt.dropped) or "–", source))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,4 +1,4 @@
-# The trunk and how its images are prepared: as pre-trained, with the plain 7x7 stem (V1c would leave the stem at random).
+# The backbone and how its images are prepared: as pre-trained, with the plain 7x7 stem (V1c would leave the stem at random).
 model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(

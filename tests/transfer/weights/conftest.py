@@ -1,4 +1,4 @@
-"""Trunks and checkpoints that look trained: no gamma is 0, and BatchNorm's statistics are neither 0 nor 1."""
+"""Backbones and checkpoints that look trained: no gamma is 0, and BatchNorm's statistics are neither 0 nor 1."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.resnet import ResNet, TrunkSpec
-from transfer.weights import Trunk
-from transfer.weights.names import is_counter
-from transfer.weights.shapes import expected
-from transfer.weights.vit import VitSpec
+from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.resnet import ResNet
+from transfer.weights import Backbone
+from transfer.weights.expected_shapes import expected
+from transfer.weights.models.networks import build_network
+from transfer.weights.naming import is_counter
+from transfer.weights.vit_spec import VitSpec
 
 TINY = 1 / 16
-"""Width of the trunks that no framework has to build: 4 channels in the stem."""
+"""Width of the backbones that no framework has to build: 4 channels in the stem."""
 
 
-def _trained(spec: TrunkSpec, seed: int = 0) -> ResNet:
+def _trained(spec: BackboneSpec, seed: int = 0) -> ResNet:
     random = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = spec.build()
+        model = build_network(spec)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 1.5, generator=random)
@@ -36,30 +38,30 @@ def _trained(spec: TrunkSpec, seed: int = 0) -> ResNet:
 
 
 @pytest.fixture(scope="session")
-def make_trunk() -> Callable[..., Trunk]:
-    """``make_trunk(width, depth, seed, stem)``: a trunk with random but lively weights. Do not change its tensors."""
-    made: dict[tuple[float, int, int, str], Trunk] = {}
+def make_backbone() -> Callable[..., Backbone]:
+    """``make_backbone(width, depth, seed, stem)``: a backbone with random but lively weights. Do not change its tensors."""
+    made: dict[tuple[float, int, int, str], Backbone] = {}
 
-    def make(width: float = TINY, depth: int = 50, seed: int = 0, stem: Literal["7x7", "deep"] = "7x7") -> Trunk:
+    def make(width: float = TINY, depth: int = 50, seed: int = 0, stem: Literal["7x7", "deep"] = "7x7") -> Backbone:
         key = (width, depth, seed, stem)
         if key not in made:
-            spec = TrunkSpec(depth, width, stem=stem)
-            made[key] = Trunk(spec, dict(_trained(spec, seed).state_dict()), f"seed {seed}")
+            spec = BackboneSpec(depth, width, stem=stem)
+            made[key] = Backbone(spec, dict(_trained(spec, seed).state_dict()), f"seed {seed}")
         return made[key]
 
     return make
 
 
 @pytest.fixture(scope="session")
-def trunk_of() -> Callable[[TrunkSpec | VitSpec], Trunk]:
-    """As `make_trunk`, for any spec."""
+def backbone_of() -> Callable[[BackboneSpec | VitSpec], Backbone]:
+    """As `make_backbone`, for any spec."""
 
-    def make(spec: TrunkSpec | VitSpec) -> Trunk:
-        if isinstance(spec, TrunkSpec):
-            return Trunk(spec, dict(_trained(spec).state_dict()), str(spec))
+    def make(spec: BackboneSpec | VitSpec) -> Backbone:
+        if isinstance(spec, BackboneSpec):
+            return Backbone(spec, dict(_trained(spec).state_dict()), str(spec))
         random = torch.Generator().manual_seed(0)
-        shapes = spec.build().state_dict()
-        return Trunk(spec, {n: torch.randn(t.shape, generator=random) * 0.2 for n, t in shapes.items()}, str(spec))
+        shapes = build_network(spec).state_dict()
+        return Backbone(spec, {n: torch.randn(t.shape, generator=random) * 0.2 for n, t in shapes.items()}, str(spec))
 
     return make
 
@@ -68,7 +70,7 @@ def trunk_of() -> Callable[[TrunkSpec | VitSpec], Trunk]:
 def two_stage_extras() -> Callable[..., dict[str, Tensor]]:
     """``two_stage_extras(spec, width, out, seed)``: lively weights of SoCo's pyramid and box head."""
 
-    def make(spec: TrunkSpec, width: int = 16, out: int = 16, seed: int = 0) -> dict[str, Tensor]:
+    def make(spec: BackboneSpec, width: int = 16, out: int = 16, seed: int = 0) -> dict[str, Tensor]:
         random, found = torch.Generator().manual_seed(seed), {}
         vectors = {"fpn.lateral2.norm.weight": torch.empty(width), "box.fc1.bias": torch.empty(out)}
         for name, shape in expected(spec, vectors).items():
@@ -85,23 +87,30 @@ def two_stage_extras() -> Callable[..., dict[str, Tensor]]:
     return make
 
 
-def checkpoint_content(trunk: Trunk, target: Trunk | None = None) -> dict:
+def checkpoint_content(backbone: Backbone, target: Backbone | None = None) -> dict:
     """What the pre-training engine saves, as far as the weights go."""
-    model: dict[str, Tensor] = {f"trunk.{name}": tensor for name, tensor in trunk.state.items()}
+    model: dict[str, Tensor] = {f"backbone.{name}": tensor for name, tensor in backbone.state.items()}
     model["projector.linear1.weight"] = torch.ones(4, 4)
     if target is not None:
-        model |= {f"target.trunk.{name}": tensor for name, tensor in target.state.items()}
+        model |= {f"target.backbone.{name}": tensor for name, tensor in target.state.items()}
         model |= {"target.projector.linear1.weight": torch.ones(4, 4), "target.step": torch.tensor(3)}
-    spec = {"depth": trunk.spec.depth, "width": trunk.spec.width, "output_stride": 16}
-    return {"format": "pixbench-pretrain", "version": 1, "method": "pixpro", "trunk": spec, "model": model, "step": 3}
+    spec = {"depth": backbone.spec.depth, "width": backbone.spec.width, "output_stride": 16}
+    return {
+        "format": "pixbench-pretrain",
+        "version": 1,
+        "method": "pixpro",
+        "backbone": spec,
+        "model": model,
+        "step": 3,
+    }
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, make_trunk: Callable[..., Trunk]) -> Callable[..., Path]:
-    """``checkpoint(width, edit)`` writes a pre-training checkpoint of a narrow or wide trunk after ``edit(content)``."""
+def checkpoint(tmp_path: Path, make_backbone: Callable[..., Backbone]) -> Callable[..., Path]:
+    """``checkpoint(width, edit)`` writes a pre-training checkpoint of a narrow or wide backbone after ``edit(content)``."""
 
     def write(width: float = TINY, edit: Callable[[dict], object] | None = None) -> Path:
-        content = checkpoint_content(make_trunk(width), make_trunk(width, seed=1))
+        content = checkpoint_content(make_backbone(width), make_backbone(width, seed=1))
         if edit:
             edit(content)
         path = tmp_path / "checkpoint.pt"
@@ -111,7 +120,7 @@ def checkpoint(tmp_path: Path, make_trunk: Callable[..., Trunk]) -> Callable[...
     return write
 
 
-def _detector(kind: str, spec: TrunkSpec, device: str) -> nn.Module:
+def _detector(kind: str, spec: BackboneSpec, device: str) -> nn.Module:
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
 
@@ -133,7 +142,7 @@ def _detector(kind: str, spec: TrunkSpec, device: str) -> nn.Module:
     return build_model(config)
 
 
-def _segmentor(spec: TrunkSpec) -> nn.Module:
+def _segmentor(spec: BackboneSpec) -> nn.Module:
     import mmseg.models  # noqa: F401
     from mmseg.registry import MODELS
 
@@ -147,10 +156,10 @@ def _segmentor(spec: TrunkSpec) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def real_model() -> Callable[..., nn.Module]:
-    """``real_model(layout, spec, device)``: a whole Mask R-CNN or segmentor as the protocols use them."""
+    """``real_model(framework, spec, device)``: a whole Mask R-CNN or segmentor as the protocols use them."""
 
-    def build(layout: str, spec: TrunkSpec, device: str = "cpu") -> nn.Module:
+    def build(framework: str, spec: BackboneSpec, device: str = "cpu") -> nn.Module:
         with torch.random.fork_rng(), torch.device(device):
-            return _segmentor(spec) if layout == "mmseg" else _detector(layout, spec, device)
+            return _segmentor(spec) if framework == "mmseg" else _detector(framework, spec, device)
 
     return build

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.models.resnet import TrunkSpec
-from transfer.weights.format import Pixels
-from transfer.weights.names import is_counter
-from transfer.weights.vit import VitSpec
+from pretrain.models.backbone_spec import BackboneSpec
+from transfer.weights.file_format import Pixels
+from transfer.weights.models.networks import build_network
+from transfer.weights.naming import is_counter
+from transfer.weights.vit_spec import VitSpec
 
 State = dict[str, Tensor]
 MSRA = Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
@@ -26,7 +27,7 @@ class Case(NamedTuple):
 
     content: dict[str, Any]
     dropped: dict[str, int]
-    spec: TrunkSpec | VitSpec = TrunkSpec(50, 1 / 16)
+    spec: BackboneSpec | VitSpec = BackboneSpec(50, 1 / 16)
     pixels: Pixels = Pixels()
     forced: bool = False
     """Whether the keys do not tell and --from must."""
@@ -76,7 +77,7 @@ def caffe2(state: State) -> dict[str, np.ndarray]:
 
 
 def folded(state: State) -> State:
-    """What is left of a trunk once its statistics are folded into weight and bias."""
+    """What is left of a backbone once its statistics are folded into weight and bias."""
     fills = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0}
     return {
         n: t.new_full(t.shape, fills[n.rpartition(".")[2]]) if n.rpartition(".")[2] in fills else t
@@ -115,7 +116,7 @@ def pooled(state: State) -> State:
 
 def vit(seed: int) -> State:
     random = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(t.shape, generator=random) for name, t in VIT.build().state_dict().items()}
+    return {name: torch.randn(t.shape, generator=random) for name, t in build_network(VIT).state_dict().items()}
 
 
 VIT = VitSpec(width=32, depth=2, heads=1, patch=4, image=8)
@@ -151,18 +152,18 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
     """By format; s is the student's state, t the target's, deep that with a deep stem, neck SoCo's pyramid and head."""
     q, k = behind("module.encoder_q.", s), behind("module.encoder_k.", t)
     queue = parts("module.queue", "module.queue_ptr")
-    spec = TrunkSpec(50, 1 / 16, 16)
+    spec = BackboneSpec(50, 1 / 16, 16)
     run = {"epoch": 5, "optimizer": OPT}
-    zoo = TrunkSpec(50, 1 / 16, stride_in_1x1=True)
+    zoo = BackboneSpec(50, 1 / 16, stride_in_1x1=True)
 
-    def ours(spec: TrunkSpec | VitSpec) -> dict[str, Any]:
-        about = {"trunk": spec.as_dict(), "pixels": vars(Pixels())}
+    def ours(spec: BackboneSpec | VitSpec) -> dict[str, Any]:
+        about = {"backbone": spec.as_dict(), "pixels": vars(Pixels())}
         return {"__author__": "PixBench", "matching_heuristics": False, "pixbench": about}
 
     lateral = PYRAMID | HEADS_FPN
     detector = {"pyramid": 16, "region proposals": 2, "heads": 4}
     c4_heads = linear("roi_heads.box_predictor.cls_score", "proposal_generator.rpn_head.conv", "roi_heads.res5.norm")
-    v, w, d_spec = vit(0), vit(1), TrunkSpec(50, 1 / 16, stem="deep", avg_down=True)
+    v, w, d_spec = vit(0), vit(1), BackboneSpec(50, 1 / 16, stem="deep", avg_down=True)
     tokens = parts("cls_token", "norm.weight", "norm.bias")
     tokens_dropped = {"class token, which ViTDet has not": 1, "last norm, which ViTDet has not": 2}
     four = {reason: 2 * number for reason, number in tokens_dropped.items()}
@@ -170,13 +171,13 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
     pixpro_heads = linear("projector.linear1", "projector_k.linear1", "value_transform", "predictor.linear1")
     return {
         "pixbench": Case(
-            {"format": "pixbench-pretrain", "version": 1, "trunk": spec.as_dict()}
+            {"format": "pixbench-pretrain", "version": 1, "backbone": spec.as_dict()}
             | {
-                "model": behind("trunk.", s)
-                | behind("target.trunk.", t)
+                "model": behind("backbone.", s)
+                | behind("target.backbone.", t)
                 | parts("projector.linear1.weight", "target.step")
             },
-            {"target trunk": 318, "projector": 1, "EMA counter": 1},
+            {"target backbone": 318, "projector": 1, "EMA counter": 1},
             spec,
             branches=TWO,
         ),
@@ -186,7 +187,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "model": behind("module.", behind("encoder.", s) | behind("encoder_k.", t) | pixpro_heads),
                 **run,
             },
-            {"target trunk": 318, "projector": 4, "propagation": 2, "predictor": 2},
+            {"target backbone": 318, "projector": 4, "propagation": 2, "predictor": 2},
             branches=TWO,
         ),
         "soco": Case(
@@ -197,7 +198,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | linear("module.projector.linear1", "module.projector_k.linear1", "module.predictor.linear1")
                 | parts("module.queue", "module.queue_ptr")
             },
-            {"target trunk": 318, "projector": 4, "predictor": 2, "queue": 2},
+            {"target backbone": 318, "projector": 4, "predictor": 2, "queue": 2},
             branches=TWO,
         ),
         "detectron2_soco": Case(
@@ -217,7 +218,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | linear("module.projector_q.mlp.0", "module.projector_k.mlp.0", "module.predictor_slot.mlp.0")
                 | parts("module.grouping_q.slot_embed.weight", "module.grouping_k.slot_embed.weight", "module.center")
             },
-            {"target trunk": 318, "projector": 4, "predictor": 2, "prototypes": 2, "center": 1},
+            {"target backbone": 318, "projector": 4, "predictor": 2, "prototypes": 2, "center": 1},
             branches=TWO,
         ),
         "moco_v1": Case(
@@ -226,7 +227,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "state_dict": q | k | queue | linear("module.encoder_q.fc", "module.encoder_k.fc"),
                 **run,
             },
-            {"target trunk": 318, "queue": 2, "projector": 4},
+            {"target backbone": 318, "queue": 2, "projector": 4},
             branches=TWO,
         ),
         "moco_v2": Case(
@@ -242,7 +243,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                     "module.base_encoder.fc.0.weight", "module.momentum_encoder.fc.1.bias", "module.predictor.0.weight"
                 )
             },
-            {"target trunk": 318, "projector": 2, "predictor": 1},
+            {"target backbone": 318, "projector": 2, "predictor": 1},
             branches=TWO,
         ),
         "simsiam": Case(
@@ -270,7 +271,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
             | behind("online_encoder.net.", s)
             | behind("target_encoder.net.", t)
             | linear("net.fc", "online_encoder.net.fc", "online_encoder.projector.0", "online_predictor.0"),
-            {"same trunk again": 320, "target trunk": 318, "classifier": 2, "projector": 2, "predictor": 2},
+            {"same backbone again": 320, "target backbone": 318, "classifier": 2, "projector": 2, "predictor": 2},
             branches=TWO,
         ),
         "byol_sthalles": Case(
@@ -280,7 +281,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "target_network_state_dict": behind("encoder.", sequential(t)) | linear("projetion.net.0"),
                 "optimizer_state_dict": OPT,
             },
-            {"same trunk again": 318, "target trunk": 318, "projector": 4, "optimizer": 2},
+            {"same backbone again": 318, "target backbone": 318, "projector": 4, "optimizer": 2},
             branches=TWO,
         ),
         "swav": Case(
@@ -307,7 +308,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "args": ARGS,
                 "dino_loss": {"center": torch.zeros(1, 8)},
             },
-            {"target trunk": 318, "projector": 4, "center": 1, "state of training": 7},
+            {"target backbone": 318, "projector": 4, "center": 1, "state of training": 7},
             branches=TWO,
         ),
         "openselfsup": Case(
@@ -319,7 +320,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | linear("encoder_q.1.mlp.0", "encoder_k.1.mlp2.0")
                 | parts("queue", "queue_ptr", "queue2", "queue2_ptr")
             },
-            {"same trunk again": 318, "target trunk": 318, "neck": 4, "queue": 4},
+            {"same backbone again": 318, "target backbone": 318, "neck": 4, "queue": 4},
             branches=TWO,
         ),
         "detco": Case(
@@ -330,7 +331,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | linear("encoder_q.1.mlp.0", "encoder_k.1.mlp.0")
                 | parts("queue", "queue_ptr")
             },
-            {"target trunk": 318, "neck": 4, "queue": 2},
+            {"target backbone": 318, "neck": 4, "queue": 2},
             branches=TWO,
         ),
         "mmpretrain": Case(
@@ -342,7 +343,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | linear("neck.fc0", "head.predictor.fc0", "target_net.module.1.fc0")
                 | parts("target_net.steps", "data_preprocessor.mean")
             },
-            {"target trunk": 318, "neck": 4, "head": 2, "EMA counter": 1, "preprocessor": 1},
+            {"target backbone": 318, "neck": 4, "head": 2, "EMA counter": 1, "preprocessor": 1},
             branches=TWO,
         ),
         "mmseg": Case(mm(s), {}),
@@ -365,7 +366,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | behind("momentum_backbone.", t)
                 | linear("classifier", "projector.0", "momentum_projector.0", "predictor.0")
             },
-            {"target trunk": 318, "classifier": 2, "projector": 4, "predictor": 2},
+            {"target backbone": 318, "classifier": 2, "projector": 4, "predictor": 2},
             branches=TWO,
         ),
         "lightly": Case(
@@ -376,7 +377,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | linear("projection_head.layers.0", "projection_head_momentum.layers.0")
                 | parts("criterion.memory_bank.bank")
             },
-            {"target trunk": 318, "projector": 4, "queue and loss": 1},
+            {"target backbone": 318, "projector": 4, "queue and loss": 1},
             branches=TWO,
         ),
         "vissl": Case(
@@ -400,12 +401,12 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "epoch": 800,
                 "model_ema": behind("encoder.", t) | linear("head.0"),
             },
-            {"target trunk": 318, "projector": 6, "memory": 2, "state of training": 7},
+            {"target backbone": 318, "projector": 6, "memory": 2, "state of training": 7},
             branches=TWO,
         ),
         "torchvision": Case(s | linear("fc"), {"classifier": 2}),
         "timm_d": Case(pooled(timm_c(deep)) | linear("fc"), {"classifier": 2}, d_spec),
-        "timm_c": Case(timm_c(deep) | linear("fc"), {"classifier": 2}, TrunkSpec(50, 1 / 16, stem="deep")),
+        "timm_c": Case(timm_c(deep) | linear("fc"), {"classifier": 2}, BackboneSpec(50, 1 / 16, stem="deep")),
         "mmseg_pooled": Case({"state_dict": behind("backbone.", pooled(deep))}, {}, d_spec),
         "vit": Case(v | tokens | linear("head"), {**tokens_dropped, "classifier": 2}, VIT),
         "mae": Case(
@@ -421,7 +422,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "args": ARGS,
                 "dino_loss": {"center": torch.zeros(1, 8)},
             },
-            {"target trunk": len(v), **four, "projector": 4, "center": 1, "state of training": 5},
+            {"target backbone": len(v), **four, "projector": 4, "center": 1, "state of training": 5},
             VIT,
             branches=TWO,
         ),
@@ -431,14 +432,14 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "teacher": behind("backbone.", w | tokens) | linear("head.mlp.0"),
                 "ibot_loss": {"center": torch.zeros(1, 8), "center2": torch.zeros(1, 8)},
             },
-            {"target trunk": len(v), **four, "masked patch": 1, "projector": 4, "center": 2},
+            {"target backbone": len(v), **four, "masked patch": 1, "projector": 4, "center": 2},
             VIT,
             branches=TWO,
         ),
         "detectron2_vitdet": Case(
             {"model": {f"backbone.net.{name}": tensor.numpy() for name, tensor in v.items()}, **ours(VIT)}, {}, VIT
         ),
-        "detectron2_trunk": Case(
+        "detectron2_backbone": Case(
             {
                 "model": detectron2(s) | {"stem.fc.weight": np.ones(2)},
                 "__author__": "MOCO",
@@ -454,8 +455,8 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
             zoo,
             MSRA,
         ),
-        "detectron2_c4": Case({"model": c4(s, {}), **ours(TrunkSpec(50, 1 / 16))}, {}),
-        "detectron2_fpn": Case({"model": fpn(s, {}), **ours(TrunkSpec(50, 1 / 16))}, {}),
+        "detectron2_c4": Case({"model": c4(s, {}), **ours(BackboneSpec(50, 1 / 16))}, {}),
+        "detectron2_fpn": Case({"model": fpn(s, {}), **ours(BackboneSpec(50, 1 / 16))}, {}),
         "detectron2_c4_own": Case({"model": c4(s, c4_heads), "iteration": 23999}, c4_dropped, forced=True),
         "detectron2_c4_zoo": Case({"model": c4(s, c4_heads), "__author__": "X"}, c4_dropped, zoo, MSRA, True),
         "detectron2_fpn_own": Case({"model": fpn(s, lateral), "iteration": 89999}, detector, forced=True),

@@ -1,6 +1,6 @@
 """The names that pickles of weights may ask for, and the stand-ins of ours that each of them gets instead.
 
-A name becomes a `Call`, which only `apply` opens, or a plain constant. `plain` turns the stand-ins into real arrays and
+A name becomes a `Call`, which only `apply` opens, or a plain constant. `without_stand_ins` turns the stand-ins into real arrays and
 containers.
 """
 
@@ -139,14 +139,14 @@ WORK = {
     "collections.OrderedDict": "_items",
     "collections.Counter": "_items",
 }
-"""Names whose calls make something as large as what they are given, and so count as work."""
+"""Naming whose calls make something as large as what they are given, and so count as work."""
 for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
     # shape, type and content follow as the state
     ADMITTED[f"{_core}.multiarray._reconstruct"] = Call(lambda *_: NumpyArray())
     WORK |= {f"{_core}.multiarray.scalar": "_scalar", f"{_core}.numeric._frombuffer": "_frombuffer"}
 
 
-def plain(value: Any, done: dict[int, Any]) -> Any:
+def without_stand_ins(value: Any, done: dict[int, Any]) -> Any:
     """``value`` with real arrays in place of the stand-ins, however deep.
 
     ``done`` holds what was met so far: shared containers are walked once, a container within itself is refused.
@@ -163,11 +163,11 @@ def plain(value: Any, done: dict[int, Any]) -> Any:
     result: Any
     if isinstance(value, dict):
         parts = [*(part or {} for part in value.attributes), value] if isinstance(value, _Record) else [value]
-        result = {key: plain(entry, done) for part in parts for key, entry in part.items()}
+        result = {key: without_stand_ins(entry, done) for part in parts for key, entry in part.items()}
     elif isinstance(value, StandIn):
         result = value.made()
     else:
-        result = [plain(entry, done) for entry in value]
+        result = [without_stand_ins(entry, done) for entry in value]
         result = result if isinstance(value, list) else tuple(result)
     done[id(value)] = result
     return result

@@ -16,7 +16,7 @@ import numpy as np
 
 from pixbench.errors import UserError
 from transfer.weights.containers import ABOUT, torch_reader
-from transfer.weights.containers.admitted import NotAdmitted, plain
+from transfer.weights.containers.admitted import NotAdmitted, without_stand_ins
 from transfer.weights.containers.arrays import dtype_of, fingerprint, is_brief
 from transfer.weights.containers.unpickler import Unpickler
 
@@ -78,7 +78,7 @@ def _content(path: Path, stream: IO[bytes], checked: bool) -> Any:
         content = Unpickler(stream, size).load()
         if type(content) is int and content == _LEGACY:
             return torch_reader.read_legacy(stream, _map(stream))
-        return plain(content, {})
+        return without_stand_ins(content, {})
     if head[_TAR[0] :].startswith(_TAR[1]):
         raise UserError(
             f"{path} is a tar archive; unpack it and name the checkpoint (PyTorch's of before 2017: save anew)"

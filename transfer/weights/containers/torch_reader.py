@@ -2,7 +2,7 @@
 
 Read as arrays on a memory map, so that only those are loaded that somebody looks at. Only what
 ``torch.load(weights_only=True)`` admits is (`torch/_weights_only_unpickler.py`), and of that no tensors that are not plain
-numbers in main memory. Layout of the files: `torch/serialization.py` and, for how tensors are named in a pickle,
+numbers in main memory. Framework of the files: `torch/serialization.py` and, for how tensors are named in a pickle,
 `torch/_utils.py`; tests hold both ways against PyTorch itself.
 """
 
@@ -15,7 +15,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from transfer.weights.containers.admitted import Call, NotAdmitted, StandIn, apply, plain
+from transfer.weights.containers.admitted import Call, NotAdmitted, StandIn, apply, without_stand_ins
 from transfer.weights.containers.arrays import dtype_of
 from transfer.weights.containers.unpickler import Unpickler
 
@@ -189,7 +189,7 @@ def read_zip(stream: IO[bytes], whole: memoryview, checked: bool) -> Any:
         start = info.header_offset + RECORD + sum(int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
         if storage.place(whole, start, _ORDERS[order]) != start + info.file_size:
             raise ValueError(f"storage {key} is not as long as it is said to be")
-    return plain(content, {})
+    return without_stand_ins(content, {})
 
 
 def _check(archive: zipfile.ZipFile, records: Mapping[str, zipfile.ZipInfo], size: int) -> None:
@@ -228,4 +228,4 @@ def read_legacy(stream: IO[bytes], whole: memoryview) -> Any:
         if int.from_bytes(whole[end:start], "little") != storage.numel:
             raise ValueError(f"storage {key} is not as long as it is said to be")
         end = storage.place(whole, start)
-    return plain(content, {})
+    return without_stand_ins(content, {})

@@ -1,6 +1,6 @@
 """The zip that ``torch.save`` writes, without PyTorch: tests read it with ``torch.load``.
 
-Layout: `torch/serialization.py`; how tensors are named in the pickle: `torch/_utils.py`.
+Framework: `torch/serialization.py`; how tensors are named in the pickle: `torch/_utils.py`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Live models: a trunk into a framework's own, and the proof that they compute the same. Needs PyTorch."""
+"""Live models: a backbone into a framework's own, and the proof that they compute the same. Needs PyTorch."""

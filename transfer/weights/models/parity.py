@@ -1,4 +1,4 @@
-"""Forward parity: does the framework, given the file, compute what the trunk computed?
+"""Forward parity: does the framework, given the file, compute what the backbone computed?
 
 Shapes: B images of H × W pixels; one map a stage of `STAGES`.
 """
@@ -17,14 +17,15 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from pixbench.errors import UserError
-from pretrain.models.spec import TrunkSpec
-from transfer.weights import neck
-from transfer.weights.layouts import LAYOUTS, express, find_layout
-from transfer.weights.models import neck_model, targets
-from transfer.weights.models.live import same, unequal
-from transfer.weights.names import is_counter
-from transfer.weights.readers import Reading, read
-from transfer.weights.trunk import Trunk
+from pretrain.models.backbone_spec import BackboneSpec
+from transfer.weights import pyramid_head
+from transfer.weights.backbone import Backbone
+from transfer.weights.frameworks import FRAMEWORKS, express, find_framework
+from transfer.weights.models import framework_models, pyramid_head_model
+from transfer.weights.models.load_into import same, unequal
+from transfer.weights.models.networks import build_network
+from transfer.weights.naming import is_counter
+from transfer.weights.read_file import Reading, read
 
 SHOWN = 4
 """Tensors that an error names."""
@@ -47,10 +48,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Parity:
-    """What was found on comparing a file, inside its framework, with the trunk it was made from."""
+    """What was found on comparing a file, inside its framework, with the backbone it was made from."""
 
-    layout: str | None
-    """None if the file is of no framework and two trunks were compared in our own network."""
+    framework: str | None
+    """None if the file is of no framework and two backbones were compared in our own network."""
     stages: dict[str, Difference]
     unequal: list[str]
     """Tensors that the framework's model does not hold bit for bit."""
@@ -60,9 +61,9 @@ class Parity:
 
     @property
     def title(self) -> str:
-        if self.layout == "mmpretrain":
-            return "MMSegmentation's ResNet, for MMPretrain"  # which is not installed; see `targets.TARGETS`
-        return find_layout(self.layout).title if self.layout else "our own network"
+        if self.framework == "mmpretrain":
+            return "MMSegmentation's ResNet, for MMPretrain"  # which is not installed; see `framework_models.BUILDERS`
+        return find_framework(self.framework).title if self.framework else "our own network"
 
     @property
     def ok(self) -> bool:
@@ -97,81 +98,87 @@ class Parity:
         if self.unequal:
             more = ", …" if len(self.unequal) > SHOWN else ""  # all of them are in the record
             few = ", ".join(self.unequal[:SHOWN])
-            reasons.append(f"{len(self.unequal)} tensors are not the trunk's ({few}{more})")
+            reasons.append(f"{len(self.unequal)} tensors are not the backbone's ({few}{more})")
         raise UserError(
-            f"{path} does not reproduce the trunk in {self.title}: {'; '.join(reasons)}; "
+            f"{path} does not reproduce the backbone in {self.title}: {'; '.join(reasons)}; "
             f"allowed is a relative {BOUND:g}. Convert the checkpoint again"
         )
 
 
-_LAYOUT_OF = {name: name for name in LAYOUTS} | {"timm_c": "timm", "timm_d": "timm", "mmseg_pooled": "mmseg"}
-"""Formats of files that a framework reads -> its layout."""
+_FRAMEWORK_OF = {name: name for name in FRAMEWORKS} | {"timm_c": "timm", "timm_d": "timm", "mmseg_pooled": "mmseg"}
+"""Formats of files that a framework reads -> its framework."""
 
 
-def verify(trunk: Trunk, path: str | PathLike[str], layout: str | None = None) -> Parity:
-    """Load ``path`` into the framework's real model and compare the maps of every stage with the trunk's own.
+def verify(backbone: Backbone, path: str | PathLike[str], framework: str | None = None) -> Parity:
+    """Load ``path`` into the framework's real model and compare the maps of every stage with the backbone's own.
 
-    Where the layout has a place for pyramid and head, so are P3..P6 and what the head's third convolution makes of them,
+    Where the framework has a place for pyramid and head, so are P3..P6 and what the head's third convolution makes of them,
     or P2..P5 and what the box head makes of fixed regions.
-    Without ``layout`` the file tells its framework; if it is of none, the trunk in it runs in our own network. It also
-    tells which pixels its trunk takes, and those must be ``trunk``'s: the same tensors would see other images.
+    Without ``framework`` the file tells its framework; if it is of none, the backbone in it runs in our own network. It also
+    tells which pixels its backbone takes, and those must be ``backbone``'s: the same tensors would see other images.
 
-    Both are in eval mode and run at output stride 32 whatever the trunk was trained at: strides and dilation are no
+    Both are in eval mode and run at output stride 32 whatever the backbone was trained at: strides and dilation are no
     part of the weights.
     """
-    other = None if layout else _same_kind(trunk, Path(path))
+    other = None if framework else _same_kind(backbone, Path(path))
     if other is not None:
-        layout = _LAYOUT_OF.get(other.format)
-    trunk = _at_stride_32(trunk)
-    trunk = (express(trunk, layout) if layout else trunk).tensors()
-    if other is not None and other.trunk.pixels != trunk.pixels:
+        framework = _FRAMEWORK_OF.get(other.format)
+    backbone = _at_stride_32(backbone)
+    backbone = (express(backbone, framework) if framework else backbone).tensors()
+    if other is not None and other.backbone.pixels != backbone.pixels:
         raise UserError(
-            f"{path} takes {other.trunk.pixels}, but {trunk.source} takes {trunk.pixels}; say with --from what the latter "
-            "is, or compare files of trunks that take the same pixels"
+            f"{path} takes {other.backbone.pixels}, but {backbone.source} takes {backbone.pixels}; say with --from what the latter "
+            "is, or compare files of backbones that take the same pixels"
         )
     images = probe()
     with torch.no_grad():
-        wanted = _own(trunk, images)
-        if layout:
-            target = targets.build(layout, trunk, Path(path))
+        wanted = _own(backbone, images)
+        if framework:
+            target = framework_models.build(framework, backbone, Path(path))
             found = _maps(target, images)
-            if target.neck is not None:
-                wanted, found = wanted | _neck_maps(trunk, wanted), found | target.neck(images)
-            wrong = unequal(target.model, trunk, layout)
+            if target.pyramid_head is not None:
+                wanted, found = wanted | _pyramid_head_maps(backbone, wanted), found | target.pyramid_head(images)
+            wrong = unequal(target.model, backbone, framework)
         else:
             assert other is not None
-            found = _own(_at_stride_32(other.trunk), images)
-            wrong = [n for n, t in trunk.state.items() if not is_counter(n) and not same(other.trunk.state.get(n), t)]
+            found = _own(_at_stride_32(other.backbone), images)
+            wrong = [
+                n for n, t in backbone.state.items() if not is_counter(n) and not same(other.backbone.state.get(n), t)
+            ]
     return Parity(
-        layout,
+        framework,
         {stage: compare(found[stage], wanted[stage]) for stage in wanted if stage in found},
         wrong,
         [
             name.removesuffix(".bn3.weight")
-            for name, t in trunk.state.items()
+            for name, t in backbone.state.items()
             if name.endswith(".bn3.weight") and not t.any()
         ],
     )
 
 
-def _own(trunk: Trunk, images: Tensor) -> dict[str, Tensor]:
+def _own(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
     """What our own network makes of the images, at every stage."""
     with torch.device("meta"):
-        network: Any = trunk.spec.build().eval()
-    network.load_state_dict(trunk.state, assign=True)
+        network: Any = build_network(backbone.spec).eval()
+    network.load_state_dict(backbone.state, assign=True)
     return network.forward_stages(images)
 
 
-def _at_stride_32(trunk: Trunk) -> Trunk:
-    return replace(trunk, spec=replace(trunk.spec, output_stride=32)) if isinstance(trunk.spec, TrunkSpec) else trunk
+def _at_stride_32(backbone: Backbone) -> Backbone:
+    return (
+        replace(backbone, spec=replace(backbone.spec, output_stride=32))
+        if isinstance(backbone.spec, BackboneSpec)
+        else backbone
+    )
 
 
-def _same_kind(trunk: Trunk, path: Path) -> Reading:
-    """What is in ``path``, if it is a trunk that could be this one."""
+def _same_kind(backbone: Backbone, path: Path) -> Reading:
+    """What is in ``path``, if it is a backbone that could be this one."""
     other = read(path)
-    mine, theirs = (replace(_at_stride_32(t), state={}, extras={}, source="") for t in (trunk, other.trunk))
+    mine, theirs = (replace(_at_stride_32(t), state={}, extras={}, source="") for t in (backbone, other.backbone))
     if mine.spec != theirs.spec:
-        raise UserError(f"{path} holds a {theirs.spec}, {trunk.source} a {mine.spec}; they cannot be the same")
+        raise UserError(f"{path} holds a {theirs.spec}, {backbone.source} a {mine.spec}; they cannot be the same")
     return other
 
 
@@ -192,19 +199,19 @@ def compare(found: Tensor, wanted: Tensor) -> Difference:
     return Difference(largest, largest / scale)
 
 
-def _neck_maps(trunk: Trunk, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As `targets.Target.neck`, by our own modules on the trunk's own ``maps``."""
+def _pyramid_head_maps(backbone: Backbone, maps: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As `framework_models.FrameworkModel.pyramid_head`, by our own modules on the backbone's own ``maps``."""
     with torch.device("meta"):
-        reference = neck_model.build(trunk.resnet, trunk.extras).eval()
-    reference.load_state_dict(trunk.extras, assign=True)
+        reference = pyramid_head_model.build(backbone.resnet, backbone.extras).eval()
+    reference.load_state_dict(backbone.extras, assign=True)
     levels = reference["fpn"](maps)
     if "box" in reference:
-        return levels | {neck.BOX: reference["box"](neck_model.regions(trunk.extras))}
-    towers = neck.TOWERS if "head" in reference else ()
+        return levels | {pyramid_head.BOX: reference["box"](pyramid_head_model.regions(backbone.extras))}
+    towers = pyramid_head.TOWERS if "head" in reference else ()
     return levels | {f"{level} {tower}": reference["head"](x) for level, x in levels.items() for tower in towers}
 
 
-def _maps(target: targets.Target, images: Tensor) -> dict[str, Tensor]:
+def _maps(target: framework_models.FrameworkModel, images: Tensor) -> dict[str, Tensor]:
     """Outputs of the stages while the framework runs its own forward."""
     maps: dict[str, Tensor] = {}
 

@@ -1,0 +1,78 @@
+"""The six object_classes of objects: what they are called in each data set, their outline and their pattern.
+
+Each object_class has an outline *and* a pattern of its own, and no colour of its own: colours are drawn for every single object.
+The six are those that VOC, COCO and Cityscapes (as instances) all have. Outlines are polygons (n, 2) of x, y (y downwards),
+scaled so that the longer side of their bounding box reaches from −1 to 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.miniworld.textures import Pattern, checks, dots, panes, spokes, stripes, zigzag
+
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectClass:
+    name: str
+    """COCO's and Cityscapes' name."""
+    voc: str
+    coco: int
+    """COCO category id."""
+    synset: str
+    """ImageNet folder: a class of ILSVRC 2012 that comes near."""
+    outline: Points
+    pattern: Pattern
+
+
+Corners = list[list[float]]
+
+
+def arc(radius: float, start: float, stop: float, count: int, centre: tuple[float, float] = (0, 0)) -> Corners:
+    """Points on a circle, angles in turns (0 points right, 0.25 down)."""
+    angles = 2 * np.pi * np.linspace(start, stop, count)
+    return np.stack([centre[0] + radius * np.cos(angles), centre[1] + radius * np.sin(angles)], 1).tolist()
+
+
+def outline(points: Corners) -> Points:
+    array = np.array(points)
+    low, high = array.min(0), array.max(0)
+    return (array - (low + high) / 2) * 2 / (high - low).max()
+
+
+def mirrored(left_half: Corners) -> Corners:
+    """Close a half outline that runs from top to bottom at x ≤ 0 by its mirror image."""
+    return left_half + [[-x, y] for x, y in reversed(left_half)]
+
+
+# A ring is one polygon that runs round the outside, crosses to the hole at angle 0 and runs round it the other way.
+RING: Corners = arc(1, 0, 1, 33) + arc(0.5, 1, 0, 25)
+FIGURE: Corners = mirrored(
+    [*arc(0.32, 0.75, 0.36, 7, (0, -0.68)), [-0.55, -0.3], [-0.6, 0.35], [-0.32, 0.4], [-0.36, 1.0]]
+)
+SALOON: Corners = [[-1, 0.45], [-1, 0], [-0.65, -0.1], [-0.4, -0.5], [0.35, -0.5], [0.6, -0.1], [0.95, 0], [1, 0.45]]
+STAR: Corners = [p for k in range(5) for p in (arc(1, k / 5 - 0.25, 0, 1)[0], arc(0.45, k / 5 - 0.15, 0, 1)[0])]
+BOX: Corners = [[-1, -0.6], [-0.88, -0.72], [0.88, -0.72], [1, -0.6], [1, 0.6], [0.88, 0.72], [-0.88, 0.72], [-1, 0.6]]
+ARROW: Corners = [[-1, -0.36], [0.5, -0.36], [1, 0], [0.5, 0.36], [-1, 0.36], [-0.75, 0]]
+
+OBJECT_CLASSES: tuple[ObjectClass, ...] = (
+    ObjectClass("person", "person", 1, "n09835506", outline(FIGURE), stripes),
+    ObjectClass("bicycle", "bicycle", 2, "n02835271", outline(RING), spokes),
+    ObjectClass("car", "car", 3, "n02930766", outline(SALOON), checks),
+    ObjectClass("motorcycle", "motorbike", 4, "n03785016", outline(STAR), dots),
+    ObjectClass("bus", "bus", 6, "n03769881", outline(BOX), panes),
+    ObjectClass("train", "train", 7, "n04310018", outline(ARROW), zigzag),
+)
+
+
+def blob(rng: np.random.Generator) -> Points:
+    """The outline of something that is of no object_class: an uneven polygon of 3 to 8 corners."""
+    count = int(rng.integers(3, 9))
+    angles = np.sort(rng.uniform(0, 2 * np.pi, count)) if count > 4 else 2 * np.pi * np.arange(count) / count
+    radius = rng.uniform(0.45, 1, count)
+    return np.stack([radius * np.cos(angles), radius * np.sin(angles)], 1)

@@ -1,0 +1,74 @@
+"""Time of a pre-training step and of the data behind it, one variant against another.
+
+    python -m benchmarks.speed.pretrain_step --data-root DIR/imagenet [--recipe pixpro_100ep] [--rounds 12] [SETTING=A,B ...]
+
+Each SETTING is a dotted pre-training setting with the two values to compare (default: channels_last=false,true). The
+variants take turns, step by step; printed are the median images/s of each and the ratio of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from pixbench.paths import CONFIGS
+from pretrain import engine
+from pretrain.config import parse
+from pretrain.data.loader import TwoViews, ViewLoader
+
+
+def variant(recipe: str, root: str, out: Path, setting: str) -> tuple[Callable[[], None], Callable[[], None], int]:
+    """(one training step, drawing one batch, images in it) for the mini run of ``recipe`` with ``setting``."""
+    files = [word for name in (recipe, "mini") for word in ("--config", str(CONFIGS / "pretrain" / f"{name}.yaml"))]
+    config = parse([*files, "--data.root", root, "--out", str(out), "--data.workers=0", f"--{setting}"])
+    run = engine.setup(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    data = config.data
+    scale = (data.min_scale, data.max_scale)
+    views = TwoViews(run.source, size=data.image_size, scale=scale, recipe=data.recipe, seed=0, cache=data.cache)
+    loader = iter(ViewLoader(views, engine.batches(config, len(run.source), 0, run.total_steps), workers=0))
+    batch = next(loader)
+    run.model.train()
+
+    def step() -> None:
+        float(engine.train_step(run, batch)["loss"])  # reading the loss waits for the device
+
+    return step, lambda: next(loader) and None, config.batch_size
+
+
+def compare(name: str, work: list[Callable[[], None]], labels: list[str], images: int, rounds: int) -> None:
+    seconds: list[list[float]] = [[] for _ in work]
+    for turn in range(rounds + 2):
+        for times, call in zip(seconds, work, strict=True):
+            start = time.perf_counter()
+            call()
+            if turn >= 2:  # the first two warm up
+                times.append(time.perf_counter() - start)
+    medians = [statistics.median(times) for times in seconds]
+    rates = ", ".join(f"{label} {images / median:.1f} images/s" for label, median in zip(labels, medians, strict=True))
+    print(f"{name:5} {rates}; ratio {medians[0] / medians[-1]:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*", default=["channels_last=false,true"])
+    parser.add_argument("--data-root", required=True)
+    parser.add_argument("--recipe", default="pixpro_100ep")
+    parser.add_argument("--rounds", type=int, default=12)
+    args = parser.parse_args()
+    for setting in args.settings:
+        key, _, values = setting.partition("=")
+        labels = [f"{key}={value}" for value in values.split(",")]
+        with tempfile.TemporaryDirectory() as out:
+            made = [variant(args.recipe, args.data_root, Path(out), label) for label in labels]
+        compare("step", [step for step, _, _ in made], labels, made[0][2], args.rounds)
+        compare("data", [draw for _, draw, _ in made], labels, made[0][2], args.rounds)
+
+
+if __name__ == "__main__":
+    main()

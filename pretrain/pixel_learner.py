@@ -1,0 +1,186 @@
+"""`PixelLearner`: PixPro or PixContrast, with the regression instance branch, around any network.
+
+Arguments and training loop are those that users of the package `pixel-level-contrastive-learning` 0.1.1 know; losses,
+geometry, PPM, heads, instance branch and target are this project's own. What differs stands in
+`docs/methods/pixel_learner.md`.
+
+Shapes: B batch, S image size, C channels, (H, W) map of cells, N = H·W.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from pixbench.errors import UserError
+from pretrain.data.augment import BLUR_RADIUS, MEAN, RECIPES, STD, Photometric
+from pretrain.data.views import Crop, Views, box_of, random_flip
+from pretrain.losses import unit
+from pretrain.losses.pixel import consistency_both_ways, contrast_both_ways
+from pretrain.models.heads import ConvHead
+from pretrain.models.instance_branch import PixelConfig, add_instance_loss
+from pretrain.models.layer_outputs import LayerOutputs
+from pretrain.models.momentum_encoder import MomentumEncoder
+from pretrain.models.ppm import PixelPropagation
+
+BLUR_KERNEL = 13
+"""Pixels: three standard deviations of the widest blur to either side."""
+
+
+class PixelLearner(nn.Module):
+    """``learner(images)`` -> loss; after each optimiser step ``learner.update_moving_average()``.
+
+    loss = alpha · pixel loss + instance loss, in [−4 alpha − 4, 4 alpha + 4] with ``use_pixpro``. ``net`` is trained in
+    place and stays usable by itself.
+
+    Args:
+        net: any network from images (B, 3, S, S) in 0..1 to anything.
+        image_size: S, side of the views that are cut from the images.
+        hidden_layer_pixel: layer whose output (B, C, H, W) the pixel loss is on: a name of `net.named_modules()`, or an
+            index into `net.children()`.
+        hidden_layer_instance: the same for the instance loss; its output may also be (B, C).
+        projection_size, projection_hidden_size: channels of the heads' outputs and hidden layers.
+        augment_fn, augment_fn2: views (B, 3, S, S) -> what the net gets, for view 1 and view 2 (default: as view 1).
+            Default without both: this project's "byol" recipe and ImageNet normalisation, values clamped to 0..1 before.
+        prob_rand_hflip: probability of mirroring a view.
+        moving_average_decay: constant momentum of the target.
+        ppm_num_layers, ppm_gamma: of the PPM, see `PixelPropagation`.
+        distance_thres: T: cells nearer than this, in cell diagonals, are a positive pair.
+        similarity_temperature: τ of PixContrast.
+        alpha: weight of the *pixel* loss, as there (everywhere else in this project: of the instance loss).
+        use_pixpro: PixPro; False: PixContrast.
+        cutout_ratio_range: side of a crop as a share of the image's side is uniform in this range.
+
+    Raises `UserError` for a layer that does not exist (it lists those that do), does not run or has no such output.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        image_size: int,
+        hidden_layer_pixel: str | int = -2,
+        hidden_layer_instance: str | int = -2,
+        projection_size: int = 256,
+        projection_hidden_size: int = 2048,
+        augment_fn: Callable[[Tensor], Tensor] | None = None,
+        augment_fn2: Callable[[Tensor], Tensor] | None = None,
+        prob_rand_hflip: float = 0.25,
+        moving_average_decay: float = 0.99,
+        ppm_num_layers: int = 1,
+        ppm_gamma: float = 2,
+        distance_thres: float = 0.7,
+        similarity_temperature: float = 0.3,
+        alpha: float = 1.0,
+        use_pixpro: bool = True,
+        cutout_ratio_range: tuple[float, float] = (0.6, 0.8),
+    ) -> None:
+        super().__init__()
+        low, high = cutout_ratio_range
+        if not 0 < low <= high <= 1:
+            raise UserError(
+                f"cutout_ratio_range {cutout_ratio_range} must be two shares of a side, 0 < low <= high <= 1"
+            )
+        self.image_size, self.hflip, self.cutout = image_size, prob_rand_hflip, (low, high)
+        plain = [_on_tensors(recipe) for recipe in RECIPES["byol"]]
+        self.augment = (augment_fn or plain[0], augment_fn2 or augment_fn or plain[1])
+        self.use_pixpro, self.temperature, self.alpha = use_pixpro, similarity_temperature, alpha
+        self.threshold, hidden, dim = distance_thres, projection_hidden_size, projection_size
+        self.instance_config = PixelConfig(instance="regression", alpha=1.0)  # what `add_instance_loss` reads
+
+        self.backbone = LayerOutputs(net, hidden_layer_pixel, hidden_layer_instance)
+        place = next(net.parameters())
+        probe = copy.deepcopy(self.backbone).eval()  # a copy: the net's BN statistics stay untouched
+        with torch.no_grad():
+            pixel, instance = probe(torch.zeros(1, 3, image_size, image_size).to(place))
+        self.projector = ConvHead(pixel.shape[1], hidden, dim)
+        if use_pixpro:
+            self.propagation = PixelPropagation(dim, ppm_num_layers, ppm_gamma)
+        self.projector_instance = ConvHead(instance.shape[1], hidden, dim)
+        self.predictor = ConvHead(dim, hidden, dim)
+        self.to(place.device)
+        self.momentum_encoder = MomentumEncoder(
+            self, ("backbone", "projector", "projector_instance"), moving_average_decay
+        )
+
+    def forward(self, images: Tensor, return_positive_pairs: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Images (B, 3, any, any) in 0..1 -> loss, and with ``return_positive_pairs`` the number of positive pairs."""
+        if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point() or len(images) < 2:
+            what = f"{tuple(images.shape)} {images.dtype}"
+            raise UserError(f"PixelLearner takes floating-point images (B, 3, H, W) in 0..1 with B > 1, not {what}")
+        loss, positives = self.loss(self.views(images))
+        return (loss, positives) if return_positive_pairs else loss
+
+    def update_moving_average(self) -> None:
+        """Move the target towards the student."""
+        self.momentum_encoder.update(self)
+
+    @torch.no_grad()
+    def views(self, images: Tensor) -> Views:
+        """Two crops of each image. Randomness: PyTorch's global generator."""
+        rng = random.Random(int(torch.randint(2**62, ())))
+        height, width = images.shape[2:]
+        index = torch.arange(len(images), device=images.device)
+        made = []
+        for augment in self.augment:
+            crops = [self._crop(rng, width, height) for _ in images]
+            cut = torch.stack([self._cut(image, crop) for image, crop in zip(images, crops, strict=True)])
+            made.append((augment(cut), torch.tensor([box_of(c, width, height) for c in crops], device=images.device)))
+        (view1, box1), (view2, box2) = made
+        return Views(view1, view2, box1, box2, torch.full_like(index, -1), index)
+
+    def loss(self, views: Views) -> tuple[Tensor, Tensor]:
+        """The loss, and how many pairs of cells of the batch are positive."""
+        images, boxes = (views.view1, views.view2), (views.box1, views.box2)
+        pixel, instance = zip(*(self.backbone(x) for x in images), strict=True)
+        queries = [self.projector(x) for x in pixel]  # (B, C, H, W) each
+        with torch.no_grad():
+            momentum_pixel, momentum_instance = zip(*(self.momentum_encoder.backbone(x) for x in images), strict=True)
+            keys = [unit(self.momentum_encoder.projector(x)) for x in momentum_pixel]
+        if self.use_pixpro:
+            queries = [unit(self.propagation(x)) for x in queries]
+            pixel_loss, mask = consistency_both_ways(queries, keys, boxes, self.threshold)
+        else:
+            queries = [unit(x) for x in queries]
+            pixel_loss, mask = contrast_both_ways(queries, keys, boxes, self.threshold, self.temperature)
+        scalars = {"loss": self.alpha * pixel_loss}
+        scalars = add_instance_loss(
+            self, self.momentum_encoder, self.instance_config, instance, momentum_instance, scalars
+        )
+        return scalars["loss"], mask.sum()
+
+    def _crop(self, rng: random.Random, width: int, height: int) -> Crop:
+        share = rng.uniform(*self.cutout)
+        w, h = max(int(share * width), 1), max(int(share * height), 1)
+        return random_flip(rng, Crop(rng.randint(0, height - h), rng.randint(0, width - w), h, w), self.hflip)
+
+    def _cut(self, image: Tensor, crop: Crop) -> Tensor:
+        """As `pretrain.data.views.cut`, for an image (3, H, W)."""
+        side = [self.image_size, self.image_size]
+        view = F.resized_crop(image, crop.top, crop.left, crop.height, crop.width, side, antialias=True)
+        return view.flip(2) if crop.mirrored else view
+
+
+def _on_tensors(recipe: Photometric) -> Callable[[Tensor], Tensor]:
+    """``recipe`` for views (B, 3, S, S) in 0..1, with each image's own randomness, then ImageNet normalisation."""
+    strengths = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
+    change = v2.Compose(
+        [
+            v2.RandomApply([v2.ColorJitter(*strengths)], recipe.jitter),
+            v2.RandomGrayscale(recipe.grey),
+            v2.RandomApply([v2.GaussianBlur(BLUR_KERNEL, BLUR_RADIUS)], recipe.blur),
+            v2.RandomSolarize(0.5, recipe.solarise),
+            v2.Normalize(MEAN, STD),
+        ]
+    )
+    return partial(_augment, change)
+
+
+def _augment(change: Callable[[Tensor], Tensor], views: Tensor) -> Tensor:
+    return torch.stack([change(view.clamp(0, 1)) for view in views])

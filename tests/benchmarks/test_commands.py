@@ -1,0 +1,130 @@
+"""The `transfer` and `protocols` commands, as far as they go before a framework is needed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+
+from benchmarks.commands import PIXBENCH
+from benchmarks.commands.protocols import register as register_protocols
+from benchmarks.commands.transfer import parse_settings, register, torchrun_command
+from pixbench.errors import UserError
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    register(commands)
+    register_protocols(commands)
+    return parser.parse_args(words)
+
+
+def test_settings_are_yaml_and_numbers_may_be_written_as_people_do() -> None:
+    pairs = ["A.B=1", "C=[2, 3]", "LR=1e-3", "ON=false", "NAME=SyncBN", "EMPTY=", "EQ=a=b"]
+    values = parse_settings(pairs)
+    assert values == {"A.B": 1, "C": [2, 3], "LR": 0.001, "ON": False, "NAME": "SyncBN", "EMPTY": None, "EQ": "a=b"}
+
+
+@pytest.mark.parametrize("pair", ["SOLVER.BASE_LR", "=3", "A=[1"])
+def test_a_setting_that_is_none_is_named(pair: str) -> None:
+    with pytest.raises(UserError, match="--set"):
+        parse_settings([pair])
+
+
+def test_weights_or_init_must_be_said_and_not_both(capsys: pytest.CaptureFixture[str]) -> None:
+    for start in ((), ("--init", "random", "--weights", "x.pth")):
+        with pytest.raises(SystemExit):
+            parse("transfer", "voc_c4", *start, "--data-root", "d", "--out", "o")
+    assert "--weights" in capsys.readouterr().err
+
+
+def test_a_wrong_protocol_or_seed_stops_at_once(tmp_path: Path) -> None:
+    common = ("--init", "random", "--data-root", str(tmp_path), "--out", str(tmp_path / "run"))
+    args = parse("transfer", "voc_c5", *common)
+    with pytest.raises(UserError, match="did you mean voc_c4"):
+        args.run(args)
+    args = parse("transfer", "voc_c4", *common, "--seed", "-1")
+    with pytest.raises(UserError, match="--seed -1 is negative"):
+        args.run(args)
+    for option in ("--gpus", "--accumulate"):
+        args = parse("transfer", "voc_c4", *common, option, "-3")
+        with pytest.raises(UserError, match=f"{option} -3 is not possible; choose 1 or more"):
+            args.run(args)
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_gpus_start_the_same_command_under_torchrun() -> None:
+    words = ["transfer", "voc_c4", "--init", "random", "--data-root", "data", "--out", "run", "--gpus", "8"]
+    command = torchrun_command(8, words)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=8"]
+    assert command == [*launcher, PIXBENCH[1], *words]
+
+
+def test_too_many_gpus_are_refused(tmp_path: Path) -> None:
+    args = parse("transfer", "voc_c4", "--init", "random", "--data-root", "d", "--out", str(tmp_path), "--gpus", "99")
+    with pytest.raises(UserError, match="--gpus 99"):
+        args.run(args)
+
+
+def say(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    args = parse(*words)
+    args.run(args)
+    return capsys.readouterr().out
+
+
+def test_protocols_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    listing = say(capsys, "protocols")
+    for word in ("voc_c4", "coco_fpn_1x_2fc", "cityscapes_fcn16s", "VOC2007, VOC2012", "AP75", "74 V100"):
+        assert word in listing
+    one = say(capsys, "protocols", "show", "coco_fpn_1x")
+    for word in (
+        "4conv1fc",
+        "detectron2",
+        "zdaxie/PixPro",
+        "90000 iterations of 0.371 s on 8 V100",
+        "mask_AP (segm/AP)",
+    ):
+        assert word in one
+    with pytest.raises(UserError, match="did you mean coco_fpn_2x"):
+        say(capsys, "protocols", "show", "coco_fpn_3x")
+
+
+@pytest.mark.frameworks
+def test_two_protocols_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    table = say(capsys, "protocols", "diff", "coco_fpn_1x", "coco_fpn_1x_2fc")
+    assert [line.split()[0] for line in table.splitlines()[2:]] == [
+        *("MODEL.ROI_BOX_HEAD.NORM", "MODEL.ROI_BOX_HEAD.NUM_CONV", "MODEL.ROI_BOX_HEAD.NUM_FC"),
+        "MODEL.ROI_MASK_HEAD.NORM",
+    ]
+    assert "differ in nothing" in say(capsys, "protocols", "diff", "voc_c4", "voc_c4")
+    with pytest.raises(UserError, match="voc_c4 is a protocol of detectron2, cityscapes_fcn16s of mmseg"):
+        say(capsys, "protocols", "diff", "voc_c4", "cityscapes_fcn16s")
+
+
+def test_the_supervised_backbone_comes_from_torchs_cache_or_says_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import resnet50
+
+    from transfer.initial_weights import supervised_file
+    from transfer.weights import load
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    with pytest.raises(
+        UserError, match=r"https://\S+resnet50-0676ba61\.pth cannot be downloaded .* put it at (\S+)"
+    ) as error:
+        supervised_file()
+    path = Path(str(error.value).rpartition(" ")[2])
+    torch.save(resnet50().state_dict(), path)
+    assert supervised_file() == path
+    assert load(path).spec.width == 1

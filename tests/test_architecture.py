@@ -1,0 +1,85 @@
+"""The packages stand on one another in one direction, and no two modules need each other."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = ("pixbench", "pretrain", "transfer", "benchmarks", "benchmarks.commands", "benchmarks.speed")
+"""Each may import from itself and from those before it."""
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module of the program by its dotted name."""
+    found = {}
+    for package in ("pixbench", "pretrain", "transfer", "benchmarks"):
+        for path in (ROOT / package).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str, tree: ast.AST) -> Iterator[str]:
+    """The modules of the program that ``name`` imports, wherever in the file, for type checking too."""
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name}: relative imports are not used here"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for full in names:
+            while full and full not in MODULES:
+                full = full.rpartition(".")[0]
+            if full:
+                yield full
+
+
+IMPORTS = {name: set(imports(name, tree)) - {name} for name, tree in MODULES.items()}
+
+
+def floor(name: str) -> int:
+    return max(number for number, prefix in enumerate(FLOORS) if f"{name}.".startswith(f"{prefix}."))
+
+
+def test_no_import_leads_upwards() -> None:
+    assert [f"{name} -> {other}" for name in IMPORTS for other in IMPORTS[name] if floor(other) > floor(name)] == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    try:
+        TopologicalSorter(IMPORTS).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_no_name_of_a_higher_package_is_hidden_in_a_string() -> None:
+    """A module started by its name is an import too. Docstrings may mention what they like."""
+    hidden = []
+    for name, tree in MODULES.items():
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+                words = [word.strip("`'\",;:()") for word in node.value.split()]
+                hidden += [
+                    f"{name}: {word}" for word in words if word in MODULES and "." in word and floor(word) > floor(name)
+                ]
+    assert hidden == []
+
+
+def test_the_floor_and_the_shared_packages_need_no_framework_when_imported() -> None:
+    """`import pixbench.…` and `import pretrain` stay cheap: PyTorch is imported by what needs it."""
+    light = ("errors", "files", "file_versions", "interrupt", "lock", "paths", "progress", "results")
+    for name in [f"pixbench.{module}" for module in light] + ["pretrain", "transfer.weights"]:
+        top = [node for node in MODULES[name].body if isinstance(node, ast.Import | ast.ImportFrom)]
+        heads = {alias.name.partition(".")[0] for node in top if isinstance(node, ast.Import) for alias in node.names}
+        heads |= {str(node.module).partition(".")[0] for node in top if isinstance(node, ast.ImportFrom)}
+        assert heads.isdisjoint({"torch", "torchvision", "detectron2", "mmengine", "mmseg"}), name

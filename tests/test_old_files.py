@@ -1,0 +1,81 @@
+"""Files that earlier versions wrote are still read: one of each kind, see tests/golden/README.md."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.miniworld.generate import World, is_there
+from benchmarks.tables import collect
+from pixbench.file_versions import CHECKPOINT_VERSION, MINI_WORLD_FILE, RESULT_FILE
+from pixbench.results import read_result
+from pretrain import checkpoint, engine
+from pretrain.config import from_dict
+from transfer.run_folder import claim
+from transfer.weights import load, read
+
+OLD = Path(__file__).parent / "golden" / "old_files"
+NEW_NAMES = {"trunk": "backbone", "target": "momentum_encoder"}
+
+
+def test_a_checkpoint_of_version_1_is_continued(tmp_path: Path, mini_root: Path) -> None:
+    shutil.copyfile(OLD / "checkpoint_v1.pth", tmp_path / checkpoint.LATEST)
+    content = checkpoint.load(tmp_path / checkpoint.LATEST)
+    places = {"data": {**content["config"]["data"], "root": str(mini_root / "imagenet")}, "out": str(tmp_path)}
+    engine.train(from_dict({**content["config"], **places}))
+    continued = checkpoint.load(tmp_path / checkpoint.LATEST)
+    assert (continued["version"], continued["step"], continued["finished"]) == (CHECKPOINT_VERSION, 6, True)
+    golden = np.load(OLD / "checkpoint_v1_continued.npz")  # what the version that wrote it went on to
+    for name in golden:
+        now = ".".join(NEW_NAMES.get(part, part) for part in name.split("."))
+        np.testing.assert_allclose(continued["model"][now].numpy(), golden[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("branch", ["student", "momentum_encoder"])
+def test_a_checkpoint_of_version_1_is_converted(branch: str) -> None:
+    reading = read(OLD / "checkpoint_v1.pth", branch)
+    content = torch.load(OLD / "checkpoint_v1.pth", weights_only=True)
+    prefix = {"student": "trunk.", "momentum_encoder": "target.trunk."}[branch]
+    assert reading.backbone.spec.output_stride == 16  # of what the file says of its "trunk"
+    for name, tensor in reading.backbone.state.items():
+        assert torch.equal(tensor, content["model"][prefix + name])
+
+
+def test_converted_files_of_before_hold_the_same_backbone() -> None:
+    backbones = [load(OLD / name) for name in ("detectron2_c4.pkl", "mmseg.pth", "huggingface.safetensors")]
+    for backbone in backbones:
+        assert (backbone.spec.width, backbone.spec.output_stride) == (1 / 64, 16)
+    for name, tensor in backbones[0].state.items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(tensor, backbones[1].state[name])
+            assert torch.equal(tensor, backbones[2].state[name])
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "transfer", "probe"])
+def test_results_are_read(kind: str) -> None:
+    assert read_result(OLD / f"{kind}.result.json")["kind"] == kind
+
+
+def test_an_old_transfer_result_stands_in_the_table(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copyfile(OLD / "transfer.result.json", tmp_path / "run" / RESULT_FILE)
+    scales, left_out = collect(tmp_path)
+    assert left_out == []
+    assert list(scales["mini"].rows) == ["pixpro"]
+
+
+def test_a_run_folder_of_before_belongs_to_the_same_job(tmp_path: Path) -> None:
+    shutil.copyfile(OLD / "job.json", tmp_path / "job.json")
+    shutil.copyfile(OLD / "transfer.result.json", tmp_path / RESULT_FILE)
+    identity = json.loads((OLD / "job.json").read_text())
+    assert claim(tmp_path, {**identity, "freeze": "backbone"})  # which was "trunk"
+
+
+def test_a_mini_world_of_before_is_recognised(tmp_path: Path) -> None:
+    shutil.copyfile(OLD / MINI_WORLD_FILE, tmp_path / MINI_WORLD_FILE)
+    assert is_there(tmp_path, World(seed=0, images=12))

@@ -1,0 +1,55 @@
+"""Every pre-training method goes the whole way: a step, a checkpoint, a converted file, the same weights again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain import checkpoint, engine
+from pretrain.config import from_dict
+from pretrain.methods import METHODS
+from transfer.weights import convert, load, read
+
+SMALL = {"hidden": 8, "dim": 8, "queue_size": 8, "channels": 32, "classes": 3}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_goes_from_a_step_to_a_loaded_file(name: str, tmp_path: Path, mini_root: Path) -> None:
+    settings = {key: value for key, value in SMALL.items() if key in METHODS[name].Config.__dataclass_fields__}
+    settings |= {"classes": 6} if "classes" in settings else {}
+    config = from_dict(
+        {
+            "method": {"name": name, **settings},
+            "data": {"root": str(mini_root / "imagenet"), "image_size": 64, "workers": 0, "limit": 4},
+            "backbone": {"width": 1 / 32},
+            "schedule": {"warmup_epochs": 0},
+            "epochs": 1,
+            "batch_size": 4,
+            "out": str(tmp_path / "run"),
+        }
+    )
+    engine.train(config)
+    path = tmp_path / "run" / checkpoint.LATEST
+    saved = checkpoint.load(path)
+    assert saved["exports"] == list(METHODS[name].exports)
+    reading = read(path)
+    told = {*saved["exports"], *saved["left_behind"], "momentum_encoder"}
+    assert {key.partition(".")[0] for key in saved["model"]} <= told  # nothing in the file is without a place
+    convert(path, tmp_path / "x.safetensors", "detectron2_fpn", prove=False)
+    backbone = load(tmp_path / "x.safetensors")
+    for key, tensor in backbone.state.items():
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(tensor, saved["model"][f"backbone.{key}"])
+    assert set(backbone.extras) == set(reading.backbone.extras)
+    assert {key.partition(".")[0] for key in backbone.extras} == set(METHODS[name].exports) - {"backbone"}
+
+
+def test_a_head_of_any_name_is_left_behind(tmp_path: Path, make_backbone) -> None:
+    model = {f"backbone.{key}": tensor for key, tensor in make_backbone().state.items()}
+    model |= {"prototypes.weight": torch.ones(2, 2), "momentum_encoder.prototypes.weight": torch.ones(2, 2)}
+    spec = make_backbone().spec.as_dict()
+    content = {"format": "pixbench-pretrain", "version": 2, "backbone": spec, "model": model, "exports": ["backbone"]}
+    torch.save({**content, "left_behind": ["prototypes"]}, tmp_path / "checkpoint.pth")
+    assert read(tmp_path / "checkpoint.pth").counts.dropped == {"prototypes": 2}

@@ -1,0 +1,210 @@
+"""Reading: which format, which branch, where each key goes, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from pixbench.errors import UserError
+from pretrain.models.backbone_spec import BackboneSpec
+from transfer.weights import FRAMEWORKS, Backbone, check, infer_spec, load, read, save
+from transfer.weights.models.networks import build_network
+from transfer.weights.naming import is_counter
+
+
+def same(a: Backbone, b: Backbone, counters: bool = True) -> bool:
+    names = [name for name in a.state if counters or not is_counter(name)]
+    return a.state.keys() == b.state.keys() and all(torch.equal(a.state[name], b.state[name]) for name in names)
+
+
+def test_student_and_target_of_our_checkpoint(checkpoint, make_backbone):
+    reading = read(checkpoint())
+    assert (reading.format, reading.branch) == ("pixbench", "student")
+    assert reading.backbone.spec == BackboneSpec(50, 1 / 16, output_stride=16)
+    assert same(reading.backbone, make_backbone())
+    assert reading.counts.converted == 318
+    assert reading.counts.dropped == {"projector": 2, "target backbone": 318, "EMA counter": 1}
+    other = read(checkpoint(), branch="target")
+    assert same(other.backbone, make_backbone(seed=1))
+    assert other.counts.dropped["student backbone"] == 318
+
+
+@pytest.mark.parametrize(
+    ("framework", "width"),
+    [("detectron2_c4", 0.25), ("detectron2_fpn", 0.25), ("mmseg", 0.25), ("huggingface", 0.25), ("torchvision", 1)],
+)
+def test_written_and_read_again_it_is_the_same_bit_for_bit(tmp_path, make_backbone, framework, width):
+    backbone, path = make_backbone(width), tmp_path / f"x{FRAMEWORKS[framework].suffixes[0]}"
+    written = save(backbone, path, framework)
+    reading = read(path)
+    assert reading.format == framework
+    assert reading.backbone.spec == backbone.spec
+    assert same(reading.backbone, backbone, counters=FRAMEWORKS[framework].counters)
+    assert written.converted == reading.counts.converted == (318 if FRAMEWORKS[framework].counters else 265)
+    if not FRAMEWORKS[framework].counters:  # dropped by design, and said so, on both ways
+        assert written.dropped == {"num_batches_tracked": 53}
+        assert reading.counts.initialised == {"BatchNorm counters": 53}
+        assert all(reading.backbone.state[name] == 0 for name in reading.backbone.state if is_counter(name))
+
+
+def test_the_order_in_memory_is_no_part_of_a_backbone(checkpoint, make_backbone):
+    def channels_last(content):
+        order = torch.channels_last
+        content["model"] = {k: t.to(memory_format=order) if t.dim() == 4 else t for k, t in content["model"].items()}
+
+    backbone = load(checkpoint(edit=channels_last))
+    assert same(backbone, make_backbone())
+    assert all(tensor.stride() == torch.empty(tensor.shape).stride() for tensor in backbone.state.values())
+
+
+def test_same_backbone_same_bytes(tmp_path, make_backbone):
+    for framework, suffix in (("detectron2_fpn", ".pkl"), ("mmseg", ".pth")):
+        save(make_backbone(), tmp_path / f"a{suffix}", framework)
+        save(make_backbone(), tmp_path / f"b{suffix}", framework)
+        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_every_method_of_this_project_can_be_read(tmp_path):
+    """A new method with a new part must be entered in the list of what is dropped."""
+    from pretrain.methods import METHODS
+
+    spec = BackboneSpec(50, 1 / 16, 16)
+    for name, method in METHODS.items():
+        model = method(build_network(spec), method.Config(), total_steps=10)
+        path = tmp_path / f"{name}.pt"
+        content = {"format": "pixbench-pretrain", "version": 1, "backbone": spec.as_dict(), "model": model.state_dict()}
+        torch.save(content, path)
+        reading = read(path)
+        assert reading.counts.converted + sum(reading.counts.dropped.values()) == len(model.state_dict()), name
+
+
+def test_torchvisions_own_state_dict(tmp_path):
+    from torchvision.models import resnet50
+
+    state = resnet50().state_dict()
+    torch.save(state, tmp_path / "new.pth")
+    old = {name: tensor for name, tensor in state.items() if not is_counter(name)}  # as published before 2019
+    torch.save(old, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    for name in ("new.pth", "old.pth"):
+        reading = read(tmp_path / name)
+        assert reading.format == "torchvision"
+        assert reading.counts.dropped == {"classifier": 2}
+        assert torch.equal(reading.backbone.state["layer4.2.conv3.weight"], state["layer4.2.conv3.weight"])
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda c: c["model"].pop("backbone.layer3.5.bn2.bias"), r"1 missing \(layer3\.5\.bn2\.bias\)"),
+        (lambda c: c["model"].update({"neck.weight": torch.ones(1)}), r"1 unknown \(neck\.weight\)"),
+        (lambda c: c["model"].update({"backbone.fc.weight": torch.ones(1)}), r"1 unknown \(backbone\.fc\.weight\)"),
+        (
+            lambda c: c["model"].update({"backbone.layer1.7.bn1.bias": torch.ones(16)}),
+            r"stages of \(4, 4, 6, 3\) blocks",
+        ),
+        (
+            lambda c: c["model"].update({"backbone.bn1.weight": torch.ones(8), "backbone.bn1.bias": torch.ones(1, 4)}),
+            r"2 of the wrong shape \(bn1\.weight is \(8,\), should be \(4,\), bn1\.bias is \(1, 4\)",
+        ),
+        (lambda c: c["model"]["backbone.conv1.weight"].mul_(float("nan")), r"NaN or infinite values \(conv1\.weight\)"),
+        (
+            lambda c: c["model"]["backbone.bn1.running_var"].fill_(float("inf")),
+            r"NaN or infinite values \(bn1\.running_var",
+        ),
+        (
+            lambda c: c["model"].update({"backbone.bn1.weight": torch.ones(4).double() / 3}),
+            r"bn1\.weight is float64",
+        ),
+        (lambda c: c["model"].update({"backbone.bn1.weight": "text"}), r"1 not a tensor \(bn1\.weight\)"),
+        (lambda c: c["model"].update({"backbone.conv1.weight": torch.ones(24, 3, 7, 7)}), "one of the two is wrong"),
+        (
+            lambda c: c["model"].update({"backbone.conv1.weight": torch.ones(1).expand(2**36, 3, 7, 7)}),
+            "larger than what is",
+        ),
+        (lambda c: c["model"].update({"backbone.conv1.weight": torch.ones(0, 3, 7, 7)}), "is no 4-D kernel"),
+        (lambda c: c["backbone"].update(width=0.5), "one of the two is wrong"),
+        (lambda c: c["backbone"].update(depth=18), "does not say which backbone it holds"),
+        (lambda c: c.pop("backbone"), "does not say which backbone it holds"),
+        (lambda c: c.update(version=2), "version 2"),
+        (lambda c: c.update(model=[1]), r"of no known format \(its keys begin with format, version"),
+        (lambda c: c.update(model={"projector.x": torch.ones(1)}), "of no known format"),
+        (lambda c: c.pop("format"), "of no known format"),
+    ],
+)
+def test_what_is_wrong_is_named(checkpoint, edit, says):
+    def on_copies(content):
+        content["model"] = {name: tensor.clone() for name, tensor in content["model"].items()}
+        edit(content)
+
+    with pytest.raises(UserError, match=says):
+        load(checkpoint(edit=on_copies))
+
+
+def test_all_problems_are_in_one_error(make_backbone):
+    state = dict(make_backbone().state)
+    state["extra.weight"] = state.pop("bn1.weight")
+    state["bn1.bias"] = torch.ones(3)
+    with pytest.raises(
+        UserError, match=r"1 missing \(bn1\.weight\); 1 unexpected \(extra\.weight\); 1 of the wrong shape"
+    ):
+        check(Backbone(BackboneSpec(50, 1 / 16), state, "x"))
+
+
+def test_only_some_counters_is_not_a_whole_backbone(checkpoint):
+    with pytest.raises(UserError, match=r"1 missing \(layer4\.2\.bn3\.num_batches_tracked\)"):
+        load(checkpoint(edit=lambda c: c["model"].pop("backbone.layer4.2.bn3.num_batches_tracked")))
+
+
+def test_a_branch_that_is_not_there(checkpoint, tmp_path, make_backbone):
+    with pytest.raises(UserError, match="holds no target backbone"):
+        load(
+            checkpoint(edit=lambda c: [c["model"].pop(k) for k in list(c["model"]) if k.startswith("target")]), "target"
+        )
+    save(make_backbone(), tmp_path / "x.pth", "mmseg")
+    with pytest.raises(UserError, match="has no branch 'target'"):
+        load(tmp_path / "x.pth", "target")
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"a": 1}, {}, 7, {"state_dict": {"head.x": 1}}, {"model": {}, "__author__": 1}]
+)
+def test_foreign_content(tmp_path, content):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"of no known format .*docs/weights\.md"):
+        load(tmp_path / "x.pth")
+
+
+def test_a_detector_is_not_taken_for_a_backbone(tmp_path, make_backbone):
+    save(make_backbone(), tmp_path / "x.pkl", "detectron2_fpn")
+    content = pickle.loads((tmp_path / "x.pkl").read_bytes())
+    content["model"]["backbone.fpn_lateral2.weight"] = np.ones(3, np.float32)
+    del content["pixbench"]["sha256"]
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=r"1 unexpected \(fpn\.lateral2\.weight\)"):
+        load(tmp_path / "x.pkl")
+
+
+def test_other_networks(make_backbone):
+    from torchvision.models import resnet18, wide_resnet50_2
+
+    with torch.device("meta"), pytest.raises(UserError, match="no bottleneck ResNet"):
+        infer_spec(resnet18().state_dict())
+    with torch.device("meta"):
+        wide = {name: tensor for name, tensor in wide_resnet50_2().state_dict().items() if not name.startswith("fc.")}
+    state = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in wide.items()}
+    with pytest.raises(UserError, match=r"layer1\.0\.conv2\.weight is \(128, 128, 3, 3\), should be \(64, 64, 3, 3\)"):
+        check(Backbone(infer_spec(state), state, "wide"))
+
+
+def test_importing_costs_no_framework():
+    script = (
+        "import sys; from transfer.weights import command; assert 'torch' not in sys.modules; "
+        "import transfer.weights.conversion, transfer.weights.models.load_into; "
+        "bad = {'detectron2', 'mmseg', 'mmcv', 'mmengine', 'torchvision'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -1,0 +1,127 @@
+"""What of a data set can be made on the spot, from what was downloaded: `pixbench data prepare`.
+
+Each maker yields what it would write: a path below the data set and a function that writes it there. Existing files are
+never written again, and without ``write`` nothing is written at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from pixbench.errors import UserError
+from pixbench.files import atomic_path, write_text
+from transfer.datasets.check import SETS, check_dataset, home_of
+
+Planned = Iterator[tuple[Path, Callable[[Path], object]]]
+SBD = Path("benchmark_RELEASE/dataset")
+"""The Semantic Boundaries Dataset as benchmark.tgz unpacks it, below the data root."""
+
+
+def prepare(data_root: Path, name: str, write: bool) -> tuple[list[Path], list[Path]]:
+    """Write what is missing of data set ``name`` (or, without ``write``, only find it); returns those paths and those there.
+
+    Raises `UserError` if that data set needs nothing, or what it is made from is missing or broken.
+    """
+    if name not in MAKERS:
+        home_of(data_root, name)
+        raise UserError(f"nothing of {name} has to be prepared; that can be done for {', '.join(MAKERS)}")
+    if not data_root.is_dir():
+        raise UserError(
+            f"the data root {data_root} is not a folder; give the one that holds {home_of(data_root, name).name}"
+        )
+    made: list[Path] = []
+    there: list[Path] = []
+    for path, save in MAKERS[name](data_root, home_of(data_root, name)):
+        if path.exists():
+            there.append(path)
+            continue
+        made.append(path)
+        if write:
+            save(path)
+    return made, there
+
+
+def train_ids(data_root: Path, home: Path) -> Planned:
+    """Cityscapes' labelTrainIds, drawn from the polygons by its own scripts."""
+    from cityscapesscripts.preparation.json2labelImg import json2labelImg
+
+    polygons = sorted(home.glob("gtFine/*/*/*_gtFine_polygons.json"))
+    if not polygons:
+        page = SETS["cityscapes"]["page"]
+        raise UserError(f"{home}/gtFine holds no polygons; unpack gtFine_trainvaltest.zip from {page} first")
+
+    def draw(source: Path, path: Path) -> None:
+        try:
+            with atomic_path(path) as part:
+                json2labelImg(str(source), str(part), "trainIds")
+        except (OSError, ValueError, KeyError, SystemExit) as error:
+            raise UserError(f"{source} cannot be drawn ({error}); unpack gtFine_trainvaltest.zip again") from error
+
+    for source in polygons:
+        yield source.with_name(source.name.replace("polygons.json", "labelTrainIds.png")), partial(draw, source)
+
+
+def voc12aug(data_root: Path, home: Path) -> Planned:
+    """SBD's images that VOC's segmentation task does not have: aug.txt and, from the .mat files, SegmentationClassAug.
+
+    As MMSegmentation's tools/dataset_converters/voc_aug.py, but sorted; trainaug.txt is VOC's train and these. SBD is not
+    asked for where all that the protocols read is there.
+    """
+    import numpy as np
+    from PIL import Image
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    sbd, lists = data_root / SBD, home / "ImageSets" / "Segmentation"
+    done = not sbd.exists() and not check_dataset(data_root, "VOC2012aug")  # a mini world, or SBD was cleared away
+    sources = [lists / "aug.txt"] if done else [sbd / f"{part}.txt" for part in ("train", "val")]
+    try:
+        theirs = {name for path in sources for name in path.read_text("utf-8").split()}
+        train, val = ((lists / f"{part}.txt").read_text("utf-8").split() for part in ("train", "val"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename} is missing; unpack VOCtrainval_11-May-2012.tar and SBD's benchmark.tgz below {data_root} "
+            "(http://home.bharathh.info/pubs/codes/SBD/download.html)"
+        ) from error
+
+    def convert(source: Path, path: Path) -> None:
+        try:
+            mask = loadmat(source)["GTcls"][0]["Segmentation"][0].astype(np.uint8)
+        except (OSError, ValueError, KeyError, IndexError, TypeError, MatReadError) as error:
+            raise UserError(f"{source} is no segmentation of SBD ({error}); unpack benchmark.tgz again") from error
+        with atomic_path(path) as part:
+            Image.fromarray(mask).save(part, "PNG")
+
+    names = sorted(theirs - {*train, *val})
+    for name in names:
+        yield home / "SegmentationClassAug" / f"{name}.png", partial(convert, sbd / "cls" / f"{name}.mat")
+    made = {"aug": names} if done else {"trainaug": [*train, *names], "aug": names}  # no protocol reads trainaug.txt
+    for part, members in made.items():  # last: a list says that all is there
+        yield lists / f"{part}.txt", partial(write_text, text="\n".join(members) + "\n")
+
+
+def coco_shares(data_root: Path, home: Path) -> Planned:
+    """The image ids that the semi-supervised protocols train on, a list for each share and fold, to look at and pass on."""
+    from transfer.detection.subsets import FOLDS, PERCENTS, subset
+
+    source = home / "annotations" / "instances_train2017.json"
+    try:
+        ids = [int(image["id"]) for image in json.loads(source.read_bytes())["images"]]
+    except FileNotFoundError as error:
+        raise UserError(f"{source} is missing; unpack annotations_trainval2017.zip first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{source} cannot be read ({error}); unpack annotations_trainval2017.zip again") from error
+    for percent in PERCENTS:
+        for fold in range(FOLDS):
+            lines = "".join(f"{number}\n" for number in subset(ids, percent, fold))
+            yield home / "annotations" / "shares" / f"{percent}pct_fold{fold}.txt", partial(write_text, text=lines)
+
+
+MAKERS: dict[str, Callable[[Path, Path], Planned]] = {
+    "cityscapes": train_ids,
+    "VOC2012aug": voc12aug,
+    "coco": coco_shares,
+}

@@ -1,0 +1,109 @@
+"""The folder of one run: claimed for one job, closed with one result. Only rank 0 of several processes writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pixbench.errors import UserError
+from pixbench.file_versions import RESULT_FILE
+from pixbench.files import write_json
+from pixbench.lock import owned
+from pixbench.progress import PROGRESS
+from pixbench.results import read_result, write_result
+
+JOB = "job.json"
+"""What a run folder was started for; a folder serves one job only, once something was trained there."""
+
+
+def claim(out: Path, identity: dict[str, Any]) -> bool:
+    """Note in ``out`` what it is used for; return whether that was noted before.
+
+    Raises `UserError` if another job has trained there. One that has not, for a mistyped setting say, leaves its place.
+    """
+    path = out / JOB
+    if not is_main():
+        return path.exists()
+    if path.exists():
+        try:
+            other = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read ({error}); choose another --out or remove that folder") from error
+        if other.get("freeze") == "trunk":  # as it was called before 0.2
+            other["freeze"] = "backbone"
+        differ = [key for key in identity if other.get(key) != identity[key]]
+        if differ and _trained(out):
+            what = "; ".join(f"{key} {_difference(other.get(key), identity[key])}" for key in differ)
+            raise UserError(f"{out} belongs to another run ({what}); choose another --out or remove that folder")
+        if differ:
+            with owned(out):  # not while that job is running
+                write_json(path, identity)
+                (out / PROGRESS).unlink(missing_ok=True)
+        return not differ
+    if out.is_dir() and any(not path.match("log.rank*.txt") for path in out.iterdir()):  # another rank may be ahead
+        raise UserError(f"{out} is not empty and holds no run of ours; choose another --out")
+    write_json(path, identity)
+    return False
+
+
+def _trained(out: Path) -> bool:
+    """Whether there is a checkpoint of either framework (none that was still being written) or a good result."""
+    result = out / RESULT_FILE
+    return any(out.glob("[!.]*.pth")) or (result.exists() and read_result(result)["status"] == "ok")
+
+
+def _difference(before: Any, now: Any) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        return ", ".join(f"{key} was {before.get(key, 'not set')}, now {now.get(key, 'not set')}" for key in keys)
+    return f"was {_short(before)}, now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def finished_result(out: Path) -> dict[str, Any] | None:
+    """The result of a run that ended well; one that failed is taken away, since it is to be tried again."""
+    path = out / RESULT_FILE
+    if not path.exists():
+        return None
+    result = read_result(path)
+    if result["status"] == "ok":
+        return result
+    if is_main():
+        path.unlink(missing_ok=True)
+    return None
+
+
+def close(out: Path, result: dict[str, Any], clock: float) -> dict[str, Any]:
+    """Write ``result`` into ``out`` with the end time, the time since ``clock`` (`time.monotonic`) and facts of the host."""
+    result |= {"finished": now(), "wall_time_s": round(time.monotonic() - clock, 2), "host": _host()}
+    if is_main():
+        write_result(out, result)
+    return result
+
+
+def _host() -> dict[str, Any]:
+    import torch
+
+    gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if gpu else "cpu",
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def is_main() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0

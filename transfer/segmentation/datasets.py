@@ -1,0 +1,28 @@
+"""MMSegmentation's data sets with readable errors. Importing this file imports MMSegmentation and registers them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmseg.datasets import ADE20KDataset, BaseSegDataset, CityscapesDataset, PascalVOCDataset
+from mmseg.registry import DATASETS
+
+from pixbench.errors import UserError
+
+
+class NamingDataset(BaseSegDataset):
+    """A data set in which a picture that cannot be read is named."""
+
+    def prepare_data(self, idx: int) -> Any:
+        try:
+            return super().prepare_data(idx)
+        except (OSError, AssertionError, ValueError, SyntaxError) as error:
+            info = self.get_data_info(idx)
+            files = f"{info['img_path']} or its label map {info['seg_map_path']}"
+            raise UserError(f"{files} cannot be read ({error}); restore it from the data set") from error
+
+
+for _dataset in (ADE20KDataset, CityscapesDataset, PascalVOCDataset):
+    DATASETS.register_module(
+        name=f"Naming{_dataset.__name__}", module=type(f"Naming{_dataset.__name__}", (NamingDataset, _dataset), {})
+    )

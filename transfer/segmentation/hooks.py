@@ -1,0 +1,119 @@
+"""What this project adds to a run of MMSegmentation: weights loaded at the right moment, stopping, progress."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TextIO
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from pixbench.distributed import any_process
+from pixbench.errors import UserError
+from pixbench.interrupt import StopSignal
+from pixbench.progress import ProgressLines, note_progress
+from transfer.weights import Backbone, load_into
+
+
+class LoadBackbone(Hook):
+    """Puts the weights into the live model when a fresh run is about to start, after mmengine's own initialisation.
+
+    A backbone that does not fit raises `UserError`, before the first iteration.
+    """
+
+    def __init__(self, backbone: Backbone, framework: str) -> None:
+        self.backbone, self.framework = backbone, framework
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.iter == 0:
+            model = getattr(runner.model, "module", runner.model)
+            runner.logger.info(
+                f"backbone from {self.backbone.source}: {load_into(model, self.backbone, self.framework)}"
+            )
+
+
+class StopWhenNotFinite(Hook):
+    """Ends a run whose loss is no number any more, before the next checkpoint is written."""
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        loss = _loss(outputs)
+        if not math.isfinite(loss):
+            rate = runner.optim_wrapper.get_lr()["lr"][0]
+            raise UserError(
+                f"the loss became {loss} at iteration {runner.iter + 1} of {runner.max_iters}; lower "
+                f"optim_wrapper.optimizer.lr (now {rate:g}) or set optim_wrapper.clip_grad, and start in a new folder"
+            )
+
+
+class StopWhenAsked(Hook):
+    """On Ctrl-C or SIGTERM in any process: finish the iteration (the batch, if it comes in parts), save, leave."""
+
+    def __init__(self, stop: StopSignal, console: TextIO) -> None:
+        self.stop, self.console = stop, console
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        done = runner.iter + 1
+        if not runner.optim_wrapper.should_update() or done >= runner.max_iters:
+            return
+        if any_process(self.stop.wished > 0)[0]:
+            runner.save_checkpoint(runner.work_dir, f"iter_{done}.pth", by_epoch=False)
+            if is_main_process():
+                print(f"stopped and saved after iteration {done}", file=self.console, flush=True)
+            raise KeyboardInterrupt
+
+
+class PlainCheckpoint(Hook):
+    """Leaves mmengine's log history out of checkpoints, so that they hold plain containers and tensors only.
+
+    `torch.load` refuses its `HistoryBuffer` since PyTorch 2.6: upstream mmengine 0.10.7 could not resume, and the
+    maintained fork allows the file to call `getattr`.
+    """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        info = checkpoint["message_hub"]["runtime_info"]
+        kept = {name: value for name, value in info.items() if type(value) in (int, float, str, list)}
+        checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": kept, "resumed_keys": {}}
+
+
+class Progress(Hook):
+    """Prints a line now and then, and keeps the metrics of the last validation."""
+
+    def __init__(self, shown: dict[str, str], console: TextIO) -> None:
+        self.shown, self.console = shown, console
+        """Our name of a metric -> the evaluator's; where lines go."""
+        self.metrics: dict[str, float] = {}
+        self.measured_at = -1
+
+    def say(self, text: str) -> None:
+        if is_main_process():
+            print(text, file=self.console, flush=True)
+
+    def before_train(self, runner: Runner) -> None:
+        self.lines = ProgressLines(self.say, runner.work_dir, runner.iter, runner.max_iters)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        if is_main_process():
+            self.lines.tick(runner.iter + 1, lambda: (_loss(outputs), runner.optim_wrapper.get_lr()["lr"][0]))
+
+    def before_val(self, runner: Runner) -> None:
+        self.say(f"validating on {len(runner.val_dataloader.dataset)} images")
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self.metrics = {name: float(value) for name, value in (metrics or {}).items()}
+        self.measured_at = runner.iter
+        ours = {name: self.metrics[theirs] for name, theirs in self.shown.items() if theirs in self.metrics}
+        if is_main_process():
+            note_progress(runner.work_dir, runner.iter, runner.max_iters, self.lines.pace(runner.iter), **ours)
+        self.say(f"iteration {runner.iter}: {'  '.join(f'{name} {value:.1f}' for name, value in ours.items())}")
+
+
+def _loss(outputs: dict[str, Any] | None) -> float:
+    return float(torch.as_tensor((outputs or {})["loss"]).detach())

@@ -1,0 +1,43 @@
+"""MMSegmentation's IoUMetric with the IoU of each class.
+
+Shapes: H × W pixels of a label map; K classes; 255 is ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
+from torch import Tensor
+
+FIRST_OBJECT = {"CityscapesDataset": 11, "PascalVOCDataset": 1}
+"""Label from which on the classes are countable objects (person to bicycle; all but the background), where they lie so."""
+
+
+@METRICS.register_module()
+class ObjectIoU(IoUMetric):
+    """IoUMetric, whose mIoU, aAcc and mAcc it leaves alone, with the IoU of each class and of objects against the rest."""
+
+    def __init__(self, first_object: int | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.first_object = first_object
+
+    def intersect_and_union(
+        self, pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
+    ) -> tuple[Tensor, ...]:
+        """Intersection, union, prediction and truth of maps (H, W): areas (K + 1,), the last of all objects."""
+        classes = IoUMetric.intersect_and_union(pred_label, label, num_classes, ignore_index)
+        first = num_classes if self.first_object is None else self.first_object
+        guess, truth = ((labels >= first).to(labels.dtype) for labels in (pred_label, label))
+        truth[label == ignore_index] = ignore_index
+        objects = IoUMetric.intersect_and_union(guess, truth, 2, ignore_index)
+        return tuple(torch.cat([area, extra[1:]]) for area, extra in zip(classes, objects, strict=True))
+
+    def compute_metrics(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
+        metrics = super().compute_metrics([tuple(area[:-1] for area in areas) for areas in results])
+        intersect, union = (torch.stack([areas[i] for areas in results]).sum(0) for i in (0, 1))
+        iou = (100 * intersect / union).tolist()  # 0 / 0 = NaN for a class in no picture
+        names = [f"IoU/{name}" for name in self.dataset_meta["classes"]]
+        return {**metrics, "fgIoU": iou[-1], **dict(zip(names, iou[:-1], strict=True))}

@@ -1,0 +1,13 @@
+"""The project's own network of each family of backbones: what files are compared with."""
+
+from __future__ import annotations
+
+from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.resnet import ResNet, build_resnet
+from transfer.weights.models.vit import ViT
+from transfer.weights.vit_spec import VitSpec
+
+
+def build_network(spec: BackboneSpec | VitSpec) -> ResNet | ViT:
+    """Return a freshly initialised network of ``spec``; its state dict has the names of a `Backbone`."""
+    return build_resnet(spec) if isinstance(spec, BackboneSpec) else ViT(spec)

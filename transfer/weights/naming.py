@@ -1,0 +1,110 @@
+"""How ResNet backbones are named: one table a naming scheme, used in both directions. Needs no PyTorch.
+
+A canonical name (torchvision's) is ``module.leaf``; the module is in the stem (``conv1``; ``stem.0`` if that is deep) or
+in a block (``layer3.5.bn2``). A table says what the stem's modules, the four stages and the modules within a block are
+called elsewhere; block numbers and leaves (``weight``, ``running_mean``, ...) are the same everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+Translator = Callable[[str], "str | None"]
+
+COUNTER = "num_batches_tracked"
+"""BatchNorm's count of training batches. With a fixed momentum, as everywhere here, no output depends on it."""
+LEAVES = f"weight|bias|running_mean|running_var|{COUNTER}"
+STEM = ("conv1", "bn1")
+DEEP_STEM = ("stem.0", "stem.1", "stem.3", "stem.4", "stem.6", "stem.7")
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+BLOCK = tuple("conv1 bn1 conv2 bn2 conv3 bn3 downsample.0 downsample.1".split())
+
+
+class Naming:
+    """A bijection between canonical names and others; both ways give None for what is no name of a backbone."""
+
+    def __init__(
+        self, stem: dict[str, str], stages: dict[str, str], block: dict[str, str], bare: dict[str, str] | None = None
+    ) -> None:
+        tables = (stem, stages, block, bare or {})
+        inverses = tuple({value: key for key, value in table.items()} for table in tables)
+        if [len(t) for t in tables] != [len(t) for t in inverses]:
+            raise ValueError("two modules of a framework have the same name")
+        self.stem = stem
+        self.stages = stages
+        self.to_framework = _translator(*tables)
+        self.to_canonical = _translator(*inverses)
+
+
+def is_counter(name: str) -> bool:
+    return name.endswith(f".{COUNTER}")
+
+
+def _translator(
+    stem: dict[str, str], stages: dict[str, str], block: dict[str, str], bare: dict[str, str]
+) -> Translator:
+    in_stem, in_stage, in_block = ("|".join(map(re.escape, table)) for table in (stem, stages, block))
+    pattern = re.compile(rf"(?:({in_stem})|({in_stage})\.(\d+)\.({in_block}))\.({LEAVES})")
+
+    def translate(name: str) -> str | None:
+        match = pattern.fullmatch(name)
+        if match is None:
+            return bare.get(name)
+        module, stage, number, inner, leaf = match.groups()
+        return f"{stem[module]}.{leaf}" if module else f"{stages[stage]}.{number}.{block[inner]}.{leaf}"
+
+    return translate
+
+
+def same(names: tuple[str, ...], prefix: str = "") -> dict[str, str]:
+    """Each name for itself, behind ``prefix``."""
+    return {name: prefix + name for name in names}
+
+
+def _detectron2(backbone: str, res5: str) -> Naming:
+    """Detectron2's ResNet (`detectron2/modeling/backbone/resnet.py`): a norm lives inside the convolution before it."""
+    block = {f"conv{i}": f"conv{i}" for i in (1, 2, 3)} | {f"bn{i}": f"conv{i}.norm" for i in (1, 2, 3)}
+    return Naming(
+        stem={"conv1": f"{backbone}stem.conv1", "bn1": f"{backbone}stem.conv1.norm"},
+        stages={f"layer{i}": f"{backbone}res{i + 1}" for i in (1, 2, 3)} | {"layer4": res5},
+        block=block | {"downsample.0": "shortcut", "downsample.1": "shortcut.norm"},
+    )
+
+
+def _vit(prefix: str) -> Naming:
+    """A plain ViT as timm names it (and DINO, iBOT, MAE): what ViTDet takes over, without class token and last norm."""
+    block = tuple("norm1 attn.qkv attn.proj norm2 mlp.fc1 mlp.fc2".split())
+    bare = same(("pos_embed",), prefix)
+    return Naming(same(("patch_embed.proj",), prefix), same(("blocks",), prefix), same(block), bare)
+
+
+_POOLED = same(BLOCK) | {"downsample.0": "downsample.1", "downsample.1": "downsample.2"}
+_TIMM_STEM = {name: f"conv1.{name[-1]}" for name in DEEP_STEM[:-1]} | {"stem.7": "bn1"}
+
+NAMINGS: dict[str, Naming] = {
+    "torchvision": Naming(same(STEM + DEEP_STEM), same(STAGES), same(BLOCK)),
+    # The same with a pooling in front of the shortcut, which takes a number.
+    "torchvision_pooled": Naming(same(STEM + DEEP_STEM), same(STAGES), _POOLED),
+    "detectron2": _detectron2("", "res5"),
+    # res5 works on regions there: `Res5ROIHeads`. What protocols add behind it (`res5.norm`) is no part of the backbone.
+    "detectron2_c4": _detectron2("backbone.", "roi_heads.res5"),
+    "detectron2_fpn": _detectron2("backbone.bottom_up.", "backbone.bottom_up.res5"),
+    "mmseg": Naming(same(STEM + DEEP_STEM, "backbone."), same(STAGES, "backbone."), same(BLOCK)),
+    "mmseg_pooled": Naming(same(DEEP_STEM, "backbone."), same(STAGES, "backbone."), _POOLED),
+    # nn.Sequential of torchvision's children: conv1, bn1, relu, maxpool, layer1, ...
+    "sequential": Naming({"conv1": "0", "bn1": "1"}, {f"layer{i}": str(i + 3) for i in (1, 2, 3, 4)}, same(BLOCK)),
+    # `transformers/models/resnet/modeling_resnet.py`
+    "huggingface": Naming(
+        {"conv1": "embedder.embedder.convolution", "bn1": "embedder.embedder.normalization"},
+        {f"layer{i}": f"encoder.stages.{i - 1}.layers" for i in (1, 2, 3, 4)},
+        {f"conv{i}": f"layer.{i - 1}.convolution" for i in (1, 2, 3)}
+        | {f"bn{i}": f"layer.{i - 1}.normalization" for i in (1, 2, 3)}
+        | {"downsample.0": "shortcut.convolution", "downsample.1": "shortcut.normalization"},
+    ),
+    # `timm/models/resnet.py` with a deep stem, and (d) with an averaged shortcut
+    "timm_c": Naming(_TIMM_STEM, same(STAGES), same(BLOCK)),
+    "timm_d": Naming(_TIMM_STEM, same(STAGES), _POOLED),
+    "vit": _vit(""),
+    "detectron2_vitdet": _vit("backbone.net."),
+}

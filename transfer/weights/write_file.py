@@ -1,0 +1,84 @@
+"""From a `Backbone` to a file of a framework, without PyTorch. Same backbone, same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixbench.errors import UserError
+from pixbench.files import atomic_path
+from transfer.weights.backbone import Backbone, Counts, check
+from transfer.weights.containers import ABOUT, torch_writer
+from transfer.weights.containers.arrays import fingerprint, in_order
+from transfer.weights.frameworks import FRAMEWORKS, express, find_framework, to_framework
+from transfer.weights.naming import COUNTER, is_counter
+
+AUTHOR = "PixBench"
+
+
+def save(backbone: Backbone, path: str | PathLike[str], framework: str) -> Counts:
+    """Write ``backbone`` to ``path`` for the framework of ``framework``; a file there is replaced whole or not at all."""
+    check_framework(backbone, path, framework)
+    check(backbone)
+    with atomic_path(path) as part:
+        return write(backbone, part, framework)
+
+
+def check_framework(backbone: Backbone, path: str | PathLike[str], framework: str) -> None:
+    """Raise `UserError` if the framework could not build this backbone, or would not read a file of this name."""
+    suffixes = find_framework(framework).suffixes
+    if Path(path).suffix not in suffixes:
+        raise UserError(f"{path}: {FRAMEWORKS[framework].title} files end in {' or '.join(suffixes)}; name it so")
+    express(backbone, framework)
+
+
+def write(backbone: Backbone, path: Path, framework: str) -> Counts:
+    """`save` without the rename and without checks, onto a path of the caller's."""
+    backbone = express(backbone, framework)
+    rules = FRAMEWORKS[framework]
+    state = {name: in_order(np.asarray(values)) for name, values in to_framework(backbone, framework).items()}
+    about = {"backbone": backbone.spec.as_dict(), "pixels": vars(backbone.pixels)}
+    if path.suffix == ".safetensors":
+        _safetensors(state, about, path)
+    elif path.suffix == ".pkl":
+        _detectron2(state, about, path)
+    else:
+        mm = framework in ("mmseg", "mmpretrain")
+        # a plain state dict as torchvision, timm and `transformers` have it, or that of `mmengine/runner/checkpoint.py`
+        torch_writer.write_zip({"state_dict": state, "meta": {"author": AUTHOR}, ABOUT: about} if mm else state, path)
+    held = [*backbone.state, *(backbone.extras if rules.pyramid_head else ())]
+    left_out = {COUNTER: 0 if rules.counters else sum(map(is_counter, held))}
+    left_out["of pyramid and head"] = 0 if rules.pyramid_head else len(backbone.extras)
+    return Counts(len(state), {reason: number for reason, number in left_out.items() if number})
+
+
+def _detectron2(state: dict[str, np.ndarray], about: dict[str, Any], path: Path) -> None:
+    """Model zoo format of `detectron2/checkpoint/detection_checkpoint.py`, names as they are; other keys are ignored.
+
+    A pickle has no checksums, hence the fingerprint.
+    """
+    about = about | {"sha256": fingerprint(state, about)}
+    content = {"model": state, "__author__": AUTHOR, "matching_heuristics": False, ABOUT: about}
+    with path.open("wb") as stream:
+        pickle.dump(content, stream, protocol=4)
+
+
+def _safetensors(state: dict[str, np.ndarray], about: dict[str, Any], path: Path) -> None:
+    """The names alone, as `transformers` and timm read them; the rest is in the metadata. No checksums here either."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    about = about | {"sha256": fingerprint(state, about)}
+    try:
+        save_file(state, path, {"format": "pt", ABOUT: json.dumps(about)})
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):  # a full disk, say
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
