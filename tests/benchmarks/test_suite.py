@@ -55,7 +55,7 @@ def test_rows_may_start_supervised_and_freeze_the_backbone(tmp_path: Path) -> No
     weights.touch()
     rows = {"a": {"init": "supervised", "freeze": "backbone"}, "b": {"weights": str(weights)}, "c": None}
     jobs = plan(read_suite(written(tmp_path, rows=rows)), tmp_path, tmp_path / "data", PIXBENCH)
-    assert [job.command[5:7] for job in jobs] == [
+    assert [job.command[4:6] for job in jobs] == [
         ("--init", "supervised"),
         ("--weights", str(weights)),
         ("--init", "random"),
