@@ -15,7 +15,7 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks.published import Published, published, title
-from pixbench.errors import UserError
+from pixbench.errors import UserError, did_you_mean
 from pixbench.file_versions import RESULT_FILE
 from pixbench.files import write_text
 from pixbench.results import read_result
@@ -232,9 +232,25 @@ def tidy_csv(scales: Iterable[Scale]) -> str:
     return out.getvalue()
 
 
-def write_tables(runs: Path, out: Path, order: Sequence[str] = ()) -> str:
-    """Write ``out/table.md`` and ``out/table.csv`` from the results below ``runs``; return the Markdown."""
+def write_tables(runs: Path, out: Path, order: Sequence[str] = (), must_exist: bool = False) -> str:
+    """Write ``out/table.md`` and ``out/table.csv`` from the results below ``runs`` and return the Markdown.
+
+    Args:
+        runs: folder with `result.json` files, at any depth.
+        out: folder for the tables.
+        order: labels of the rows that come first.
+        must_exist: whether each label of ``order`` must be that of a row.
+
+    Raises:
+        UserError: see `collect`; or a label of ``order`` that is not there.
+    """
     scales, left_out = collect(runs)
+    labels = list(dict.fromkeys(label for scale in scales.values() for label in scale.rows))
+    for label in order if must_exist else ():
+        if label not in labels:
+            raise UserError(
+                f"there is no row {label!r} below {runs}{did_you_mean(label, labels)} (rows: {', '.join(labels)})"
+            )
     used = list(dict.fromkeys(p.name for scale in scales.values() for p in scale.protocols()))
     parts = [render(scales[name], order) for name in sorted(scales, reverse=True)] + [render_published(used)]
     if left_out:

@@ -10,6 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pixbench.errors import UserError
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make the folder ``path`` and those above it, unless they are there.
+
+    Raises:
+        UserError: a file is where a folder is needed.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(place for place in (path, *path.parents) if place.exists())
+        raise UserError(f"{file} is a file, so the folder {path} cannot be made; choose another place") from error
+    return path
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -18,7 +35,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary name keeps the suffix, since some writers choose their format by it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield part

@@ -16,6 +16,7 @@ import psutil
 from filelock import SoftFileLease, Timeout
 
 from pixbench.errors import UserError
+from pixbench.files import make_folder
 
 OWNER = ".owner.lock"
 """Name of the file in an owned folder."""
@@ -39,8 +40,7 @@ def owned(folder: str | os.PathLike[str], lost: Callable[[], object] | None = No
     Raises:
         UserError: the folder has another owner that is alive; the message names it.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
 
     def give_up(_compromise: object) -> None:
         print(f"{folder} was taken over by another process; leaving it to that one", flush=True)

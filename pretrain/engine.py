@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from pixbench.distributed import any_process, leave_group, mean_over_processes, rank, world_size
 from pixbench.errors import UserError, explain, worker_deaths_explained
 from pixbench.file_versions import RESULT_FILE, RESULT_SCHEMA
-from pixbench.files import write_json, write_text
+from pixbench.files import make_folder, write_json, write_text
 from pixbench.interrupt import StopSignal
 from pixbench.lock import owned
 from pretrain import checkpoint
@@ -239,7 +239,7 @@ def conclude(run: Run, status: str, reason: str = "") -> None:
 
 def open_log(run: Run) -> RunLog:
     """Prepare the folder of the run and say what is about to happen."""
-    run.out.mkdir(parents=True, exist_ok=True)
+    make_folder(run.out)
     checkpoint.remove_leftovers(run.out)
     (run.out / RESULT_FILE).unlink(missing_ok=True)  # of a start that failed
     write_text(run.out / "config.yaml", yaml.safe_dump(with_lists(run.config.as_dict()), sort_keys=False))
@@ -271,22 +271,22 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
     run.method.update_momentum_encoder()
     run.optimizer.zero_grad(set_to_none=True)
     logged: list[dict[str, Tensor]] = []
-    parts = zip(*(tensor.chunk(config.accumulate) for tensor in views), strict=True)
-    for number, part in enumerate(parts, 1):
+    for number, part in enumerate(views.chunks(config.accumulate), 1):
         model = run.model
         waits = isinstance(model, DistributedDataParallel) and number < config.accumulate
         with model.no_sync() if waits else nullcontext():  # type: ignore[operator]  # exchange with the last part only
             with torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"):
-                found = model(on_device(Views(*part), run))
+                found = model(on_device(part, run))
             run.scaler.scale(found["loss"] / config.accumulate).backward()
         logged.append({name: value.detach() for name, value in found.items()})
     values = {name: torch.stack([part[name] for part in logged]).mean(0) for name in logged[0]}
     loss = mean_over_processes(values["loss"])
     if not loss.isfinite():
+        first = ", ".join(run.source.names[index] for index in views.image_index[:3].tolist())
         good = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
         raise UserError(
-            f"the loss is {loss.item()} at step {run.step + 1}{good}; lower optimizer.base_lr, or use precision fp32, "
-            "with another --out"
+            f"the loss is {loss.item()} at step {run.step + 1} (images {first}, ...){good}; lower optimizer.base_lr, or use "
+            "precision fp32, with another --out"
         )
     run.scaler.step(run.optimizer)
     run.scaler.update()
@@ -295,7 +295,7 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
 
 def on_device(views: Views, run: Run) -> Views:
     memory_format = torch.channels_last if run.config.channels_last else torch.contiguous_format
-    views = Views(*(part.to(run.device, non_blocking=True) for part in views))
+    views = views.to(run.device)
     return views._replace(
         view1=views.view1.contiguous(memory_format=memory_format),
         view2=views.view2.contiguous(memory_format=memory_format),

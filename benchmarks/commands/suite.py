@@ -39,6 +39,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         metavar="M",
         help="end a job that writes nothing for M (120; 0: never)",
     )
+    parser.add_argument("--on-cpu", action="store_true", help="run a suite of paper scale although no GPU is there")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
     parser.set_defaults(run=run)
 
@@ -60,6 +61,17 @@ def devices(text: str | None, imagined: bool = False) -> list[str]:
     if (text.isdigit() and len(wanted) != int(text)) or not wanted or not set(wanted) <= set(there):
         raise UserError(f"--gpus {text}: this machine shows {len(there)} CUDA devices ({', '.join(there) or 'none'})")
     return wanted
+
+
+def check_gpu(suite: Path) -> None:
+    """Raise UserError if this machine has no GPU, on which a suite of paper scale would take months on each row."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"{suite} is of paper scale and this machine shows no CUDA device; start it on a machine with GPUs, give it to a "
+            "cluster with --launcher slurm, try configs/suites/demo.yaml, or add --on-cpu to run it on the CPU all the same"
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.data_root and not args.data_root.is_dir():
         raise UserError(f"--data-root: there is no folder {args.data_root}; correct it, or make that folder")
+    if suite.scale == "paper" and args.launcher == "local" and not args.on_cpu:
+        check_gpu(args.suite)
     print(f"{args.suite}: {len(jobs)} jobs, {how}, into {out}", flush=True)
     with owned(out, partial(os.kill, os.getpid(), signal.SIGINT)):  # its jobs are to be stopped, too
         states = run_jobs(jobs, records, launcher)

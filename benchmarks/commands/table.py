@@ -20,7 +20,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     out = args.out or args.runs
-    text = write_tables(args.runs, out, args.rows)
+    text = write_tables(args.runs, out, args.rows, must_exist=True)
     print(text)
     print(f"written: {out / 'table.md'} and {out / 'table.csv'}")
     if args.into:

@@ -11,6 +11,7 @@ import math
 import random
 from typing import NamedTuple
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -34,8 +35,16 @@ class Views(NamedTuple):
     """(B, 4) float32."""
     label: Tensor
     """(B,) int64, −1 where there is none."""
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody misses
-    """(B,) int64, position of the image in the source."""
+    image_index: Tensor
+    """(B,) int64, position of each image in the source."""
+
+    def chunks(self, count: int) -> list[Views]:
+        """Return ``count`` batches of B / count images each."""
+        return [Views(*parts) for parts in zip(*(part.chunk(count) for part in self), strict=True)]
+
+    def to(self, device: torch.device) -> Views:
+        """Return the batch on ``device``."""
+        return Views(*(part.to(device, non_blocking=True) for part in self))
 
 
 class Crop(NamedTuple):

@@ -79,7 +79,7 @@ def test_each_level_counts_in_its_own_cells(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(module, "positive_mask", spy)
     batch = views()
-    square = torch.tensor([0.1, 0.2, 0.6, 0.7]).expand(len(batch.index), 4)
+    square = torch.tensor([0.1, 0.2, 0.6, 0.7]).expand(len(batch.image_index), 4)
     scalars = build()(batch._replace(box1=square, box2=square))
     assert [mask.shape[1] for mask in seen] == [64, 16, 4, 1]  # 64 pixels
     for mask in seen:  # the same crop twice: neighbours are 0.71 diagonals away on every level

@@ -17,7 +17,7 @@ import torch
 
 from pixbench.distributed import leave_group
 from pixbench.errors import UserError, innermost
-from pixbench.files import write_text
+from pixbench.files import make_folder, write_text
 from transfer.batch_scaling import divided
 from transfer.initial_weights import random_backbone
 from transfer.job import Outcome, TransferJob
@@ -142,7 +142,7 @@ def _log_to(job: TransferJob, rank: int) -> Iterator[Say]:
 
     Other ranks than 0 have a file of their own and no console.
     """
-    job.out.mkdir(parents=True, exist_ok=True)
+    make_folder(job.out)
     path = job.out / (LOG if rank == 0 else f"log.rank{rank}.txt")
     console = sys.stdout
     loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "py.warnings", "torch")]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pixbench.errors import UserError, innermost
+from pixbench.files import make_folder
 from pixbench.interrupt import StopSignal
 from transfer.batch_scaling import divided
 from transfer.job import Outcome, TransferJob
@@ -85,7 +86,7 @@ def chatter_into(folder: Path) -> Iterator[TextIO]:
 
     Other ranks than 0 have a log of their own.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     rank, console = int(os.environ.get("RANK", 0)), sys.stdout
     log = folder / (LOG if rank == 0 else f"log.rank{rank}.txt")
     with open(log, "a", buffering=1, encoding="utf-8") as stream, redirect_stdout(stream), redirect_stderr(stream):

@@ -119,15 +119,11 @@ def check(backbone: Backbone) -> None:
     found = {name: Shape(tuple(held[name].shape), type_name(held[name])) for name in held if name in wanted}
     problems.add("missing", (name for name in wanted if name not in held))
     problems.add("unexpected", (name for name in held if name not in wanted))
-    for kind, part in (("shape", 0), ("type", 1)):
-        problems.add(
-            f"of the wrong {kind}",
-            (
-                f"{n} is {is_[part]}, should be {wanted[n][part]}"
-                for n, is_ in found.items()
-                if is_[part] != wanted[n][part]
-            ),
-        )
+    shapes = {name: (has.shape, wanted[name].shape) for name, has in found.items()}
+    types = {name: (has.dtype, wanted[name].dtype) for name, has in found.items()}
+    for what, pairs in (("shape", shapes), ("type", types)):
+        wrong = (f"{name} is {has}, should be {needs}" for name, (has, needs) in pairs.items() if has != needs)
+        problems.add(f"of the wrong {what}", wrong)
     sound = (name for name, shape in found.items() if shape == wanted[name])
     problems.add("with NaN or infinite values", (name for name in sound if not is_finite(held[name])))
     problems.raise_if_any(

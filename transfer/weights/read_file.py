@@ -159,7 +159,7 @@ def _fill_norms(state: Arrays, extras: Arrays, fmt: Format, spec: BackboneSpec |
         filled["BatchNorm counters"] = len(missing)
     if not any(name.endswith((".running_mean", ".running_var")) for name in state):
         missing = [name for name in wanted if name.endswith((".running_mean", ".running_var"))]
-        fill = {n: np.full(wanted[n].shape, n.endswith("var"), np.float32) for n in missing}
+        fill = {n: np.full(wanted[n].shape, 1.0 if n.endswith("var") else 0.0, np.float32) for n in missing}
         state.update(fill)
         filled["BatchNorm statistics, folded into weight and bias"] = len(missing)
     return {what: number for what, number in filled.items() if number}

@@ -71,10 +71,11 @@ def _flatten(inner: Mapping[Any, Any]) -> dict[str, Any]:
     levels, visits, letters = [(iter(inner.items()), "")], 0, 0
     while levels:
         entries, above = levels[-1]
-        key, value = next(entries, (None, levels))
-        if value is levels:
+        entry = next(entries, None)
+        if entry is None:
             levels.pop()
             continue
+        key, value = entry
         name = f"{above}{key}"
         if len(name) > _LONGEST or "\n" in name:
             raise UserError(

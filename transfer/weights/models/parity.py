@@ -26,6 +26,7 @@ from transfer.weights.models.load_into import same, unequal
 from transfer.weights.models.networks import build_network
 from transfer.weights.naming import is_counter
 from transfer.weights.read_file import Reading, read
+from transfer.weights.vit_spec import VitSpec
 
 SHOWN = 4
 """Tensors that an error names."""
@@ -178,8 +179,19 @@ def _same_kind(backbone: Backbone, path: Path) -> Reading:
     other = read(path)
     mine, theirs = (replace(_at_stride_32(t), state={}, extras={}, source="") for t in (backbone, other.backbone))
     if mine.spec != theirs.spec:
-        raise UserError(f"{path} holds a {theirs.spec}, {backbone.source} a {mine.spec}; they cannot be the same")
+        raise UserError(
+            f"{path} holds a {theirs.spec.title}, {backbone.source} a {mine.spec.title}"
+            f"{_other_fields(mine.spec, theirs.spec)}; different networks cannot have the same weights: name two files of one"
+        )
     return other
+
+
+def _other_fields(mine: BackboneSpec | VitSpec, theirs: BackboneSpec | VitSpec) -> str:
+    """Return the fields in which two specs of the same title differ, as the middle of a sentence; empty if the titles differ."""
+    if mine.title != theirs.title:
+        return ""
+    before, now = mine.as_dict(), theirs.as_dict()
+    return f" ({', '.join(f'{name} {now[name]} and {before[name]}' for name in now if now[name] != before[name])})"
 
 
 def probe() -> Tensor:
