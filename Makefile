@@ -3,8 +3,9 @@ VENV ?= $(or $(VIRTUAL_ENV),.venv)
 export VENV
 BIN := $(VENV)/bin
 OUT ?= demo
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: install demo test test-all lint format
+.PHONY: install demo test test-quick test-all lint format docs
 
 install:
 	@scripts/install.sh
@@ -13,13 +14,20 @@ demo: install ## images to tables on a CPU, in minutes
 	@$(BIN)/pixbench suite configs/suites/demo.yaml --out $(OUT)
 
 test: install ## the default tests: CPU, no network
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
+
+test-quick: install ## the inner loop: no frameworks, nothing slow
+	@$(PYTEST) -m "not frameworks and not slow and not e2e and not gpu"
 
 test-all: install ## with the long end-to-end runs
-	@$(BIN)/python -m pytest -m "not gpu"
+	@$(PYTEST) -m "not gpu"
 
-lint: install
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: install ## style, types, spelling, and the docs built strictly
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/codespell
+	@$(BIN)/python scripts/generate_docs.py --check && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: install
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+docs: install ## the site, at http://127.0.0.1:8000 while the command runs
+	@$(BIN)/python scripts/generate_docs.py && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve

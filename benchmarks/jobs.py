@@ -1,4 +1,4 @@
-"""A job: one command of a suite, what it waits for, and how we know that it is done."""
+"""A job: one command of a suite, the jobs that it waits for, and the record that shows whether it is done."""
 
 from __future__ import annotations
 
@@ -14,33 +14,38 @@ from pixbench.files import write_json
 
 @dataclass(frozen=True)
 class Job:
+    """One command of a suite."""
+
     name: str
-    """Path-like and unique within a suite, e.g. ``transfer/pixpro/voc_c4/seed0``."""
+    """Unique within a suite and written like a path, e.g. ``transfer/pixpro/voc_c4/seed0``."""
     command: tuple[str, ...]
-    """Python and its words, for one process; `argv` starts several."""
+    """Command line of a single Python process; `argv` starts several processes."""
     output: Path
-    """The file or folder that exists once the job is done."""
+    """File or folder that exists when the job is done."""
     after: tuple[str, ...] = ()
     inputs: tuple[Path, ...] = ()
-    """Config files whose content decides the result."""
+    """Config files whose content affects the result."""
     gpus: int = 0
-    """Processes on a machine, each with a GPU of its own; 0 for a command that needs none."""
+    """Number of processes per machine, each with its own GPU; 0 for a command that needs no GPU."""
 
     @property
     def command_name(self) -> str:
-        """The command of `pixbench` that it starts: data, pretrain, convert or transfer."""
+        """The `pixbench` command that the job starts: data, pretrain, convert or transfer."""
         return self.name.partition("/")[0]
 
     @property
     def key(self) -> str:
-        """Changes whenever the command or one of its config files does; on how many GPUs it runs is no part of it."""
+        """Hash of the command and its config files; it does not depend on the number of GPUs."""
         digest = hashlib.sha256("\0".join(self.command).encode())
         for path in self.inputs:
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
     def argv(self, meeting: Sequence[str] = ()) -> tuple[str, ...]:
-        """The words to start: through torchrun for several processes; ``meeting`` says where those of other machines meet."""
+        """Return the command line, which starts several processes through torchrun.
+
+        ``meeting`` contains the rendezvous options of torchrun if the job runs on several machines.
+        """
         if self.gpus < 2 and not meeting:
             return self.command
         python, *words = self.command
@@ -49,7 +54,7 @@ class Job:
 
 
 class Records:
-    """What has become of each job of a suite: one small JSON file a job below ``folder``."""
+    """Results of the jobs of a suite, in one small JSON file per job in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,7 +63,7 @@ class Records:
         return self.folder / f"{name.replace('/', '.')}.json"
 
     def read(self, job: Job) -> dict[str, Any]:
-        """What was written last of this very command with these configs; empty if nothing."""
+        """Return the last record of exactly this command with these configs; empty if there is none."""
         try:
             record = json.loads(self._path(job.name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -66,18 +71,20 @@ class Records:
         return record if record.get("key") == job.key else {}
 
     def done(self, job: Job) -> bool:
-        """True when the job ended well with this very command and config, after what it waits for, and its output is there."""
+        """Whether this command with these configs succeeded, after all jobs it waits for, and its output exists."""
         try:
             made = self._path(job.name).stat().st_mtime_ns
             if any(self._path(name).stat().st_mtime_ns > made for name in job.after):
-                return False  # what it was made from has been made again
+                return False  # a job that it waits for has run again since then
         except OSError:
             return False
         return self.read(job).get("status") == "done" and job.output.exists()
 
     def write(self, job: Job, status: str, seconds: float, reason: str = "") -> None:
+        """Record how ``job`` ended."""
         facts = {"job": job.name, "status": status, "key": job.key, "seconds": round(seconds, 1), "reason": reason}
         write_json(self._path(job.name), facts)
 
     def forget(self, job: Job) -> None:
+        """Delete the record of ``job``."""
         self._path(job.name).unlink(missing_ok=True)

@@ -12,12 +12,14 @@ import yaml
 
 @dataclass(frozen=True)
 class Published:
+    """Published numbers of one row of the tables."""
+
     label: str
     title: str
     values: dict[str, dict[str, float]]
     """protocol -> metric -> number."""
     sources: dict[str, str]
-    """protocol -> where its numbers were read."""
+    """protocol -> source of its numbers."""
 
 
 @cache
@@ -26,12 +28,13 @@ def _table() -> dict[str, Any]:
 
 
 def title(label: str) -> str:
-    """How a table writes the row ``label``."""
+    """Return the title of the row ``label`` in a table."""
     return published()[label].title if label in published() else _table()["titles"].get(label, label)
 
 
 @cache
 def published() -> dict[str, Published]:
+    """Return the published numbers of all rows, by label."""
     table = _table()
     rows = {}
     for label, row in table["rows"].items():

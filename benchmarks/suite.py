@@ -1,4 +1,4 @@
-"""A suite: rows (initialisations) × protocols × seeds, from data to tables, as jobs that start the other commands."""
+"""Suites: rows (initialisations) × protocols × seeds, planned as jobs that run the other commands."""
 
 from __future__ import annotations
 
@@ -13,45 +13,49 @@ import yaml
 
 from benchmarks.jobs import Job
 from pixbench.errors import UserError, did_you_mean
+from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE
 from pixbench.paths import CONFIGS
 from transfer.protocols import find_protocol, table_of
 
 
 @dataclass(frozen=True)
 class Row:
-    """One initialisation to measure: pre-trained here (``pretrain``), a file (``weights``), or what ``init`` says."""
+    """One row of the tables. Its backbone is pre-trained (``pretrain``), read (``weights``) or given by ``init``."""
 
     pretrain: tuple[str, ...] = ()
-    """Config files, later ones win; relative to `configs/`."""
+    """Config files relative to `configs/`; later ones win."""
     set: dict[str, Any] = field(default_factory=dict)
-    """Dotted pre-training settings on top of the files."""
+    """Dotted pre-training settings that override the files."""
     weights: str = ""
-    """A file of any known format; relative to where the suite is started."""
+    """A file of any known format; the path is relative to the current folder."""
     init: Literal["random", "supervised"] = "random"
     freeze: Literal["none", "backbone"] = "none"
-    """"none", or "backbone": only what the protocol adds to it is trained."""
+    """What is not trained: "none", or "backbone" (only the layers that the protocol adds are trained)."""
 
 
 @dataclass(frozen=True)
 class Suite:
+    """The content of a suite file: which rows to measure under which protocols, and how to run the jobs."""
+
     rows: dict[str, Row]
     protocols: tuple[str, ...]
     scale: Literal["paper", "mini"]
     seeds: tuple[int, ...] = (0,)
     mini: dict[str, Any] | None = None
-    """Options of `pixbench data mini`; the world is generated below the output folder unless a data root is given."""
+    """Options of `pixbench data mini`, which generates data below the output folder if no data root is given."""
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """protocol -> its framework's config keys to set, for every row alike; recorded as deviations."""
+    """protocol -> config keys of its framework, set in every row and recorded as deviations."""
     workers: int = 1
-    """Jobs at a time on this machine; each gets its share of the cores."""
+    """Number of jobs at a time on this machine; the cores are divided among them."""
     slurm: dict[str, Any] = field(default_factory=dict)
-    """Options of sbatch for all jobs, and below data, pretrain, convert and transfer for those; see docs/launching.md."""
+    """Options of sbatch for all jobs; options of one command are below its name, e.g. pretrain (docs/launching.md)."""
 
 
 def read_suite(path: Path) -> Suite:
+    """Read and check a suite file; raise UserError if it cannot be read or has a wrong setting."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or no such day
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or an impossible date
         raise UserError(f"the suite {path} cannot be read: {error}") from error
     if isinstance(content, dict) and isinstance(rows := content.get("rows"), dict):
         content["rows"] = {str(label): _row(row or {}, f"{path}, row {label}") for label, row in rows.items()}
@@ -71,7 +75,7 @@ def _row(content: Any, where: str) -> Row:
 
 
 def _parsed(cls: Any, content: Any, where: str) -> Any:
-    """``content`` as a ``cls``, if that is what it is. A key without a value counts as left out."""
+    """Convert ``content`` to a ``cls``, or raise UserError. A key without a value counts as left out."""
     from jsonargparse import ArgumentError, ArgumentParser
 
     known = [f.name for f in fields(cls)]
@@ -89,32 +93,32 @@ def _parsed(cls: Any, content: Any, where: str) -> Any:
     except ArgumentError as error:
         text = re.sub(r"Parser key |a typing\.(?=Literal)|<class '(\w+)'>", r"\1", " ".join(str(error).split()))
         raise UserError(f"{where}: {text}") from error
-    # what may hold anything stays as written: the parser would take the word "1e-3" for a number
+    # dicts with arbitrary content stay as written: the parser would convert the string "1e-3" to a number
     return cls(**values | {key: value for key, value in given.items() if isinstance(value, dict)})
 
 
 def plan(suite: Suite, out: Path, data_root: Path | None, pixbench: tuple[str, ...]) -> list[Job]:
-    """Return all jobs of a suite, in an order in which none comes before what it waits for.
+    """Return all jobs of a suite; each job comes after the jobs that it waits for.
 
     Args:
-        suite: what to run.
-        out: folder of everything that the jobs make.
-        data_root: folder of the data sets; None to have a mini world drawn.
-        pixbench: the words that start `pixbench`, in front of each job's own.
+        suite: the suite to run.
+        out: output folder of all jobs.
+        data_root: folder of the data sets; None to generate a mini world.
+        pixbench: command that starts `pixbench`, put in front of the arguments of each job.
 
     Raises:
-        UserError: there is neither a data root nor a mini world to generate, or a row's files are not there.
+        UserError: there is neither a data root nor a mini world to generate, or a file of a row does not exist.
     """
     jobs: dict[str, Job] = {}
     ready: tuple[str, ...] = ()
     if data_root is None:
         if suite.mini is None and suite.scale == "mini":
             raise UserError(
-                "this suite has no data: add the key `mini: {}` to have a small world drawn, or say where data lie with "
-                "--data-root"
+                "this suite has no data: add the key `mini: {}` to generate a mini world, or give the data folder "
+                "with --data-root"
             )
         if suite.mini is None:
-            raise UserError("this suite runs on real data: say where it lies with --data-root")
+            raise UserError("this suite needs real data: give its folder with --data-root")
         data_root, ready = out / "data", ("data",)
         mini = {f"--{key}": value for key, value in suite.mini.items()}
         jobs["data"] = Job("data", ("data", "mini", *_words({"--root": data_root, **mini})), data_root)
@@ -153,21 +157,21 @@ def _pretrain_job(label: str, row: Row, out: Path, data_root: Path, after: tuple
     configs = [word for path in files for word in ("--config", str(path))]
     places = _words({"--data.root": data_root / "imagenet", "--out": folder})
     command = ("pretrain", *configs, *places, *(f"--{k}={v}" for k, v in row.set.items()))
-    return Job(f"pretrain/{label}", command, folder / "checkpoint.pth", after, files)
+    return Job(f"pretrain/{label}", command, folder / CHECKPOINT_FILE, after, files)
 
 
 def _convert_job(label: str, framework: str, out: Path) -> Job:
     to, _, detector = framework.partition("_")
     path = out / "weights" / f"{label}_{framework}.{'pkl' if to == 'detectron2' else 'pth'}"
     options = {"--to": to} | ({"--detector": detector} if detector else {}) | {"-o": path}
-    checkpoint = out / "pretrain" / label / "checkpoint.pth"
+    checkpoint = out / "pretrain" / label / CHECKPOINT_FILE
     command = ("convert", str(checkpoint), *_words(options))
     return Job(f"convert/{label}/{framework}", command, path, (f"pretrain/{label}",))
 
 
 def _transfer_job(place: str, words: tuple[str, ...], out: Path, after: tuple[str, ...]) -> Job:
-    """``place``: row/protocol/seed."""
+    """Return the transfer job of ``place`` (row/protocol/seed)."""
     protocol, folder = find_protocol(place.split("/")[1]), out / "runs" / place
     command = ("transfer", protocol.name, *words, "--out", str(folder))
     inputs = protocol.config, table_of(protocol.framework)
-    return Job(f"transfer/{place}", command, folder / "result.json", after, inputs)
+    return Job(f"transfer/{place}", command, folder / RESULT_FILE, after, inputs)

@@ -1,4 +1,4 @@
-"""Comparison tables in the shape of the paper's Table 1, made from `result.json` files and `published.yaml` alone."""
+"""Comparison tables in the form of the paper's Table 1, made only from `result.json` files and `published.yaml`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ class Cell:
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     def values(self, metric: str) -> list[float]:
-        """One number a seed; NaN where the run measured none (recorded as null)."""
+        """Return one number per seed; NaN if the run measured none (recorded as null)."""
         found = [run["metrics"].get(metric) for run in self.runs]
         return [math.nan if value is None else float(value) for value in found]
 
     def text(self, metric: str) -> str:
+        """Return the mean, with the standard deviation if there are several seeds; "–" if there is no run."""
         values = self.values(metric)
         if not values:
             return "–"
@@ -44,32 +45,35 @@ class Cell:
 
     @property
     def deviations(self) -> tuple[str, ...]:
+        """Deviations from the protocol in any of the runs, each once."""
         return tuple(sorted({text for run in self.runs for text in run["deviations"]}))
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; the latter is None for a single value, both are NaN if any value is."""
+    """Return mean and sample standard deviation (None for a single value); both are NaN if any value is NaN."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 @dataclass
 class Scale:
-    """Everything measured at one scale: label -> protocol -> cell."""
+    """All results at one scale: label -> protocol -> cell."""
 
     name: str
     rows: dict[str, dict[str, Cell]] = field(default_factory=dict)
 
     def protocols(self) -> list[Protocol]:
-        """Those measured, in the order of `configs/protocols/`."""
+        """Return the protocols that have results, in the order of `configs/protocols/`."""
         used = {name for cells in self.rows.values() for name in cells}
         return [protocol for name, protocol in protocols().items() if name in used]
 
 
 def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
-    """Read every transfer result below ``runs``; return scales by name, and a line per run that does not count.
+    """Read every transfer result below ``runs``; return the scales by name, and one line per run that is left out.
 
-    Raises `UserError` if there is none, or if two results claim the same row, protocol and scale with the same seed or with
-    different weights. Across protocols a row's weights differ as files: one backbone is converted for each framework.
+    The weight files of a row may differ between protocols, because one backbone is converted for each framework.
+
+    Raises:
+        UserError: there is no result, or two of one row, protocol and scale have the same seed or different weights.
     """
     scales: dict[str, Scale] = {}
     left_out: list[str] = []
@@ -89,38 +93,39 @@ def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
         key = (label, result["protocol"], result["scale"], result["seed"])
         if key in seen:
             raise UserError(
-                f"{path} and {seen[key]} are both {key}; a seed counts once: remove one, or give the command of one again "
-                "with a --label of its own"
+                f"{path} and {seen[key]} are both {key}; a seed counts once: remove one of them, or repeat the command "
+                "of one with another --label"
             )
         seen[key] = path
         start = (result.get("weights") or {}).get("sha256")
         before, where = starts.setdefault(key[:3], (start, path))
         if start != before:
             raise UserError(
-                f"{path} and {where} are both {label!r} of {result['protocol']}, but start from other weights: give the "
-                "command of one again with a --label of its own, or remove one"
+                f"{path} and {where} are both {label!r} of {result['protocol']}, but start from other weights: repeat "
+                "the command of one with another --label, or remove one of them"
             )
         scale = scales.setdefault(result["scale"], Scale(result["scale"]))
         scale.rows.setdefault(label, {}).setdefault(result["protocol"], Cell()).runs.append(result)
     if not seen:
         raise UserError(
-            f"no finished transfer run of a known protocol below {runs}; `pixbench transfer` or `pixbench suite` make them"
+            f"no finished transfer run of a known protocol below {runs}; run `pixbench transfer` or `pixbench suite` first"
         )
     return scales, left_out
 
 
 def columns(used: Iterable[Protocol]) -> list[tuple[str, str, str]]:
-    """(protocol, metric, head) of each column."""
+    """Return (protocol, metric, heading) of each column."""
     return [(protocol.name, metric, head) for protocol in used for metric, head in protocol.columns.items()]
 
 
 class Footnotes:
-    """Letters for sets of deviations; the same set of the same protocol gets the same letter."""
+    """Letters for sets of deviations; equal sets of one protocol get the same letter."""
 
     def __init__(self) -> None:
         self.letters: dict[tuple[str, tuple[str, ...]], str] = {}
 
     def mark(self, protocol: str, deviations: tuple[str, ...]) -> str:
+        """Return the mark of ``deviations``, for example " [a]"; empty if there are none."""
         if not deviations:
             return ""
         index = len(self.letters)
@@ -128,7 +133,7 @@ class Footnotes:
         return f" [{self.letters.setdefault((protocol, deviations), letter)}]"
 
     def lines(self) -> list[str]:
-        """What the letters mean, each deviation once: it stands behind all the letters it belongs to."""
+        """Return the lines that explain the letters; a deviation with several letters is listed once, after all."""
         letters: dict[str, list[str]] = {}
         for (_, deviations), letter in self.letters.items():
             for text in deviations:
@@ -140,7 +145,7 @@ class Footnotes:
 
 
 def render(scale: Scale, order: Sequence[str] = ()) -> str:
-    """One scale's table in Markdown, with its footnotes; the paper scale has the published numbers beside its own."""
+    """Return the Markdown table of one scale with footnotes; at paper scale, with published numbers in brackets."""
     heads = columns(scale.protocols())
     notes, body = Footnotes(), []
     shared = {name: _shared_deviations(scale, name) for name, _, _ in heads}
@@ -172,7 +177,7 @@ def render(scale: Scale, order: Sequence[str] = ()) -> str:
 
 
 def _shared_deviations(scale: Scale, protocol: str) -> tuple[str, ...]:
-    """The deviations of a column if all its cells have the same, else none: then each cell is marked by itself."""
+    """Return the deviations of a column if all its cells have the same; else none, and each cell gets its own mark."""
     found = {cells[protocol].deviations for cells in scale.rows.values() if protocol in cells}
     return found.pop() if len(found) == 1 else ()
 
@@ -182,7 +187,7 @@ def _markdown(body: list[list[str]], heads: list[str]) -> str:
 
 
 def render_published(names: Iterable[str]) -> str:
-    """The published numbers of these protocols, with sources; a table of its own."""
+    """Return a separate table with the published numbers of these protocols and their sources."""
     heads = columns([protocols()[name] for name in names])
     rows = [row for row in published().values() if any(name in row.values for name, _, _ in heads)]
     body = [[row.title, *(_published(row, name, metric) for name, metric, _ in heads)] for row in rows]
@@ -202,7 +207,7 @@ def _published(row: Published, protocol: str, metric: str) -> str:
 
 
 def tidy_csv(scales: Iterable[Scale]) -> str:
-    """One line per row, protocol, metric: what was measured, and what was published for the same label at full scale."""
+    """Return CSV with a line per row, protocol and metric: measured values and, at full scale, those published."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow("scale label protocol metric mean std seeds published source deviations".split())
@@ -239,10 +244,10 @@ def write_tables(runs: Path, out: Path, order: Sequence[str] = (), must_exist: b
         runs: folder with `result.json` files, at any depth.
         out: folder for the tables.
         order: labels of the rows that come first.
-        must_exist: whether each label of ``order`` must be that of a row.
+        must_exist: whether there must be a row for each label of ``order``.
 
     Raises:
-        UserError: see `collect`; or a label of ``order`` that is not there.
+        UserError: see `collect`; or there is no row for a label of ``order``.
     """
     scales, left_out = collect(runs)
     labels = list(dict.fromkeys(label for scale in scales.values() for label in scale.rows))
@@ -262,7 +267,7 @@ def write_tables(runs: Path, out: Path, order: Sequence[str] = (), must_exist: b
 
 
 def insert(text: str, document: Path) -> None:
-    """Replace what stands between the two table markers of a Markdown document."""
+    """Replace the text between the two table markers of a Markdown document."""
     try:
         content = document.read_text(encoding="utf-8")
     except OSError as error:
@@ -270,5 +275,5 @@ def insert(text: str, document: Path) -> None:
     head, begin, rest = content.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not end:
-        raise UserError(f"{document} has no place for a table: put the lines {BEGIN} and {END} where it shall stand")
+        raise UserError(f"{document} has no place for a table: add the lines {BEGIN} and {END} where it belongs")
     write_text(document, f"{head}{begin}\n{text.strip()}\n{end}{tail}")

@@ -1,1 +1,1 @@
-"""The floor of the project: what pre-training, transfer and benchmarks share and what knows none of them."""
+"""Code that pre-training, transfer and benchmarks share. It imports none of these three packages."""

@@ -1,6 +1,6 @@
-"""What the methods need of `torch.distributed`; without a process group there is one process, of rank 0.
+"""Helpers around `torch.distributed`. Without a process group, there is one process, with rank 0.
 
-Shapes: B local batch, R number of processes.
+Shapes: B local batch size, R number of processes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 GLOO_PAUSE_S = 0.5
+"""Seconds to wait before a gloo group is destroyed."""
 
 
 def _initialised() -> bool:
@@ -20,18 +21,20 @@ def _initialised() -> bool:
 
 
 def world_size() -> int:
+    """Return the number of processes."""
     return dist.get_world_size() if _initialised() else 1
 
 
 def rank() -> int:
+    """Return the rank of this process."""
     return dist.get_rank() if _initialised() else 0
 
 
 def leave_group() -> None:
-    """Leave the process group, if there is one.
+    """Destroy the process group, if there is one.
 
-    Gloo's threads take the GIL to drop the tensors of the last exchange, and who destroys the group waits for them with the GIL
-    in hand: without the pause a run may hang after its last step.
+    Gloo's threads take the GIL to release the tensors of the last exchange. The thread that destroys the group holds the GIL
+    while it waits for them. Without the pause, a run may hang after its last step.
     """
     if _initialised():
         if dist.get_backend() == "gloo":
@@ -40,10 +43,10 @@ def leave_group() -> None:
 
 
 def all_gather_cat(x: Tensor, grad: bool) -> Tensor:
-    """``x`` (B, ...) of every process, in the order of the ranks: (R·B, ...). B must be the same everywhere.
+    """Concatenate ``x`` (B, ...) of all processes in rank order: (R·B, ...). B must be the same in every process.
 
-    With ``grad`` each process receives the sum of the gradients that all of them have for its part: DDP's average over
-    processes then is the gradient of the mean of their losses. Without, the result is detached.
+    With ``grad``, each process receives the sum of the gradients that all processes compute for its part. DDP's average over
+    the processes is then the gradient of the mean of their losses. Without ``grad``, the result is detached.
     """
     if world_size() == 1:
         return x if grad else x.detach()
@@ -69,7 +72,7 @@ class _Gather(torch.autograd.Function):
 
 
 def any_process(*flags: bool) -> list[bool]:
-    """For each flag, whether it is set in any process."""
+    """Return for each flag whether it is set in at least one process."""
     if world_size() == 1:
         return list(flags)
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -79,6 +82,7 @@ def any_process(*flags: bool) -> list[bool]:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
+    """Return the mean of ``value`` over all processes."""
     if world_size() == 1:
         return value
     value = value.clone()

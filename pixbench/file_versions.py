@@ -1,25 +1,31 @@
 """Names and versions of the files that PixBench writes and reads again.
 
-A version is raised when an older PixBench could not read the file any more. Files of the older versions listed here are
-still read; `tests/golden/old_files` holds one of each.
+A version is raised when an older PixBench can no longer read the file. PixBench still reads files of the older versions
+listed here; `tests/golden/old_files` holds one file of each.
 """
 
 from __future__ import annotations
 
+CHECKPOINT_FILE = "checkpoint.pth"
+"""Name of the newest checkpoint in the folder of a pre-training run."""
 CHECKPOINT_FORMAT = "pixbench-pretrain"
 """Value of "format" in a pre-training checkpoint."""
 CHECKPOINT_VERSION = 2
-"""Version of a pre-training checkpoint. Version 1 calls the backbone "backbone" and the momentum encoder "target"."""
+"""Version of a pre-training checkpoint. Version 1 calls the backbone "trunk" and the momentum encoder "target"."""
 RESULT_FILE = "result.json"
-"""Name of the file that a run of any kind leaves behind."""
+"""Name of the result file that every kind of run writes."""
 RESULT_SCHEMA = 1
 """Version of `RESULT_FILE`."""
 WEIGHTS_KEY = "pixbench"
-"""Key under which a written file of weights says what it holds: {"backbone": ..., "pixels": ..., "sha256": of the weights}.
+"""Key of the description in a written weight file: {"backbone": ..., "pixels": ..., "sha256": digest of the weights}.
 
-Files of before 0.2 say "backbone" instead of "backbone".
+Files written before 0.2 have "trunk" instead of "backbone".
 """
+RUN_LOG = "log.txt"
+"""Name of the file in the folder of a transfer run for all that the framework prints."""
+STEP_LOG = "log.jsonl"
+"""Name of the file in the folder of a pre-training run with one line for each logged step."""
 MINI_WORLD_FILE = "miniworld.json"
-"""Name of the file in the root of a world that `pixbench data mini` has drawn."""
+"""Name of the file in the root folder of a mini world that `pixbench data mini` has generated."""
 MINI_WORLD_VERSION = 2
-"""Version of the generator: raised when the same seed gives other bytes."""
+"""Version of the generator. It is raised when the same seed gives different bytes."""

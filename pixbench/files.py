@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and naming them by content."""
+"""Write files so that a reader never sees an incomplete one, and compute their digests."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pixbench.errors import UserError
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Make the folder ``path`` and those above it, unless they are there.
+    """Create the folder ``path`` and its parents if they do not exist.
 
     Raises:
-        UserError: a file is where a folder is needed.
+        UserError: There is a file where a folder is needed.
     """
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         file = next(place for place in (path, *path.parents) if place.exists())
-        raise UserError(f"{file} is a file, so the folder {path} cannot be made; choose another place") from error
+        raise UserError(f"{file} is a file, so the folder {path} cannot be created; choose another path") from error
     return path
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it over ``path`` if the block succeeds, remove it if not.
+    """Yield a temporary path next to ``path``. Rename it to ``path`` if the block succeeds, delete it if not.
 
-    The temporary name keeps the suffix, since some writers choose their format by it.
+    The temporary name keeps the suffix because some writers choose the file type by it.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -41,24 +41,25 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield part
         os.replace(part, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say which file it refused
+        error.filename = error.filename or str(path)  # the error of a full disk does not name the file
         raise
     finally:
         part.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` to ``path`` in UTF-8, through `atomic_path`."""
     with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as indented JSON. NaN and infinities become null: JSON has no word for them."""
+    """Write ``value`` as indented JSON. NaN and infinities are written as null because JSON does not have them."""
     write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def finite(value: Any) -> Any:
-    """``value`` with every non-finite float, however deep, replaced by None."""
+    """Return ``value`` with every non-finite float replaced by None, at any depth."""
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else None
     if isinstance(value, dict):
@@ -69,6 +70,7 @@ def finite(value: Any) -> Any:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 digest of a file's bytes in hexadecimal."""
     return digest(path, "sha256")
 
 

@@ -1,4 +1,4 @@
-"""Stopping a run on purpose: finish the step, save, leave."""
+"""Stop a run on request: finish the step, save, and exit."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from typing import Any
 
 
 def numbers() -> list[int]:
-    """The signals that ask a run to stop: Ctrl-C, a scheduler's polite end, a closed terminal unless `nohup` wished otherwise."""
+    """Return the signals that ask a run to stop.
+
+    SIGINT comes from Ctrl-C, SIGTERM from a scheduler, and SIGHUP from a closed terminal. `nohup` makes a run ignore SIGHUP.
+    """
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [signal.SIGINT, signal.SIGTERM] if ignored else [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 _over = mmap.mmap(-1, 1)
-"""Shared with all workers: 1 once this process ends. Python then ends what workers there still are, by SIGTERM."""
+"""Flag shared with all workers: 1 as soon as this process exits. Python then ends the remaining workers with SIGTERM."""
 
 
 def shielded(loader: Any) -> Any:
-    """A DataLoader whose workers, which are still to be started, leave it to the parent when to stop.
+    """Make the workers of a DataLoader ignore stop signals, and return the loader. Call it before the workers start.
 
-    These signals often reach every process of a run. PyTorch lets its workers die of SIGTERM, and the parent would then
-    report a dead worker instead of saving.
+    These signals often reach every process of a run. By default, PyTorch's workers die of SIGTERM, and the main process
+    would then report a dead worker instead of saving.
     """
-    atexit.register(_over.__setitem__, 0, 1)  # here, after multiprocessing has registered what is to come later
+    atexit.register(_over.__setitem__, 0, 1)  # after multiprocessing's own exit function, so that it runs first
     loader.worker_init_fn = partial(_shield, loader.worker_init_fn)
     return loader
 
@@ -42,16 +45,17 @@ def _shield(begin: Callable[[int], None] | None, worker: int) -> None:
 
 
 class StopSignal:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into a wish to stop; one that comes later stops at once.
+    """Record the first SIGINT, SIGTERM or SIGHUP as a request to stop. A later signal stops the process at once.
 
-    Later means two seconds: torchrun passes on a Ctrl-C that the terminal has already sent to every process.
+    "Later" means more than two seconds after the first, because torchrun forwards a Ctrl-C that the terminal has already
+    sent to every process.
     """
 
     def __init__(self) -> None:
         self.wished = 0.0
-        """When the first signal came; 0 as long as none did."""
+        """Time of the first signal (`time.monotonic`); 0 if there was none."""
         self.everywhere = False
-        """The processes have agreed to stop before the next step."""
+        """Whether the processes have agreed to stop before the next step."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:

@@ -1,7 +1,7 @@
-"""One owner at a time for a folder, on one machine or on a file system that several machines share.
+"""Give a folder one owner at a time, on one machine or on a file system that several machines share.
 
-The lock itself is `filelock.SoftFileLease`: a file in the folder whose owner renews it, so that the claim of a process that
-died is taken over: at once if it ran on this machine, after `LEASE_S` seconds without a renewal if it ran on another one.
+The lock is a `filelock.SoftFileLease`: a file in the folder that the owner renews regularly. The lock of a dead process is
+taken over: at once if it ran on this machine, after `LEASE_S` seconds without a renewal if it ran on another machine.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from pixbench.errors import UserError
 from pixbench.files import make_folder
 
 OWNER = ".owner.lock"
-"""Name of the file in an owned folder."""
+"""Name of the lock file in an owned folder."""
 LEASE_S = 180.0
-"""Seconds without a renewal after which the claim of another machine counts for nothing. The same in all processes."""
+"""Seconds without a renewal after which the lock of another machine expires. It must be the same in all processes."""
 BEAT_S = 20.0
 """Seconds between two renewals."""
 
 
 @contextmanager
 def owned(folder: str | os.PathLike[str], lost: Callable[[], object] | None = None) -> Iterator[None]:
-    """Own ``folder``, which is made if it is not there, while the block runs.
+    """Own ``folder`` while the block runs. The folder is created if it does not exist.
 
-    Taking over the claim of a dead process is reported on standard output.
+    If the lock of a dead process is taken over, this is reported on standard output.
 
     Args:
-        folder: the folder to own.
-        lost: called in a thread if another process takes the folder over meanwhile, because this one slept too long. By
-            default the process ends on the spot: asked by a signal, it would save first, over what the new owner has saved.
+        folder: Folder to own.
+        lost: Function that is called in a thread if another process takes the folder over because this one slept too long.
+            By default, the process exits at once: after a signal, it would first save and overwrite the new owner's files.
 
     Raises:
-        UserError: the folder has another owner that is alive; the message names it.
+        UserError: Another running process owns the folder. The message names this process.
     """
     folder = make_folder(folder)
 
     def give_up(_compromise: object) -> None:
-        print(f"{folder} was taken over by another process; leaving it to that one", flush=True)
+        print(f"{folder} was taken over by another process, so this process stops", flush=True)
         (lost or _end)()
 
     lease = SoftFileLease(
@@ -55,36 +55,36 @@ def owned(folder: str | os.PathLike[str], lost: Callable[[], object] | None = No
         _acquire(lease, folder, name)
     except Timeout as error:
         raise UserError(
-            f"{folder} is in use by {name}; wait for it or stop it, then start the same command again"
+            f"{folder} is in use by {name}; wait until it ends or stop it, then start the same command again"
         ) from error
     try:
         if before:
-            print(f"{folder}: taken over from {name}, which is gone", flush=True)
+            print(f"{folder}: taken over from {name}, which no longer runs", flush=True)
         yield
     finally:
         lease.release()
 
 
 def _acquire(lease: SoftFileLease, folder: Path, name: str) -> None:
-    """Acquire ``lease``; wait for the end of its duration where only that can show that the owner is dead."""
+    """Acquire ``lease``. If only the expiry of the lock can show that its owner is dead, wait for it."""
     try:
         lease.acquire(timeout=0)
     except Timeout:
         owner = lease.owner
         if owner is None or (_is_here(owner.hostname) and _is_running(owner.pid)):
             raise
-        print(f"{folder} belongs to {name}; waiting up to {LEASE_S:.0f} s for a sign of life from it", flush=True)
+        print(f"{folder} belongs to {name}; waiting up to {LEASE_S:.0f} s to see whether it still runs", flush=True)
         lease.acquire(timeout=LEASE_S + BEAT_S, poll_interval=BEAT_S / 40)
 
 
 def _is_here(hostname: str) -> bool:
-    """Return whether a claim's ``hostname`` is this machine, seen from the same namespace of process ids."""
+    """Return whether the ``hostname`` of a lock means this machine and the same namespace of process ids."""
     host, _, namespace = hostname.partition("?pidns-")
     return host == socket.gethostname() and (not namespace or namespace == f"{os.stat('/proc/self/ns/pid').st_ino:x}")
 
 
 def _is_running(pid: int) -> bool:
-    """Return whether the process ``pid`` of this machine runs; one that ended and was not waited for does not."""
+    """Return whether the process ``pid`` runs on this machine. A zombie (ended, but not waited for) does not run."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""How far a run is: `progress.json` for whoever watches it, and the lines that a fine-tuning run prints now and then."""
+"""Report how far a run is: in `progress.json`, and in the progress lines that a fine-tuning run prints."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pixbench.files import finite, write_json
 
 PROGRESS = "progress.json"
 PROGRESS_S = 3.0
-"""Seconds between two notes of a run's progress."""
+"""Seconds between two updates of `progress.json`."""
 
 LINES = 10
-"""Progress lines of a short run; a long one prints at least one every `MOST_S` seconds."""
+"""Number of progress lines of a short run. A long run prints at least one line every `MOST_S` seconds."""
 MOST_S = 60.0
 
 
 class ProgressLines:
-    """Of a run of ``total`` iterations in ``folder`` that begins, or goes on, after ``first`` of them."""
+    """Progress lines of a run in ``folder`` that starts after iteration ``first`` and ends after iteration ``total``."""
 
     def __init__(self, say: Callable[[str], None], folder: str | Path, first: int, total: int) -> None:
         self._say, self._folder, self._first, self._total = say, folder, first, total
@@ -32,11 +32,11 @@ class ProgressLines:
             say(f"going on from iteration {first} of {total}")
 
     def pace(self, done: int) -> float:
-        """Seconds an iteration so far."""
+        """Return the seconds per iteration so far."""
         return (time.monotonic() - self._began) / max(1, done - self._first)
 
     def tick(self, done: int, loss_and_rate: Callable[[], tuple[float, float]]) -> None:
-        """Call it after each iteration, in one process; ``loss_and_rate`` is asked only if a line is due."""
+        """Update the progress. Call it after each iteration, in one process; ``loss_and_rate`` is called only for a line."""
         total, pace, now = self._total, self.pace(done), time.monotonic()
         note_progress(self._folder, done, total, pace)
         if done < total and done % max(1, total // LINES) and now - self._last < MOST_S:
@@ -49,13 +49,13 @@ class ProgressLines:
 
 
 def note_progress(folder: str | os.PathLike[str], done: int, total: int, pace: float, **values: float) -> None:
-    """Keep ``folder/progress.json`` for whoever watches the run: steps done, their total, ``pace`` in seconds a step.
+    """Write ``folder/progress.json``: the finished steps, their total, the seconds left and the best ``values`` so far.
 
-    Call it after every step: it writes now and then only, but always when ``values`` (a validation's metrics, say) come, of
-    which the file keeps the best so far. One process of a run calls it.
+    Call it after every step, in one process of a run. It writes every `PROGRESS_S` seconds, and always at the end or when
+    ``values`` (for example the metrics of a validation) are given. ``pace`` is in seconds per step.
     """
     path = Path(folder) / PROGRESS
-    with suppress(OSError):  # progress is worth less than the run
+    with suppress(OSError):  # an error here must not stop the run
         if not values and done < total and path.exists() and time.time() - path.stat().st_mtime < PROGRESS_S:
             return
         best = read_progress(folder).get("best", {})
@@ -66,7 +66,7 @@ def note_progress(folder: str | os.PathLike[str], done: int, total: int, pace: f
 
 
 def read_progress(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `note_progress` wrote last; empty if nothing."""
+    """Return what `note_progress` wrote last, or {} if there is nothing to read."""
     try:
         found = json.loads((Path(folder) / PROGRESS).read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""`result.json`: what a run of any kind leaves behind, written once, by atomic rename."""
+"""Write and read `result.json`, the result file of every kind of run. It is written once, by an atomic rename."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of every package that takes part in a result, those installed only."""
+    """Return the versions of Python and of the installed packages that can affect a result."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -32,18 +32,23 @@ def versions() -> dict[str, str]:
 
 
 def config_hash(config: Any) -> str:
-    """sha256 of a resolved config, independent of key order."""
+    """Return the SHA-256 digest of a resolved config. The order of its keys does not matter."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> Path:
-    """Write ``folder/result.json`` with schema, versions and command added."""
+    """Write ``folder/result.json``, with schema, versions and command added, and return its path."""
     path = folder / RESULT_FILE
     write_json(path, {"schema": RESULT_SCHEMA, **result, "versions": versions(), "command": sys.argv})
     return path
 
 
 def read_result(path: Path) -> dict[str, Any]:
+    """Read a result file.
+
+    Raises:
+        UserError: The file cannot be read, or it has another schema.
+    """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

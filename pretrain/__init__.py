@@ -1,6 +1,6 @@
 """Self-supervised pre-training of dense backbones: PixPro and the baselines it is compared with.
 
-The public names are imported when first asked for: `import pretrain` alone does not wait for PyTorch.
+The public names are imported at their first use, so `import pretrain` alone does not import PyTorch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m pretrain`: pre-train a backbone. `--help` lists the settings."""
+"""Pre-train a backbone: `python -m pretrain`. The option `--help` lists the settings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pixbench.errors import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: `sys.argv`) and return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
 
     def command() -> int:

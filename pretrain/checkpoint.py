@@ -1,9 +1,9 @@
-"""Checkpoints of a run: plain containers and tensors, written whole or not at all.
+"""Write and read the checkpoints of a run: plain containers and tensors, written completely or not at all.
 
-Content: "format", "version", "config" (nested plain dict), "method" (its name), "backbone" (its spec), "exports" (sub-modules
-that conversion takes), "left_behind" (those that it leaves out), "model" (the method's state, the backbone under "backbone."),
-"optimizer", "scaler", "step" and "epoch" (both count what is done), "seconds" of training, "images" (fingerprint of the source)
-and "finished".
+Content: "format", "version", "config" (nested plain dict), "method" (its name), "backbone" (its spec), "exports" (submodules
+that a conversion takes), "left_behind" (submodules that it leaves out), "model" (state of the method; the backbone's keys
+start with "backbone."), "optimizer", "scaler", "step" and "epoch" (the numbers of finished steps and epochs), "seconds" of
+training, "images" (fingerprint of the source) and "finished".
 """
 
 from __future__ import annotations
@@ -21,42 +21,47 @@ from pixbench.file_versions import CHECKPOINT_FORMAT, CHECKPOINT_VERSION
 from pixbench.files import atomic_path
 from pretrain.config import flatten, from_dict
 
-LATEST = "checkpoint.pth"
 FREE = set("out data.root data.workers data.cache log_every checkpoint_every checkpoint_every_steps keep_every".split())
-"""Settings that may change between a run and its continuation, since no number depends on them."""
+"""Settings that may change when a run is continued, because no result depends on them."""
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` to ``path``; if that fails, what was there stays there.
+    """Write ``content`` to ``path``. If this fails, the previous file is kept.
 
-    Raises UserError if it cannot be written, or if a weight is not finite.
+    Raises:
+        UserError: The file cannot be written, or a weight is not finite.
     """
     bad = [name for name, value in content["model"].items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
-        kept = f"; the last good one is {path}" if path.exists() else ""
+        kept = f"; the last good checkpoint is {path}" if path.exists() else ""
         raise UserError(
-            f"{bad[0]} is not finite after step {content['step']}, no checkpoint written{kept}; lower the rate"
+            f"model tensor {bad[0]} is not finite after step {content['step']}, so no checkpoint was written{kept}; "
+            "lower optimizer.base_lr and choose another --out"
         )
     write_checkpoint(path, {"format": CHECKPOINT_FORMAT, "version": CHECKPOINT_VERSION, **content})
 
 
 def keep(path: Path, name: str) -> None:
-    """Give the checkpoint at ``path`` a second name beside it, under which it outlives the next `save`."""
+    """Give the checkpoint at ``path`` a second name in the same folder, so that the next `save` does not replace it."""
     with atomic_path(path.with_name(name)) as part:
         try:
             os.link(path, part)
-        except OSError:  # a file system without hard links
+        except OSError:  # the file system has no hard links
             shutil.copyfile(path, part)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU. Raises UserError if it is truncated or not one of this project."""
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        UserError: The file is truncated, is not a checkpoint of this project, or has an unknown version.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises half a dozen types on broken files
+    except Exception as error:  # torch.load raises many types of errors for broken files
         raise UserError(
-            f"checkpoint {path} cannot be read, it may be truncated; delete it to start anew, "
-            "or put a kept checkpoint_ep*.pth in its place"
+            f"checkpoint {path} cannot be read, it may be truncated; delete it to start from the beginning, "
+            "or replace it with a kept checkpoint_ep*.pth"
         ) from error
     if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a pre-training checkpoint of this project; choose another --out")
@@ -64,13 +69,14 @@ def load(path: Path) -> dict[str, Any]:
         content = _from_version_1(content)
     if content.get("version") != CHECKPOINT_VERSION:
         raise UserError(
-            f"{path} has checkpoint version {content.get('version')}, this PixBench reads 1 to {CHECKPOINT_VERSION}"
+            f"{path} has checkpoint version {content.get('version')}, but this PixBench reads versions 1 to "
+            f"{CHECKPOINT_VERSION}; update PixBench or choose another --out"
         )
     return content
 
 
 def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of a checkpoint of version 1 under the names of version 2."""
+    """Convert the content of a checkpoint of version 1 to the names of version 2."""
     names = {"target.trunk.": "momentum_encoder.backbone.", "target.": "momentum_encoder.", "trunk.": "backbone."}
 
     def renamed(name: str) -> str:
@@ -85,17 +91,23 @@ def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_same_run(content: dict[str, Any], config: dict[str, Any], images: str, path: Path) -> None:
-    """UserError naming what differs unless a run of ``config`` on ``images`` may go on from this checkpoint."""
-    before, now = flatten(from_dict(content["config"]).as_dict()), flatten(config)  # settings of later: their defaults
+    """Check that a run of ``config`` on ``images`` may continue from this checkpoint.
+
+    Raises:
+        UserError: The settings or the images differ. The message names the differences.
+    """
+    before, now = flatten(from_dict(content["config"]).as_dict()), flatten(config)  # newer settings get their defaults
     differing = sorted(key for key in before.keys() | now.keys() if key not in FREE and before.get(key) != now.get(key))
     if differing:
-        listed = ", ".join(f"{key} (there {before.get(key)}, here {now.get(key)})" for key in differing)
-        raise UserError(f"{path} is of a run with other settings: {listed}; choose another --out, or the same settings")
+        listed = ", ".join(f"{key} (checkpoint: {before.get(key)}, now: {now.get(key)})" for key in differing)
+        raise UserError(
+            f"{path} belongs to a run with other settings: {listed}; use the same settings or choose another --out"
+        )
     if content["images"] != images:
-        raise UserError(f"{path} is of a run on other images than those in data.root; choose another --out")
+        raise UserError(f"{path} belongs to a run on other images than those in data.root; choose another --out")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the half-written checkpoints of processes that were killed while writing."""
+    """Delete incomplete checkpoints of processes that were killed while they wrote them."""
     for part in folder.glob(".checkpoint*.part.pth"):
         part.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""What a pre-training run is made of, and how it is read from YAML files and the command line.
+"""Settings of a pre-training run. They are read from YAML files and the command line.
 
     python -m pretrain --config configs/pretrain/pixpro_100ep.yaml --config configs/pretrain/mini.yaml \
         --data.root DIR --out RUN --epochs 5
 
-Later files win over earlier ones, dotted options over all files. Which settings stand below ``method`` depends on
+Later files override earlier files, and options override all files. The settings below ``method`` depend on
 ``method.name``: they are the fields of that method's `Config`.
 """
 
@@ -21,6 +21,8 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from pixbench.errors import UserError, did_you_mean, explain
+from pretrain.data.augment import Recipe
+from pretrain.data.sources import Layout
 from pretrain.methods import METHODS
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.optim import OptimizerConfig
@@ -31,27 +33,27 @@ PROG = "pixbench pretrain"
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Images and what is made of them.
+    """Images, and how views are made from them.
 
     Args:
         root: folder of the images.
         layout: "class_folder" (ROOT/train/CLASS/... or ROOT/CLASS/...) or "flat" (every image below ROOT, no labels).
-        image_size: side of a view in pixels.
-        min_scale: smallest share of the image area a crop may have.
-        max_scale: largest share of the image area a crop may have.
-        recipe: what is done to colours: "byol" (PixPro, BYOL), "moco_v1", "moco_v2" (DenseCL), "simclr", "plain" (nothing;
+        image_size: side length of a view in pixels.
+        min_scale: smallest fraction of the image area that a crop covers.
+        max_scale: largest fraction of the image area that a crop covers.
+        recipe: colour augmentation: "byol" (PixPro, BYOL), "moco_v1", "moco_v2" (DenseCL), "simclr", "plain" (none;
             supervised) or "cds".
-        workers: data processes of each training process; 0 loads in the training process itself.
-        cache: decode all images once at the start and keep them in memory.
-        limit: use only so many of the images, evenly spread; 0 for all.
+        workers: number of data processes per training process; 0 loads images in the training process itself.
+        cache: whether to decode all images once at the start and keep them in memory.
+        limit: number of images to use, spread evenly over all; 0 uses all.
     """
 
     root: str = ""
-    layout: Literal["class_folder", "flat"] = "class_folder"
+    layout: Layout = "class_folder"
     image_size: int = 224
     min_scale: float = 0.08
     max_scale: float = 1.0
-    recipe: Literal["byol", "plain", "moco_v1", "moco_v2", "simclr", "cds"] = "byol"
+    recipe: Recipe = "byol"
     workers: int = 8
     cache: bool = False
     limit: int = 0
@@ -59,8 +61,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= self.max_scale <= 1:
             raise UserError(
-                f"data.min_scale {self.min_scale} and data.max_scale {self.max_scale} must be shares of the image area: "
-                "above 0, at most 1, and in order"
+                f"data.min_scale {self.min_scale} and data.max_scale {self.max_scale} must be fractions of the image area, "
+                "with 0 < min_scale <= max_scale <= 1"
             )
         _at_least(1, **{"data.image_size": self.image_size})
         _at_least(0, **{"data.workers": self.workers, "data.limit": self.limit})
@@ -68,33 +70,34 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """A method and its settings, an instance of that method's own `Config`."""
+    """Name of a method, and its settings: an instance of that method's `Config`."""
 
     name: str
     settings: Any
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the name and the settings in one dict."""
         return {"name": self.name, **asdict(self.settings)}
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One pre-training run.
+    """Settings of one pre-training run.
 
     Args:
         out: folder for checkpoints and logs; a run found there is continued.
-        epochs: passes over the images.
-        batch_size: images a step, all processes together; the learning rate grows with it.
-        accumulate: parts in which a step's batch goes through the network one after another, to fit into less memory; batch
-            norm and whatever compares images within a batch see one part, see docs/methods/README.md.
+        epochs: number of passes over the images.
+        batch_size: number of images per step, over all processes; the learning rate is proportional to it.
+        accumulate: number of parts into which each step's batch is split to save memory; batch norm and losses that compare
+            images see one part at a time, see docs/methods/README.md.
         precision: "fp32", "bf16", or "fp16" with gradient scaling (GPU only).
-        channels_last: keep maps with the channels innermost, faster on most machines.
-        zero_init_residual: start every residual block as the identity (last BN gamma 0).
-        seed: of weights, order and crops.
-        checkpoint_every: epochs between writing OUT/checkpoint.pth.
-        checkpoint_every_steps: steps between writing it besides; 0 for none.
-        keep_every: epochs between checkpoints that stay (checkpoint_ep0100.pth); 0 for none.
-        log_every: steps between lines of OUT/log.jsonl and the TensorBoard log.
+        channels_last: whether to store feature maps with the channels innermost; faster on most machines.
+        zero_init_residual: whether to start every residual block as the identity (last BN gamma 0).
+        seed: seed of the weights, the image order and the crops.
+        checkpoint_every: number of epochs between two writes of OUT/checkpoint.pth.
+        checkpoint_every_steps: number of steps between additional writes of OUT/checkpoint.pth; 0 for none.
+        keep_every: number of epochs between checkpoints that are kept (checkpoint_ep0100.pth); 0 for none.
+        log_every: number of steps between lines of OUT/log.jsonl and the TensorBoard log.
     """
 
     method: MethodConfig
@@ -121,12 +124,16 @@ class RunConfig:
         _at_least(0, seed=self.seed, checkpoint_every_steps=self.checkpoint_every_steps, keep_every=self.keep_every)
 
     def as_dict(self) -> dict[str, Any]:
-        """Nested plain containers, as saved in checkpoints; `from_dict` is the way back."""
+        """Return nested plain containers, as saved in checkpoints. `from_dict` is the inverse."""
         return {**asdict(self), "method": self.method.as_dict()}
 
 
 def parse(argv: Sequence[str]) -> RunConfig:
-    """The run that the command line ``argv`` asks for. Raises UserError, one sentence, for whatever is wrong with it."""
+    """Read the settings of a run from the command line ``argv``.
+
+    Raises:
+        UserError: Something is wrong with ``argv`` or a config file. The message is one sentence.
+    """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config", action="append", default=[])
     first.add_argument("--method.name", dest="name")
@@ -156,7 +163,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
 
 
 def from_dict(content: dict[str, Any]) -> RunConfig:
-    """A run from nested plain containers, for example from `RunConfig.as_dict` or a checkpoint's ``config``."""
+    """Build a run from nested plain containers, for example from `RunConfig.as_dict` or a checkpoint's ``config``."""
     name = content.get("method", {}).get("name")
     parser = build_parser(name)
     _check_keys(content, parser, str(name), "config")
@@ -167,24 +174,29 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
 
 
 def build_parser(name: str | None) -> ArgumentParser:
-    """The parser of all settings of a run of method ``name``."""
+    """Return the parser of all settings of a run with method ``name``."""
     if name not in METHODS:
         what = "method.name is not set" if name is None else f"method.name {name!r} is not known"
         raise UserError(
-            f"{what}; choose one of {', '.join(METHODS)} (each file in configs/pretrain but mini*.yaml sets it)"
+            f"{what}; choose one of {', '.join(METHODS)} (every file in configs/pretrain except mini*.yaml sets it)"
             f"{did_you_mean(str(name or ''), METHODS)}"
         )
     parser = ArgumentParser(
         prog=PROG,
         usage=f"{PROG} --config FILE [--config FILE ...] --data.root DIR --out DIR [--any.setting VALUE ...]",
-        description="Pre-train a backbone without labels. Ready-made settings lie in configs/pretrain.",
-        epilog="Several GPUs or machines: torchrun --nproc_per_node=8 -m pretrain ... (batch_size stays the total).",
+        description="Pre-train a backbone without labels. Ready-made configs are in configs/pretrain.",
+        epilog="Several GPUs or machines: torchrun --nproc_per_node=8 -m pretrain ... (batch_size counts all processes).",
         exit_on_error=False,
         default_env=False,
         print_config=None,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file; may be repeated, later ones win")
+    parser.add_argument(
+        "--config",
+        action="config",
+        metavar="FILE",
+        help="YAML file with settings; may be repeated, later files override earlier files",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_class_arguments(RunConfig, skip={"method"})
     which = f"one of {', '.join(METHODS)}; the settings below are those of {name}"
@@ -214,12 +226,16 @@ def _read_yaml(path: str) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UserError(f"config {path} must hold settings as `key: value` lines, not a {type(content).__name__}")
+        raise UserError(f"config {path} must contain settings as `key: value` lines, not a {type(content).__name__}")
     return content
 
 
 def _check_keys(content: dict[str, Any], parser: ArgumentParser, name: str, path: str) -> None:
-    """UserError naming the first key of ``content`` that is no setting of method ``name``, and the likeliest right one."""
+    """Check that every key of ``content`` is a setting of method ``name``.
+
+    Raises:
+        UserError: A key is unknown. The message names the first one and the most similar setting.
+    """
     settings = _settings(parser)
     groups = {setting.partition(".")[0] for setting in settings if "." in setting}
     keys: list[str] = []
@@ -229,7 +245,9 @@ def _check_keys(content: dict[str, Any], parser: ArgumentParser, name: str, path
         elif isinstance(value, dict):
             keys += [f"{key}.{inner}" for inner in value]
         else:
-            raise UserError(f"config {path}: {key} is {value!r}, but it takes settings of its own, indented below it")
+            raise UserError(
+                f"config {path}: {key} is {value!r}, but it is a group of settings; write them indented below it"
+            )
     for key in keys:
         if key not in settings:
             raise UserError(f"config {path}: {key} is not a setting of method {name}; {_hint(key, settings, name)}")
@@ -240,7 +258,7 @@ def _settings(parser: ArgumentParser) -> list[str]:
 
 
 def _hint(key: str, settings: list[str], name: str, dashes: str = "") -> str:
-    """Which of ``settings`` may be meant by ``key``, or else where those of method ``name`` are listed."""
+    """Name the setting that ``key`` probably means, or the command that lists the settings of method ``name``."""
     near = difflib.get_close_matches(key, settings, n=1, cutoff=0.8)
     near += [setting for setting in settings if setting.endswith(f".{key}")]
     if near:
@@ -251,7 +269,7 @@ def _hint(key: str, settings: list[str], name: str, dashes: str = "") -> str:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts -> one dict with dotted keys."""
+    """Flatten nested dicts into one dict with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -268,6 +286,6 @@ def _at_least(low: int, **values: int) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """jsonargparse's and PyYAML's messages without their line breaks and Python types in angle brackets."""
+    """Return a message of jsonargparse or PyYAML without line breaks and without Python types in angle brackets."""
     text = re.sub(r"<class '(\w+)'>", r"\1", str(error).replace("Parser key ", "").replace("typing.Literal", "one of "))
     return " ".join(text.split())

@@ -1,8 +1,8 @@
-"""The training loop: set up what a `RunConfig` asks for, continue where it was, train, save.
+"""Training loop: set up the run of a `RunConfig`, continue from its checkpoint, train, and save.
 
-Under torchrun every process runs this file: NCCL with one GPU each, or gloo on CPUs; `batch_size` is shared among them.
-Nothing but the step decides what happens next: the order of images, crops, learning rate, target momentum and random
-numbers all follow from (seed, step), so a continued run equals an uninterrupted one.
+Under torchrun, every process runs this file: NCCL with one GPU per process, or gloo on CPUs. `batch_size` is divided among
+the processes. The order of images, the crops, the learning rate, the momentum of the momentum encoder and the random numbers
+depend only on (seed, step), so a continued run equals an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from pixbench.distributed import any_process, leave_group, mean_over_processes, rank, world_size
 from pixbench.errors import UserError, explain, worker_deaths_explained
-from pixbench.file_versions import RESULT_FILE, RESULT_SCHEMA
+from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, RESULT_SCHEMA
 from pixbench.files import make_folder, write_json, write_text
 from pixbench.interrupt import StopSignal
 from pixbench.lock import owned
@@ -45,7 +45,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 @dataclass
 class Run:
-    """Everything a run is made of while it runs. ``step`` counts the steps done."""
+    """All objects of a run in progress. ``step`` is the number of finished steps."""
 
     config: RunConfig
     device: torch.device
@@ -54,7 +54,7 @@ class Run:
     """Fingerprint of ``source``."""
     method: Method
     model: nn.Module
-    """``method``, wrapped for several processes if there are several."""
+    """``method``, wrapped in `DistributedDataParallel` if there are several processes."""
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     schedule: LRSchedule
@@ -65,19 +65,22 @@ class Run:
 
     @property
     def out(self) -> Path:
+        """Run folder."""
         return Path(self.config.out)
 
     @property
     def latest(self) -> Path:
-        return self.out / checkpoint.LATEST
+        """Path of the checkpoint from which the run continues."""
+        return self.out / CHECKPOINT_FILE
 
     @property
     def total_steps(self) -> int:
+        """Number of steps of the whole run."""
         return self.config.epochs * self.steps_per_epoch
 
 
 def train(config: RunConfig) -> int:
-    """The whole run. Returns 0; raises KeyboardInterrupt after saving when it was asked to stop."""
+    """Execute the whole run and return 0. If a signal asks it to stop, save and raise KeyboardInterrupt."""
     device = start_processes()
     try:
         run = setup(config, device)
@@ -98,12 +101,12 @@ def train(config: RunConfig) -> int:
 
 
 def start_processes() -> torch.device:
-    """Join the other processes of torchrun, if it started this one, and choose the device."""
+    """Join the process group if torchrun started several processes, and return the device of this process."""
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
-            raise UserError(f"process {local} finds {torch.cuda.device_count()} GPUs; start one process for each GPU")
+            raise UserError(f"process {local} finds only {torch.cuda.device_count()} GPUs; start one process per GPU")
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -112,20 +115,21 @@ def start_processes() -> torch.device:
 
 
 def setup(config: RunConfig, device: torch.device) -> Run:
-    """Build everything, and load the checkpoint in ``config.out`` if there is one."""
+    """Build all objects of the run, and load the checkpoint in ``config.out`` if there is one."""
     if not config.out:
-        raise UserError("out is not set; say where checkpoints and logs go, for example --out runs/pixpro")
+        raise UserError("out is not set; give the folder for checkpoints and logs, for example --out runs/pixpro")
     if config.precision == "fp16" and device.type == "cpu":
         raise UserError("precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
     source = open_source(config.data.root, config.data.layout).thinned(config.data.limit)
     steps_per_epoch = batches(config, len(source), 0, 0).per_epoch
     if (local_batch := config.batch_size // world_size()) % config.accumulate:
         raise UserError(
-            f"accumulate {config.accumulate} does not divide the {local_batch} images that each process has a step"
+            f"accumulate {config.accumulate} does not divide the {local_batch} images of each process per step; choose a "
+            f"divisor of {local_batch}"
         )
     torch.manual_seed(config.seed)
     backbone = build_resnet(config.backbone, config.zero_init_residual)
-    # The last, incomplete batch of an epoch counts here although it is left out: as the official code has it (its K).
+    # As in the official code (its K), the last, incomplete batch of an epoch counts here although it is left out.
     updates = int(len(source) / config.batch_size * config.epochs)
     method = METHODS[config.method.name](backbone, config.method.settings, updates)
     method.to(device)
@@ -149,18 +153,19 @@ def setup(config: RunConfig, device: torch.device) -> Run:
     )
     resume(run)
     if world_size() > 1:
-        # As the official code: BN buffers stay each process's own (on GPUs the statistics are synchronised anyway).
+        # As in the official code, each process keeps its own BN buffers (on GPUs, the statistics are synchronised anyway).
         devices = [device] if device.type == "cuda" else None
         run.model = DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False)
     return run
 
 
 def batches(config: RunConfig, images: int, first: int, last: int) -> Batches:
+    """Return this process's part of the batches ``first``, ..., ``last - 1`` of the run."""
     return Batches(images, config.batch_size, seed=config.seed, first=first, last=last, rank=rank(), world=world_size())
 
 
 def resume(run: Run) -> None:
-    """Bring ``run`` to where the checkpoint in its folder is, if there is one of the same run."""
+    """Load the checkpoint in the run folder into ``run``, if there is one. It must belong to the same run."""
     if not run.latest.exists():
         return
     content = checkpoint.load(run.latest)
@@ -172,8 +177,8 @@ def resume(run: Run) -> None:
 
 
 def save(run: Run) -> None:
-    """Write the checkpoint of ``run``, and give it a lasting name if its epoch is one to keep."""
-    done, rest = divmod(run.step, run.steps_per_epoch)
+    """Write the checkpoint of ``run``. After every `keep_every` epochs, also keep it under a second name."""
+    epoch = run.step // run.steps_per_epoch
     content = {
         "config": run.config.as_dict(),
         "method": run.config.method.name,
@@ -184,18 +189,21 @@ def save(run: Run) -> None:
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
         "step": run.step,
-        "epoch": done,
+        "epoch": epoch,
         "seconds": run.seconds,
         "images": run.images,
         "finished": run.step == run.total_steps,
     }
     checkpoint.save(run.latest, content)
-    if done and rest == 0 and run.config.keep_every and done % run.config.keep_every == 0:
-        checkpoint.keep(run.latest, f"checkpoint_ep{done:04}.pth")
+    if is_kept(run):
+        checkpoint.keep(run.latest, f"checkpoint_ep{epoch:04}.pth")
 
 
 def fit(run: Run) -> None:
-    """Train from ``run.step`` to the end. After Ctrl-C, SIGTERM or SIGHUP: finish the step, save, raise KeyboardInterrupt."""
+    """Train from ``run.step`` to the end.
+
+    After Ctrl-C, SIGTERM or SIGHUP, finish the step, save, and raise KeyboardInterrupt.
+    """
     config, data = run.config, run.config.data
     dataset = TwoViews(
         run.source,
@@ -231,17 +239,17 @@ def fit(run: Run) -> None:
 
 
 def conclude(run: Run, status: str, reason: str = "") -> None:
-    """Leave `result.json`: how the run ended and, if it failed, why. An interrupted run has none."""
+    """Write `result.json`: the status of the run and, if it failed, the reason. An interrupted run does not write it."""
     if rank() == 0:
         facts = {"step": run.step, "steps": run.total_steps, "seconds": round(run.seconds, 2), "reason": reason}
         write_json(run.out / RESULT_FILE, {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": status, **facts})
 
 
 def open_log(run: Run) -> RunLog:
-    """Prepare the folder of the run and say what is about to happen."""
+    """Prepare the run folder, print a summary of the run, and return the log."""
     make_folder(run.out)
     checkpoint.remove_leftovers(run.out)
-    (run.out / RESULT_FILE).unlink(missing_ok=True)  # of a start that failed
+    (run.out / RESULT_FILE).unlink(missing_ok=True)  # left by an earlier start that failed
     write_text(run.out / "config.yaml", yaml.safe_dump(with_lists(run.config.as_dict()), sort_keys=False))
     where = f"{world_size()} × {run.device.type}"
     say(
@@ -261,12 +269,16 @@ def open_log(run: Run) -> RunLog:
 
 
 def train_step(run: Run, views: Views) -> dict[str, Any]:
-    """One update. Returns what to log; "loss" is the mean over the processes. UserError if it is not finite."""
+    """Make one update and return the values to log; "loss" is the mean over the processes.
+
+    Raises:
+        UserError: The loss is not finite.
+    """
     config, device = run.config, run.device
     lr = run.schedule.lr(run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    # Whatever a method draws follows from the step, so no generator state has to be saved.
+    # The random numbers of a method depend on the step only, so no generator state has to be saved.
     torch.manual_seed(random.Random(f"{config.seed}/{run.step}/{rank()}").getrandbits(63))
     run.method.update_momentum_encoder()
     run.optimizer.zero_grad(set_to_none=True)
@@ -274,7 +286,7 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
     for number, part in enumerate(views.chunks(config.accumulate), 1):
         model = run.model
         waits = isinstance(model, DistributedDataParallel) and number < config.accumulate
-        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]  # exchange with the last part only
+        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]  # exchange gradients with the last part only
             with torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"):
                 found = model(on_device(part, run))
             run.scaler.scale(found["loss"] / config.accumulate).backward()
@@ -285,8 +297,8 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
         first = ", ".join(run.source.names[index] for index in views.image_index[:3].tolist())
         good = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
         raise UserError(
-            f"the loss is {loss.item()} at step {run.step + 1} (images {first}, ...){good}; lower optimizer.base_lr, or use "
-            "precision fp32, with another --out"
+            f"the loss is {loss.item()} at step {run.step + 1} (images {first}, ...){good}; lower optimizer.base_lr or use "
+            "precision fp32, and choose another --out"
         )
     run.scaler.step(run.optimizer)
     run.scaler.update()
@@ -294,6 +306,7 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
 
 
 def on_device(views: Views, run: Run) -> Views:
+    """Return ``views`` on the device of ``run`` and in its memory format."""
     memory_format = torch.channels_last if run.config.channels_last else torch.contiguous_format
     views = views.to(run.device)
     return views._replace(
@@ -303,19 +316,23 @@ def on_device(views: Views, run: Run) -> Views:
 
 
 def is_due(run: Run) -> bool:
-    """Whether a checkpoint belongs after the step just done."""
+    """Return whether a checkpoint must be written after the last finished step."""
     config, step = run.config, run.step
-    epoch, rest = divmod(step, run.steps_per_epoch)
-    every_epochs = rest == 0 and epoch % config.checkpoint_every == 0
-    kept = rest == 0 and config.keep_every > 0 and epoch % config.keep_every == 0
+    every_epochs = step % (run.steps_per_epoch * config.checkpoint_every) == 0
     every_steps = config.checkpoint_every_steps > 0 and step % config.checkpoint_every_steps == 0
-    return every_epochs or kept or every_steps or step == run.total_steps
+    return every_epochs or is_kept(run) or every_steps or step == run.total_steps
+
+
+def is_kept(run: Run) -> bool:
+    """Return whether the checkpoint after the last finished step is kept under a name of its own."""
+    keep_every = run.config.keep_every
+    return keep_every > 0 and run.step > 0 and run.step % (run.steps_per_epoch * keep_every) == 0
 
 
 def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
-    """The batches of ``loader``; all processes stop at the same step, whether one was told to or one met a bad image.
+    """Yield the batches of ``loader``. If one process receives a stop signal or a broken image, all stop at the same step.
 
-    Without this the others would wait for ever inside the next exchange of gradients.
+    Otherwise, the other processes would wait forever in the next exchange of gradients.
     """
     iterator = iter(loader)
     while True:
@@ -327,19 +344,22 @@ def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
             trouble = error
         failed, stop.everywhere = any_process(trouble is not None, stop.wished > 0)
         if failed:
-            raise trouble or UserError("another process stopped; what it said comes before or after this line")
+            raise trouble or UserError(
+                "another process stopped with an error, so this one stops too; look for the error of that process in this output"
+            )
         if views is None:
             return
         yield views
 
 
 def with_lists(value: Any) -> Any:
-    """Tuples become lists, which YAML can write."""
+    """Return ``value`` with tuples replaced by lists, which YAML can write."""
     if isinstance(value, dict):
         return {key: with_lists(inner) for key, inner in value.items()}
     return [with_lists(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def say(text: str) -> None:
+    """Print ``text`` in the process of rank 0."""
     if rank() == 0:
         print(text, flush=True)

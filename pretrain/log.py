@@ -1,4 +1,4 @@
-"""What a run tells while it goes: log.jsonl, TensorBoard, and a progress bar (or a line now and then)."""
+"""Log a run while it trains: log.jsonl, TensorBoard, and a progress bar (or progress lines)."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pixbench.file_versions import STEP_LOG
 from pixbench.files import finite, write_text
 from pixbench.progress import note_progress
 
-JSONL = "log.jsonl"
 LINE_SECONDS = 10.0
-"""Seconds between progress lines where there is no terminal to draw a bar on."""
+"""Seconds between progress lines if there is no terminal for a progress bar."""
 
 
 class RunLog:
-    """Logs into ``folder`` the steps after ``first``, up to ``total``; lines of later steps than ``first`` are removed.
+    """Log the steps after ``first``, up to ``total``, in ``folder``. Old lines of steps after ``first`` are removed.
 
-    ``seconds``: how long the run trained before it was continued.
+    ``seconds`` is the time that the run had trained before it was continued.
     """
 
     def __init__(
         self, folder: Path, *, first: int, total: int, steps_per_epoch: int, batch_size: int, seconds: float
     ) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # a second of imports
+        from torch.utils.tensorboard import SummaryWriter  # the import takes a second
 
-        _cut_back(folder / JSONL, first)
+        _cut_back(folder / STEP_LOG, first)
         self.total, self.steps_per_epoch, self.batch_size = total, steps_per_epoch, batch_size
-        self._path = folder / JSONL
+        self._path = folder / STEP_LOG
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
         self._bar = tqdm(total=total, initial=first, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
         self._first, self._began = first, time.monotonic()
@@ -40,19 +40,19 @@ class RunLog:
 
     @property
     def seconds(self) -> float:
-        """How long the run has trained, the time before it was continued included."""
+        """Training time of the run in seconds, including the time before it was continued."""
         return time.monotonic() - self._start
 
     def tick(self, step: int) -> None:
-        """Step ``step`` is done, one more than before."""
+        """Update the progress after step ``step``. Call it after every step."""
         self._bar.update()
         pace = (time.monotonic() - self._began) / (step - self._first)
         note_progress(self._path.parent, step, self.total, pace)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Log what step ``step`` (the first is 1) gave: "loss", "lr" and whatever else the method reports."""
+        """Log the values of step ``step`` (the first is 1): "loss", "lr" and the other values that the method returns."""
         now = time.monotonic()
-        pace = (step - self._last_step) / max(now - self._last_time, 1e-9)  # steps a second
+        pace = (step - self._last_step) / max(now - self._last_time, 1e-9)  # steps per second
         self._last_step, self._last_time = step, now
         epoch, images_per_s = step / self.steps_per_epoch, pace * self.batch_size
         record = {"step": step, "epoch": round(epoch, 4), **values, "images_per_s": round(images_per_s, 2)}
@@ -69,12 +69,13 @@ class RunLog:
             print(f"epoch {epoch:.1f}/{epochs}, step {step}/{self.total}, {text}, {left} left", flush=True)
 
     def close(self) -> None:
+        """Close the progress bar and the TensorBoard log."""
         self._bar.close()
         self._board.close()
 
 
 def _cut_back(path: Path, step: int) -> None:
-    """Drop the lines of ``path`` that are of later steps than ``step``, and a last line that is not whole."""
+    """Remove the lines of steps after ``step`` from ``path``, and an incomplete last line."""
     if not path.exists():
         return
     kept = []

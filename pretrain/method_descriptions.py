@@ -1,4 +1,4 @@
-"""What `pixbench methods` prints of each method: its title, its configs and its settings."""
+"""Describe each method for `pixbench methods`: its title, its configs and its settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pretrain.methods import METHODS
 
 
 def describe(name: str) -> str:
-    """Return a paragraph on the method ``name``: title, files in `configs/pretrain` that use it, one line a setting."""
+    """Return the description of method ``name``: title, files in `configs/pretrain` that use it, one line per setting."""
     method = METHODS[name]
     texts = setting_descriptions(method.Config)
     settings = [(f"{f.name}: {f.default}", texts.get(f.name, "")) for f in fields(method.Config)]
@@ -22,7 +22,7 @@ def describe(name: str) -> str:
 
 
 def setting_descriptions(config: type) -> dict[str, str]:
-    """Return what the docstrings of ``config`` and its bases say of each setting; the nearer class wins."""
+    """Return the description of each setting in the docstrings of ``config`` and its bases; ``config`` comes first."""
     params = [p for part in reversed(config.__mro__) for p in parse(part.__doc__ or "").params]
     return {p.arg_name: " ".join((p.description or "").split()) for p in params}
 

@@ -1,6 +1,6 @@
-"""Optimisers: LARS as the official PixPro code has it, SGD and AdamW.
+"""Optimisers: LARS as in the official PixPro code, SGD and AdamW.
 
-Notation of the comments: w parameter, g gradient, λ weight decay, t trust coefficient.
+Notation in this file: w parameter, g gradient, λ weight decay, t trust coefficient.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pixbench.errors import UserError
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Which optimiser, and its rates.
+    """Settings of the optimiser.
 
     Args:
-        name: "lars" (as PixPro and SimCLR), "sgd" (as MoCo) or "adamw".
-        base_lr: peak learning rate for 256 images a step; it grows in proportion with the total batch.
-        momentum: of LARS and SGD; AdamW keeps PyTorch's betas.
-        weight_decay: LARS and AdamW spare one-dimensional parameters (BN, biases), SGD does not, as published.
-        trust_coefficient: of LARS: length of an update relative to its weight, before the learning rate.
-        eps: added to the gradient's norm (LARS) or to the root of its second moment (AdamW).
+        name: "lars" (as in PixPro and SimCLR), "sgd" (as in MoCo) or "adamw".
+        base_lr: peak learning rate for 256 images per step; it is scaled in proportion to the total batch.
+        momentum: momentum of LARS and SGD; AdamW uses PyTorch's default betas.
+        weight_decay: weight decay; LARS and AdamW leave out one-dimensional parameters (BN, biases), SGD does not, as published.
+        trust_coefficient: length of a LARS update relative to its weight, before the learning rate.
+        eps: constant added to the gradient's norm (LARS) or to the root of its second moment (AdamW).
     """
 
     name: Literal["lars", "sgd", "adamw"] = "lars"
@@ -38,12 +38,15 @@ class OptimizerConfig:
 
 
 def scaled_lr(config: OptimizerConfig, total_batch: int) -> float:
-    """Peak learning rate for ``total_batch`` images per update (all processes and accumulated batches together)."""
+    """Return the peak learning rate for ``total_batch`` images per step (over all processes and accumulated parts)."""
     return config.base_lr * total_batch / 256
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trained parameters in two groups: matrices and kernels (decayed, adapted), and one-dimensional ones (neither)."""
+    """Return the trained parameters in two groups.
+
+    Matrices and kernels have weight decay and LARS scaling. One-dimensional parameters have neither.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "adapt": True},
@@ -52,8 +55,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """Optimiser over the trained parameters of ``model``. Its rate is `base_lr` until the schedule sets another."""
-    if config.name == "sgd":  # one group: MoCo and the official PixPro code decay everything under plain SGD
+    """Build the optimiser for the trained parameters of ``model``. Its rate is `base_lr` until the schedule changes it."""
+    if config.name == "sgd":  # one group: with SGD, MoCo and the official PixPro code decay all parameters
         trained = [p for p in model.parameters() if p.requires_grad]
         return torch.optim.SGD(trained, config.base_lr, config.momentum, weight_decay=config.weight_decay)
     groups = parameter_groups(model, config.weight_decay)
@@ -67,9 +70,9 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 class LARS(Optimizer):
     """SGD with momentum on gradients that are rescaled layer by layer (You et al., arXiv 1708.03888).
 
-    g ← g + λw, then g ← g · t‖w‖ / (‖g‖ + eps) in groups with ``adapt``, then momentum and the step. The decay enters
-    before the ratio, as in `contrast/lars.py` of the official PixPro code; timm, lightly and solo-learn divide by ‖g‖
-    + λ‖w‖ instead. Where ‖w‖ or ‖g‖ is 0 nothing is rescaled.
+    g ← g + λw, then g ← g · t‖w‖ / (‖g‖ + eps) in groups with ``adapt``, then momentum and the step. The weight
+    decay is added before the ratio is computed, as in `contrast/lars.py` of the official PixPro code; timm, lightly and
+    solo-learn divide by ‖g‖ + λ‖w‖ instead. If ‖w‖ or ‖g‖ is 0, the gradient is not rescaled.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update all parameters once and return the result of ``closure``, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -109,7 +113,7 @@ class LARS(Optimizer):
         if group["adapt"]:
             weight_norm, gradient_norm = weight.norm(), gradient.norm()
             ratio = group["trust_coefficient"] * weight_norm / (gradient_norm + group["eps"])
-            # torch.where rather than `if`: reading the norms would make the CPU wait for the GPU at every parameter
+            # torch.where instead of `if`: reading the norms would make the CPU wait for the GPU at every parameter
             gradient = gradient * torch.where((weight_norm > 0) & (gradient_norm > 0), ratio, torch.ones_like(ratio))
         state = self.state[weight]
         if "momentum_buffer" not in state:

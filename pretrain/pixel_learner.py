@@ -1,8 +1,8 @@
 """`PixelLearner`: PixPro or PixContrast, with the regression instance branch, around any network.
 
-Arguments and training loop are those that users of the package `pixel-level-contrastive-learning` 0.1.1 know; losses,
-geometry, PPM, heads, instance branch and target are this project's own. What differs stands in
-`docs/methods/pixel_learner.md`.
+The arguments and the training loop are those of the package `pixel-level-contrastive-learning` 0.1.1. The losses, geometry,
+PPM, heads, instance branch and momentum encoder are those of this project. `docs/methods/pixel_learner.md` lists the
+differences.
 
 Shapes: B batch, S image size, C channels, (H, W) map of cells, N = H·W.
 """
@@ -31,34 +31,35 @@ from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.ppm import PixelPropagation
 
 BLUR_KERNEL = 13
-"""Pixels: three standard deviations of the widest blur to either side."""
+"""Kernel size in pixels: three standard deviations of the widest blur on each side."""
 
 
 class PixelLearner(nn.Module):
-    """``learner(images)`` -> loss; after each optimiser step ``learner.update_moving_average()``.
+    """Compute the loss with ``learner(images)``; call ``learner.update_moving_average()`` after each optimiser step.
 
     loss = alpha · pixel loss + instance loss, in [−4 alpha − 4, 4 alpha + 4] with ``use_pixpro``. ``net`` is trained in
-    place and stays usable by itself.
+    place and can be used alone afterwards.
 
     Args:
-        net: any network from images (B, 3, S, S) in 0..1 to anything.
-        image_size: S, side of the views that are cut from the images.
-        hidden_layer_pixel: layer whose output (B, C, H, W) the pixel loss is on: a name of `net.named_modules()`, or an
+        net: any network that takes images (B, 3, S, S); its own output is not used.
+        image_size: S, side length of the views that are cut from the images.
+        hidden_layer_pixel: layer whose output (B, C, H, W) is used for the pixel loss: a name of `net.named_modules()`, or an
             index into `net.children()`.
         hidden_layer_instance: the same for the instance loss; its output may also be (B, C).
-        projection_size, projection_hidden_size: channels of the heads' outputs and hidden layers.
-        augment_fn, augment_fn2: views (B, 3, S, S) -> what the net gets, for view 1 and view 2 (default: as view 1).
-            Default without both: this project's "byol" recipe and ImageNet normalisation, values clamped to 0..1 before.
+        projection_size, projection_hidden_size: number of channels of the heads' outputs and hidden layers.
+        augment_fn, augment_fn2: functions from views (B, 3, S, S) to the input of ``net``, for view 1 and view 2 (default:
+            as for view 1). Without both: this project's "byol" recipe and ImageNet normalisation, after clamping to 0..1.
         prob_rand_hflip: probability of mirroring a view.
-        moving_average_decay: constant momentum of the target.
-        ppm_num_layers, ppm_gamma: of the PPM, see `PixelPropagation`.
-        distance_thres: T: cells nearer than this, in cell diagonals, are a positive pair.
-        similarity_temperature: τ of PixContrast.
-        alpha: weight of the *pixel* loss, as there (everywhere else in this project: of the instance loss).
-        use_pixpro: PixPro; False: PixContrast.
-        cutout_ratio_range: side of a crop as a share of the image's side is uniform in this range.
+        moving_average_decay: constant momentum of the momentum encoder.
+        ppm_num_layers, ppm_gamma: settings of the PPM, see `PixelPropagation`.
+        distance_thres: T: two cells at a distance below T cell diagonals are a positive pair.
+        similarity_temperature: temperature τ of PixContrast.
+        alpha: weight of the *pixel* loss, as in that package (elsewhere in this project, α weights the instance loss).
+        use_pixpro: whether to use PixPro; if False, use PixContrast.
+        cutout_ratio_range: range of a crop's side as a fraction of the image's side; the fraction is drawn uniformly.
 
-    Raises `UserError` for a layer that does not exist (it lists those that do), does not run or has no such output.
+    Raises:
+        UserError: A layer does not exist (the message lists the existing layers), does not run, or has no such output.
     """
 
     def __init__(
@@ -85,18 +86,18 @@ class PixelLearner(nn.Module):
         low, high = cutout_ratio_range
         if not 0 < low <= high <= 1:
             raise UserError(
-                f"cutout_ratio_range {cutout_ratio_range} must be two shares of a side, 0 < low <= high <= 1"
+                f"cutout_ratio_range {cutout_ratio_range} must be two fractions of a side with 0 < low <= high <= 1"
             )
         self.image_size, self.hflip, self.cutout = image_size, prob_rand_hflip, (low, high)
         plain = [_on_tensors(recipe) for recipe in RECIPES["byol"]]
         self.augment = (augment_fn or plain[0], augment_fn2 or augment_fn or plain[1])
         self.use_pixpro, self.temperature, self.alpha = use_pixpro, similarity_temperature, alpha
         self.threshold, hidden, dim = distance_thres, projection_hidden_size, projection_size
-        self.instance_config = PixelConfig(instance="regression", alpha=1.0)  # what `add_instance_loss` reads
+        self.instance_config = PixelConfig(instance="regression", alpha=1.0)  # read by `add_instance_loss`
 
         self.backbone = LayerOutputs(net, hidden_layer_pixel, hidden_layer_instance)
         place = next(net.parameters())
-        probe = copy.deepcopy(self.backbone).eval()  # a copy: the net's BN statistics stay untouched
+        probe = copy.deepcopy(self.backbone).eval()  # a copy, so that the BN statistics of ``net`` do not change
         with torch.no_grad():
             pixel, instance = probe(torch.zeros(1, 3, image_size, image_size).to(place))
         self.projector = ConvHead(pixel.shape[1], hidden, dim)
@@ -110,7 +111,7 @@ class PixelLearner(nn.Module):
         )
 
     def forward(self, images: Tensor, return_positive_pairs: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Images (B, 3, any, any) in 0..1 -> loss, and with ``return_positive_pairs`` the number of positive pairs."""
+        """Return the loss of images (B, 3, any, any) in 0..1; with ``return_positive_pairs``, also the number of such pairs."""
         if images.dim() != 4 or images.shape[1] != 3 or not images.is_floating_point() or len(images) < 2:
             what = f"{tuple(images.shape)} {images.dtype}"
             raise UserError(f"PixelLearner takes floating-point images (B, 3, H, W) in 0..1 with B > 1, not {what}")
@@ -118,12 +119,12 @@ class PixelLearner(nn.Module):
         return (loss, positives) if return_positive_pairs else loss
 
     def update_moving_average(self) -> None:
-        """Move the target towards the student."""
+        """Move the momentum encoder towards the student."""
         self.momentum_encoder.update(self)
 
     @torch.no_grad()
     def views(self, images: Tensor) -> Views:
-        """Two crops of each image. Randomness: PyTorch's global generator."""
+        """Cut two crops of each image. The random numbers come from PyTorch's global generator."""
         rng = random.Random(int(torch.randint(2**62, ())))
         height, width = images.shape[2:]
         index = torch.arange(len(images), device=images.device)
@@ -136,7 +137,7 @@ class PixelLearner(nn.Module):
         return Views(view1, view2, box1, box2, torch.full_like(index, -1), index)
 
     def loss(self, views: Views) -> tuple[Tensor, Tensor]:
-        """The loss, and how many pairs of cells of the batch are positive."""
+        """Return the loss and the number of positive pairs of cells in the batch."""
         images, boxes = (views.view1, views.view2), (views.box1, views.box2)
         pixel, instance = zip(*(self.backbone(x) for x in images), strict=True)
         queries = [self.projector(x) for x in pixel]  # (B, C, H, W) each
@@ -161,14 +162,14 @@ class PixelLearner(nn.Module):
         return random_flip(rng, Crop(rng.randint(0, height - h), rng.randint(0, width - w), h, w), self.hflip)
 
     def _cut(self, image: Tensor, crop: Crop) -> Tensor:
-        """As `pretrain.data.views.cut`, for an image (3, H, W)."""
+        """Do the same as `pretrain.data.views.cut`, for an image (3, H, W)."""
         side = [self.image_size, self.image_size]
         view = F.resized_crop(image, crop.top, crop.left, crop.height, crop.width, side, antialias=True)
         return view.flip(2) if crop.mirrored else view
 
 
 def _on_tensors(recipe: Photometric) -> Callable[[Tensor], Tensor]:
-    """``recipe`` for views (B, 3, S, S) in 0..1, with each image's own randomness, then ImageNet normalisation."""
+    """Return a function for views (B, 3, S, S) in 0..1: ``recipe`` for each image separately, then ImageNet normalisation."""
     strengths = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
     change = v2.Compose(
         [

@@ -1,4 +1,4 @@
-"""Learning rate and EMA momentum as functions of the step alone, so that resuming needs nothing but the step.
+"""Learning rate and EMA momentum as functions of the step alone. A run needs only its step to continue.
 
 Steps count optimiser updates from 0. Source: `contrast/lr_scheduler.py` and `contrast/models/PixPro.py` of the
 official code.
@@ -16,15 +16,15 @@ from pixbench.errors import UserError
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Linear warm-up, then a cosine per step or a decay at epochs.
+    """Settings of the learning rate: linear warm-up, then a cosine per step or a decay at given epochs.
 
     Args:
         name: "cosine" or "multistep".
-        warmup_epochs: length of the warm-up; may be a fraction, 0 for none.
-        warmup_multiplier: the warm-up starts at the peak divided by this.
-        min_lr: where the cosine ends (not scaled by the batch).
+        warmup_epochs: length of the warm-up in epochs; need not be an integer; 0 for none.
+        warmup_multiplier: the warm-up starts at the peak rate divided by this number.
+        min_lr: rate at the end of the cosine (not scaled by the batch size).
         milestones: epochs, counted from the start of the run, at which "multistep" multiplies the rate by `gamma`.
-        gamma: factor of the step decay.
+        gamma: factor of "multistep".
     """
 
     name: Literal["cosine", "multistep"] = "cosine"
@@ -36,16 +36,16 @@ class ScheduleConfig:
 
 
 class LRSchedule:
-    """The rate of every step of one run.
+    """Learning rate of every step of one run.
 
     Args:
-        config: the shape of the curve.
+        config: settings of the schedule.
         peak_lr: rate at the end of the warm-up, see `pretrain.optim.scaled_lr`.
-        steps_per_epoch: optimiser updates an epoch.
-        epochs: length of the run.
+        steps_per_epoch: number of optimiser updates per epoch.
+        epochs: length of the run in epochs.
 
     Raises:
-        UserError: unknown name, a warm-up longer than the run, or a multiplier below 1.
+        UserError: The name is unknown, the warm-up is longer than the run, or the multiplier is below 1.
     """
 
     def __init__(self, config: ScheduleConfig, peak_lr: float, steps_per_epoch: int, epochs: float) -> None:
@@ -63,7 +63,7 @@ class LRSchedule:
         self.total = epochs * steps_per_epoch
 
     def lr(self, step: int) -> float:
-        """Rate of update ``step``; from the end of the run on it stays what it is there."""
+        """Return the rate of update ``step``. After the end of the run, the rate stays constant."""
         config, peak = self.config, self.peak_lr
         step = min(step, math.ceil(self.total))
         if step < self.warmup:
@@ -76,6 +76,9 @@ class LRSchedule:
 
 
 def ema_momentum(start: float, step: int, total_steps: int) -> float:
-    """Share of the old value that the target keeps: from ``start`` at step 0 along a cosine to 1 at ``total_steps``."""
+    """Return the fraction of its old value that the momentum encoder keeps.
+
+    The fraction rises along a cosine from ``start`` at step 0 to 1 at ``total_steps``.
+    """
     fraction = min(step / total_steps, 1.0)
     return 1 - (1 - start) * (math.cos(math.pi * fraction) + 1) / 2

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compiler wrapper for building mmcv: nearly all of the compile time is parsing <torch/types.h> again in each of
-# its 78 files, so the first call precompiles that header with its own flags and every call includes the result.
-# Whatever goes wrong, the plain compiler does the work. Needs PCH_DIR (a scratch folder) and REAL_CXX.
+# Compiler wrapper for building mmcv. Nearly all of the compile time is spent parsing <torch/types.h> in each of its
+# 78 files. Therefore the first call precompiles that header with its own flags, and every call includes the result.
+# If anything fails, the plain compiler is used. Needs PCH_DIR (a scratch folder) and REAL_CXX (the compiler).
 set -u
 cxx=${REAL_CXX:-g++}
 compiles=no; torch_dir=; flags=(); skip=no

@@ -4,14 +4,19 @@
 #   scripts/install.sh                       into .venv (made if absent), or into the active environment
 #   VENV=/somewhere scripts/install.sh       into that virtual environment
 #   DETECTRON2=upstream scripts/install.sh   Detectron2 from its official git instead of the PyPI wheel
-#   PYTHON=python3.11 scripts/install.sh     the interpreter to make the environment with
+#   PYTHON=python3.12 scripts/install.sh     the interpreter to make the environment with
+#   TORCH="torch==2.11.0 torchvision==0.26.0" scripts/install.sh   other versions or builds of PyTorch
 #
-# Done once: a stamp in the environment holds a checksum of the recipe, and a finished install is left alone.
+# Without an NVIDIA device the CPU build of PyTorch is taken where the package index has one (a tenth of the size); to add an
+# index that has it, set pip's own PIP_EXTRA_INDEX_URL.
+# Done once: a stamp in the environment holds a checksum of the recipe, and a finished install is left alone. What pip prints
+# goes to install.log in the environment; its end is shown if something fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 started=$(date +%s)
 DETECTRON2=${DETECTRON2:-wheel}
-TORCH=${TORCH:-torch==2.11.0 torchvision==0.26.0}
+TORCH=${TORCH:-}
+TORCH_VERSION=2.11.0 TORCHVISION_VERSION=0.26.0
 MMCV=onedl-mmcv==2.3.6
 
 say() { printf '[install %4ds] %s\n' "$(( $(date +%s) - started ))" "$*"; }
@@ -30,8 +35,8 @@ command -v "${CXX:-g++}" >/dev/null || die "no C++ compiler found (needed once, 
 
 if [ ! -x "$VENV/bin/python" ]; then
   PYTHON=${PYTHON:-python3}
-  "$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
-    || die "$("$PYTHON" --version) is not supported; Python 3.10 to 3.12 is. Name one with PYTHON=."
+  "$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+    || die "$("$PYTHON" --version) is not supported; Python 3.10 to 3.13 is. Name one with PYTHON=."
   "$PYTHON" -c 'import ensurepip' 2>/dev/null || die "this Python cannot make virtual environments: apt-get install python3-venv"
   say "making $VENV with $("$PYTHON" --version)"
   "$PYTHON" -m venv "$VENV"
@@ -39,9 +44,24 @@ fi
 python=$VENV/bin/python
 "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
   || die "Python.h is missing (needed once, for mmcv's ops): apt-get install python3-dev"
-pip() { "$python" -m pip install --disable-pip-version-check --quiet --progress-bar off --root-user-action=ignore "$@"; }
+log=$VENV/install.log
+: > "$log"
+pip() {
+  printf '\n$ pip install %s\n' "$*" >> "$log"
+  "$python" -m pip install --disable-pip-version-check --progress-bar off --root-user-action=ignore "$@" >> "$log" 2>&1 && return
+  tail -n 15 "$log" >&2
+  die "pip failed; all it printed is in $log"
+}
 
-say "1/6 $TORCH (about 3 GB of downloads)"
+if [ -z "$TORCH" ]; then
+  TORCH="torch==$TORCH_VERSION torchvision==$TORCHVISION_VERSION"
+  cpu="torch==$TORCH_VERSION+cpu torchvision==$TORCHVISION_VERSION+cpu"
+  # shellcheck disable=SC2086
+  if ! compgen -G '/dev/nvidia[0-9]*' > /dev/null && "$python" -m pip install --dry-run --no-deps --quiet $cpu > /dev/null 2>&1; then
+    TORCH=$cpu
+  fi
+fi
+say "1/6 $TORCH (the builds for GPUs are about 3 GB of downloads)"
 # shellcheck disable=SC2086
 pip $TORCH
 say "2/6 build tools"

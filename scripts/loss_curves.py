@@ -1,8 +1,8 @@
-"""Draw the loss and the feature spread of pre-training runs, for the pages in `docs/methods`.
+"""Plot the loss and the feature spread of pre-training runs for the pages in `docs/methods`.
 
     python scripts/loss_curves.py RUN [RUN ...] -o docs/methods/curves.png
 
-RUN is a folder that `python -m pretrain` wrote; its name is the title of its panel.
+RUN is a run folder of `python -m pretrain`; its name is the title of its panel.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 
 
 def main() -> None:
+    """Plot the runs on the command line into one image file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("-o", "--output", required=True, type=Path)

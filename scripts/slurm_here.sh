@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A Slurm on this machine alone, to try things out, with two nodes by name that are both this machine. It lies in DIR.
-#   scripts/slurm_here.sh start DIR   prints the line to put into the environment
-#   scripts/slurm_here.sh stop DIR
-# Needs root and Debian's packages (apt-get install slurm-wlm munge). It answers on the loopback address only.
+# Run Slurm on this machine only, for tests. Its two nodes are both this machine. Its files are in DIR.
+#   scripts/slurm_here.sh start DIR   start it and print the line that sets the environment
+#   scripts/slurm_here.sh stop DIR    stop it
+# Needs root and Debian's packages (apt-get install slurm-wlm munge). It listens on the loopback address only.
 set -eu
 
 [ $# -eq 2 ] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
@@ -11,7 +11,7 @@ export SLURM_CONF=$dir/slurm.conf
 
 stop() {
   [ -f "$SLURM_CONF" ] || return 0
-  # its jobs end first, and while the controller still takes their last words: otherwise the daemons stay for them
+  # end the jobs first, while the controller still accepts their last messages; otherwise the daemons wait for them
   timeout 5 scancel --quiet --user="$(id -un)" || true
   for _ in $(seq 40); do
     [ -n "$(timeout 5 squeue --noheader 2>/dev/null)" ] || break
@@ -36,7 +36,7 @@ start() {
   trap '[ $? = 0 ] || stop' EXIT
   rm -rf "$dir"/{slurmctld,slurmd}
   mkdir -p "$dir"/{slurmctld,slurmd}
-  # munged trusts its socket only in folders that nobody else may write to, so it gets one of its own
+  # munged accepts a socket only in a folder that no other user can write to, so it gets its own folder
   munge=$(mktemp -d /run/slurm_here.XXXXXX)
   ln -sfn "$munge" "$dir/munge"
   chown munge "$munge" && chmod 755 "$munge"

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.miniworld.generate import World, is_there
 from benchmarks.tables import collect
-from pixbench.file_versions import CHECKPOINT_VERSION, MINI_WORLD_FILE, RESULT_FILE
+from pixbench.file_versions import CHECKPOINT_FILE, CHECKPOINT_VERSION, MINI_WORLD_FILE, RESULT_FILE
 from pixbench.results import read_result
 from pretrain import checkpoint, engine
 from pretrain.config import from_dict
@@ -24,11 +24,11 @@ NEW_NAMES = {"trunk": "backbone", "target": "momentum_encoder"}
 
 
 def test_a_checkpoint_of_version_1_is_continued(tmp_path: Path, mini_root: Path) -> None:
-    shutil.copyfile(OLD / "checkpoint_v1.pth", tmp_path / checkpoint.LATEST)
-    content = checkpoint.load(tmp_path / checkpoint.LATEST)
+    shutil.copyfile(OLD / "checkpoint_v1.pth", tmp_path / CHECKPOINT_FILE)
+    content = checkpoint.load(tmp_path / CHECKPOINT_FILE)
     places = {"data": {**content["config"]["data"], "root": str(mini_root / "imagenet")}, "out": str(tmp_path)}
     engine.train(from_dict({**content["config"], **places}))
-    continued = checkpoint.load(tmp_path / checkpoint.LATEST)
+    continued = checkpoint.load(tmp_path / CHECKPOINT_FILE)
     assert (continued["version"], continued["step"], continued["finished"]) == (CHECKPOINT_VERSION, 6, True)
     golden = np.load(OLD / "checkpoint_v1_continued.npz")  # what the version that wrote it went on to
     for name in golden:
@@ -40,7 +40,7 @@ def test_a_checkpoint_of_version_1_is_continued(tmp_path: Path, mini_root: Path)
 def test_a_checkpoint_of_version_1_is_converted(branch: str) -> None:
     reading = read(OLD / "checkpoint_v1.pth", branch)
     content = torch.load(OLD / "checkpoint_v1.pth", weights_only=True)
-    prefix = {"student": "trunk.", "momentum_encoder": "target.trunk."}[branch]
+    prefix = {"student": "trunk.", "momentum_encoder": "momentum_encoder.trunk."}[branch]
     assert reading.backbone.spec.output_stride == 16  # of what the file says of its "trunk"
     for name, tensor in reading.backbone.state.items():
         assert torch.equal(tensor, content["model"][prefix + name])

@@ -1,1 +1,1 @@
-"""From a pre-trained checkpoint to a fine-tuned detector or segmenter: weight conversion and protocol runners."""
+"""Convert a pre-trained checkpoint and fine-tune it as a detector or segmenter under a published protocol."""

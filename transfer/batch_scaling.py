@@ -1,8 +1,8 @@
-"""Fewer or more images a batch than published: everything that hangs on the batch moves with it, by the linear rule.
+"""Scale the settings that depend on the batch size when a batch has more or fewer images than published.
 
-With k = batch / published batch, the learning rate is multiplied by k and every count of iterations divided by it, so
-that a run sees as many images between any two events as the published one (Goyal et al., arXiv:1706.02677; Detectron2's
-``auto_scale_workers`` does the same).
+This is the linear rule: with k = batch / published batch, the learning rate is multiplied by k and every number of
+iterations is divided by k. Between any two events a run then sees as many images as the published one (Goyal et al.,
+arXiv:1706.02677; Detectron2's ``auto_scale_workers`` does the same).
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from pixbench.errors import UserError
 from pixbench.paths import CONFIGS
 
 KEYS: dict[str, dict[str, Any]] = yaml.safe_load((CONFIGS / "protocols" / "scaling.yaml").read_text("utf-8"))
-"""framework -> "batch": its config key; "rate" (grows with the batch) and "count" (shrinks): patterns of keys."""
+"""framework -> "batch": key of the batch size; "rate" and "count": patterns of the keys that grow or shrink with it."""
 
 
 def scaled(framework: str, config: dict[str, Any], batch: int, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The overrides that turn ``config`` (dotted keys) into one of ``batch`` images; none if it has that many already.
+    """Return the overrides that give ``config`` (dotted keys) a batch of ``batch`` images; empty if it has one already.
 
-    The user's own ``overrides`` win; the batch itself may not be among them (`UserError`).
+    The user's ``overrides`` win: their keys are left out.
+
+    Raises:
+        UserError: ``batch`` is below 1, or ``overrides`` sets the batch too.
     """
     keys = KEYS[framework]
     name, before = keys["batch"], config[keys["batch"]]
@@ -42,7 +45,7 @@ def scaled(framework: str, config: dict[str, Any], batch: int, overrides: dict[s
 
 
 def sentences(framework: str, config: dict[str, Any], found: dict[str, Any], accumulate: int) -> list[str]:
-    """What a table says below a run scaled by ``found`` (see `scaled`), or that accumulates; of neither, nothing."""
+    """Return the footnotes of a run that is scaled by ``found`` (see `scaled`) or accumulates; other runs have none."""
     before = config[KEYS[framework]["batch"]]
     batch, lines = found.get(KEYS[framework]["batch"], before), []
     if found:
@@ -59,10 +62,12 @@ def sentences(framework: str, config: dict[str, Any], found: dict[str, Any], acc
 
 
 def divided(batch: int, accumulate: int, processes: int) -> int:
-    """Images that each process takes at a time."""
+    """Return the number of images that each process computes at a time; UserError if it is not a whole number."""
     if batch % (accumulate * processes):
-        parts = f"{accumulate} parts on " if accumulate > 1 else ""
-        raise UserError(f"a batch of {batch} images cannot be shared by {parts}{processes} GPUs; choose a divisor")
+        parts = f"into {accumulate} parts " if accumulate > 1 else ""
+        raise UserError(
+            f"a batch of {batch} images cannot be split evenly {parts}on {processes} GPUs; choose divisors of the batch"
+        )
     return batch // (accumulate * processes)
 
 

@@ -1,4 +1,4 @@
-"""What a run starts from that nobody pre-trained here: a random backbone, or the published supervised one."""
+"""Initial weights that need no pre-training: a random backbone, or torchvision's supervised ResNet-50."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from transfer.weights.vit_spec import VitSpec
 
 
 def random_backbone(spec: BackboneSpec | VitSpec, seed: int) -> Backbone:
-    """The backbone of ``spec`` as pre-training starts it (He fan-out, last gamma of each block 0), drawn from ``seed`` alone.
+    """Return a backbone of ``spec`` with random weights that depend only on ``seed``.
 
-    Loaded through the same path as a checkpoint, so that rows of a table differ in the backbone's weights and in nothing else:
-    the frameworks' own initialisations are others. The global random state is left as it was. A ViT's matrices and positions
-    are drawn from a truncated normal of 0.02, as MAE and ViTDet do.
+    The initialisation is that of pre-training: He fan-out, and 0 for the last gamma of each block. The matrices and
+    positions of a ViT are drawn from a truncated normal of standard deviation 0.02, as in MAE and ViTDet. The
+    frameworks initialise differently, so this backbone is loaded like a checkpoint: rows of a table then differ only in
+    the weights of the backbone. The global random state is not changed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -34,7 +35,13 @@ def random_backbone(spec: BackboneSpec | VitSpec, seed: int) -> Backbone:
 
 
 def supervised_file() -> Path:
-    """torchvision's ResNet-50 trained on ImageNet's labels (top-1 76.1, the usual baseline), from torch's cache or the net."""
+    """Return the file of torchvision's supervised ResNet-50; download it if it is not in torch's cache.
+
+    The network was trained with ImageNet labels (top-1 76.1, the usual baseline).
+
+    Raises:
+        UserError: the file cannot be downloaded.
+    """
     from torchvision.models import ResNet50_Weights
 
     url = ResNet50_Weights.IMAGENET1K_V1.url
@@ -44,5 +51,7 @@ def supervised_file() -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2], progress=False)
         except (OSError, URLError, RuntimeError) as error:
-            raise UserError(f"{url} cannot be downloaded ({error}); fetch it elsewhere and put it at {path}") from error
+            raise UserError(
+                f"{url} cannot be downloaded ({error}); download it on another machine and put it at {path}"
+            ) from error
     return path

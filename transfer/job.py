@@ -1,4 +1,4 @@
-"""One transfer run as data: what to run, on what, where to."""
+"""One transfer run as plain data: the job and its outcome."""
 
 from __future__ import annotations
 
@@ -13,43 +13,45 @@ FREEZES = ("none", "backbone")
 
 @dataclass(frozen=True)
 class TransferJob:
+    """One transfer run: a protocol, its data, the initial weights, the run folder and the changes to the config."""
+
     protocol: Protocol
     data_root: Path
     out: Path
     weights: Path | None = None
-    """Any file `transfer.weights.load` reads; None starts from random weights."""
+    """Any file that `transfer.weights.load` can read; None for random weights."""
     scale: str = "paper"
     seed: int = 0
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Further config keys set by the user, in the framework's own dotted form; they win over the mini overrides."""
+    """Config keys set by the user, in the dotted form of the framework; they win over the mini overrides."""
     freeze: str = "none"
-    """One of `FREEZES`: "backbone" keeps the backbone as it was loaded, its BatchNorm in evaluation mode."""
+    """One of `FREEZES`; "backbone" does not train the backbone and keeps its BatchNorm in evaluation mode."""
     batch: int | None = None
-    """Images a batch, all processes together; everything that hangs on it moves too (`transfer.batch_scaling`)."""
+    """Images per batch over all processes; settings that depend on it are scaled (`transfer.batch_scaling`)."""
     accumulate: int = 1
-    """Parts that a batch is computed in, one after another; the gradients are averaged."""
+    """Number of parts that a batch is split into; they are computed one after another and their gradients averaged."""
     scaling: dict[str, Any] = field(default_factory=dict)
-    """The overrides that ``batch`` comes down to; `transfer.run` fills it in."""
+    """Overrides that follow from ``batch``; `transfer.run` fills them in."""
 
     @property
     def all_overrides(self) -> dict[str, Any]:
-        """Everything that differs from the published config file, in the order applied."""
+        """All differences from the published config file, in the order in which they are applied."""
         return {**self.sizes, **self.scaling, **self.overrides}
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The overrides of the scale."""
+        """The overrides of the mini scale, or none at paper scale."""
         return self.protocol.mini if self.scale == "mini" else {}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a framework's runner hands back."""
+    """The result that the runner of a framework returns for one job."""
 
     metrics: dict[str, float]
-    """Under the framework's names; may be NaN."""
+    """Metrics under the names of the framework; values may be NaN."""
     config: dict[str, Any]
-    """The resolved config, plain data."""
+    """The resolved config as plain data."""
     iterations: int
     deviations: tuple[str, ...] = ()
-    """What differs from the protocol for a reason of this machine's, one sentence each."""
+    """Differences from the protocol that this machine makes necessary, one sentence each."""

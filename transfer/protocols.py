@@ -1,4 +1,4 @@
-"""What a transfer protocol is, and the table of those there are (`configs/protocols/FRAMEWORK.yaml`)."""
+"""The transfer protocols, as defined in `configs/protocols/FRAMEWORK.yaml`."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ NOT_SET = "(not set)"
 
 @dataclass(frozen=True)
 class Protocol:
-    """One published way to fine-tune and to measure."""
+    """One published way to fine-tune and evaluate a backbone."""
 
     name: str
     title: str
     framework: str
     """One of `FRAMEWORKS`."""
     config: Path
-    """The framework's own config file, holding the published values."""
+    """Config file in the framework's own format, with the published values."""
     weights_framework: str
-    """How the framework's model names the backbone: a key of `transfer.weights.frameworks.FRAMEWORKS`."""
+    """How the model names the parameters of its backbone: a key of `transfer.weights.frameworks.FRAMEWORKS`."""
     datasets: tuple[str, ...]
-    """Data sets that must be below the data root: keys of `configs/data.yaml`."""
+    """Data sets that are needed below the data root: keys of `configs/data.yaml`."""
     metrics: dict[str, str]
-    """Our name of each reported metric -> the name the framework's evaluator gives it."""
+    """Our name of each reported metric -> its name in the framework's evaluator."""
     source: str
-    """Where the published values were read."""
+    """Where the published values come from."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Those of our metrics that a comparison table shows -> the head of their column."""
+    """Each metric (our name) that a comparison table shows -> the heading of its column."""
     cost: dict[str, Any] = field(default_factory=dict)
-    """What a run takes: "seconds" an iteration on "gpus" ("8 V100"), "iterations", and the "source" of the seconds."""
+    """Cost of a run: "seconds" per iteration on "gpus" ("8 V100"), "iterations", and the "source" of the seconds."""
     mini: dict[str, Any] = field(default_factory=dict)
-    """Config keys and the values they take at mini scale: sizes, iterations and width only."""
+    """Config keys and their values at mini scale: only sizes, iterations and width."""
 
     @property
     def gpu_hours(self) -> float | None:
+        """GPU-hours of a run as published; None if the cost is not known."""
         if not self.cost:
             return None
         return float(self.cost["seconds"] * self.cost["iterations"] * int(str(self.cost["gpus"]).split()[0]) / 3600)
@@ -52,10 +53,12 @@ class Protocol:
 
 @cache
 def protocols() -> dict[str, Protocol]:
+    """Return all protocols by name, in the order of their tables."""
     return {p.name: p for framework in FRAMEWORKS for p in _read_table(framework)}
 
 
 def table_of(framework: str) -> Path:
+    """Return the YAML file that defines the protocols of ``framework``."""
     return CONFIGS / "protocols" / f"{framework}.yaml"
 
 
@@ -78,6 +81,7 @@ def _read_table(framework: str) -> list[Protocol]:
 
 
 def find_protocol(name: str) -> Protocol:
+    """Return the protocol ``name``; raise UserError with the known names if it does not exist."""
     known = protocols()
     if name in known:
         return known[name]
@@ -85,7 +89,7 @@ def find_protocol(name: str) -> Protocol:
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of nested dicts, and of lists that hold dicts (their elements by number), with the values there."""
+    """Yield the dotted keys and the values of nested dicts; elements of lists that hold dicts are named by number."""
     if isinstance(config, list) and any(isinstance(value, dict) for value in config):
         config = dict(enumerate(config))
     if not isinstance(config, dict):
@@ -96,7 +100,7 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> the values of two resolved configs, where they differ; `NOT_SET` where one has no such key."""
+    """Return dotted key -> both values, where two resolved configs differ; `NOT_SET` stands for a missing key."""
     left, right = dict(leaves(one)), dict(leaves(other))
     pairs = {key: (left.get(key, NOT_SET), right.get(key, NOT_SET)) for key in {**left, **right}}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

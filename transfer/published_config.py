@@ -1,4 +1,4 @@
-"""The published config of a protocol, resolved by the framework it belongs to."""
+"""The published config of a protocol, resolved by the framework of the protocol."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transfer.protocols import Protocol
 
 
 def published_config(protocol: Protocol) -> dict[str, Any]:
-    """The protocol's own config file, resolved by its framework, as plain data."""
+    """Return the config file of ``protocol``, resolved by its framework, as plain data."""
     if protocol.framework == "detectron2":
         from transfer.detection.config import config_as_dict, read_config
 

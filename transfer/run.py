@@ -1,4 +1,4 @@
-"""One transfer run from files to `result.json`: checks, weights, the framework's runner, the record."""
+"""Run one transfer job: check the data, load the weights, call the framework's runner and write `result.json`."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ NEUTRAL = (
     *("DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "MODEL.DEVICE"),
     *("num_workers", "persistent_workers", "checkpoint.interval", "val_interval"),
 )
-"""Ends of the keys that move no metric: overriding them is no deviation."""
+"""Endings of the config keys that change no metric: overriding them is not a deviation."""
 
 
 def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
-    """Do ``job`` unless it is done already, and return its result as stored in ``job.out / "result.json"``.
+    """Run ``job`` unless it is finished already, and return its result as stored in ``job.out / "result.json"``.
 
-    An interrupted job leaves no result and goes on from its last checkpoint when started again. A failed one leaves a result
-    of status "failed" with the reason, and raises. ``label`` is the name of the row it belongs to in a table; a finished
-    job takes over a new one.
+    An interrupted job leaves no result; when it is started again, it continues from its last checkpoint. A failed job
+    leaves a result with status "failed" and the reason, and raises its error. ``label`` is the name of the table row
+    that the job belongs to; a new label replaces the one of a finished job.
 
-    Raises `UserError` for missing data, unusable weights, or a folder that was started for another job.
+    Raises:
+        UserError: data is missing, the weights cannot be used, or ``job.out`` belongs to another job.
     """
     from transfer.weights import load
 
@@ -68,7 +69,7 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
             if is_main():
                 write_json(job.out / RESULT_FILE, finished)
         print(
-            f"{job.out / RESULT_FILE} is there already: {job.protocol.name} was finished {finished['finished']}, {what}"
+            f"{job.out / RESULT_FILE} exists already: {job.protocol.name} was finished at {finished['finished']}, {what}"
         )
         return finished
     result: dict[str, Any] = {
@@ -105,7 +106,7 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
 
 
 def scale(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJob, list[str]]:
-    """``job`` with what its batch comes down to, and a sentence on that (and on accumulation), which is printed too."""
+    """Return ``job`` with the overrides that its batch needs, and sentences on batch and accumulation. Print both."""
     framework, sizes = job.protocol.framework, dict(leaves(published)) | job.sizes
     if job.batch is not None:
         job = replace(job, scaling=scaling.scaled(framework, sizes, job.batch, job.overrides))
@@ -120,7 +121,7 @@ def scale(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJob, lis
 
 
 def deviations(job: TransferJob, published: dict[str, Any]) -> list[str]:
-    """One sentence for each override that can move a metric, and for a backbone that is not trained."""
+    """Return one sentence for each override that can change a metric, and one for a frozen backbone."""
     found = ["frozen backbone: only what the protocol adds to it is trained"] if job.freeze == "backbone" else []
     for key, value in {**job.sizes, **job.overrides}.items():
         before = _look_up(published, key)
@@ -130,9 +131,12 @@ def deviations(job: TransferJob, published: dict[str, Any]) -> list[str]:
 
 
 def extra_weights(protocol: Protocol, backbone: Backbone | None) -> list[str]:
-    """A sentence if the run starts from more than a backbone, as the published rows do not."""
+    """Return a sentence if the run starts from more than a backbone; published rows start from a backbone only."""
     if backbone and backbone.extras and FRAMEWORKS[protocol.weights_framework].pyramid_head:
-        return ["starts from a pre-trained pyramid (and what the model has of its head) besides the backbone"]
+        return [
+            "starts from a pre-trained feature pyramid (and the layers of its head that the model has), not only from a "
+            "backbone"
+        ]
     return []
 
 
@@ -163,7 +167,7 @@ def _runner(framework: str) -> Any:
 
 
 def _measured(protocol: Protocol, outcome: Outcome) -> dict[str, Any]:
-    """What a framework's runner found out. Only rank 0 has metrics."""
+    """Return the part of the result that comes from the framework's runner; empty except on rank 0."""
     if not is_main():
         return {}
     missing = [theirs for theirs in protocol.metrics.values() if theirs not in outcome.metrics]

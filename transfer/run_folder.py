@@ -1,4 +1,4 @@
-"""The folder of one run: claimed for one job, closed with one result. Only rank 0 of several processes writes."""
+"""The run folder: it belongs to one job and ends with one result. Of several processes only rank 0 writes to it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from pixbench.progress import PROGRESS
 from pixbench.results import read_result, write_result
 
 JOB = "job.json"
-"""What a run folder was started for; a folder serves one job only, once something was trained there."""
+"""File that identifies the job of a run folder. Once a job has trained in a folder, no other job can use it."""
 
 
 def claim(out: Path, identity: dict[str, Any]) -> bool:
-    """Note in ``out`` what it is used for; return whether that was noted before.
+    """Record in ``out`` the ``identity`` of its job; return whether the same identity was recorded before.
 
-    Raises `UserError` if another job has trained there. One that has not, for a mistyped setting say, leaves its place.
+    A job that has not trained yet, for example because of a mistyped setting, is replaced.
+
+    Raises:
+        UserError: another job has trained in ``out``, or ``out`` holds files that are not from a run.
     """
     path = out / JOB
     if not is_main():
@@ -33,25 +36,25 @@ def claim(out: Path, identity: dict[str, Any]) -> bool:
             other = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path} cannot be read ({error}); choose another --out or remove that folder") from error
-        if other.get("freeze") == "trunk":  # as it was called before 0.2
+        if other.get("freeze") == "trunk":  # its name before version 0.2
             other["freeze"] = "backbone"
         differ = [key for key in identity if other.get(key) != identity[key]]
         if differ and _trained(out):
             what = "; ".join(f"{key} {_difference(other.get(key), identity[key])}" for key in differ)
             raise UserError(f"{out} belongs to another run ({what}); choose another --out or remove that folder")
         if differ:
-            with owned(out):  # not while that job is running
+            with owned(out):  # fails while that job is running
                 write_json(path, identity)
                 (out / PROGRESS).unlink(missing_ok=True)
         return not differ
-    if out.is_dir() and any(not path.match("log.rank*.txt") for path in out.iterdir()):  # another rank may be ahead
-        raise UserError(f"{out} is not empty and holds no run of ours; choose another --out")
+    if out.is_dir() and any(not path.match("log.rank*.txt") for path in out.iterdir()):  # another rank may be faster
+        raise UserError(f"{out} is not empty and is not a run folder; choose another --out")
     write_json(path, identity)
     return False
 
 
 def _trained(out: Path) -> bool:
-    """Whether there is a checkpoint of either framework (none that was still being written) or a good result."""
+    """Return whether ``out`` has a complete checkpoint of either framework or a result with status "ok"."""
     result = out / RESULT_FILE
     return any(out.glob("[!.]*.pth")) or (result.exists() and read_result(result)["status"] == "ok")
 
@@ -69,7 +72,7 @@ def _short(value: Any) -> str:
 
 
 def finished_result(out: Path) -> dict[str, Any] | None:
-    """The result of a run that ended well; one that failed is taken away, since it is to be tried again."""
+    """Return the result with status "ok", or None. Remove the result of a failed run, which will be tried again."""
     path = out / RESULT_FILE
     if not path.exists():
         return None
@@ -82,7 +85,7 @@ def finished_result(out: Path) -> dict[str, Any] | None:
 
 
 def close(out: Path, result: dict[str, Any], clock: float) -> dict[str, Any]:
-    """Write ``result`` into ``out`` with the end time, the time since ``clock`` (`time.monotonic`) and facts of the host."""
+    """Add end time, time since ``clock`` (`time.monotonic`) and host to ``result``; write it to ``out``; return it."""
     result |= {"finished": now(), "wall_time_s": round(time.monotonic() - clock, 2), "host": _host()}
     if is_main():
         write_result(out, result)
@@ -102,8 +105,10 @@ def _host() -> dict[str, Any]:
 
 
 def now() -> str:
+    """Return the current UTC time in ISO 8601, in whole seconds."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def is_main() -> bool:
+    """Return whether this process is rank 0."""
     return int(os.environ.get("RANK", 0)) == 0

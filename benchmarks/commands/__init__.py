@@ -1,4 +1,4 @@
-"""The commands of `pixbench`, one file each: the roof of the project, which nothing below imports."""
+"""The commands of `pixbench`, one file each. No other package of the project imports them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 PIXBENCH = (sys.executable, str(Path(__file__).resolve().with_name("__main__.py")))
-"""The words that start `pixbench` as a process of its own.
+"""Command that starts `pixbench` as a separate process.
 
-By the name of its file, because `python -m` would look for packages in the current folder first, where other people have
-folders called `benchmarks` or `transfer`.
+It uses the path of a file, because `python -m` looks for packages in the current folder first, and that folder may have
+other folders called `benchmarks` or `transfer`.
 """

@@ -1,4 +1,4 @@
-"""`pixbench data mini`, `check` and `prepare`."""
+"""`pixbench data`: generate a mini world (`mini`), check data sets (`check`) and prepare them (`prepare`)."""
 
 from __future__ import annotations
 
@@ -11,37 +11,48 @@ from pixbench.errors import UserError
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
-    data = subparsers.add_parser("data", help="make the mini world, check and prepare data sets")
+    """Add the command to the command line."""
+    data = subparsers.add_parser("data", help="generate the mini world, check and prepare data sets")
     commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
-    mini = commands.add_parser("mini", help="draw a small world in the layouts of ImageNet, VOC, COCO and Cityscapes")
-    mini.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder to make")
-    mini.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
-    mini.add_argument(
-        "--images", type=int, metavar="N", help="pre-training images (default 3000); all other splits scale with it"
+    mini = commands.add_parser(
+        "mini", help="generate small data sets in the layouts of ImageNet, VOC, COCO and Cityscapes"
     )
-    mini.add_argument("--workers", type=int, metavar="W", help="processes that draw (default: one per core)")
+    mini.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder to create")
+    mini.add_argument(
+        "--seed", type=int, default=0, help="random seed; the same seed gives the same bytes (default: 0)"
+    )
+    mini.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help="number of pre-training images (default: 3000); the other splits scale with it",
+    )
+    mini.add_argument("--workers", type=int, metavar="W", help="number of processes (default: one per core)")
     mini.set_defaults(run=run_mini)
 
-    check = commands.add_parser("check", help="say what is missing or broken in the data sets below a folder")
-    check.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder that holds VOC2007, coco, …")
+    check = commands.add_parser("check", help="report what is missing or broken in the data sets below a folder")
+    check.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds VOC2007, coco, …")
     check.add_argument("--only", nargs="+", metavar="NAME", help="data sets to check (default: all)")
     check.add_argument(
-        "--checksums", action="store_true", help="read annotation files and archives whole and compare their checksums"
+        "--checksums", action="store_true", help="also compare the checksums of annotation files and archives"
     )
     check.set_defaults(run=run_check)
 
-    prepare = commands.add_parser("prepare", help="make what the downloads of a data set do not hold")
+    prepare = commands.add_parser("prepare", help="make the files that the downloads of a data set do not contain")
     prepare.add_argument(
         "name",
-        help="cityscapes (labelTrainIds), VOC2012aug (list and masks, from SBD) or coco (lists of the 1 %% and 10 %% shares)",
+        help="cityscapes (labelTrainIds), VOC2012aug (list and masks from SBD) or coco (1 %% and 10 %% subsets)",
     )
-    prepare.add_argument("--root", type=Path, required=True, metavar="DIR", help="the folder that holds VOC2012, …")
-    prepare.add_argument("--write", action="store_true", help="do it; otherwise only what would be written is said")
+    prepare.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds VOC2012, …")
+    prepare.add_argument(
+        "--write", action="store_true", help="write the files (default: only report what would be written)"
+    )
     prepare.set_defaults(run=run_prepare)
 
 
 def run_mini(args: argparse.Namespace) -> int:
+    """Generate the mini world unless it exists already."""
     try:
         from benchmarks.miniworld.generate import IMAGES, WRITERS, World, generate
     except ModuleNotFoundError as error:
@@ -52,7 +63,7 @@ def run_mini(args: argparse.Namespace) -> int:
     world = World(args.seed, IMAGES if args.images is None else args.images)
     workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
     if workers < 1:
-        raise UserError(f"--workers {workers} leaves nobody to draw; choose at least 1")
+        raise UserError(f"--workers {workers} is not possible; choose 1 or more")
     start = time.perf_counter()
     made = generate(args.root, world, workers)
     sizes = ", ".join(f"{name} {'+'.join(map(str, world.sizes(name).values()))}" for name in WRITERS)
@@ -62,6 +73,7 @@ def run_mini(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
+    """Print the problems of each data set; return 1 if there are any, else 0."""
     from transfer.datasets.check import SETS, check_dataset
 
     failed = False
@@ -75,6 +87,7 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def run_prepare(args: argparse.Namespace) -> None:
+    """Prepare the data set and print how many files were written or would be."""
     from transfer.datasets.prepare import prepare
 
     made, there = prepare(args.root, args.name, args.write)

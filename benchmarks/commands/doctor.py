@@ -1,4 +1,4 @@
-"""`pixbench doctor`: what is installed, what works, which data sets are there, and what to do about the rest."""
+"""`pixbench doctor`: report which packages work, which data sets are there, and what to do about the others."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ INSTALL = "run scripts/install.sh (make install)"
 
 @dataclass(frozen=True)
 class Package:
+    """A required package, with a test that it works."""
+
     label: str
     names: tuple[str, ...]
-    """Distributions that provide it, any one will do."""
+    """Names of distributions that provide it; any one of them is enough."""
     probe: str
-    """Statements that load and use its compiled parts; it works if they run. Whatever they print last is shown."""
+    """Statements that load and use its compiled parts; it works if they raise nothing. Their output is hidden."""
 
 
 PACKAGES = (
@@ -54,7 +56,7 @@ PACKAGES = (
     ),
 )
 
-# Runs in a process of its own: a broken compiled module may kill it, and then the next one goes on behind it.
+# Runs in a separate process: a broken compiled module may crash it, and a new process then continues after that module.
 PROBER = """
 import contextlib, io, json, sys, warnings
 warnings.simplefilter("ignore")
@@ -77,13 +79,14 @@ raise SystemExit(", ".join(torch.cuda.get_device_name(i) for i in range(torch.cu
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser("doctor", help="say what is installed, what is missing and what to do about it")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="the folder that holds VOC2007, coco, …")
+    """Add the command to the command line."""
+    parser = subparsers.add_parser("doctor", help="report what is installed, what is missing and what to do about it")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder that holds VOC2007, coco, …")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report; 1 if a package is missing or broken, or a data set below a given --data-root is."""
+    """Print the report; return 1 if a package, or a data set below --data-root, is missing or broken, else 0."""
     fine = True
     for state, what, advice in examine(args.data_root):
         fine = fine and state != "MISSING" and state != "BROKEN"
@@ -93,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def examine(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
-    """(state, what, advice) of everything looked at; state is ok, MISSING, BROKEN, or "" for what is only told."""
+    """Yield (state, what, advice) of each item; state is ok, MISSING, BROKEN, absent (not needed) or "" (a remark)."""
     python = sys.version_info[:2]
     good = (3, 10) <= python <= (3, 12)
     advice = "" if good else "Python 3.10 to 3.12 is supported: PYTHON=python3.11 scripts/install.sh"
@@ -114,6 +117,7 @@ def examine(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
 
 
 def judge(package: Package, installed: str | None, problem: str) -> tuple[str, str, str]:
+    """Return (state, what, advice) of a package from its installed version and the problem that its test found."""
     if not problem:
         return "ok", f"{package.label:<18} {installed or 'version unknown'}", ""
     if installed is None:
@@ -123,7 +127,7 @@ def judge(package: Package, installed: str | None, problem: str) -> tuple[str, s
 
 
 def other_requirements() -> list[str]:
-    """What PixBench declares to need besides `PACKAGES`; PixBench itself if it was never installed."""
+    """Return the declared requirements of PixBench other than `PACKAGES`; "pixbench" if it is not installed."""
     try:
         lines = metadata.requires("pixbench") or []
     except metadata.PackageNotFoundError:
@@ -133,7 +137,7 @@ def other_requirements() -> list[str]:
 
 
 def version(names: tuple[str, ...]) -> str | None:
-    """Name and version of the first of ``names`` that is installed."""
+    """Return name and version of the first of ``names`` that is installed, or None."""
     for name in names:
         try:
             return f"{name} {metadata.version(name)}"
@@ -143,7 +147,7 @@ def version(names: tuple[str, ...]) -> str | None:
 
 
 def probe(probes: list[str]) -> list[str]:
-    """What went wrong with each of the ``probes``, "" where nothing did. Code that crashes takes down nothing but itself."""
+    """Run each of the ``probes`` and return its problem, or "" if it ran. A crash does not affect the other probes."""
     problems = ["not tried"] * len(probes)
     waiting = list(enumerate(probes))
     while waiting:
@@ -159,6 +163,7 @@ def probe(probes: list[str]) -> list[str]:
 
 
 def machine(data_root: Path | None, gpus: str) -> str:
+    """Return one line on cores, memory, GPUs and free disk space."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     place = data_root if data_root and data_root.exists() else Path.cwd()
     free = shutil.disk_usage(place).free / 2**30
@@ -167,6 +172,7 @@ def machine(data_root: Path | None, gpus: str) -> str:
 
 
 def datasets(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
+    """Yield (state, what, advice) of each data set below ``data_root``, or else below $DETECTRON2_DATASETS."""
     from transfer.datasets.check import SETS, check_dataset
 
     named = os.environ.get("DETECTRON2_DATASETS")
@@ -175,10 +181,10 @@ def datasets(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
         yield (
             "",
             "data sets: not looked for",
-            "name their folder with --data-root; pixbench data mini makes a small world",
+            "give their folder with --data-root; pixbench data mini generates a mini world",
         )
         return
-    bad = "MISSING" if data_root else "absent"  # the environment alone makes nothing needed
+    bad = "MISSING" if data_root else "absent"  # needed only if --data-root is given
     for name in SETS:
         problems = check_dataset(root, name)
         yield ("ok" if not problems else bad, f"{name} in {root}", "\n         -> ".join(problems[:3]))

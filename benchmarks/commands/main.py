@@ -1,4 +1,4 @@
-"""`pixbench`: one command, a sub-command for each thing to do."""
+"""`pixbench`: pre-train, convert, fine-tune and compare backbones, with one sub-command for each task."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` (default: of this process) and return the exit code, see `run_command`."""
+    """Run the command line ``argv`` (default: that of this process) and return the exit code of `run_command`."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in argv  # welcome anywhere on the line
+    debug = "--debug" in argv  # accepted anywhere on the command line
     words = [word for word in argv if word != "--debug"]
-    if words[:1] == ["pretrain"]:  # its settings depend on the method, so it parses its own words
+    if words[:1] == ["pretrain"]:  # its settings depend on the method, so it parses its own arguments
         from pretrain.__main__ import main as pretrain
 
         return pretrain(argv[argv.index("pretrain") + 1 :] + ["--debug"] * debug)

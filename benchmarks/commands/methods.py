@@ -1,4 +1,4 @@
-"""`pixbench methods`: the pre-training methods, their settings and their ready-made configs."""
+"""`pixbench methods`: list the pre-training methods, their settings and their configs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser("methods", help="list the pre-training methods, their settings and configs")
-    parser.add_argument("name", nargs="*", help="only these (default: all)")
+    parser.add_argument("name", nargs="*", help="methods to list (default: all)")
     parser.set_defaults(run=list_methods)
 
 
@@ -17,7 +17,7 @@ def list_methods(args: argparse.Namespace) -> None:
     """Print name, title, configs and settings of each method.
 
     Raises:
-        UserError: a name is not that of a method.
+        UserError: there is no method of a given name.
     """
     from pixbench.errors import UserError, did_you_mean
     from pretrain.method_descriptions import describe

@@ -1,4 +1,4 @@
-"""`pixbench pretrain`: pre-train a backbone. The same as `python -m pretrain`; its words are parsed by `pretrain.config`."""
+"""`pixbench pretrain`: pre-train a backbone, like `python -m pretrain`. `pretrain.config` parses its arguments."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import Any
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Add the command's line to the list of commands; `main` hands its words to `pretrain.__main__`."""
+    """Add the command to the list of commands; `main` passes its arguments to `pretrain.__main__`."""
     subparsers.add_parser("pretrain", add_help=False, help="pre-train a backbone (settings: pixbench pretrain --help)")

@@ -1,4 +1,4 @@
-"""`pixbench probe`: k-NN, linear, dense linear and Q-score of a frozen backbone -> `result.json`."""
+"""`pixbench probe`: evaluate a frozen backbone (k-NN, linear, dense linear, Q-score) and write `result.json`."""
 
 from __future__ import annotations
 
@@ -15,38 +15,40 @@ DATASETS = ("imagenet", "cityscapes")
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command to the command line."""
     parser = subparsers.add_parser("probe", help="evaluate the frozen features of a backbone")
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument(
-        "weights", nargs="?", type=Path, metavar="CKPT", help="any file `pixbench convert` reads or writes"
+        "weights", nargs="?", type=Path, metavar="CKPT", help="any file that `pixbench convert` reads or writes"
     )
     start.add_argument("--init", choices=["random"], help="probe a random ResNet-50")
-    parser.add_argument("--width", type=float, help="of the random backbone (default: 1; the mini track: 0.25)")
+    parser.add_argument("--width", type=float, help="width of the random backbone (default: 1; mini scale: 0.25)")
     parser.add_argument(
         "--data-root", type=Path, required=True, metavar="DIR", help="folder with imagenet/{train,val} and cityscapes"
     )
     parser.add_argument(
-        "--datasets", nargs="+", choices=DATASETS, default=list(DATASETS), help="what to probe on: imagenet (k-NN, linear, "
+        "--datasets", nargs="+", choices=DATASETS, default=list(DATASETS), help="what to evaluate on: imagenet (k-NN, linear, "
         "Q-score), cityscapes (dense); default: both"
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
-    parser.add_argument("--size", type=int, default=224, help="side of the crops of imagenet (default: 224; mini: 96)")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the random backbone and of the cells drawn (default: 0)"
+        "--size", type=int, default=224, help="side of the imagenet crops in pixels (default: 224; mini: 96)"
     )
-    parser.add_argument("--batch-size", type=int, default=64, help="images a forward pass; moves no metric")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read images (default: 0, none)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the random backbone and of the sampled cells (default: 0)"
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="images per forward pass; changes no metric")
+    parser.add_argument("--workers", type=int, default=0, help="number of processes that read images (default: 0)")
     parser.add_argument("--label", help="name of the table row this run belongs to")
     parser.set_defaults(run=probe)
 
 
 def probe(args: argparse.Namespace) -> None:
+    """Evaluate the backbone, unless the run folder has a result already, and print the metrics."""
     if args.seed < 0 or args.size < 32 or args.batch_size < 1 or args.workers < 0:
         raise UserError("--seed and --workers cannot be negative, --size is at least 32, --batch-size at least 1")
     if args.weights and args.width is not None:
-        raise UserError(
-            f"--width {args.width} is for --init random; leave it out, {args.weights} has a width of its own"
-        )
+        raise UserError(f"--width {args.width} is for --init random; leave it out: {args.weights} decides the width")
     from benchmarks.probe import classify, dense, qscore
     from pixbench.file_versions import RESULT_FILE
     from pixbench.files import sha256
@@ -105,7 +107,7 @@ def probe(args: argparse.Namespace) -> None:
 
 
 def _classify(args: argparse.Namespace, backbone: Any) -> dict[str, float]:
-    """k-NN and linear top-1, Q-scores; those of each image go into ``args.out / "qscore.csv"``."""
+    """Return k-NN and linear top-1 and the Q-scores; write those of each image to ``args.out / "qscore.csv"``."""
     import torch
 
     from benchmarks.probe import classify, qscore

@@ -11,25 +11,32 @@ from pixbench.errors import UserError
 from transfer.protocols import Protocol, differences, find_protocol, protocols
 from transfer.published_config import published_config
 
+HEADERS = ("protocol", "data", "metrics", "GPU-hours")
+
+
+def protocol_rows() -> list[tuple[str, str, str, str]]:
+    """Return one row of texts for each protocol, under `HEADERS`."""
+    return [(p.name, ", ".join(p.datasets), ", ".join(p.metrics), _hours(p)) for p in protocols().values()]
+
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser("protocols", help="list, show and compare the transfer protocols")
     parser.set_defaults(run=list_protocols)
     actions = parser.add_subparsers(metavar="ACTION")
-    show = actions.add_parser("show", help="all there is to know of one protocol")
+    show = actions.add_parser("show", help="show one protocol with its sources and cost")
     show.add_argument("name")
     show.set_defaults(run=show_protocol)
-    diff = actions.add_parser("diff", help="what differs between the resolved configs of two protocols")
+    diff = actions.add_parser("diff", help="show the differences between the resolved configs of two protocols")
     diff.add_argument("one")
     diff.add_argument("other")
     diff.set_defaults(run=diff_protocols)
 
 
 def list_protocols(args: argparse.Namespace) -> None:
-    rows = [(p.name, ", ".join(p.datasets), ", ".join(p.metrics), _hours(p)) for p in protocols().values()]
-    print(tabulate(rows, ["protocol", "data", "metrics", "GPU-hours"]))
-    print("\nMore on one: pixbench protocols show NAME")
+    """Print a table of all protocols."""
+    print(tabulate(protocol_rows(), HEADERS))
+    print("\nDetails of one protocol: pixbench protocols show NAME")
 
 
 def _hours(protocol: Protocol) -> str:
@@ -38,6 +45,7 @@ def _hours(protocol: Protocol) -> str:
 
 
 def show_protocol(args: argparse.Namespace) -> None:
+    """Print the description of one protocol."""
     protocol = find_protocol(args.name)
     about = {
         "framework": protocol.framework,
@@ -59,13 +67,14 @@ def show_protocol(args: argparse.Namespace) -> None:
 
 
 def diff_protocols(args: argparse.Namespace) -> None:
+    """Print the config keys in which two protocols of one framework differ."""
     one, other = find_protocol(args.one), find_protocol(args.other)
     if one.framework != other.framework:
         raise UserError(
-            f"{one.name} is a protocol of {one.framework}, {other.name} of {other.framework}; name two of one"
+            f"{one.name} is a protocol of {one.framework}, {other.name} of {other.framework}; give two of one framework"
         )
     found = differences(published_config(one), published_config(other))
     if not found:
-        print(f"the configs of {one.name} and {other.name} differ in nothing")
+        print(f"the configs of {one.name} and {other.name} do not differ")
         return
     print(tabulate([(key, *pair) for key, pair in found.items()], ["key", one.name, other.name], disable_numparse=True))

@@ -22,32 +22,39 @@ TRAINING = ("pretrain", "transfer")
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command to the command line."""
     parser = subparsers.add_parser("suite", help="run methods × protocols × seeds and write the tables")
     parser.add_argument("suite", type=Path, help="suite file, e.g. configs/suites/demo.yaml")
-    parser.add_argument("--out", type=Path, help="folder of everything it makes (default: runs/<suite name>)")
+    parser.add_argument("--out", type=Path, help="output folder (default: runs/<suite name>)")
     parser.add_argument("--data-root", type=Path, help="folder with imagenet, VOC2007, VOC2012, coco, cityscapes")
-    parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="who runs the jobs")
     parser.add_argument(
-        "--workers", type=int, help="jobs at a time (default: as many as find GPUs, or the suite's number)"
+        "--launcher", choices=["local", "slurm"], default="local", help="how the jobs are run (default: local)"
     )
-    parser.add_argument("--gpus", metavar="N|LIST", help="how many GPUs of this machine to use, or which: 0,1,2,3")
-    parser.add_argument("--gpus-per-run", type=int, metavar="N", help="GPUs of each training run (default: all)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="number of jobs at a time (default: as many as the GPUs allow, or the suite's workers)",
+    )
+    parser.add_argument("--gpus", metavar="N|LIST", help="number of GPUs of this machine to use, or a list: 0,1,2,3")
+    parser.add_argument(
+        "--gpus-per-run", type=int, metavar="N", help="number of GPUs of each training run (default: all)"
+    )
     parser.add_argument(
         "--stall-minutes",
         type=float,
         default=120,
         metavar="M",
-        help="end a job that writes nothing for M (120; 0: never)",
+        help="end a job that writes nothing for M minutes (default: 120; 0: never)",
     )
-    parser.add_argument("--on-cpu", action="store_true", help="run a suite of paper scale although no GPU is there")
+    parser.add_argument("--on-cpu", action="store_true", help="run a suite of paper scale on a machine without GPUs")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
     parser.set_defaults(run=run)
 
 
 def devices(text: str | None, imagined: bool = False) -> list[str]:
-    """The names of the GPUs that ``text`` asks for: a number of them, or a list; UserError if they are not there.
+    """Return the names of the GPUs that ``text`` asks for, as a number or a list.
 
-    If only ``imagined``, they need not be.
+    Raises UserError if this machine does not have them, unless they are only ``imagined`` (for a dry run).
     """
     if text is None or text == "0":
         return []
@@ -64,17 +71,18 @@ def devices(text: str | None, imagined: bool = False) -> list[str]:
 
 
 def check_gpu(suite: Path) -> None:
-    """Raise UserError if this machine has no GPU, on which a suite of paper scale would take months on each row."""
+    """Raise UserError if this machine has no GPU: each row of a suite of paper scale would take months."""
     import torch
 
     if not torch.cuda.is_available():
         raise UserError(
-            f"{suite} is of paper scale and this machine shows no CUDA device; start it on a machine with GPUs, give it to a "
-            "cluster with --launcher slurm, try configs/suites/demo.yaml, or add --on-cpu to run it on the CPU all the same"
+            f"{suite} has paper scale, but this machine has no CUDA device; run it on a machine with GPUs, submit it to "
+            "a cluster with --launcher slurm, try configs/suites/demo.yaml, or add --on-cpu to run it on the CPU"
         )
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the suite and write its tables, or only print its commands (--dry-run); return 1 if a job failed, else 0."""
     from benchmarks.launch.interfaces import Launcher
     from benchmarks.launch.scheduler import run_jobs
     from benchmarks.tables import write_tables
@@ -96,14 +104,16 @@ def run(args: argparse.Namespace) -> int:
             for command in TRAINING
         }
         if not all(isinstance(gpus, int) for gpus in each.values()):
-            raise UserError(f"{args.suite}: gpus_per_node must be a number; name a type with gres and --gpus-per-run")
+            raise UserError(
+                f"{args.suite}: gpus_per_node must be a number; to choose a type of GPU, use gres and --gpus-per-run"
+            )
     else:
         from benchmarks.launch.local import Local
 
         gpus = devices(args.gpus, imagined=args.dry_run)
         each = dict.fromkeys(TRAINING, args.gpus_per_run or len(gpus))
         if each["pretrain"] > len(gpus):
-            raise UserError(f"--gpus-per-run {args.gpus_per_run} needs as many GPUs; name them with --gpus")
+            raise UserError(f"--gpus-per-run {args.gpus_per_run} needs as many GPUs; give them with --gpus")
         workers = args.workers or (len(gpus) // each["pretrain"] if gpus else suite.workers)
         launcher, how = Local(records, out / "logs", workers, gpus, stall_s), f"{workers} at a time"
     jobs = [replace(job, gpus=each.get(job.command_name, 0)) for job in jobs]
@@ -115,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     if suite.scale == "paper" and args.launcher == "local" and not args.on_cpu:
         check_gpu(args.suite)
     print(f"{args.suite}: {len(jobs)} jobs, {how}, into {out}", flush=True)
-    with owned(out, partial(os.kill, os.getpid(), signal.SIGINT)):  # its jobs are to be stopped, too
+    with owned(out, partial(os.kill, os.getpid(), signal.SIGINT)):  # stops its jobs, too, if the lock is lost
         states = run_jobs(jobs, records, launcher)
         if any(state == "done" for name, state in states.items() if name.startswith("transfer/")):
             print(write_tables(out / "runs", out, tuple(suite.rows)))

@@ -17,49 +17,67 @@ from transfer.protocols import SCALES, find_protocol
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command to the command line."""
     parser = subparsers.add_parser("transfer", help="fine-tune and evaluate a backbone under a published protocol")
-    parser.add_argument("protocol", help="one of those `pixbench protocols` lists")
+    parser.add_argument("protocol", help="name of a protocol; `pixbench protocols` lists them")
     start = parser.add_mutually_exclusive_group(required=True)
     start.add_argument(
         "--weights",
         type=Path,
         metavar="FILE",
-        help="backbone to start from: any file `pixbench convert` reads or writes",
+        help="backbone to start from: any file that `pixbench convert` reads or writes",
     )
     start.add_argument(
         "--init",
         choices=["random", "supervised"],
-        help="a random backbone, or torchvision's trained on ImageNet's labels",
+        help="start from a random backbone, or from torchvision's supervised ResNet-50",
     )
     parser.add_argument(
         "--data-root", type=Path, required=True, metavar="DIR", help="folder with VOC2007, VOC2012, coco, cityscapes"
     )
     parser.add_argument(
-        "--scale", choices=SCALES, default="paper", help="as published, or small enough for a CPU (default: paper)"
+        "--scale",
+        choices=SCALES,
+        default="paper",
+        help="paper: as published; mini: small enough for a CPU (default: paper)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of heads, data order and the random backbone (default: 0)")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="RUN", help="folder of the run; one that was killed goes on"
+        "--seed", type=int, default=0, help="seed of heads, data order and random backbone (default: 0)"
     )
-    parser.add_argument("--freeze", choices=FREEZES, default="none", help="what is not trained (default: none)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="run folder; an interrupted run is continued"
+    )
+    parser.add_argument("--freeze", choices=FREEZES, default="none", help="part that is not trained (default: none)")
     batch = parser.add_mutually_exclusive_group()
     batch.add_argument(
-        "--batch", type=int, metavar="N", help="images a batch; lr, warm-up, steps, iterations and periods follow"
+        "--batch",
+        type=int,
+        metavar="N",
+        help="images per batch; learning rate, warm-up, steps, iterations and periods are scaled",
     )
     batch.add_argument(
-        "--accumulate", type=int, default=1, metavar="N", help="compute each batch in N parts, for want of memory"
+        "--accumulate", type=int, default=1, metavar="N", help="compute each batch in N parts, to save memory"
     )
     parser.add_argument("--label", help="name of the table row this run belongs to")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a config key of the framework; may be repeated"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set a config key of the framework; may be repeated",
     )
     parser.add_argument(
-        "--gpus", type=int, default=1, metavar="N", help="processes with one GPU each, through torchrun (default: 1)"
+        "--gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of processes with one GPU each, started by torchrun (default: 1)",
     )
     parser.set_defaults(run=transfer)
 
 
 def transfer(args: argparse.Namespace) -> None:
+    """Run the job and print its metrics; for several GPUs, first restart the command under torchrun."""
     protocol = find_protocol(args.protocol)
     overrides = parse_settings(args.set)
     for option in ("accumulate", "gpus"):
@@ -85,7 +103,7 @@ def transfer(args: argparse.Namespace) -> None:
 
 
 def _start(args: argparse.Namespace) -> Path | None:
-    """The file of weights to start from; None for a random backbone."""
+    """Return the weight file to start from; None for a random backbone."""
     if args.init != "supervised":
         return args.weights
     from transfer.initial_weights import supervised_file
@@ -94,7 +112,7 @@ def _start(args: argparse.Namespace) -> Path | None:
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """``["A.B=1", "C=[2, 3]"]`` -> ``{"A.B": 1, "C": [2, 3]}``; values are YAML, and numbers may be written 1e-3."""
+    """Convert ``["A.B=1", "C=[2, 3]"]`` to ``{"A.B": 1, "C": [2, 3]}``; values are YAML, or numbers such as 1e-3."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -105,14 +123,14 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise UserError(f"--set {key}: {text!r} cannot be read as a YAML value") from error
         try:
-            found[key] = float(value) if isinstance(value, str) else value  # YAML takes 1e-3 for a word
+            found[key] = float(value) if isinstance(value, str) else value  # YAML reads 1e-3 as a string
         except ValueError:
             found[key] = value
     return found
 
 
 def torchrun_command(gpus: int, words: list[str]) -> list[str]:
-    """The same command line, once per GPU on this machine."""
+    """Return the command that starts the same command line once per GPU of this machine."""
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}")
     return [*launcher, *PIXBENCH[1:], *words]
 

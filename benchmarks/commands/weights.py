@@ -1,4 +1,4 @@
-"""`pixbench weights`: say what a file of weights is, and whether two files hold the same backbone."""
+"""`pixbench weights`: inspect a weight file, and verify that two files hold the same backbone."""
 
 from __future__ import annotations
 
@@ -10,32 +10,38 @@ from typing import Any
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
-    weights = subparsers.add_parser("weights", help="look at files of weights")
+    weights = subparsers.add_parser("weights", help="inspect and compare weight files")
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
-    parser = actions.add_parser("inspect", help="say what a file is and which backbone it holds, in a second")
+    parser = actions.add_parser("inspect", help="show the format of a file and its backbone (takes a second)")
     parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("--from", dest="format_name", metavar="FORMAT", help="what FILE is, where its keys do not tell")
+    parser.add_argument(
+        "--from", dest="format_name", metavar="FORMAT", help="format of FILE, if its keys do not show it"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_inspect)
-    parser = actions.add_parser("verify", help="prove that two files hold the same backbone, stage by stage")
-    parser.add_argument("file", type=Path, metavar="A", help="any file of docs/weights.md")
-    parser.add_argument("other", type=Path, metavar="B", help="another; runs in its framework's model if it is of one")
+    parser = actions.add_parser("verify", help="verify that two files hold the same backbone, stage by stage")
+    parser.add_argument("file", type=Path, metavar="A", help="file in any format of docs/weights.md")
     parser.add_argument(
-        "--branch", choices=("student", "momentum_encoder"), help="backbone of A to take (default: student)"
+        "other", type=Path, metavar="B", help="other file; a framework's file runs in that framework's model"
     )
-    parser.add_argument("--from", dest="format_name", metavar="FORMAT", help="what A is, where its keys do not tell")
+    parser.add_argument(
+        "--branch", choices=("student", "momentum_encoder"), help="which backbone of A to compare (default: student)"
+    )
+    parser.add_argument("--from", dest="format_name", metavar="FORMAT", help="format of A, if its keys do not show it")
     parser.set_defaults(run=run_verify)
-    parser = actions.add_parser("formats", help="list what can be read, with the names for --from")
+    parser = actions.add_parser("formats", help="list the formats that can be read, with their names for --from")
     parser.set_defaults(run=run_formats)
 
 
 def run_formats(_args: argparse.Namespace) -> None:
+    """Print the formats that can be read."""
     from transfer.weights import inspection
 
     print(inspection.listing())
 
 
 def run_inspect(args: argparse.Namespace) -> None:
+    """Print the format and the backbone of a file."""
     from transfer.weights import inspection
 
     found = inspection.inspect(args.file, args.format_name)
@@ -43,9 +49,10 @@ def run_inspect(args: argparse.Namespace) -> None:
 
 
 def run_verify(args: argparse.Namespace) -> None:
+    """Compare the backbones of two files and print the differences; raise UserError if they are not the same."""
     from transfer.weights.conversion import prove
 
     parity, record = prove(args.file, args.other, args.branch, args.format_name)
-    print("\n".join([*parity.table(), f"record   {record or 'none, that folder cannot be written to'}"]))
+    print("\n".join([*parity.table(), f"record   {record or 'none, the folder is not writable'}"]))
     parity.require(args.other)
     print(parity.verdict)

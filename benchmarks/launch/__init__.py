@@ -1,1 +1,1 @@
-"""Ways to run the jobs of a suite: `scheduler` decides what may run, `local` and `slurm` run it, `display` shows it."""
+"""Run the jobs of a suite: `scheduler` decides which may start, `local` and `slurm` run them, `display` shows them."""

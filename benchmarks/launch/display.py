@@ -1,4 +1,8 @@
-"""How far a suite is: a table that stays in place on a terminal, a line for each event and now and then elsewhere."""
+"""Show the progress of a suite.
+
+On a terminal, a table is updated in place. Elsewhere, a line is printed for each event, and at intervals for each
+running job.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +24,20 @@ HEARTBEAT_S, REDRAW_S = 20.0, 0.5
 STYLES = {"running": "cyan", "done": "green", "failed": "bold red", "blocked": "red"}
 RIGHT = ("time", "iteration", "left")
 SHOWN = 2
-"""Metrics of a run that have room."""
+"""Number of metrics per run for which the table has room."""
 URGENCY = ("failed", "running", "blocked", "queued", "done", "waiting")
-"""Who is shown first when the terminal is too low for all."""
+"""Order of the states when the terminal has too few lines for all jobs: the first ones are shown."""
 
 
 class Display:
+    """Context manager that shows the progress of ``jobs`` on ``console``."""
+
     def __init__(self, jobs: Sequence[Job], console: Console | None = None) -> None:
         self.jobs, self.console = jobs, console or Console()
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.began = self.last = time.monotonic()
         self.since: dict[str, float] = {}
-        """When a job's state changed last."""
+        """Job name -> time of the last change of its state."""
         self.took: dict[str, float] = {}
 
     def __enter__(self) -> Display:
@@ -44,10 +50,11 @@ class Display:
             self.live.stop()
 
     def say(self, text: str) -> None:
+        """Print ``text``."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def event(self, ended: int, job: Job, text: str) -> None:
-        """``text`` has happened to ``job``. On a terminal the table says so, and only failures get a line besides."""
+        """Report the event ``text`` of ``job``. On a terminal the table shows it; only failures are also printed."""
         now = time.monotonic()
         if text == "done":
             self.took[job.name] = now - self.since.get(job.name, now)
@@ -58,6 +65,7 @@ class Display:
             self.say(f"[{now - self.began:5.0f} s, {ended:>2}/{len(self.jobs)}] {job.name}: {text}")
 
     def refresh(self, states: Mapping[str, str], running: Mapping[str, Running]) -> None:
+        """Update the table, or print the last log line of each running job, if enough time has passed."""
         now = time.monotonic()
         if now - self.last < (REDRAW_S if self.live else HEARTBEAT_S):
             return
@@ -69,12 +77,14 @@ class Display:
             self.say(f"[{now - self.began:5.0f} s]   {taken.job.name}: {last_line(taken.log)[:140]}")
 
     def table(self, states: Mapping[str, str], running: Mapping[str, Running]) -> Table:
-        """Run, state, how long in it, iteration, time left, best metrics so far; the most urgent if not all have room."""
+        """Return the table: run, state, time in this state, iteration, time left, best metrics so far.
+
+        If there is not enough room for all jobs, the most urgent are shown.
+        """
         found = {job.name: states.get(job.name, "waiting") for job in self.jobs}
         found |= {name: taken.state() for name, taken in running.items()}
-        self.since |= {
-            name: time.monotonic() for name, state in found.items() if state == "queued"
-        }  # counts from its start
+        # time in the queue does not count
+        self.since |= {name: time.monotonic() for name, state in found.items() if state == "queued"}
         room = max(3, self.console.height - 6)
         shown = sorted(self.jobs, key=lambda job: URGENCY.index(found[job.name]))[:room]
         counts = ", ".join(f"{n} {s}" for s in URGENCY if (n := list(found.values()).count(s)))

@@ -1,4 +1,4 @@
-"""What a launcher is to the scheduler and the display."""
+"""Interfaces of a launcher, as used by the scheduler and the display."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from benchmarks.jobs import Job
 
 
 class Running(Protocol):
-    """A job that a launcher has taken."""
+    """A job that a launcher has accepted."""
 
     job: Job
     log: Path
     reason: str
-    """Why it failed, once it has."""
+    """Why the job failed; empty if it has not failed."""
 
     def state(self) -> str:
-        """queued | running | done | failed"""
+        """Return "queued", "running", "done" or "failed"."""
 
 
 class Launcher(Protocol):
+    """Starts the jobs of a suite."""
+
     @property
     def queues(self) -> bool:
-        """Whether it also takes jobs that wait for others which it has taken, and sees to the order itself."""
+        """Whether it also accepts jobs that wait for other accepted jobs, and keeps their order itself."""
 
     def start(self, jobs: Sequence[Job]) -> Sequence[Running]:
-        """Take as many of ``jobs`` as there is room for."""
+        """Accept as many of ``jobs`` as there is room for, and return them."""
 
     def stop(self) -> None:
-        """The user wants to leave."""
+        """Handle the user's request to stop the suite."""

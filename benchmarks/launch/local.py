@@ -1,4 +1,4 @@
-"""Run jobs as subprocesses of this machine, several at a time, each on devices of its own."""
+"""Run jobs as subprocesses on this machine, several at a time, each on its own devices."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from benchmarks.jobs import Job, Records
 from benchmarks.launch.process import StallWatch, failure, interrupt, kill, start
 
 GRACE_S = 120.0
-"""How long a job may take to save when it is asked to stop."""
+"""Seconds that a job may take to save after it is asked to stop."""
 
 
 @dataclass
 class Process:
+    """A job that runs as a subprocess."""
+
     job: Job
     log: Path
     process: subprocess.Popen[bytes]
@@ -32,6 +34,7 @@ class Process:
         self.watch = StallWatch(self.job, self.log, self.launcher.stall_s)
 
     def state(self) -> str:
+        """Return "running", "done" or "failed"; record the end of the job when it is first seen."""
         if self.ended:
             return self.ended
         if self.process.poll() is None:
@@ -46,9 +49,10 @@ class Process:
 
 
 class Local:
-    """At most ``workers`` jobs at a time; jobs that need GPUs share out ``devices`` (names for CUDA_VISIBLE_DEVICES).
+    """Launcher that runs at most ``workers`` jobs at a time on this machine.
 
-    Without ``devices`` each job sees what this process sees. A job that has written nothing for ``stall_s`` is ended.
+    Each job gets the GPUs that it needs from ``devices`` (names for CUDA_VISIBLE_DEVICES). Without ``devices`` each job
+    sees the same GPUs as this process. A job that has written nothing for ``stall_s`` seconds is ended.
     """
 
     queues = False
@@ -61,6 +65,7 @@ class Local:
         self.running: list[Process] = []
 
     def start(self, jobs: Sequence[Job]) -> list[Process]:
+        """Start as many of ``jobs`` as there are free workers and devices for, and return them."""
         started = []
         for job in jobs:
             if len(self.running) < self.workers and (not self.packs or job.gpus <= len(self.free)):
@@ -69,7 +74,7 @@ class Local:
 
     def _start(self, job: Job) -> Process:
         log = self.logs / f"{job.name.replace('/', '.')}.log"
-        # one thread pool per job: several jobs that each take all cores slow each other down
+        # divide the cores among the jobs: if each job uses all cores, the jobs slow each other down
         threads = max(1, len(os.sched_getaffinity(0)) // (self.workers * max(1, job.gpus)))
         env = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         devices: list[str] = []
@@ -81,14 +86,18 @@ class Local:
         return process
 
     def release(self, process: Process) -> None:
+        """Make the devices of a finished job available again."""
         self.running.remove(process)
         self.free += process.devices
 
     def stop(self) -> None:
-        """Ask every running job to save and stop; end those that have not after a while, or at another Ctrl-C."""
+        """Ask every running job to save and stop; kill those that still run after `GRACE_S` or at a second Ctrl-C."""
         alive = [run.process for run in self.running]
         if alive:
-            print(f"\nstopping {len(alive)} running jobs; they save first (Ctrl-C again: at once)", file=sys.stderr)
+            print(
+                f"\nstopping {len(alive)} running jobs; they save first (press Ctrl-C again to stop at once)",
+                file=sys.stderr,
+            )
         deadline = time.monotonic() + GRACE_S
         try:
             for process in alive:
@@ -100,5 +109,5 @@ class Local:
         for run in self.running:
             if run.process.poll() is None:
                 kill(run.process)
-            elif run.process.returncode == 0 and run.job.output.exists():  # it was just about to end
+            elif run.process.returncode == 0 and run.job.output.exists():  # it finished before the interrupt reached it
                 self.records.write(run.job, "done", time.monotonic() - run.began)

@@ -1,4 +1,4 @@
-"""Start the command of a job, end it with all its children, and say in one sentence why it failed."""
+"""Start the command of a job, end it with all its child processes, and find the reason of a failure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from pathlib import Path
 import psutil
 
 from benchmarks.jobs import Job
+from pixbench.file_versions import RUN_LOG, STEP_LOG
 from pixbench.progress import PROGRESS
 
 PR_SET_PDEATHSIG = 1
 TAIL = 8192
-"""Bytes at the end of a log in which the reason of a failure is looked for."""
+"""Number of bytes at the end of a log that are searched for the reason of a failure."""
 
 
 def start(job: Job, log: Path, env: Mapping[str, str], meeting: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    """Start ``job`` in a session of its own, with what it prints appended to ``log``.
+    """Start ``job`` in its own session and append its output to ``log``.
 
-    A terminal's Ctrl-C does not reach it: whoever started it passes the wish on. If that process dies, the job gets a
-    SIGTERM, on which it saves and stops. SIGUSR2 is Slurm's announcement to whoever started it and means nothing to the job.
+    Ctrl-C in a terminal does not reach the job; the process that started it must pass the interrupt on. If that process
+    dies, the job gets a SIGTERM, saves and stops. The job ignores SIGUSR2, with which Slurm warns the process that
+    started it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -55,13 +57,13 @@ def start(job: Job, log: Path, env: Mapping[str, str], meeting: Sequence[str] = 
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Ask the whole job to save and stop."""
+    """Ask all processes of the job to save and stop."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End the job and all its descendants now: torchrun puts each of its workers into a session of its own."""
+    """Kill the job and all its descendants, including the workers of torchrun, which have their own sessions."""
     with contextlib.suppress(psutil.NoSuchProcess):
         for child in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -70,43 +72,43 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class StallWatch:
-    """Ends a job that has written nothing for ``limit_s`` seconds: neither its log nor the files that runs keep."""
+    """Kills a job that for ``limit_s`` seconds has written nothing to its log or to the files of its run folder."""
 
     def __init__(self, job: Job, log: Path, limit_s: float) -> None:
-        self.files = [log, *(job.output.parent / name for name in (PROGRESS, "log.txt", "log.jsonl"))]
+        self.files = [log, *(job.output.parent / name for name in (PROGRESS, RUN_LOG, STEP_LOG))]
         self.limit_s, self.newest, self.seen = limit_s, 0.0, time.monotonic()
 
     def end_if_stalled(self, process: subprocess.Popen[bytes]) -> str:
-        """Why the job was ended; "" if it was not. A limit of 0 is none."""
+        """If the job has stalled, kill it and return the reason; otherwise return "". A limit of 0 means no limit."""
         if not self.limit_s:
             return ""
         newest = max((path.stat().st_mtime for path in self.files if path.exists()), default=0.0)
-        if newest != self.newest:  # times of files are compared with each other only: a laptop may have slept
+        if newest != self.newest:  # do not compare file times with the clock: a laptop may have slept
             self.newest, self.seen = newest, time.monotonic()
         if time.monotonic() - self.seen < self.limit_s:
             return ""
         kill(process)
-        return f"nothing written for {self.limit_s / 60:g} minutes (--stall-minutes), so it was ended"
+        return f"nothing written for {self.limit_s / 60:g} minutes (--stall-minutes), so the job was ended"
 
 
 def failure(job: Job, code: int, log: Path) -> str:
-    """Why ``job`` failed, from its exit code and what it said; "" if it has not."""
+    """Return why ``job`` failed, from its exit code and its log; "" if it has not failed."""
     if code == 0:
-        return "" if job.output.exists() else f"it ended well but left no {job.output}"
-    said = f"\n{_tail(log)}".rpartition("\n$ ")[2].partition("\n")[2]  # since the last start
+        return "" if job.output.exists() else f"the command ended without an error but did not write {job.output}"
+    said = f"\n{_tail(log)}".rpartition("\n$ ")[2].partition("\n")[2]  # only the output since the last start
     if code == -signal.SIGKILL or "Signal 9 (SIGKILL)" in said:
         return "killed by SIGKILL (out of memory?)"
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     sentences = re.findall(r"^(?:pixbench|pretrain): error: (.*)", said, re.M)
     own = [text for text in sentences if "another process stopped" not in text]
-    # what looks like a defect is often only what another process's end has done to this one
+    # an apparent defect is often only a consequence of the end of another process
     own = [text for text in own if "(a defect in PixBench?" not in text] or own
     return (own[-1] if own else _last(said)[:300]) or f"exit code {code}"
 
 
 def last_line(log: Path) -> str:
-    """The last non-empty line of a log; a progress bar's redraws count as lines."""
+    """Return the last non-empty line of a log; each redraw of a progress bar counts as a line."""
     return _last(_tail(log))
 
 

@@ -1,4 +1,4 @@
-"""The order of jobs: none before what it waits for, none twice, and what a failure means for the others."""
+"""Run jobs in order: each once, after the jobs that it waits for; a failure blocks only the jobs that depend on it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ POLL_S = 0.2
 
 
 def run_jobs(jobs: Sequence[Job], records: Records, launcher: Launcher) -> dict[str, str]:
-    """Run ``jobs``; return name -> done | failed | blocked.
+    """Run ``jobs``; return job name -> "done", "failed" or "blocked".
 
-    A failed job blocks only those that wait for it. Finished jobs are not run again. On Ctrl-C the launcher is told, and
-    KeyboardInterrupt goes on to the caller.
+    A failed job blocks only the jobs that wait for it. Finished jobs are not run again. On Ctrl-C the launcher is
+    stopped and KeyboardInterrupt is raised again.
     """
     states: dict[str, str] = {}
-    for job in jobs:  # in order: a job is done only if all that it was made from is
+    for job in jobs:  # in order: a job is done only if all jobs that it waits for are done
         if all(name in states for name in job.after) and records.done(job):
             states[job.name] = "done"
     running: dict[str, Running] = {}
@@ -32,7 +32,7 @@ def run_jobs(jobs: Sequence[Job], records: Records, launcher: Launcher) -> dict[
                     if job.name not in states and any(states.get(name) in ("failed", "blocked") for name in job.after):
                         states[job.name] = "blocked"
                         running.pop(job.name, None)
-                        display.event(len(states), job, "not run: what it waits for failed")
+                        display.event(len(states), job, "not run: a job that it waits for failed")
                 for taken in launcher.start([job for job in jobs if _may_start(job, states, running, launcher)]):
                     running[taken.job.name] = taken
                     display.event(len(states), taken.job, "started" if taken.state() == "running" else "queued")
@@ -44,7 +44,7 @@ def run_jobs(jobs: Sequence[Job], records: Records, launcher: Launcher) -> dict[
                         why = state if state == "done" else f"FAILED: {taken.reason} (log: {taken.log})"
                         display.event(len(states), taken.job, why)
                         if state == "failed":
-                            break  # those that waited for it are blocked, whatever the launcher makes of them
+                            break  # block the jobs that wait for it first, before the launcher reports on them
                 display.refresh(states, running)
         except KeyboardInterrupt:
             launcher.stop()

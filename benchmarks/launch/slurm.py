@@ -1,7 +1,8 @@
-"""Hand jobs to Slurm through submitit: the cluster keeps the order, the watcher may leave and come back.
+"""Run jobs on Slurm through submitit.
 
-A job that is about to reach its time limit, or is preempted, is asked to save, queued again, and goes on. What has become of it
-it writes itself, so nobody needs to watch. Jobs that wait for the same others become one job array.
+Slurm keeps the order of the jobs. The suite command only watches them; it may be stopped and started again.
+A job that is about to reach its time limit, or is preempted, is asked to save, is queued again, and continues. Each job
+records its own end, so no process has to watch it. Jobs that wait for the same other jobs become one job array.
 """
 
 from __future__ import annotations
@@ -27,32 +28,37 @@ from pixbench.errors import UserError
 from pixbench.files import write_json
 
 COMMANDS = ("data", "pretrain", "convert", "transfer")
-"""Commands of jobs; each may have settings of its own below the common ones of the suite's ``slurm:`` block."""
+"""Commands of jobs; each may have its own options in the suite's ``slurm:`` block, besides the common ones."""
 GPU_OPTIONS = ("gres", "gpus_per_node", "gpus_per_task")
 REQUEUES = 20
-"""Time limits that a job may reach (``max_num_timeout``)."""
+"""Number of times that a job may reach its time limit (``max_num_timeout``)."""
 SAVE_S = 90
 """Seconds before the time limit at which a job is asked to save (``signal_delay_s``)."""
 ASK_S = 10.0
-"""Seconds between two questions to Slurm."""
+"""Minimum number of seconds between two queries to Slurm."""
 PATIENCE_S = 30.0
-"""How long a file may take to appear on this machine after another wrote it."""
+"""Seconds that a file may take to appear on this machine after another machine wrote it."""
 
 
 def options_of(settings: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """sbatch's options for the jobs of one command: the common ones, without GPUs for what trains nothing, and its own."""
+    """Return the sbatch options for the jobs of ``command``: the common ones and its own.
+
+    For commands that do not train (data, convert) the common options are used without GPUs and ``nodes``.
+    """
     common = {name: value for name, value in settings.items() if name not in COMMANDS}
     if command in ("data", "convert"):
         common = {name: value for name, value in common.items() if name not in (*GPU_OPTIONS, "nodes")}
     own = settings.get(command) or {}
     if not isinstance(own, dict):
-        raise UserError(f"the suite's slurm block: {command} is {own!r}, but it takes options of its own: {{time: 30}}")
+        raise UserError(
+            f"the suite's slurm block: {command} is {own!r}, but must be a mapping of options, e.g. {{time: 30}}"
+        )
     return common | own
 
 
 @dataclass
 class SlurmTask:
-    """What runs inside of Slurm: starts the command of ``job`` and records its end. submitit pickles it."""
+    """The task that runs inside Slurm: starts the command of ``job`` and records its end. submitit pickles it."""
 
     job: Job
     records: Records
@@ -61,6 +67,11 @@ class SlurmTask:
     stall_s: float
 
     def __call__(self) -> None:
+        """Run the job until it ends and record its result.
+
+        Raises:
+            UserError: the job failed.
+        """
         place = submitit.JobEnvironment()
         meeting: tuple[str, ...] = ()
         if place.num_nodes > 1:
@@ -70,23 +81,24 @@ class SlurmTask:
         cores = len(os.sched_getaffinity(0)) // max(1, self.job.gpus)
         began, told = time.monotonic(), []
         if place.activated() and place.cluster == "slurm":
-            signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))  # Slurm's wish, which the job got as well
+            # Slurm has also sent this signal to the job
+            signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))
         log = self.log if place.global_rank == 0 else self.log.with_suffix(f".node{place.node}.log")
         self._process = start(self.job, log, {"OMP_NUM_THREADS": str(max(1, cores))}, meeting)
         watch, reason = StallWatch(self.job, log, self.stall_s), ""
         while (code := self._process.poll()) is None:
             time.sleep(0.2)
             reason = reason or watch.end_if_stalled(self._process)
-        if code and told:  # it has saved; Slurm ends this process next, and queues it again if it was preempted
+        if code and told:  # the job has saved; next Slurm ends this process, and queues it again if it was preempted
             time.sleep(600)
         reason = reason or failure(self.job, code, log)
         if place.global_rank == 0:
             self.records.write(self.job, "failed" if reason else "done", time.monotonic() - began, reason)
         if reason:
-            raise UserError(f"{self.job.name}: {reason}")  # jobs that wait for this one shall not start
+            raise UserError(f"{self.job.name}: {reason}")  # prevents the start of the jobs that wait for this one
 
     def checkpoint(self) -> DelayedSubmission:
-        """submitit calls this when the time is over: save, and say what to run when it is our turn again."""
+        """Ask the job to save and return the task to queue again; submitit calls this when the time is over."""
         interrupt(self._process)
         deadline = time.monotonic() + self.save_s
         while self._process.poll() is None and time.monotonic() < deadline:
@@ -99,6 +111,8 @@ class SlurmTask:
 
 @dataclass
 class Submitted:
+    """A job that was submitted to Slurm."""
+
     job: Job
     log: Path
     number: str
@@ -106,9 +120,10 @@ class Submitted:
     handle: Any = None
     reason: str = ""
     gone: float = 0.0
-    """When it was first missed in the queue."""
+    """When the job was first missing from the queue; 0 if it is not missing."""
 
     def state(self) -> str:
+        """Return "queued", "running", "done" or "failed"."""
         record = self.launcher.records.read(self.job)
         if record:
             self.reason = record["reason"]
@@ -120,15 +135,17 @@ class Submitted:
         self.gone = self.gone or time.monotonic()
         if time.monotonic() - self.gone < PATIENCE_S:
             return "running"
-        self.reason = f"job {self.number} left the queue without a word: cancelled, out of memory, or its node failed"
+        self.reason = f"job {self.number} left the queue without a result: cancelled, out of memory, or its node failed"
         return "failed"
 
 
 @dataclass
 class Slurm:
-    """``settings``: the suite's ``slurm:`` block, named as sbatch's options with underscores; times in minutes.
+    """Launcher that submits jobs to Slurm.
 
-    ``cluster``: "slurm", or one of submitit's stand-ins, "local" and "debug", which know no order among jobs.
+    ``settings`` is the suite's ``slurm:`` block: options of sbatch, with underscores in their names and times in
+    minutes. ``cluster`` is "slurm", or one of submitit's replacements, "local" and "debug", which do not keep an order
+    among jobs.
     """
 
     records: Records
@@ -143,10 +160,11 @@ class Slurm:
 
     @property
     def queues(self) -> bool:
+        """Whether it also accepts jobs that wait for other accepted jobs; only Slurm keeps their order."""
         return self.cluster == "slurm"
 
     def start(self, jobs: Sequence[Job]) -> list[Submitted]:
-        """Submit ``jobs``, but for those that an earlier watcher submitted and that are still in the queue."""
+        """Submit ``jobs``, except those that an earlier suite command submitted and that are still in the queue."""
         taken: list[Submitted] = []
         groups: dict[tuple[str, int, str], list[Job]] = {}
         for job in jobs:
@@ -155,7 +173,8 @@ class Slurm:
                 continue
             before = [self._taken[name] for name in job.after if name in self._taken]
             before = [other for other in before if other.state() != "done"]
-            if all(other.number in self.ask() for other in before):  # else one has just ended, we shall soon know how
+            # otherwise one has just ended; its result follows soon
+            if all(other.number in self.ask() for other in before):
                 place = job.command_name, job.gpus, ":".join(sorted(other.number for other in before))
                 groups.setdefault(place, []).append(job)
         for (command, gpus, numbers), members in groups.items():
@@ -170,33 +189,36 @@ class Slurm:
                         for job in members
                     ]
             except FailedJobError as error:
-                why = "; ".join(str(error).strip().splitlines()[:2]) or "it does not say why"
+                why = "; ".join(str(error).strip().splitlines()[:2]) or "no reason given"
                 raise UserError(
-                    f"Slurm refused {members[0].name}: {why}; if that is an option, mend the suite's slurm block, then start "
-                    "the same command again"
+                    f"Slurm refused {members[0].name}: {why}; if an option is wrong, correct the suite's slurm "
+                    "block, then start the same command again"
                 ) from error
             for job, handle in zip(members, handles, strict=True):
                 write_json(self._path(job), {"number": handle.job_id, "key": job.key})
                 taken.append(Submitted(job, self.log(job), handle.job_id, self, handle))
-            self._asked = -math.inf  # what we know of the queue is older than this
+            self._asked = -math.inf  # the known state of the queue is older than these jobs
         self._taken |= {submitted.job.name: submitted for submitted in taken}
         return taken
 
     def stop(self) -> None:
+        """Leave the jobs in the queue and print the command that cancels them."""
         mine = {other.number for other in self._taken.values()} & self.ask().keys()
         if mine:
             numbers = " ".join(sorted({number.partition("_")[0] for number in mine}))
-            print(f"\nthe jobs go on; the same command again watches them, and this ends them: scancel {numbers}")
+            print(f"\nthe jobs continue; start the same command again to watch them, or cancel them: scancel {numbers}")
 
     def ask(self) -> dict[str, str]:
-        """Number -> state of all jobs of ours that Slurm has queued or runs; asked now and then only."""
+        """Return job number -> state of the user's queued and running jobs; asks Slurm every ``ask_s`` s at most."""
         if self.queues and time.monotonic() - self._asked > self.ask_s:
             command = ["squeue", "--noheader", "--array", "--me", "--format=%i %T"]
             try:
                 said = subprocess.run(command, capture_output=True, text=True, check=False)
             except FileNotFoundError as error:
-                raise UserError("there is no squeue here; start the suite where Slurm's jobs are submitted") from error
-            if said.returncode == 0:  # otherwise Slurm is away for a while, and what we knew may still be true
+                raise UserError(
+                    "there is no squeue command here; start the suite on a machine where Slurm jobs can be submitted"
+                ) from error
+            if said.returncode == 0:  # otherwise Slurm is briefly not available; keep the last known state
                 self._queue = dict(line.split() for line in said.stdout.splitlines() if line.strip())
             self._asked = time.monotonic()
         return self._queue
@@ -205,7 +227,9 @@ class Slurm:
         options = options_of(self.settings, command)
         requeues, limit = options.pop("max_num_timeout", REQUEUES), options.get("time")
         if not isinstance(limit, int):
-            raise UserError(f"the suite's slurm block gives no time for {command}: add it in minutes, e.g. time: 1440")
+            raise UserError(
+                f"the suite's slurm block has no time for {command}; add it as a number of minutes, e.g. time: 1440"
+            )
         if gpus and not options.keys() & set(GPU_OPTIONS):
             options["gpus_per_node"] = gpus
         more = {"kill-on-invalid-dep": "yes", "requeue": True, **options.pop("additional_parameters", {})}
@@ -217,17 +241,20 @@ class Slurm:
             executor = submitit.AutoExecutor(self.out / "slurm", self.cluster, slurm_max_num_timeout=requeues)
             executor.update_parameters(**{f"slurm_{name}": value for name, value in options.items()})
         except (NameError, ValueError, TypeError, RuntimeError) as error:
-            raise UserError(f"the suite's slurm block, {command}: {' '.join(str(error).split())}") from error
+            raise UserError(
+                f"the suite's slurm block cannot be used for {command}: {' '.join(str(error).split())}"
+            ) from error
         return executor
 
     def log(self, job: Job) -> Path:
+        """Return the path of the log of ``job``."""
         return self.out / "logs" / f"{job.name.replace('/', '.')}.log"
 
     def _path(self, job: Job) -> Path:
         return self.out / "slurm" / f"{job.name.replace('/', '.')}.json"
 
     def _number(self, job: Job) -> str:
-        """Under which this very job was submitted last; "" if it was not."""
+        """Return the number under which exactly this job was last submitted; "" if it was not submitted."""
         try:
             note = json.loads(self._path(job).read_text(encoding="utf-8"))
         except (OSError, ValueError):

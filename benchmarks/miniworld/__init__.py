@@ -1,1 +1,1 @@
-"""A small world of drawn scenes in the on-disk layouts of ImageNet, PASCAL VOC, COCO and Cityscapes."""
+"""The mini world: a small synthetic data set in the layouts of ImageNet, VOC, COCO, LVIS, Cityscapes and ADE20K."""

@@ -1,6 +1,7 @@
-"""`ADEChallengeData2016/{images,annotations}/{training,validation}`: streets again, every pixel one of the 150 classes or 0.
+"""Write the ADE20K part of the mini world: `ADEChallengeData2016/{images,annotations}/{training,validation}`.
 
-0, "other", is clutter and the bonnet. ADE20K has no train; those here are its airplane.
+The images are street scenes, as in the Cityscapes part. Each pixel has the number of one of the 150 classes, or 0
+("other") for clutter and the bonnet. ADE20K has no class "train"; trains get its class "airplane".
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from benchmarks.miniworld.streets import draw_street
 SPLITS = {"training": 100, "validation": 40}
 SHORT = {"training": "train", "validation": "val"}
 SIZE = (160, 128)  # width, height
-# Numbers of objectInfo150.txt.
+# Class numbers of objectInfo150.txt.
 STUFF = {"building": 2, "sky": 3, "vegetation": 5, "road": 7, "sidewalk": 12}
 THINGS = {"person": 13, "car": 21, "bus": 81, "train": 91, "motorcycle": 117, "bicycle": 128}
 
 
 def write(root: Path, split: str, index: int, rng: np.random.Generator) -> None:
+    """Write the image and the label map of scene ``index`` of ``split``."""
     scene = draw_street(
         rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], *SIZE, count=int(rng.integers(1, 4)), crowd=False
     )

@@ -1,7 +1,8 @@
-"""`cityscapes/{leftImg8bit,gtFine}/{train,val}/<city>/`: pictures, labelIds, instanceIds, colours, polygons, labelTrainIds.
+"""Write the Cityscapes part of the mini world: `cityscapes/{leftImg8bit,gtFine}/{train,val}/<city>/`.
 
-labelTrainIds and colours are made from the polygons by `cityscapesscripts`. Since the scenes are drawn with the same call on
-the same whole-number polygons, they agree with labelIds in every pixel.
+Each scene has an image, labelIds, instanceIds, colours, polygons and labelTrainIds. `cityscapesscripts` makes
+labelTrainIds and colours from the polygons. The scenes are drawn with the same call on the same whole-number polygons,
+so both agree with labelIds in every pixel.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from benchmarks.miniworld.streets import draw_street
 SPLITS = {"train": 100, "val": 40}
 SIZE = (256, 128)  # width, height
 CITIES = {"train": ("aachen", "bochum"), "val": ("frankfurt",)}
-CROWDS = 0.1  # share of the scenes that have one
+CROWDS = 0.1  # fraction of the scenes that contain a crowd
 
 
 def compose(index: int, rng: np.random.Generator) -> Scene:
+    """Draw scene ``index`` with 2 to 4 objects and, in some scenes, a crowd."""
     count, crowd = int(rng.integers(2, 5)), bool(rng.random() < CROWDS)
     return draw_street(rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], *SIZE, count, crowd)
 
 
 def write(root: Path, split: str, index: int, rng: np.random.Generator) -> None:
+    """Write the image and the annotation files of scene ``index`` of ``split``."""
     city = CITIES[split][index % len(CITIES[split])]
     scene = compose(index, rng)
     name = f"{city}_{index:06d}_000019"
@@ -47,17 +50,22 @@ def write(root: Path, split: str, index: int, rng: np.random.Generator) -> None:
 
 
 def annotation(scene: Scene) -> dict[str, Any]:
+    """Return the content of the polygon file."""
     width, height = SIZE
     objects = [{"label": layer.label + "group" * in_crowd(layer), "polygon": layer.polygon} for layer in scene.layers]
     return {"imgHeight": height, "imgWidth": width, "objects": objects}
 
 
 def in_crowd(layer: Layer) -> bool:
+    """Whether ``layer`` is a member of a crowd."""
     return isinstance(layer, Thing) and layer.crowd
 
 
 def label_maps(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """labelIds (H, W) uint8 and instanceIds (H, W) uint16: the label id, or 1000 × label id + number for countable objects."""
+    """Return labelIds (H, W) uint8 and instanceIds (H, W) uint16.
+
+    An instance id is the label id, or 1000 × label id + number for a countable object that is not in a crowd.
+    """
     shape = scene.image.shape[:2]
     labels, instances = np.zeros(shape, np.uint8), np.zeros(shape, np.uint16)
     counts: dict[int, int] = {}

@@ -1,8 +1,9 @@
-"""`coco/{train2017,val2017}`, `coco/annotations/{instances,person_keypoints}_*2017.json` and `lvis/lvis_v1_*.json`.
+"""Write the COCO and LVIS parts of the mini world.
 
-Single objects have polygons, crowds (`iscrowd` 1) run lengths, as in COCO; boxes and areas are those of the mask. For the
-keypoints each single object passes for a person, with joints at fixed places of its box; LVIS has the same objects without
-the crowds, under COCO's category ids.
+Files: `coco/{train2017,val2017}`, `coco/annotations/{instances,person_keypoints}_*2017.json` and `lvis/lvis_v1_*.json`.
+As in COCO, single objects have polygons and crowds (`iscrowd` 1) have run lengths. Boxes and areas are those of the
+mask. In the keypoint files each single object counts as a person, with joints at fixed places in its box. LVIS has the
+same objects without the crowds, with COCO's category ids.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from benchmarks.miniworld.scenes import Mask, Scene, draw_scene, window
 from benchmarks.miniworld.trace import polygons, run_lengths
 
 SPLITS = {"train2017": 200, "val2017": 60}
-CROWDS = 0.08  # share of the scenes that have one
+CROWDS = 0.08  # fraction of the scenes that contain a crowd
 
-# Supercategory -> its categories with their ids: the 80 of COCO 2017. The gaps (12, 26, 29, …) are COCO's own.
+# Supercategory -> its categories with their ids: the 80 of COCO 2017. COCO has the same gaps (12, 26, 29, …).
 CATEGORIES = {
     "person": "1 person",
     "vehicle": "2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat",
@@ -38,7 +39,7 @@ CATEGORIES = {
     "indoor": "84 book, 85 clock, 86 vase, 87 scissors, 88 teddy bear, 89 hair drier, 90 toothbrush",
 }
 
-# COCO's joints and where they are in the box of a person who stands, as shares of its width (from the middle) and height.
+# COCO's joints and their places in the box of a standing person: fractions of its width (from the middle) and height.
 PAIRS = {"eye": (0.05, 0.1), "ear": (0.1, 0.12), "shoulder": (0.2, 0.28), "elbow": (0.3, 0.42), "wrist": (0.25, 0.56)}
 PAIRS |= {"hip": (0.12, 0.58), "knee": (0.14, 0.76), "ankle": (0.14, 0.96)}
 SIDES = {"left": 1, "right": -1}
@@ -48,6 +49,7 @@ LVIS_CATEGORIES = 1203
 
 
 def categories() -> list[dict[str, Any]]:
+    """Return the category entries of the annotation files."""
     entries = []
     for above, members in CATEGORIES.items():
         for member in members.split(", "):
@@ -57,6 +59,7 @@ def categories() -> list[dict[str, Any]]:
 
 
 def compose(index: int, rng: np.random.Generator) -> Scene:
+    """Draw scene ``index`` with 1 to 3 objects and, in some scenes, a crowd."""
     width, height = (int(n) for n in rng.integers(112, 161, 2))
     count, crowd = int(rng.integers(1, 4)), bool(rng.random() < CROWDS)
     return draw_scene(
@@ -65,10 +68,10 @@ def compose(index: int, rng: np.random.Generator) -> Scene:
 
 
 def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Write one picture; return COCO's record of it and those of its objects (still without ids)."""
+    """Write one image; return its COCO record and those of its objects (these have no ids yet)."""
     scene = compose(index, rng)
     height, width = scene.image.shape[:2]
-    number = 2 * index + 1 + (split == "val2017")  # ids unique over both splits
+    number = 2 * index + 1 + (split == "val2017")  # ids are unique over both splits
     name = f"{number:012d}.jpg"
     save_jpeg(root / "coco" / split / name, scene.pixels)
     image = {
@@ -89,6 +92,7 @@ def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple
 
 
 def record(mask: Mask, category: int, image: int, crowd: bool) -> dict[str, Any]:
+    """Return the COCO record (without an id) of the object or crowd with ``mask`` (H, W)."""
     rows, columns = window(mask)
     box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
     return {
@@ -103,13 +107,14 @@ def record(mask: Mask, category: int, image: int, crowd: bool) -> dict[str, Any]
 
 
 def joints(mask: Mask, box: list[int]) -> list[int]:
-    """x, y, 2 where the object itself is to be seen there, else x, y, 1, for each of `JOINTS`."""
+    """Return x, y, v for each of `JOINTS`; v is 2 if the object itself is visible at that pixel, otherwise 1."""
     left, top, width, height = box
     places = [(left + int(x * (width - 1)), top + int(y * (height - 1))) for x, y in JOINTS.values()]
     return [number for x, y in places for number in (x, y, 1 + int(mask[y, x]))]
 
 
 def finish(root: Path, records: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]]) -> None:
+    """Number the objects and write the annotation files of COCO and LVIS."""
     for folder in ("coco/annotations", "lvis"):
         (root / folder).mkdir(parents=True)
     person = {**categories()[0], "keypoints": list(JOINTS), "skeleton": []}
@@ -144,7 +149,7 @@ def finish(root: Path, records: dict[str, list[tuple[dict[str, Any], list[dict[s
 
 
 def lvis_categories(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All of LVIS v1 by number; those drawn here are frequent, the others rare."""
+    """Return all categories of LVIS v1, named by number; those in ``annotations`` are frequent, the others rare."""
     images = {number: {a["image_id"] for a in annotations if a["category_id"] == number} for number in range(91)}
     return [
         {

@@ -1,7 +1,7 @@
-"""Making a whole mini world: what it consists of, in parallel, all or nothing.
+"""Generate a mini world in parallel; its folder appears only when everything is complete.
 
-The tree grows in ``<root>.part/world`` and is moved to its place at the end. Each scene has a random state of its own, made from (seed, split,
-index), so the number of workers changes nothing.
+The files are written to ``<root>.part/world``, which is moved to ``root`` at the end. Each scene has its own random
+generator, seeded with (seed, split, index), so the result does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from pixbench.file_versions import MINI_WORLD_FILE, MINI_WORLD_VERSION
 from pixbench.lock import OWNER, owned
 
 IMAGES = imagenet.SPLITS["train"]
-LEAST = 12  # scenes in any split, however few images are asked for
+LEAST = 12  # minimum number of scenes in each split, however few images are requested
 GROWING = "world"
-"""Name of the folder that becomes the world once it is complete."""
+"""Name of the folder that becomes the mini world when it is complete."""
 WRITERS: dict[str, Any] = {
     "cityscapes": cityscapes,
     "coco": coco,
@@ -44,7 +44,7 @@ WRITERS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class World:
-    """What fixes a mini world to the last byte."""
+    """Settings that determine every byte of a mini world."""
 
     seed: int = 0
     images: int = IMAGES
@@ -52,39 +52,46 @@ class World:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise UserError(f"--seed {self.seed} is negative; choose a whole number from 0 on")
+            raise UserError(f"--seed {self.seed} is negative; choose 0 or more")
         if self.images < LEAST:
-            raise UserError(f"--images {self.images} is too few for a world; choose at least {LEAST}")
+            raise UserError(f"--images {self.images} is too few for a mini world; choose at least {LEAST}")
 
     def sizes(self, writer: str) -> dict[str, int]:
-        """Scenes in each split: ``images`` in imagenet/train, all others in proportion, but at least `LEAST`."""
+        """Return the scene count per split: ``images`` in imagenet/train, others in proportion, minimum `LEAST`."""
         splits = WRITERS[writer].SPLITS
         return {split: max(LEAST, round(size * self.images / IMAGES)) for split, size in splits.items()}
 
     def stamp(self) -> dict[str, Any]:
+        """Return the content of `MINI_WORLD_FILE`, which identifies a complete mini world."""
         return {"made_by": "pixbench data mini", **asdict(self), "scenes": {w: self.sizes(w) for w in WRITERS}}
 
 
 @dataclass(frozen=True)
 class Task:
+    """One scene to draw."""
+
     writer: str
     split: str
     index: int
 
 
 def stream(task: Task, seed: int) -> np.random.Generator:
-    """The random numbers of one scene, whoever draws it and when."""
+    """Return the random generator of one scene, which is the same in every worker and in every order."""
     split = zlib.crc32(f"{task.writer}/{task.split}".encode())
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, split, task.index])))
 
 
 def draw(task: Task, root: Path, seed: int) -> Any:
-    """Write one scene and return what the annotation files need to know of it."""
+    """Write one scene and return its record for the annotation files."""
     return WRITERS[task.writer].write(root, task.split, task.index, stream(task, seed))
 
 
 def generate(root: Path, world: World, workers: int) -> bool:
-    """Make ``world`` at ``root``; False if it is there already. Raises UserError if something else is there."""
+    """Generate ``world`` at ``root``; return False if it is already there.
+
+    Raises:
+        UserError: ``root`` contains something else.
+    """
     root = root.resolve()
     if is_there(root, world):
         return False
@@ -93,74 +100,81 @@ def generate(root: Path, world: World, workers: int) -> bool:
         records: dict[str, dict[str, list[Any]]] = {w: {split: [] for split in world.sizes(w)} for w in WRITERS}
         for task, record in zip(tasks, drawn(tasks, world_folder, world.seed, workers), strict=True):
             records[task.writer][task.split].append(record)
-        coco.finish(world_folder, records["coco"])  # the folders of the others are their lists
+        coco.finish(world_folder, records["coco"])  # the other data sets need no list files
         voc.finish(world_folder, records["voc"])
         (world_folder / MINI_WORLD_FILE).write_text(json.dumps(world.stamp(), indent=2) + "\n", encoding="utf-8")
-        os.rename(world_folder, root)  # onto nothing, or onto an empty folder
+        os.rename(world_folder, root)  # root does not exist or is an empty folder
     return True
 
 
 def drawn(tasks: list[Task], root: Path, seed: int, workers: int) -> Iterator[Any]:
-    """Draw the scenes of ``tasks`` in worker processes; yields their records in order."""
+    """Draw the scenes of ``tasks`` in worker processes; yield their records in order."""
     job = partial(draw, root=root, seed=seed)
     bar = partial(tqdm, total=len(tasks), desc="mini world", unit=" scenes", mininterval=1)
     if workers == 1:
         yield from bar(map(job, tasks))
         return
-    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    context = multiprocessing.get_context("spawn")  # no surprises from threads that another library has started
+    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # only the parent process handles Ctrl-C
+    context = multiprocessing.get_context("spawn")  # fork is unsafe if a library has started threads
     with ProcessPoolExecutor(workers, context, initializer=ignore) as pool:
         try:
             yield from bar(pool.map(job, tasks, chunksize=16))
         except BrokenProcessPool:
             raise UserError(
-                "a worker that draws scenes was killed (out of memory?); try fewer with --workers"
+                "a worker process that draws scenes was killed (out of memory?); use fewer with --workers"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def is_there(root: Path, world: World) -> bool:
-    """Whether ``root`` holds this very world, finished."""
+    """Whether ``root`` contains exactly this mini world, complete.
+
+    Raises:
+        UserError: ``root`` contains something else.
+    """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     if not root.is_dir():
-        raise UserError(f"{root} is a file; --root must name a folder that is to be made")
+        raise UserError(f"{root} is a file; choose a new or empty folder with --root")
     stamp = root / MINI_WORLD_FILE
     try:
         found = json.loads(stamp.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(
-            f"{root} holds files, but no mini world (no readable {MINI_WORLD_FILE}); name an empty or new folder with --root"
+            f"{root} contains files but no mini world (no readable {MINI_WORLD_FILE}); "
+            "choose a new or empty folder with --root"
         ) from None
     if found == json.loads(json.dumps(world.stamp())):
         return True
     has, wants = ({key: stamp.get(key) for key in ("seed", "images", "version")} for stamp in (found, world.stamp()))
     raise UserError(
-        f"{root} holds another mini world ({has}, asked for {wants}); name another --root, or delete that one"
+        f"{root} contains another mini world ({has}, requested: {wants}); choose another --root or delete that folder"
     )
 
 
 @contextmanager
 def unfinished(root: Path) -> Iterator[Path]:
-    """Yield the empty folder in which a world grows, in a folder beside ``root`` that is ours while the block runs.
+    """Yield an empty folder for the unfinished mini world; its parent, next to ``root``, is owned while the block runs.
 
     Raises:
-        UserError: what lies there was not made by this command, or another process is making this world.
+        UserError: the parent has files that this command did not make, or another process is making this mini world.
     """
     part = root.with_name(f"{root.name}.part")
     found = {path.name for path in part.iterdir()} if part.is_dir() else set()
     if found and (OWNER not in found or found - {OWNER, GROWING}):
-        raise UserError(f"{part} is in the way and was not made by pixbench data mini; move it, or name another --root")
+        raise UserError(
+            f"{part} is in the way and was not made by pixbench data mini; move it or choose another --root"
+        )
     world = part / GROWING
     try:
         with owned(part):
-            shutil.rmtree(world, ignore_errors=True)  # what a killed run left behind
+            shutil.rmtree(world, ignore_errors=True)  # left behind by a killed run
             world.mkdir()
             try:
                 yield world
             finally:
                 shutil.rmtree(world, ignore_errors=True)
     finally:
-        with suppress(OSError):  # another process owns it
+        with suppress(OSError):  # another process owns the folder
             part.rmdir()

@@ -1,4 +1,4 @@
-"""`imagenet/{train,val}/<class>/*.JPEG`: one large object a picture."""
+"""Write the ImageNet part of the mini world, `imagenet/{train,val}/<class>/*.JPEG`, with one large object per image."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ SPLITS = {"train": 3000, "val": 300}
 
 
 def write(root: Path, split: str, index: int, rng: np.random.Generator) -> None:
+    """Write the image of scene ``index`` of ``split``."""
     object_class = OBJECT_CLASSES[index % len(OBJECT_CLASSES)]
     width, height = (int(n) for n in rng.integers(112, 145, 2))
     scene = draw_scene(rng, object_class, width, height, count=1, sizes=(56, 100))

@@ -1,4 +1,4 @@
-"""Writing the pictures of the mini world: always with the same settings, so that the same pixels make the same bytes."""
+"""Save the images of the mini world with fixed settings, so that the same pixels always give the same bytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from PIL import Image
 
 
 def save_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Save ``pixels`` (H, W, 3) as JPEG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, "JPEG", quality=92, subsampling=0)
 
 
 def save_png(path: Path, pixels: NDArray[Any], palette: list[int] | None = None) -> None:
-    """Pixels (H, W[, 3]) as PNG; with a ``palette`` (RGB, flat) as an indexed picture."""
+    """Save ``pixels`` (H, W[, 3]) as PNG; with a ``palette`` (flat list of RGB values) as an indexed image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(pixels)
     if palette is not None:

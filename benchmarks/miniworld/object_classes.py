@@ -1,8 +1,8 @@
-"""The six object_classes of objects: what they are called in each data set, their outline and their pattern.
+"""The six object classes of the mini world: their names in each data set, their outlines and their patterns.
 
-Each object_class has an outline *and* a pattern of its own, and no colour of its own: colours are drawn for every single object.
-The six are those that VOC, COCO and Cityscapes (as instances) all have. Outlines are polygons (n, 2) of x, y (y downwards),
-scaled so that the longer side of their bounding box reaches from −1 to 1.
+Each object class has its own outline *and* its own pattern, but no colour of its own: each object gets random colours.
+The six are those that VOC, COCO and Cityscapes (as instances) have in common. Outlines are polygons (n, 2) of x, y (y
+points down), scaled so that the longer side of their bounding box extends from −1 to 1.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ObjectClass:
+    """Names of an object class in the data sets, its outline and its pattern."""
+
     name: str
-    """COCO's and Cityscapes' name."""
+    """Name in COCO and Cityscapes."""
     voc: str
     coco: int
     """COCO category id."""
     synset: str
-    """ImageNet folder: a class of ILSVRC 2012 that comes near."""
+    """ImageNet folder: a similar class of ILSVRC 2012."""
     outline: Points
     pattern: Pattern
 
@@ -34,23 +36,24 @@ Corners = list[list[float]]
 
 
 def arc(radius: float, start: float, stop: float, count: int, centre: tuple[float, float] = (0, 0)) -> Corners:
-    """Points on a circle, angles in turns (0 points right, 0.25 down)."""
+    """Return points on a circle; angles are in turns (0 points to the right, 0.25 points down)."""
     angles = 2 * np.pi * np.linspace(start, stop, count)
     return np.stack([centre[0] + radius * np.cos(angles), centre[1] + radius * np.sin(angles)], 1).tolist()
 
 
 def outline(points: Corners) -> Points:
+    """Centre ``points`` and scale them so that the longer side of their bounding box extends from −1 to 1."""
     array = np.array(points)
     low, high = array.min(0), array.max(0)
     return (array - (low + high) / 2) * 2 / (high - low).max()
 
 
 def mirrored(left_half: Corners) -> Corners:
-    """Close a half outline that runs from top to bottom at x ≤ 0 by its mirror image."""
+    """Add the mirror image to a half outline that runs from top to bottom at x ≤ 0."""
     return left_half + [[-x, y] for x, y in reversed(left_half)]
 
 
-# A ring is one polygon that runs round the outside, crosses to the hole at angle 0 and runs round it the other way.
+# The ring is one polygon: around the outside, then at angle 0 to the hole, then around the hole in the other direction.
 RING: Corners = arc(1, 0, 1, 33) + arc(0.5, 1, 0, 25)
 FIGURE: Corners = mirrored(
     [*arc(0.32, 0.75, 0.36, 7, (0, -0.68)), [-0.55, -0.3], [-0.6, 0.35], [-0.32, 0.4], [-0.36, 1.0]]
@@ -71,7 +74,7 @@ OBJECT_CLASSES: tuple[ObjectClass, ...] = (
 
 
 def blob(rng: np.random.Generator) -> Points:
-    """The outline of something that is of no object_class: an uneven polygon of 3 to 8 corners."""
+    """Return the outline of clutter, which has no object class: an uneven polygon with 3 to 8 corners."""
     count = int(rng.integers(3, 9))
     angles = np.sort(rng.uniform(0, 2 * np.pi, count)) if count > 4 else 2 * np.pi * np.arange(count) / count
     radius = rng.uniform(0.45, 1, count)

@@ -1,8 +1,8 @@
-"""Drawing scenes: textured objects in random poses on cluttered ground, with pixel-exact masks.
+"""Draw scenes: textured objects in random poses on cluttered ground, with pixel-exact masks.
 
-Everything solid is one polygon of whole-number corners, drawn by Pillow's `ImageDraw.polygon`, back to front. What a
-mask holds is what that call fills, so a reader that draws the polygons again with Pillow (as `cityscapesscripts` does) gets
-the same pixels. H × W is the size of the scene in pixels.
+Each solid thing is one polygon with whole-number corners, drawn by Pillow's `ImageDraw.polygon` from back to front. A
+mask contains the pixels that this call fills, so a reader that draws the polygons again with Pillow (as
+`cityscapesscripts` does) gets the same pixels. H × W is the size of the scene in pixels.
 """
 
 from __future__ import annotations
@@ -19,73 +19,77 @@ from benchmarks.miniworld.textures import Array, Pattern, noise, one_colour, two
 
 Mask = NDArray[np.bool_]
 Polygon = list[list[int]]
-MIN_VISIBLE = 0.45  # of an object's pixels stay uncovered
-MIN_INSIDE = 0.65  # of an object's area lies in the frame
+MIN_VISIBLE = 0.45  # smallest fraction of an object's pixels that must stay uncovered
+MIN_INSIDE = 0.65  # smallest fraction of an object's area that must be inside the frame
 TRIES = 12
 
 
 @dataclass
 class Layer:
-    """Something solid in the scene."""
+    """A solid thing in the scene."""
 
     label: str
-    """ObjectClass name, or what Cityscapes would call it."""
+    """Name of the object class, or a label of Cityscapes."""
     polygon: Polygon
     whole: Mask
-    """(H, W) all its pixels in the frame, whatever covers them."""
+    """(H, W) all its pixels in the frame, covered or not."""
     visible: Mask
-    """(H, W) those that nothing later covers."""
+    """(H, W) its pixels that no later layer covers."""
 
 
 @dataclass
 class Thing(Layer):
-    """An object of one of the object_classes."""
+    """An object of one of the object classes."""
 
     object_class: ObjectClass
     crowd: bool
-    """One of a crowd, annotated as a whole."""
+    """Whether it belongs to a crowd, which is annotated as a whole."""
     truncated: bool
-    """Reaches out of the frame."""
+    """Whether it extends beyond the frame."""
 
     @property
     def covered(self) -> float:
-        """Share of its pixels that something else covers."""
+        """Fraction of its pixels that other layers cover."""
         return 1 - float(self.visible.sum() / self.whole.sum())
 
 
 @dataclass
 class Scene:
+    """The image of a scene and the layers in it."""
+
     image: Array
-    """(H, W, 3), float32 while it is being drawn."""
+    """(H, W, 3) float32; `pixels` returns it as uint8."""
     layers: list[Layer] = field(default_factory=list)
-    """Back to front."""
+    """From back to front."""
 
     @property
     def objects(self) -> list[Thing]:
+        """Objects that do not belong to a crowd."""
         return [layer for layer in self.layers if isinstance(layer, Thing) and not layer.crowd]
 
     @property
     def crowd(self) -> list[Thing]:
-        """Those members of the crowd (there is at most one) that can be seen."""
+        """Visible members of the crowd (a scene has at most one crowd)."""
         return [layer for layer in self.layers if isinstance(layer, Thing) and layer.crowd and layer.visible.any()]
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
+        """The image (H, W, 3) as uint8."""
         return np.clip(self.image, 0, 255).astype(np.uint8)
 
     def fill(self, polygon: Polygon) -> Mask:
-        """The pixels (H, W) that Pillow fills for ``polygon``."""
+        """Return the mask (H, W) of the pixels that Pillow fills for ``polygon``."""
         height, width = self.image.shape[:2]
         sheet = Image.new("L", (width, height))
         ImageDraw.Draw(sheet).polygon([tuple(point) for point in polygon], fill=1)
         return np.asarray(sheet).astype(bool)
 
     def would_hide(self, mask: Mask) -> bool:
-        """Whether covering ``mask`` leaves too little of an object that is already there."""
+        """Whether too little of an existing object would remain visible if ``mask`` were covered."""
         return any((o.visible & ~mask).sum() < MIN_VISIBLE * o.whole.sum() for o in self.objects)
 
     def cover(self, layer: Layer) -> None:
-        """Put ``layer`` on top."""
+        """Put ``layer`` on top of the scene."""
         for below in self.layers:
             below.visible &= ~layer.whole
         self.layers.append(layer)
@@ -93,14 +97,17 @@ class Scene:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an outline goes: pixel = matrix · point + centre."""
+    """Position of an outline in the image: pixel = matrix · point + centre."""
 
     centre: Points
     matrix: Points
 
     @classmethod
     def draw(cls, rng: np.random.Generator, centre: Points, size: float, turn: float) -> Pose:
-        """A random pose: ``size`` is the longer side in pixels before turning, ``turn`` the largest angle in degrees."""
+        """Draw a random pose.
+
+        ``size`` is the longer side in pixels before rotation, ``turn`` is the largest angle in degrees.
+        """
         angle = np.deg2rad(rng.uniform(-turn, turn))
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         stretch = np.diag(np.exp(rng.uniform(-0.14, 0.14, 2)) * [rng.choice([-1, 1]), 1])
@@ -108,13 +115,14 @@ class Pose:
         return cls(centre, rotation @ shear @ stretch * size / 2)
 
     def polygon(self, outline: Points) -> Polygon:
+        """Return ``outline`` in this pose, rounded to whole pixels."""
         return np.rint(outline @ self.matrix.T + self.centre).astype(int).tolist()
 
 
 def surface(
     rng: np.random.Generator, pattern: Pattern, pose: Pose, rows: slice, columns: slice, contrast: float
 ) -> Array:
-    """Colours (rows, columns, 3) of a patterned, shaded surface in ``pose``."""
+    """Return the colours (rows, columns, 3) of a patterned and shaded surface in ``pose``."""
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] - np.float32(pose.centre[0])
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(pose.centre[1])
     inverse = np.linalg.inv(pose.matrix).astype(np.float32)
@@ -127,7 +135,7 @@ def surface(
 
 
 def window(mask: Mask) -> tuple[slice, slice]:
-    """The rows and columns that ``mask`` (not empty) reaches over."""
+    """Return the rows and columns of the bounding box of ``mask``, which must not be empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
@@ -135,6 +143,7 @@ def window(mask: Mask) -> tuple[slice, slice]:
 def paint(
     scene: Scene, rng: np.random.Generator, mask: Mask, pattern: Pattern, pose: Pose, contrast: float = 110
 ) -> None:
+    """Paint the pixels of ``mask`` with a patterned and shaded surface in ``pose``."""
     rows, columns = window(mask)
     patch = scene.image[rows, columns]
     inside = mask[rows, columns]
@@ -144,7 +153,7 @@ def paint(
 def add_object(
     scene: Scene, rng: np.random.Generator, object_class: ObjectClass, centre: Points, size: float, crowd: bool = False
 ) -> bool:
-    """Put one object on top of the scene; False (and nothing drawn) if it would hide another or leave the frame."""
+    """Put one object on top; return False and draw nothing if it would hide another object or leave the frame."""
     pose = Pose.draw(rng, centre, size, turn=35)
     polygon = pose.polygon(object_class.outline)
     mask = scene.fill(polygon)
@@ -152,7 +161,7 @@ def add_object(
     area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
     if mask.sum() < MIN_INSIDE * area or scene.would_hide(mask):
         return False
-    if rng.random() < 0.5:  # a cast shadow on what lies behind
+    if rng.random() < 0.5:  # a shadow on the layers behind the object
         shift = rng.integers(2, 7, 2)
         shadow = np.zeros_like(mask)
         shadow[shift[0] :, shift[1] :] = mask[: -shift[0], : -shift[1]]
@@ -165,7 +174,10 @@ def add_object(
 
 
 def add_clutter(scene: Scene, rng: np.random.Generator, size: float) -> bool:
-    """Put something of no object_class on top: uneven outline; one_colour, noisy or (so that pattern alone tells little) patterned."""
+    """Put clutter without an object class on top; return False and draw nothing if it would hide an object.
+
+    It has an uneven outline and one colour, or sometimes a pattern, so that a pattern does not prove an object.
+    """
     height, width = scene.image.shape[:2]
     pose = Pose.draw(rng, rng.uniform(0, 1, 2) * [width, height], size, turn=180)
     polygon = pose.polygon(blob(rng) * [1, rng.choice([1, 0.3])])
@@ -179,7 +191,7 @@ def add_clutter(scene: Scene, rng: np.random.Generator, size: float) -> bool:
 
 
 def ground(rng: np.random.Generator, height: int, width: int) -> Scene:
-    """An empty scene with textured ground."""
+    """Return an empty scene with textured ground."""
     first, second = two_colours(rng, 60)
     blend = noise(rng, height, width, cells=int(rng.integers(2, 9)), octaves=4)
     if rng.random() < 0.5:  # weak waves
@@ -190,12 +202,13 @@ def ground(rng: np.random.Generator, height: int, width: int) -> Scene:
 
 
 def spots(rng: np.random.Generator, count: int, low: Points, high: Points) -> Iterator[Points]:
+    """Yield ``count`` random points between ``low`` and ``high``."""
     for _ in range(count):
         yield rng.uniform(low, high)
 
 
 def light_up(scene: Scene, rng: np.random.Generator) -> None:
-    """Uneven light over the whole scene, then sensor noise."""
+    """Add uneven light to the whole scene, then sensor noise."""
     height, width = scene.image.shape[:2]
     slope = rng.uniform(-0.45, 0.45, 2).astype(np.float32)
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)[:, None]
@@ -212,7 +225,10 @@ def draw_scene(
     sizes: tuple[float, float],
     crowd: bool = False,
 ) -> Scene:
-    """A scene of up to ``count`` objects, the first (hindmost) of ``object_class``, ``sizes`` pixels long; maybe a crowd behind them."""
+    """Draw a scene with up to ``count`` objects, each ``sizes`` (minimum, maximum) pixels long.
+
+    The first object is behind the others and has the class ``object_class``. If ``crowd``, a crowd is behind them all.
+    """
     scene = ground(rng, height, width)
     frame = np.array([width, height])
     for _ in range(int(rng.integers(2, 6))):
@@ -227,7 +243,7 @@ def draw_scene(
         for centre in spots(rng, TRIES if number else 1000, 0.15 * frame, 0.85 * frame):
             if add_object(scene, rng, chosen, centre, rng.uniform(*sizes)):
                 break
-    if rng.random() < 0.35:  # something in front
+    if rng.random() < 0.35:  # clutter in front of the objects
         for _ in range(int(rng.integers(1, 3))):
             add_clutter(scene, rng, rng.uniform(15, 40))
     light_up(scene, rng)

@@ -1,4 +1,4 @@
-"""Street scenes for the Cityscapes layout: every pixel belongs to a labelled polygon, objects grow towards the camera."""
+"""Draw street scenes for Cityscapes: each pixel belongs to a labelled polygon; objects near the camera are larger."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.miniworld.scenes import (
 )
 from benchmarks.miniworld.textures import noise, panes, two_colours
 
-# Mean colour of each; a scene draws its own round it, widely, so that colour is a hint and no more.
+# Mean colour of each label. Each scene varies it widely, so that colour is only a hint.
 HUES = {
     "sky": (150, 175, 205),
     "building": (140, 120, 110),
@@ -31,7 +31,7 @@ GRAIN = {"sky": 60, "building": 20, "vegetation": 6, "sidewalk": 12, "road": 4} 
 
 
 def lay(scene: Scene, rng: np.random.Generator, label: str, polygon: Polygon) -> None:
-    """Cover ``polygon`` with the stuff ``label``."""
+    """Cover ``polygon`` with a surface of the kind ``label``, a key of `HUES`."""
     mask = scene.fill(polygon)
     if not mask.any():
         return
@@ -53,11 +53,12 @@ def lay(scene: Scene, rng: np.random.Generator, label: str, polygon: Polygon) ->
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Polygon:
+    """Return a rectangle with whole-number corners."""
     return [[round(x), round(y)] for x, y in ((left, top), (right, top), (right, bottom), (left, bottom))]
 
 
 def crown(rng: np.random.Generator, centre: Points, radius: float) -> Polygon:
-    """A lumpy round outline."""
+    """Return an uneven round outline, e.g. of a tree."""
     angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     reach = radius * rng.uniform(0.7, 1.1, 12)
     return np.rint(np.stack([reach * np.cos(angles), reach * np.sin(angles)], 1) + centre).astype(int).tolist()
@@ -66,7 +67,7 @@ def crown(rng: np.random.Generator, centre: Points, radius: float) -> Polygon:
 def draw_street(
     rng: np.random.Generator, object_class: ObjectClass, width: int, height: int, count: int, crowd: bool
 ) -> Scene:
-    """A street with up to ``count`` objects, one of them of ``object_class``; maybe a crowd far off."""
+    """Draw a street with up to ``count`` objects, one of them of ``object_class``; ``crowd`` adds a distant crowd."""
     scene = Scene(np.zeros((height, width, 3), np.float32))
     horizon = height * rng.uniform(0.35, 0.5)
     lay(scene, rng, "sky", box(0, 0, width - 1, height - 1))
@@ -88,7 +89,7 @@ def draw_street(
         for _ in range(6):
             centre = np.array([middle + rng.uniform(-28, 28), horizon + rng.uniform(-4, 12)])
             add_object(scene, rng, members, centre, rng.uniform(16, 24), crowd=True)
-    depths = np.sort(rng.uniform(0, 1, count))  # far ones first
+    depths = np.sort(rng.uniform(0, 1, count))  # distant objects first
     first = rng.integers(count)
     for number, depth in enumerate(depths):
         chosen = object_class if number == first else OBJECT_CLASSES[rng.integers(len(OBJECT_CLASSES))]
@@ -98,7 +99,7 @@ def draw_street(
                 break
     if rng.random() < 0.5:
         add_clutter(scene, rng, rng.uniform(15, 35))
-    hood = height - int(rng.integers(4, 8))  # the car that carries the camera: ignored in evaluation
+    hood = height - int(rng.integers(4, 8))  # the bonnet of the camera's car, which the evaluation ignores
     bonnet = [[-1, height], [round(0.2 * width), hood], [round(0.8 * width), hood], [width, height]]
     mask = scene.fill(bonnet)
     scene.image[mask] = two_colours(rng)[0]

@@ -1,7 +1,8 @@
 """Surface patterns, colours and noise of the mini world.
 
-A pattern is a function of surface coordinates u, v (arrays of one shape; an object reaches from about −1 to 1) and a phase
-in [0, 1), and returns values in [0, 1]: how much of the second colour shows. It moves, turns and scales with its object.
+A pattern is a function of surface coordinates u, v (arrays of the same shape; an object extends from about −1 to 1) and
+of a phase in [0, 1). It returns values in [0, 1]: the weight of the second colour. It moves, rotates and scales with
+its object.
 """
 
 from __future__ import annotations
@@ -18,48 +19,52 @@ TAU = np.float32(2 * np.pi)
 
 
 def stripes(u: Array, v: Array, phase: float) -> Array:
-    """Bands across the upright axis."""
+    """Return stripes across the vertical axis."""
     return soft(np.sin(TAU * (np.float32(2.2) * v + np.float32(phase))))
 
 
 def spokes(u: Array, v: Array, phase: float) -> Array:
-    """Twelve sectors round the centre."""
+    """Return twelve sectors around the centre."""
     return soft(np.sin(12 * np.arctan2(v, u) + TAU * np.float32(phase)))
 
 
 def checks(u: Array, v: Array, phase: float) -> Array:
-    """A checkerboard."""
+    """Return a checkerboard."""
     return soft(2 * np.sin(TAU * (np.float32(1.8) * u + np.float32(phase))) * np.sin(TAU * np.float32(1.8) * v))
 
 
 def dots(u: Array, v: Array, phase: float) -> Array:
-    """Round spots on a square lattice."""
+    """Return round dots on a square grid."""
     return soft(np.cos(TAU * (np.float32(2.3) * u + np.float32(phase))) + np.cos(TAU * np.float32(2.3) * v) - 0.55)
 
 
 def panes(u: Array, v: Array, phase: float) -> Array:
-    """Large panes between thin frames."""
+    """Return large panes between thin frames."""
     across = np.abs((np.float32(1.6) * u + np.float32(phase)) % 1 - 0.5)
     along = np.abs((np.float32(1.6) * v) % 1 - 0.5)
     return soft(12 * (0.36 - np.maximum(across, along)))
 
 
 def zigzag(u: Array, v: Array, phase: float) -> Array:
-    """Chevrons that point along the long axis."""
+    """Return chevrons that point along the long axis."""
     return soft(np.sin(TAU * (np.float32(2.0) * (u - 1.3 * np.abs(v)) + np.float32(phase))))
 
 
 def soft(wave: Array) -> Array:
-    """Squash a wave into [0, 1] with edges about a pixel wide."""
+    """Limit a wave to [0, 1], with edges about one pixel wide."""
     return np.clip(0.5 + np.float32(1.5) * wave, 0, 1)
 
 
 def one_colour(u: Array, v: Array, phase: float) -> Array:
+    """Return ``phase`` everywhere: a single colour."""
     return np.full_like(u, phase)
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cells: int = 4, octaves: int = 3) -> Array:
-    """Smooth noise (height, width) with mean about 0.5: random grids enlarged, each finer one at 0.6 of the strength."""
+    """Return smooth noise (height, width) with a mean of about 0.5.
+
+    It is a sum of enlarged random grids. Each grid is finer than the one before and has 0.6 times its weight.
+    """
     total = np.zeros((height, width), np.float32)
     weight, weights = 1.0, 0.0
     stretch = rng.uniform(0.5, 2)
@@ -74,7 +79,7 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: int = 4, oct
 
 
 def two_colours(rng: np.random.Generator, contrast: float = 110) -> tuple[Array, Array]:
-    """Two random colours (3,) in 0–255, at least ``contrast`` apart."""
+    """Return two random colours (3,) in 0–255 with a distance of at least ``contrast``."""
     while True:
         first, second = rng.uniform(15, 240, (2, 3)).astype(np.float32)
         if np.linalg.norm(first - second) >= contrast:

@@ -1,4 +1,7 @@
-"""Masks as COCO writes them: polygons along the pixel edges, or run lengths. Both give back the mask exactly in pycocotools."""
+"""Convert masks to COCO's polygons (along the pixel edges) or run lengths.
+
+pycocotools converts both back to exactly the same mask.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ Mask = NDArray[np.bool_]
 
 
 def polygons(mask: Mask) -> list[list[int]]:
-    """Polygons [x, y, x, y, …] without holes whose union is ``mask`` (H, W); a mask with holes is cut through them.
+    """Return polygons [x, y, x, y, …] without holes whose union is ``mask`` (H, W); a mask is cut in two at each hole.
 
-    COCO's own masks have several polygons for an object in several pieces, and Detectron2's default mask format takes
-    nothing but polygons for single objects; hence no run lengths for masks with holes.
+    COCO also has several polygons for an object in several pieces. Detectron2's default mask format accepts only
+    polygons for single objects; therefore masks with holes do not become run lengths.
     """
     loops = boundary(mask)
     hole = next((loop for loop in loops if signed_area(loop) < 0), None)
@@ -29,17 +32,17 @@ def polygons(mask: Mask) -> list[list[int]]:
 
 
 def boundary(mask: Mask) -> list[NDArray[np.int64]]:
-    """Closed loops of corners (n, 2) along the pixel edges, clockwise on the screen round pixels, the other way round holes.
+    """Return closed loops of corners (n, 2) along the pixel edges.
 
-    Pixels that touch at a corner only are kept apart.
+    On the screen they run clockwise around pixels and anticlockwise around holes. Pixels that touch only at a corner
+    are kept apart.
     """
     height, width = mask.shape
     padded = np.zeros((height + 2, width + 2), bool)
     padded[1:-1, 1:-1] = mask
     centre = padded[1:-1, 1:-1]
-    follow: dict[
-        tuple[int, int], list[tuple[int, int]]
-    ] = {}  # corner -> directions (dx, dy) of the edges that leave it
+    # corner -> directions (dx, dy) of the edges that start there
+    follow: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for neighbour, offset, direction in (
         (padded[:-2, 1:-1], (0, 0), (1, 0)),  # upper edges run right
         (padded[1:-1, 2:], (1, 0), (0, 1)),  # right edges run down
@@ -56,7 +59,7 @@ def boundary(mask: Mask) -> list[NDArray[np.int64]]:
         while corner in follow:
             leaving = follow[corner]
             right_turn = (-heading[1], heading[0])
-            direction = right_turn if right_turn in leaving else leaving[0]  # turning right keeps to the same pixel
+            direction = right_turn if right_turn in leaving else leaving[0]  # a right turn stays at the same pixel
             leaving.remove(direction)
             if not leaving:
                 del follow[corner]
@@ -71,12 +74,13 @@ def boundary(mask: Mask) -> list[NDArray[np.int64]]:
 
 
 def signed_area(loop: NDArray[np.int64]) -> float:
+    """Return the area inside ``loop`` (n, 2): positive around pixels, negative around holes."""
     x, y = loop.T
     return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
 
 def run_lengths(mask: Mask) -> dict[str, Any]:
-    """COCO's uncompressed run lengths: column by column, starting with a run of zeros."""
+    """Return COCO's uncompressed run lengths: column by column, starting with a run of zeros."""
     flat = np.concatenate([[False], mask.T.ravel()])
     changes = np.flatnonzero(np.diff(flat)).tolist()
     edges = [0, *changes, mask.size]

@@ -1,8 +1,9 @@
-"""`VOC2007` (trainval, test) and `VOC2012` (trainval): JPEGImages, Annotations, ImageSets, Segmentation{Class,Object}.
+"""Write the VOC part of the mini world: `VOC2007` (trainval, test) and `VOC2012` (trainval).
 
-As in VOC: boxes round the visible part, 1-based, both ends included; the first half of trainval is train, the rest val.
-Beside them in VOC2012, as `pixbench data prepare` makes it of SBD: further pictures in aug.txt with SegmentationClassAug.
-Unlike VOC, the masks have no void border and every picture has them.
+Both have JPEGImages, Annotations, ImageSets and Segmentation{Class,Object}. As in VOC, boxes enclose the visible part
+of an object, are 1-based and include both ends; the first half of trainval is train, the rest is val. VOC2012 also has
+further images, listed in aug.txt, with masks in SegmentationClassAug, as `pixbench data prepare` makes them from SBD.
+Unlike in VOC, masks have no void border and every image has masks.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa "
     "train tvmonitor"
 ).split()
-DIFFICULT = 0.4  # share of its pixels that something else covers
+DIFFICULT = 0.4  # an object is difficult if more than this fraction of its pixels is covered
 
 
 def compose(index: int, rng: np.random.Generator) -> Scene:
+    """Draw scene ``index`` with 1 to 3 objects."""
     width, height = (int(n) for n in rng.integers(112, 161, 2))
     return draw_scene(
         rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], width, height, int(rng.integers(1, 4)), sizes=(40, 80)
@@ -33,7 +35,7 @@ def compose(index: int, rng: np.random.Generator) -> Scene:
 
 
 def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[str, dict[str, bool]]:
-    """Write one picture; return its id and, for each class in it, whether one of its objects is not difficult."""
+    """Write one image; return its id and, for each class in it, whether it shows an object that is not difficult."""
     folder, part = split.split("/")
     number = index + 1 + {"trainval": 0, "test": 5000, "aug": 3000}[part]
     name = f"{number:06d}" if folder == "VOC2007" else f"2012_{number:06d}"
@@ -61,6 +63,7 @@ def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple
 
 
 def annotation(folder: str, name: str, scene: Scene) -> ET.Element:
+    """Return the content of the annotation file of image ``name``."""
     height, width = scene.image.shape[:2]
     about = {"database": f"The {folder} Database", "annotation": f"PASCAL {folder}", "image": "PixBench"}
     root = element("annotation", {"folder": folder, "filename": f"{name}.jpg", "source": about})
@@ -76,7 +79,7 @@ def annotation(folder: str, name: str, scene: Scene) -> ET.Element:
 
 
 def element(tag: str, content: Any) -> ET.Element:
-    """``content``: a text, a number, or what the elements inside are called and hold."""
+    """Return an XML element; ``content`` is a text, a number, or a dict of child elements (name -> content)."""
     node = ET.Element(tag)
     if isinstance(content, dict):
         node.extend([element(name, inner) for name, inner in content.items()])
@@ -86,11 +89,13 @@ def element(tag: str, content: Any) -> ET.Element:
 
 
 def inclusive_box(thing: Thing) -> tuple[int, int, int, int]:
+    """Return xmin, ymin, xmax, ymax of the visible part, 1-based, both ends included."""
     rows, columns = window(thing.visible)
     return columns.start + 1, rows.start + 1, columns.stop, rows.stop
 
 
 def finish(root: Path, records: dict[str, list[tuple[str, dict[str, bool]]]]) -> None:
+    """Write the lists of images in ``ImageSets``."""
     for folder in ("VOC2007", "VOC2012"):
         trainval = records[f"{folder}/trainval"]
         half = len(trainval) // 2
@@ -103,7 +108,7 @@ def finish(root: Path, records: dict[str, list[tuple[str, dict[str, bool]]]]) ->
             names = "".join(f"{name}\n" for name, _ in entries)
             for task in ("Main", "Segmentation"):
                 (root / folder / "ImageSets" / task / f"{part}.txt").write_text(names, encoding="utf-8")
-            for label in CLASSES:  # 1: in the picture, 0: only difficult ones are, -1: not in the picture
+            for label in CLASSES:  # 1: in the image, 0: only as difficult objects, -1: not in the image
                 lines = [f"{name} {({None: -1, False: 0, True: 1})[seen.get(label)]:2d}\n" for name, seen in entries]
                 path = root / folder / "ImageSets" / "Main" / f"{label}_{part}.txt"
                 path.write_text("".join(lines), encoding="utf-8")
@@ -111,7 +116,7 @@ def finish(root: Path, records: dict[str, list[tuple[str, dict[str, bool]]]]) ->
     (root / "VOC2012" / "ImageSets" / "Segmentation" / "aug.txt").write_text(names, encoding="utf-8")
 
 
-# VOC's colour map: the bits of the index, three at a time, become the high bits of red, green and blue.
+# VOC's colour map: each group of three bits of the index gives one bit of red, green and blue, from the high bits down.
 PALETTE = [
     sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
     for index in range(256)

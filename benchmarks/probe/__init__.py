@@ -1,1 +1,1 @@
-"""`pixbench probe`: what a frozen backbone is good for, without fine-tuning it."""
+"""`pixbench probe`: evaluate a frozen backbone without fine-tuning it."""

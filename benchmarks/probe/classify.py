@@ -1,6 +1,6 @@
 """Classifiers on frozen features.
 
-Shapes: n training samples, m others, C channels, K classes.
+Shapes: n training samples, m other samples, C channels, K classes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ ITERATIONS = 200
 
 
 def knn(train: Tensor, labels: Tensor, others: Tensor, classes: int, k: int = NEIGHBOURS) -> Tensor:
-    """Class of each of ``others`` (m, C) by weighted vote of its ``k`` nearest in ``train`` (n, C): (m,).
+    """Classify ``others`` (m, C) by a weighted vote of their ``k`` nearest neighbours in ``train`` (n, C): (m,).
 
-    Similarity is the cosine, a vote weighs e^(cos/0.07) (Wu et al., arXiv 1805.01978, Section 3.4). With fewer than
-    ``k`` samples all of them vote.
+    Similarity is the cosine. A vote has the weight e^(cos/0.07) (Wu et al., arXiv 1805.01978, Section 3.4). If there
+    are fewer than ``k`` training samples, all of them vote.
     """
     train, found = F.normalize(train, dim=1), []
-    for some in F.normalize(others, dim=1).split(1024):  # bounds the (m, n) matrix
+    for some in F.normalize(others, dim=1).split(1024):  # limits the size of the (m, n) matrix
         cosine, nearest = (some @ train.T).topk(min(k, len(train)), dim=1)
         weight = ((cosine - 1) / TEMPERATURE).exp()
         votes = weight.new_zeros(len(some), classes).scatter_add_(1, labels[nearest], weight)
@@ -34,7 +34,7 @@ def knn(train: Tensor, labels: Tensor, others: Tensor, classes: int, k: int = NE
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear classifier of standardised features."""
+    """A linear classifier on standardised features."""
 
     mean: Tensor
     std: Tensor
@@ -43,19 +43,18 @@ class Linear:
     bias: Tensor
 
     def logits(self, features: Tensor) -> Tensor:
-        """(m, C) -> (m, K)."""
+        """Return the logits (m, K) of ``features`` (m, C)."""
         return F.linear((features - self.mean) / self.std, self.weight, self.bias)
 
 
 def fit_linear(features: Tensor, labels: Tensor, classes: int) -> Linear:
-    """Multinomial logistic regression on standardised ``features`` (n, C), all at once by L-BFGS from zero.
+    """Fit multinomial logistic regression on standardised ``features`` (n, C) with full-batch L-BFGS from zero.
 
-    Minimises mean cross-entropy + 0.5 · 1e-3 · ‖weight‖². The problem is convex, so nothing depends on a seed.
+    It minimises mean cross-entropy + 0.5 · 1e-3 · ‖weight‖². The problem is convex, so the result needs no seed.
     """
     mean, std = features.mean(0), features.std(0, correction=0)
-    std = torch.where(
-        std > 1e-6 * std.max(), std, std.max().clamp(min=1e-12)
-    )  # a channel that never moves says nothing
+    # a constant channel carries no information
+    std = torch.where(std > 1e-6 * std.max(), std, std.max().clamp(min=1e-12))
     inputs = (features - mean) / std
     weight = features.new_zeros(classes, features.shape[1]).requires_grad_()
     bias = features.new_zeros(classes).requires_grad_()
@@ -72,5 +71,5 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int) -> Linear:
 
 
 def top1(predicted: Tensor, labels: Tensor) -> float:
-    """Per cent right."""
+    """Return the accuracy in per cent."""
     return 100 * (predicted == labels).double().mean().item()

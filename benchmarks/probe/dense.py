@@ -22,13 +22,13 @@ from pretrain.data.sources import decode
 CLASSES = 19
 IGNORED = 255
 CELLS = 256
-"""Drawn from each training picture."""
+"""Maximum number of cells drawn from each training image."""
 OUTPUT_STRIDE = 16
 
 
 @torch.inference_mode()
 def _maps(model: Frozen, home: Path, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """C5 (1, C, h, w) and labels (H, W) int64 of each picture at its own size, sorted by name."""
+    """Yield C5 (1, C, h, w) and labels (H, W) int64 of each image at its own size, sorted by name."""
     for path in sorted((home / "leftImg8bit" / split).glob("*/*_leftImg8bit.png")):
         label = path.name.replace("_leftImg8bit.png", "_gtFine_labelTrainIds.png")
         with Image.open(home / "gtFine" / split / path.parent.name / label) as image:
@@ -38,15 +38,16 @@ def _maps(model: Frozen, home: Path, split: str) -> Iterator[tuple[Tensor, Tenso
 
 
 def cell_labels(labels: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Label of the pixel in the middle of each cell: (H, W) -> (h·w,)."""
+    """Return the label of the middle pixel of each cell: (H, W) -> (h·w,)."""
     return F.interpolate(labels[None, None].double(), size=shape, mode="nearest-exact").long().flatten()
 
 
 def dense_probe(model: Frozen, home: Path, seed: int) -> dict[str, float]:
-    """Fit on ``home``'s train split, at most `CELLS` cells a picture drawn by ``seed``; mean IoU and accuracy on val.
+    """Fit on the train split of ``home``; return mean IoU and pixel accuracy on the val split, in per cent.
 
-    Both in per cent, over all labelled pixels, with logits interpolated bilinearly to the pictures' size. Classes that
-    are neither labelled nor predicted have no IoU and stay out of the mean.
+    ``seed`` determines which cells are drawn: at most `CELLS` per training image. Both metrics cover all labelled
+    pixels; the logits are interpolated bilinearly to the size of the images. Classes that are neither labelled nor
+    predicted have no IoU and do not count in the mean.
     """
     generator = torch.Generator().manual_seed(seed)
     features, answers = [], []
@@ -66,12 +67,13 @@ def dense_probe(model: Frozen, home: Path, seed: int) -> dict[str, float]:
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor) -> Tensor:
-    """Pixels by (label, prediction): (K, K)."""
+    """Return the number of pixels for each (label, prediction): (K, K)."""
     known = labels != IGNORED
     return torch.bincount(labels[known] * CLASSES + predicted[known], minlength=CLASSES**2).view(CLASSES, CLASSES)
 
 
 def segmentation_metrics(confusion: Tensor) -> dict[str, float]:
+    """Return mean IoU and pixel accuracy in per cent, from a confusion matrix (K, K)."""
     right = confusion.diag().double()
     union = confusion.sum(0) + confusion.sum(1) - right
     return {

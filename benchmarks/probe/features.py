@@ -22,11 +22,11 @@ from transfer.weights.backbone import Backbone
 class Frozen(nn.Module):
     """A backbone in eval mode without gradients: images (n, 3, H, W) in RGB, 0 to 255 -> C5 (n, C, h, w).
 
-    The images are brought into what the backbone was trained on, its `Backbone.pixels`.
+    The images get the channel order and the normalisation that the backbone was trained with (`Backbone.pixels`).
 
     Args:
         backbone: a ResNet.
-        output_stride: other than its own.
+        output_stride: output stride that replaces the backbone's own.
     """
 
     mean: Tensor
@@ -44,13 +44,14 @@ class Frozen(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return C5 (n, C, h, w) of ``images`` (n, 3, H, W)."""
         images = images.to(self.mean)
         return self.network(((images.flip(1) if self.reverse else images) - self.mean) / self.std)
 
 
 @dataclass(frozen=True)
 class Crops(Dataset[Tensor]):
-    """Image -> (3, S, S) in RGB, 0 to 255: shorter side resized to 8/7 S (256 for 224), centre cropped."""
+    """Images (3, S, S) in RGB, 0 to 255: shorter side resized to 8/7 S (256 for 224), then centre-cropped."""
 
     source: Source
     size: int
@@ -65,15 +66,21 @@ class Crops(Dataset[Tensor]):
 
 @torch.inference_mode()
 def embed(model: Frozen, source: Source, size: int, batch: int, workers: int) -> Tensor:
-    """C5 averaged over its cells for every image of ``source``, in its order: (n, C) float32."""
+    """Return C5 of every image of ``source``, averaged over its cells, in the order of ``source``: (n, C) float32."""
     loader = DataLoader(Crops(source, size), batch_size=batch, num_workers=workers)
     return torch.cat([model(images).mean((2, 3)) for images in loader])
 
 
 def class_folders(home: Path) -> tuple[Source, Source]:
-    """``home``/train and ``home``/val. Raises `UserError` if they do not hold the same classes."""
+    """Open the class folders ``home``/train and ``home``/val.
+
+    Raises:
+        UserError: they do not contain the same classes.
+    """
     train, val = open_source(home / "train"), open_source(home / "val")
     first, second = ({Path(name).parts[0] for name in source.names} for source in (train, val))
     if differ := sorted(first ^ second):
-        raise UserError(f"{home}/train and {home}/val hold different classes ({', '.join(differ[:5])}); complete them")
+        raise UserError(
+            f"{home}/train and {home}/val contain different classes ({', '.join(differ[:5])}); add the missing ones"
+        )
     return train, val

@@ -1,13 +1,14 @@
-"""Q-score: does a representation tell, without a label, that its image will be classified wrongly?
+"""Q-score: predict from a representation, without labels, whether its image will be classified wrongly.
 
-Kalibhat et al., "Understanding Failure Modes of Self-Supervised Learning", arXiv 2203.01881, first version. Their Q is the
-z-score of the largest feature over the L1 norm of the representation. The paper's text was not at hand for its exact
-formulas; these are the ones used here, for the representation h of one sample (n samples, r features):
+Kalibhat et al., "Understanding Failure Modes of Self-Supervised Learning", arXiv 2203.01881, first version. Their Q is
+the z-score of the largest feature divided by the L1 norm of the representation. The text of the paper was not available
+to check its exact formulas. This module uses the following ones for the representation h of one sample (n samples, r
+features):
 
 - l1 = Σ|h_j|
 - z = (max h − mean h) / std h, over the features of the sample, std with r in the denominator; 0 if all are equal
-- sparsity (soft: after pooling few features are exactly 0) = share of features with |h_j| < 0.01 · max|h|
-- q = z / l1; 0 if l1 is
+- sparsity = fraction of features with |h_j| < 0.01 · max|h| (a soft limit: after pooling few features are exactly 0)
+- q = z / l1; 0 if l1 is 0
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from torch import Tensor
 
 SOFT_ZERO = 0.01
 WRONG_IF_HIGH = {"l1": 1, "z": -1, "sparsity": -1, "q": -1}
-"""Sign that makes a score larger for what the paper expects to be classified wrongly."""
+"""Sign that makes each score larger for the samples that the paper expects to be classified wrongly."""
 
 
 def scores(features: Tensor) -> dict[str, np.ndarray]:
-    """The four scores by name, each (n,) float64, of ``features`` (n, r)."""
+    """Return the four scores of ``features`` (n, r) by name, each (n,) float64."""
     h = features.double().cpu()
     size, largest, std = h.abs(), h.amax(1), h.std(1, correction=0)
     l1 = size.sum(1)
@@ -34,9 +35,9 @@ def scores(features: Tensor) -> dict[str, np.ndarray]:
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Chance that a positive sample has a larger score than a negative one, ties counting half (Mann–Whitney).
+    """Return the probability that a positive sample scores higher than a negative one; ties count half (Mann–Whitney).
 
-    NaN if there are no positive or no negative samples.
+    It is NaN if there are no positive or no negative samples.
     """
     positive = positive.astype(bool)
     count, others = int(positive.sum()), int((~positive).sum())
@@ -47,6 +48,6 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def diagnose(found: dict[str, np.ndarray], wrong: np.ndarray) -> dict[str, float]:
-    """Mean of every score, and its AUROC for ``wrong`` (n,) in the paper's direction: above 0.5 if it is right."""
+    """Return the mean of each score and its AUROC for ``wrong`` (n,): above 0.5 if the paper's direction is right."""
     means = {f"{name}_mean": float(score.mean()) for name, score in found.items()}
     return means | {f"auroc_{name}": auroc(sign * found[name], wrong) for name, sign in WRONG_IF_HIGH.items()}

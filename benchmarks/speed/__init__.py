@@ -1,1 +1,4 @@
-"""Benchmarks of our own code: variants take turns within one run, since only their ratio means anything on a busy machine."""
+"""Speed benchmarks of PixBench.
+
+The variants take turns within one run, because on a busy machine only the ratio of their times is meaningful.
+"""

@@ -1,10 +1,10 @@
-"""What a step of each pre-training method costs at the paper's size, on whatever this machine is.
+"""Measure the cost of one step of each pre-training method at the paper's size, on this machine.
 
     python -m benchmarks.speed.methods [--batch 4] [--rounds 3] [--into docs/methods/README.md]
 
-Counted, not timed: trained parameters, floating-point operations and kept activations (fp32) an image, both views and
-the backward pass included. Timed: seconds a step, the methods taking turns, the fastest of the rounds; printed as ratio
-to supervised training, which sees one view.
+Counted, not timed: trained parameters, and floating-point operations and stored activations (fp32) per image, for both
+views and the backward pass. Timed: seconds per step. The methods take turns, and the fastest round counts; it is
+printed as a ratio to supervised training, which sees one view.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HEADERS = ("method", "trained parameters (M)", "GFLOPs an image", "activations (
 
 
 def recipes() -> dict[str, str]:
-    """One config for each method, and for PixPro one more for each of its instance branches."""
+    """Return one config for each method, and for PixPro one more for each of its instance branches."""
     found = {name: config_files(name)[0] for name in METHODS}
     branches = {
         f"pixpro, instance {kind}": f"pixpro_instance_{kind}_100ep.yaml" for kind in ("contrastive", "regression")
@@ -40,6 +40,7 @@ def recipes() -> dict[str, str]:
 
 
 def build(recipe: str) -> tuple[RunConfig, Method]:
+    """Return the config ``recipe`` and its method with random weights, in training mode."""
     config = parse(["--config", str(CONFIGS / "pretrain" / recipe)])
     torch.manual_seed(0)
     backbone = build_resnet(config.backbone, config.zero_init_residual)
@@ -47,26 +48,28 @@ def build(recipe: str) -> tuple[RunConfig, Method]:
 
 
 def views(batch: int, size: int) -> Views:
-    """Random pixels; both crops are the whole image, as far as their boxes say."""
+    """Return views with random pixels; the crop boxes of both are the whole image."""
     one, two = torch.randn(2, batch, 3, size, size).contiguous()
     box, index = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(batch, 4), torch.arange(batch)
     return Views(one, two, box, box, index, index)
 
 
 def step(method: Method, images: Views) -> None:
+    """Update the momentum encoder and run one forward and backward pass."""
     method.update_momentum_encoder()
     method.zero_grad(set_to_none=True)
     method(images)["loss"].backward()
 
 
 def operations(method: Method, images: Views) -> int:
+    """Return the number of floating-point operations of one step."""
     with FlopCounterMode(display=False) as counter:
         step(method, images)
     return counter.get_total_flops()
 
 
 def activations(method: Method, images: Views) -> int:
-    """Bytes that autograd keeps between forward and backward, weights aside."""
+    """Return the bytes that autograd stores between forward and backward, without the weights."""
     own = {p.untyped_storage().data_ptr() for p in [*method.parameters(), *method.buffers()]}
     kept: dict[int, int] = {}
 
@@ -77,12 +80,13 @@ def activations(method: Method, images: Views) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         loss = method(images)["loss"]
-        total = sum(kept.values())  # while the graph holds them, no place is used twice
+        total = sum(kept.values())  # while the graph exists, no address is used twice
         del loss
     return total
 
 
 def measure(batch: int, rounds: int) -> str:
+    """Measure all methods and return the table in Markdown."""
     made = {name: build(recipe) for name, recipe in recipes().items()}
     images = {name: views(batch, config.data.image_size) for name, (config, _) in made.items()}
     seconds = dict.fromkeys(made, float("inf"))
@@ -102,6 +106,7 @@ def measure(batch: int, rounds: int) -> str:
 
 
 def main() -> None:
+    """Print the table and, with ``--into``, insert it into a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,9 +1,9 @@
-"""Time of a pre-training step and of the data behind it, one variant against another.
+"""Compare the time of a pre-training step, and of loading its data, between two values of a setting.
 
     python -m benchmarks.speed.pretrain_step --data-root DIR/imagenet [--recipe pixpro_100ep] [--rounds 12] [SETTING=A,B ...]
 
 Each SETTING is a dotted pre-training setting with the two values to compare (default: channels_last=false,true). The
-variants take turns, step by step; printed are the median images/s of each and the ratio of the medians.
+variants take turns, step by step. The median images/s of each variant and the ratio of the medians are printed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from pretrain.data.loader import TwoViews, ViewLoader
 
 
 def variant(recipe: str, root: str, out: Path, setting: str) -> tuple[Callable[[], None], Callable[[], None], int]:
-    """(one training step, drawing one batch, images in it) for the mini run of ``recipe`` with ``setting``."""
+    """Prepare the mini run of ``recipe`` with ``setting``.
+
+    Returns:
+        A function that runs one training step, a function that loads one batch, and the number of images in a batch.
+    """
     files = [word for name in (recipe, "mini") for word in ("--config", str(CONFIGS / "pretrain" / f"{name}.yaml"))]
     config = parse([*files, "--data.root", root, "--out", str(out), "--data.workers=0", f"--{setting}"])
     run = engine.setup(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -42,6 +46,7 @@ def variant(recipe: str, root: str, out: Path, setting: str) -> tuple[Callable[[
 
 
 def compare(name: str, work: list[Callable[[], None]], labels: list[str], images: int, rounds: int) -> None:
+    """Call the functions in ``work`` in turn; print the images/s of each and the ratio of the medians."""
     seconds: list[list[float]] = [[] for _ in work]
     for turn in range(rounds + 2):
         for times, call in zip(seconds, work, strict=True):
@@ -55,6 +60,7 @@ def compare(name: str, work: list[Callable[[], None]], labels: list[str], images
 
 
 def main() -> None:
+    """Compare the variants of each setting on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", default=["channels_last=false,true"])
     parser.add_argument("--data-root", required=True)

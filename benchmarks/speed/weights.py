@@ -1,10 +1,10 @@
-"""What it takes to look at a file of weights and to convert one, each as the command that a user starts.
+"""Measure the time and memory of the commands that inspect and convert a weight file.
 
     python -m benchmarks.speed.weights [--rounds 3]
 
-The files hold a ResNet-50 of full width, some 94 MB. Wall time is the fastest of the rounds, memory the largest resident
-set, in the last column over the size of the file. The first row is what Python needs for `import torch` alone, which both
-do without.
+The files contain a ResNet-50 of full width, about 94 MB. The time is the wall time of the fastest round, the memory is
+the largest resident set; the last column is the memory divided by the file size. The first row is Python with `import
+torch` alone; both commands work without this import.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ TARGETS = {
 
 
 def measure(words: list[str], rounds: int) -> tuple[float, float]:
-    """Seconds and bytes of ``python WORDS``; bytes as Linux counts them, resident pages of mapped files included.
+    """Return the seconds and bytes of ``python WORDS``; Linux counts resident pages of mapped files in the bytes.
 
-    Linux counts the process that starts a command too, up to its start. So this one must stay small: no PyTorch here.
+    Linux also counts the memory of the process that starts a command, up to the start. So this process must stay small:
+    it must not import PyTorch.
     """
     seconds, memory = [], []
     for _ in range(rounds):
@@ -48,6 +49,7 @@ def measure(words: list[str], rounds: int) -> tuple[float, float]:
 
 
 def make(folder: Path) -> None:
+    """Write the weight files with random weights into ``folder``."""
     import torch
 
     from pretrain.models.backbone_spec import BackboneSpec
@@ -62,6 +64,7 @@ def make(folder: Path) -> None:
 
 
 def rows(folder: Path, rounds: int) -> list[tuple[str, str, str, str]]:
+    """Measure all commands and return the rows of the table."""
     seconds, memory = measure(["-c", "import torch"], rounds)
     found = [("import torch", f"{seconds:.2f}", f"{memory / 1e6:.0f}", "")]
     for name, (target, output) in TARGETS.items():
@@ -77,6 +80,7 @@ def rows(folder: Path, rounds: int) -> list[tuple[str, str, str, str]]:
 
 
 def main() -> None:
+    """Write the weight files, measure the commands and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)

@@ -6,7 +6,7 @@
 _base_ = ["_base_/runtime.py", "_base_/fcn16s.py", "_base_/cityscapes.py"]
 
 model = dict(
-    data_preprocessor=dict(size=(769, 769)),  # crops at an image's border are filled up to this, after normalisation
+    data_preprocessor=dict(size=(769, 769)),  # smaller crops are padded to this size, after normalisation
     test_cfg=dict(mode="slide", crop_size=(769, 769), stride=(513, 513)),
 )
 train_dataloader = dict(
@@ -23,6 +23,6 @@ train_dataloader = dict(
 )
 optim_wrapper = dict(optimizer=dict(weight_decay=0.0001))
 param_scheduler = [dict(type="MultiStepLR", by_epoch=False, milestones=[63000, 81000], gamma=0.1)]  # no warm-up
-auto_scale_lr = dict(enable=False, base_batch_size=16)  # images a batch, all GPUs together
+auto_scale_lr = dict(enable=False, base_batch_size=16)  # images per batch, over all GPUs
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=90000, val_interval=9000)
 default_hooks = dict(checkpoint=dict(interval=9000))

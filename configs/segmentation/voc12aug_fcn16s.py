@@ -13,7 +13,7 @@ __pipeline = [
     dict(type="PackSegInputs"),
 ]
 model = dict(
-    data_preprocessor=dict(size=(513, 513)),  # crops at an image's border are filled up to this, after normalisation
+    data_preprocessor=dict(size=(513, 513)),  # smaller crops are padded to this size, after normalisation
     decode_head=dict(num_classes=21),
     test_cfg=dict(mode="whole"),
 )
@@ -43,6 +43,6 @@ val_dataloader = dict(
 )
 optim_wrapper = dict(optimizer=dict(lr=0.003, weight_decay=0.0001))
 param_scheduler = [dict(type="MultiStepLR", by_epoch=False, milestones=[21000, 27000], gamma=0.1)]  # no warm-up
-auto_scale_lr = dict(enable=False, base_batch_size=16)  # images a batch, all GPUs together
+auto_scale_lr = dict(enable=False, base_batch_size=16)  # images per batch, over all GPUs
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=30000, val_interval=3000)
 default_hooks = dict(checkpoint=dict(interval=3000))

@@ -1,1 +1,1 @@
-"""From image files to batches of two views with their boxes."""
+"""Turn image files into batches of two views with their crop boxes."""

@@ -1,9 +1,9 @@
-"""Batches of views, the same whatever the number of workers, processes or restarts.
+"""Load batches of views. They do not depend on the number of workers, processes or restarts.
 
-Shapes: B images of this process's share of a batch, S view size.
+Shapes: B images in this process's part of a batch, S view size.
 
-Which images make up a batch follows from (seed, epoch); how an image is cropped and coloured follows from (seed, epoch,
-index). Nothing else is random, so a run can start at any step and see what an uninterrupted one would have seen.
+The images of a batch follow from (seed, epoch). The crops and colours of an image follow from (seed, epoch, index). Nothing
+else is random, so a run can start at any step and get the same batches as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixbench.errors import UserError
 from pixbench.interrupt import shielded
-from pretrain.data.augment import MEAN, RECIPES, STD, Photometric
+from pretrain.data.augment import MEAN, RECIPES, STD, Photometric, Recipe
 from pretrain.data.sources import Source
 from pretrain.data.views import Box, Views, box_of, cut, random_crop, random_flip
 
 Key = tuple[int, int]
-"""(epoch, index): what a sample depends on."""
+"""(epoch, index): a sample depends on these two numbers (and on the seed)."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Two views (S, S, 3) uint8 of one image, their boxes, its label and index."""
+    """Two views (S, S, 3) uint8 of one image, the two boxes, and the label and index of the image."""
 
     view1: np.ndarray
     view2: np.ndarray
@@ -42,30 +42,34 @@ class Sample:
 
 
 class TwoViews(Dataset):
-    """Indexed by (epoch, index)."""
+    """Dataset of samples with two views, indexed by (epoch, index)."""
 
-    def __init__(self, source: Source, *, size: int, scale: tuple[float, float], recipe: str, seed: int, cache: bool):
+    def __init__(
+        self, source: Source, *, size: int, scale: tuple[float, float], recipe: Recipe, seed: int, cache: bool
+    ):
         self.source, self.size, self.scale, self.seed = source, size, scale, seed
         self.recipe = RECIPES[recipe]
-        # Decoded before the workers are forked, so that all of them share the memory.
+        # Images are decoded before the workers are forked, so that all workers share the memory.
         self.decoded: list[Image.Image] | None = [source.load(i) for i in range(len(source))] if cache else None
 
     def __len__(self) -> int:
         return len(self.source)
 
     def sample(self, epoch: int, index: int) -> Sample:
+        """Return the sample of image ``index`` in epoch ``epoch``."""
         image = self.decoded[index] if self.decoded else self.source.load(index)
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
         (view1, box1), (view2, box2) = (self.view(image, photometric, rng) for photometric in self.recipe)
         return Sample(view1, view2, box1, box2, self.source.labels[index], index)
 
     def view(self, image: Image.Image, photometric: Photometric, rng: random.Random) -> tuple[np.ndarray, Box]:
+        """Return a random view (S, S, 3) uint8 of ``image``, and its box."""
         crop = random_flip(rng, random_crop(rng, image.width, image.height, self.scale))
         pixels = np.asarray(photometric(cut(image, crop, self.size), rng))
         return pixels, box_of(crop, image.width, image.height)
 
     def __getitem__(self, key: Key) -> Sample | UserError:
-        """A broken image is handed back, not raised: from a worker it would arrive wrapped in a traceback."""
+        """Return the sample. The error of a broken image is returned too, as a raised error would get a worker's traceback."""
         try:
             return self.sample(*key)
         except UserError as error:
@@ -73,10 +77,10 @@ class TwoViews(Dataset):
 
 
 class Batches:
-    """The keys of batches ``first``, ``first + 1``, ..., ``last - 1`` of a whole run, this process's share of each.
+    """Yield the keys of batches ``first``, ``first + 1``, ..., ``last - 1`` of a whole run: this process's part of each.
 
-    An epoch is a permutation of all images cut into whole batches; what is left over is dropped. Batch b holds the same
-    images whatever the number of processes: process r of n takes every n-th of them.
+    An epoch is a permutation of all images, split into full batches; the remaining images are dropped. Batch b holds the same
+    images for any number of processes: process r of n takes every n-th image, starting with image r.
     """
 
     def __init__(
@@ -84,18 +88,20 @@ class Batches:
     ) -> None:
         if batch_size % world:
             raise UserError(
-                f"batch_size {batch_size} cannot be shared by {world} processes; make it a multiple of {world}"
+                f"batch_size {batch_size} cannot be divided among {world} processes; set it to a multiple of {world}"
             )
         if images < batch_size:
-            raise UserError(f"there are {images} images but batch_size is {batch_size}; lower it or add images")
+            raise UserError(f"there are {images} images but batch_size is {batch_size}; lower batch_size or add images")
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.first, self.last, self.rank, self.world = first, last, rank, world
 
     @property
     def per_epoch(self) -> int:
+        """Number of batches in an epoch."""
         return self.images // self.batch_size
 
     def order(self, epoch: int) -> list[int]:
+        """Return the indices of all images in the order of epoch ``epoch``."""
         return np.random.default_rng((self.seed, epoch)).permutation(self.images).tolist()
 
     def __len__(self) -> int:
@@ -112,7 +118,10 @@ class Batches:
 
 
 def collate(samples: list[Sample | UserError]) -> Views | UserError:
-    """Samples -> one batch; images become channels_last, since their pixels come that way."""
+    """Combine samples into one batch, or return the first error in ``samples``.
+
+    The images get the memory format channels_last, because their pixels are stored in this order.
+    """
     good: list[Sample] = []
     for sample in samples:
         if isinstance(sample, UserError):
@@ -129,13 +138,13 @@ def collate(samples: list[Sample | UserError]) -> Views | UserError:
 
 
 def normalise(views: Sequence[np.ndarray]) -> Tensor:
-    """B arrays (S, S, 3) uint8 -> (B, 3, S, S) float32: to 0..1, minus `MEAN`, divided by `STD`."""
+    """Convert B arrays (S, S, 3) uint8 to (B, 3, S, S) float32: scale to 0..1, subtract `MEAN`, divide by `STD`."""
     images = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).to(torch.float32).div_(255)
     return images.sub_(torch.tensor(MEAN).view(3, 1, 1)).div_(torch.tensor(STD).view(3, 1, 1))
 
 
 class ViewLoader:
-    """Iterates over the `Views` of ``batches``; a broken image that a worker meets arrives as its one sentence."""
+    """Iterate over the `Views` of ``batches``. A broken image raises its `UserError`, also when a worker reads it."""
 
     def __init__(self, dataset: TwoViews, batches: Batches, *, workers: int = 0, pin_memory: bool = False) -> None:
         self.batches = batches

@@ -1,6 +1,6 @@
-"""Where images come from: a folder with one sub-folder per class, or any folder of images without labels.
+"""Find and read images: in a folder with one subfolder per class, or in any folder, without labels.
 
-A source is a list of file names with labels; `read` gives the bytes of one, `decode` turns bytes into an RGB image.
+A source is a list of file names with labels. `Source.load` reads an image; `decode` converts the bytes of a file to RGB.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from PIL import Image
 
 from pixbench.errors import UserError, explain
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
-LAYOUTS = ("class_folder", "flat")
+Layout = Literal["class_folder", "flat"]
+"""How images lie in a folder, see `open_source`."""
 NO_LABEL = -1
 NO_CLASSES = {
     *("val", "validation", "test"),
     *("imagenet", "VOC2007", "VOC2012", "coco", "lvis", "cityscapes", "ADEChallengeData2016"),
 }
-"""Folders that are parts of a data set or data sets themselves. Below train/, where nothing else lies, any name will do."""
+"""Names of folders that are data sets or parts of data sets, not classes. Inside a train/ folder, every name is accepted."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images below ``root``: ``names`` relative to it, sorted, and one label each."""
+    """Images below ``root``: their sorted names relative to ``root``, and one label per image."""
 
     root: Path
     names: list[str]
@@ -38,10 +40,15 @@ class Source:
         return len(self.names)
 
     def path(self, index: int) -> Path:
+        """Return the path of image ``index``."""
         return self.root / self.names[index]
 
     def load(self, index: int) -> Image.Image:
-        """Image ``index`` in RGB. Raises UserError, naming the file, if it cannot be read."""
+        """Read image ``index`` in RGB.
+
+        Raises:
+            UserError: The image cannot be read. The message names the file.
+        """
         path = self.path(index)
         try:
             data = path.read_bytes()
@@ -50,7 +57,7 @@ class Source:
         return decode(data, str(path))
 
     def fingerprint(self) -> str:
-        """sha256 of the names and labels: the same for the same images in another place."""
+        """Return the SHA-256 digest of the names and labels. It does not depend on the path of ``root``."""
         lines = (f"{name}\t{label}\n" for name, label in zip(self.names, self.labels, strict=True))
         digest = hashlib.sha256()
         for line in lines:
@@ -58,7 +65,7 @@ class Source:
         return digest.hexdigest()
 
     def thinned(self, limit: int) -> Source:
-        """At most ``limit`` images (0: all), evenly spread over the sorted list, hence over the classes."""
+        """Return a source with at most ``limit`` images (0: all), spread evenly over the sorted list and so over the classes."""
         if limit == 0 or limit >= len(self):
             return self
         keep = [i * len(self) // limit for i in range(limit)]
@@ -68,9 +75,11 @@ class Source:
 def open_source(root: str | os.PathLike[str], layout: str = "class_folder") -> Source:
     """List the images below ``root``.
 
-    ``class_folder``: ``root/train/CLASS/...`` (or ``root/CLASS/...`` where there is no ``train``); labels count the
-    classes in sorted order. ``flat``: every image below ``root``; label -1. Raises UserError if there are none, or if
-    the folders below ``root`` are data sets or their parts instead of classes.
+    ``class_folder``: ``root/train/CLASS/...`` (or ``root/CLASS/...`` if there is no ``train``); a label is the index of the
+    class in sorted order. ``flat``: every image below ``root``; all labels are -1.
+
+    Raises:
+        UserError: There are no images, or the folders below ``root`` are data sets or parts of data sets, not classes.
     """
     if not str(root):
         raise UserError("data.root is not set; give the folder that holds the images, for example --data.root DIR")
@@ -84,18 +93,22 @@ def open_source(root: str | os.PathLike[str], layout: str = "class_folder") -> S
         train = root / "train"
         source = _class_folder(train) if train.is_dir() else _class_folder(root, refused=NO_CLASSES)
     else:
-        raise UserError(f"data.layout {layout!r} is not known; choose one of {', '.join(LAYOUTS)}")
+        raise UserError(f"data.layout {layout!r} is not known; choose one of {', '.join(get_args(Layout))}")
     if not source:
-        raise UserError(f"data.root {root} holds no images ({', '.join(SUFFIXES)}); is it the right folder?")
+        raise UserError(f"data.root {root} holds no images ({', '.join(SUFFIXES)}); check that it is the right folder")
     return source
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """Encoded image bytes -> RGB image. Raises UserError naming ``name`` whatever is wrong with them."""
+    """Decode the bytes of an image file to RGB.
+
+    Raises:
+        UserError: The bytes are not a valid image. The message contains ``name``.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
+    except Exception as error:  # Pillow's decoders raise many types of errors for broken files
         reason = "it is empty" if not data else str(error).replace("\n", " ").partition(" <_io.")[0] or repr(error)
         raise UserError(f"image {name} is broken ({reason}); replace it or delete it, then start again") from error
 
@@ -106,22 +119,29 @@ def _flat(root: Path) -> Source:
 
 
 def _class_folder(root: Path, refused: Collection[str] = ()) -> Source:
-    """If some names are ``refused``, so are folders with a train/ of their own: ``root`` is a level too high."""
+    """List the images of the class folders in ``root``.
+
+    If there are ``refused`` names, folders that contain a train/ folder are refused too: ``root`` is one level too high.
+    """
     try:
         classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     except OSError as error:
         raise UserError(f"data.root {root} cannot be listed ({explain(error)})") from error
     if not classes:
         raise UserError(
-            f"data.root {root} has no class folders; images without classes need --data.layout flat, "
-            "ImageNet needs the folder that holds train/"
+            f"data.root {root} has no class folders; for images without classes, use --data.layout flat; "
+            "for ImageNet, give the folder that holds train/"
         )
     sets = [name for name in classes if os.path.isdir(root / name / "train")] if refused else []
     if wrong := [f"{name}/train" for name in sets] + [name for name in classes if name in refused and name not in sets]:
-        meant = f"did you mean {root / sets[0]}?" if sets else "give the folder that holds train/, or only classes"
+        meant = (
+            f"did you mean {root / sets[0]}?"
+            if sets
+            else "give the folder that holds train/, or one with class folders only"
+        )
         raise UserError(
-            f"data.root {root} has no train/ but holds {', '.join(wrong[:5])}: test images and label masks would be trained "
-            f"on as well; {meant}"
+            f"data.root {root} has no train/ folder but holds {', '.join(wrong[:5])}: the run would also train on test images "
+            f"and label masks; {meant}"
         )
     names: list[str] = []
     labels: list[int] = []
@@ -133,7 +153,7 @@ def _class_folder(root: Path, refused: Collection[str] = ()) -> Source:
 
 
 def _images(folder: Path) -> Iterator[str]:
-    """Paths of the image files below ``folder``, in an order that does not depend on the file system."""
+    """Yield the paths of the image files below ``folder``, in an order that does not depend on the file system."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"folder {error.filename} cannot be listed ({error.strerror}); check its permissions")

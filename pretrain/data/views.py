@@ -1,8 +1,8 @@
-"""Crops that know where they came from, and the batch type every method takes.
+"""Crops with their boxes, and the batch type that every method takes.
 
-Shapes: B images in a batch, H = W = view size. A box is (x1, y1, x2, y2) in source-image coordinates, x divided by
-(width − 1), y by (height − 1), and the far ends belong to the last pixel inside the crop; a mirrored view has x1 > x2
-(official PixPro code, `contrast/data/transform_coord.py`).
+Shapes: B images in a batch, H = W = view size. A box is (x1, y1, x2, y2) in coordinates of the source image: x is divided
+by (width − 1) and y by (height − 1). The right and bottom ends are the last pixels inside the crop. A mirrored view has
+x1 > x2 (official PixPro code, `contrast/data/transform_coord.py`).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Views(NamedTuple):
     box2: Tensor
     """(B, 4) float32."""
     label: Tensor
-    """(B,) int64, −1 where there is none."""
+    """(B,) int64, −1 for images without a label."""
     image_index: Tensor
-    """(B,) int64, position of each image in the source."""
+    """(B,) int64, index of each image in the source."""
 
     def chunks(self, count: int) -> list[Views]:
-        """Return ``count`` batches of B / count images each."""
+        """Split the batch into ``count`` batches of B / count images each."""
         return [Views(*parts) for parts in zip(*(part.chunk(count) for part in self), strict=True)]
 
     def to(self, device: torch.device) -> Views:
@@ -48,7 +48,7 @@ class Views(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """A rectangle of whole pixels, and whether it is mirrored left-right afterwards."""
+    """A rectangle in whole pixels, and whether it is mirrored left to right after cropping."""
 
     top: int
     left: int
@@ -60,9 +60,9 @@ class Crop(NamedTuple):
 def random_crop(
     rng: random.Random, width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float] = RATIO
 ) -> Crop:
-    """Rectangle whose share of the image area is uniform in ``scale``, its width/height log-uniform in ``ratio``.
+    """Draw a crop: its fraction of the image area is uniform in ``scale``, its width/height is log-uniform in ``ratio``.
 
-    After ten draws that do not fit: the largest centred rectangle with a permitted ratio.
+    If ten draws do not fit into the image, return the largest centred crop with an allowed ratio.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(ATTEMPTS):
@@ -75,7 +75,7 @@ def random_crop(
 
 
 def fallback_crop(width: int, height: int, ratio: tuple[float, float] = RATIO) -> Crop:
-    """The largest centred rectangle of a width × height image whose width/height lies in ``ratio``."""
+    """Return the largest centred crop of a width × height image whose width/height lies in ``ratio``."""
     w, h = width, height
     if width / height < ratio[0]:
         h = round(width / ratio[0])
@@ -90,7 +90,7 @@ def random_flip(rng: random.Random, crop: Crop, probability: float = 0.5) -> Cro
 
 
 def box_of(crop: Crop, width: int, height: int) -> Box:
-    """Box of ``crop`` in an image of width × height pixels. An image one pixel wide has x1 = x2 = 0."""
+    """Return the box of ``crop`` in an image of width × height pixels. An image one pixel wide has x1 = x2 = 0."""
     across, down = max(width - 1, 1), max(height - 1, 1)
     x1, x2 = crop.left / across, (crop.left + crop.width - 1) / across
     y1, y2 = crop.top / down, (crop.top + crop.height - 1) / down
@@ -100,9 +100,9 @@ def box_of(crop: Crop, width: int, height: int) -> Box:
 
 
 def cut(image: Image.Image, crop: Crop, size: int) -> Image.Image:
-    """The crop, resized to size × size (bilinear, antialiased) and flipped.
+    """Cut ``crop`` out of ``image``, resize it to size × size (bilinear, antialiased), and mirror it if the crop says so.
 
-    Cropped before it is resized: `resize(box=...)` would let pixels outside the crop into its rim.
+    The image is cropped before it is resized: with `resize(box=...)`, pixels outside the crop would change the border.
     """
     right, bottom = crop.left + crop.width, crop.top + crop.height
     view = image.crop((crop.left, crop.top, right, bottom)).resize((size, size), Image.Resampling.BILINEAR)

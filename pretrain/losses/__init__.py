@@ -1,4 +1,4 @@
-"""Losses as pure functions of L2-normalised features. They calculate in float32 at least, also under autocast."""
+"""Losses as pure functions of L2-normalised features. They compute in float32 or float64, also under autocast."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """``x`` in float32; float64 stays what it is."""
+    """Return ``x`` in float32; a float64 tensor stays float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def unit(x: Tensor) -> Tensor:
-    """``x`` (B, C, ...) L2-normalised over C, in full precision."""
+    """Return ``x`` (B, C, ...) L2-normalised over C, in full precision."""
     return F.normalize(full_precision(x), dim=1)

@@ -1,9 +1,10 @@
-"""Which cells of two feature maps show the same place of the source image.
+"""Find the cells of two feature maps that show the same place of the source image.
 
-Shapes: B batch, (H, W) map of both views, N = H·W cells, cell index y·W + x.
-A box (x1, y1, x2, y2) is a crop in coordinates of the source image; x1 > x2 means that the view was mirrored
-left-right, y1 > y2 top-bottom. Cells then have a negative width or height, and their centres come out right without a
-special case. Source: `regression_loss` in `contrast/models/PixPro.py`; PixPro paper, Eq. 2 and the text around it.
+Shapes: B batch, (H, W) map of each view, N = H·W cells, cell index y·W + x.
+A box (x1, y1, x2, y2) is a crop box in coordinates of the source image. x1 > x2 means that the view was flipped
+left to right, y1 > y2 top to bottom. The cells then have a negative width or height, and the formula for their centres
+needs no special case. Source: `regression_loss` in `contrast/models/PixPro.py`; PixPro paper, Eq. 2 and the text around
+it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from torch import Tensor
 
 
 def cell_sizes(boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Signed width and height (B,) each of the cells of a map of ``shape`` (H, W) over ``boxes`` (B, 4)."""
+    """Return the signed cell width and height, (B,) each, of a map of ``shape`` (H, W) over ``boxes`` (B, 4)."""
     height, width = shape
     return (boxes[:, 2] - boxes[:, 0]) / width, (boxes[:, 3] - boxes[:, 1]) / height
 
 
 def cell_centres(boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """x and y (B, N) each of the cell centres in the source image."""
+    """Return x and y, (B, N) each, of the cell centres in the source image."""
     height, width = shape
     cell_width, cell_height = cell_sizes(boxes, shape)
     columns = torch.arange(width, dtype=boxes.dtype, device=boxes.device).repeat(height)
@@ -30,9 +31,10 @@ def cell_centres(boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]
 
 
 def cell_distances(boxes_q: Tensor, boxes_k: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Distance of all pairs of cell centres in units of the larger cell diagonal of the two views: (B, Nq, Nk).
+    """Return the distances of all pairs of cell centres: (B, Nq, Nk).
 
-    Two crops of size zero have no unit: their distances are infinite, or NaN where the places are the same.
+    The unit is the larger cell diagonal of the two views. If both crops have size zero, there is no unit: the distances
+    are infinite, or NaN where the two centres are the same.
     """
     (x_q, y_q), (x_k, y_k) = cell_centres(boxes_q, shape), cell_centres(boxes_k, shape)
     distance = ((x_q[:, :, None] - x_k[:, None]) ** 2 + (y_q[:, :, None] - y_k[:, None]) ** 2).sqrt()
@@ -41,18 +43,19 @@ def cell_distances(boxes_q: Tensor, boxes_k: Tensor, shape: tuple[int, int]) -> 
 
 
 def positive_mask(boxes_q: Tensor, boxes_k: Tensor, shape: tuple[int, int], threshold: float) -> Tensor:
-    """True where two cells are nearer than ``threshold`` (Eq. 2): bool (B, Nq, Nk).
+    """Return True where two cells are closer than ``threshold`` (Eq. 2): bool (B, Nq, Nk).
 
-    Swapping the views transposes the mask. NaN is not below any threshold, so crops of size zero have no positives.
+    Swapping the views transposes the mask. Infinity and NaN are not below any threshold, so two crops of size zero have
+    no positive pairs.
     """
     return cell_distances(boxes_q, boxes_k, shape) < threshold
 
 
 def in_intersection(boxes: Tensor, others: Tensor, shape: tuple[int, int]) -> Tensor:
-    """True for the cells of ``boxes`` whose centre lies in the same row's box of ``others``, rim included: bool (B, N).
+    """Return True for the cells of ``boxes`` whose centre lies in the other view's box: bool (B, N).
 
-    Such a cell has a cell of the other view within half the larger diagonal, hence a positive for any threshold above
-    0.5.
+    Row i of ``boxes`` is compared with row i of ``others``; the border belongs to the box. Such a cell has a cell of
+    the other view within half the larger cell diagonal, and therefore a positive pair for any threshold above 0.5.
     """
     x, y = cell_centres(boxes, shape)
     inside = torch.ones_like(x, dtype=torch.bool)

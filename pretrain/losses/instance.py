@@ -14,11 +14,16 @@ from pretrain.losses import full_precision
 
 
 def info_nce(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """InfoNCE with a queue (MoCo, arXiv 1911.05722, Eq. 1): loss and share of queries whose key comes first.
+    """Compute InfoNCE with a queue (MoCo, arXiv 1911.05722, Eq. 1).
 
     Args:
-        query, key: L2-normalised, (B, C); row i of one belongs to row i of the other.
+        query: L2-normalised, (B, C).
+        key: L2-normalised, (B, C); row i is the positive of row i of ``query``.
         negatives: L2-normalised, (K, C).
+        temperature: divisor of the cosines.
+
+    Returns:
+        The loss, and the fraction of queries that are most similar to their own key.
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key, negatives = full_precision(query), full_precision(key), full_precision(negatives)
@@ -30,15 +35,20 @@ def info_nce(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) 
 def nt_xent(
     view1: Tensor, view2: Tensor, temperature: float, keys: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """NT-Xent over all processes (SimCLR, arXiv 2002.05709, Eq. 1): loss, and share of anchors with the partner first.
+    """Compute NT-Xent over all processes (SimCLR, arXiv 2002.05709, Eq. 1).
 
-    Each of the 2B local features is told from the 2RB − 1 others. The loss is this process's mean; gradients of the
-    gathered features flow back to the processes they came from.
+    Each of the 2B local features is an anchor, which is compared with the 2RB − 1 others. The loss is the mean of this
+    process; gradients of the gathered features flow back to the processes that computed them.
 
     Args:
-        view1, view2: L2-normalised, (B, C); row i of both is the same image. B is the same in every process.
-        keys: what the anchors are compared with, if not with themselves: the features that a target branch has of
-            view 1 and view 2. An anchor's partner is the key of its other view; the key of its own view is left out.
+        view1: L2-normalised, (B, C). B is the same in every process.
+        view2: L2-normalised, (B, C); row i is the same image as row i of ``view1``.
+        temperature: divisor of the cosines.
+        keys: the momentum encoder's features of view 1 and view 2. If given, the anchors are compared with them and not
+            with each other. The partner of an anchor is the key of its other view; the key of its own view is left out.
+
+    Returns:
+        The loss, and the fraction of anchors that are most similar to their partner.
     """
     with torch.autocast(view1.device.type, enabled=False):
         logits, partner = _logits(view1, view2, temperature, keys)
@@ -46,13 +56,16 @@ def nt_xent(
 
 
 def sup_con(view1: Tensor, view2: Tensor, label: Tensor, temperature: float) -> Tensor:
-    """SupCon over all processes (arXiv 2004.11362, Eq. 2, "out"): as `nt_xent`, with every image of the class a partner.
+    """Compute SupCon over all processes (arXiv 2004.11362, Eq. 2, "out").
 
-    Mean over anchors of the mean over their partners of −log softmax. With all labels different it equals `nt_xent`.
+    This is `nt_xent` with every image of the same class as a partner: the mean over anchors of the mean over their
+    partners of −log softmax. If all labels are different, it equals `nt_xent`.
 
     Args:
-        view1, view2: L2-normalised, (B, C); row i of both is the same image. B is the same in every process.
-        label: (B,) int64.
+        view1: L2-normalised, (B, C). B is the same in every process.
+        view2: L2-normalised, (B, C); row i is the same image as row i of ``view1``.
+        label: class of each image, (B,) int64.
+        temperature: divisor of the cosines.
     """
     with torch.autocast(view1.device.type, enabled=False):
         logits, _ = _logits(view1, view2, temperature)
@@ -64,19 +77,17 @@ def sup_con(view1: Tensor, view2: Tensor, label: Tensor, temperature: float) -> 
 
 
 def cosine_regression(prediction: Tensor, target: Tensor) -> Tensor:
-    """−2 × mean cosine, one direction: a scalar in [−2, 2]; 2 less than the squared distance (BYOL, Eq. 2).
+    """Return −2 × the mean cosine of ``prediction`` and ``target``, both L2-normalised (B, C): a scalar in [−2, 2].
 
+    This is one direction only. The value is 2 less than the mean squared distance (BYOL, Eq. 2).
     Source: `PixPro.regression_loss` in `contrast/models/PixPro.py`.
-
-    Args:
-        prediction, target: L2-normalised, (B, C).
     """
     with torch.autocast(prediction.device.type, enabled=False):
         return -2 * (full_precision(prediction) * full_precision(target)).sum(1).mean()
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of ``logits`` (B, classes), and the share of images whose ``label`` (B,) comes first."""
+    """Return the cross-entropy of ``logits`` (B, classes) for ``label`` (B,), and the accuracy as a fraction."""
     with torch.autocast(logits.device.type, enabled=False):
         return _cross_entropy(full_precision(logits), label)
 
@@ -84,7 +95,10 @@ def cross_entropy(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
 def _logits(
     view1: Tensor, view2: Tensor, temperature: float, keys: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Cosines / temperature (2B, 2RB) of local anchors and all keys, the anchors' own at −∞; index of each partner."""
+    """Return cosines / temperature (2B, 2RB) of the local anchors and all keys, and the index of each anchor's partner.
+
+    The entry of an anchor and its own key is −∞.
+    """
     view1, view2 = full_precision(view1), full_precision(view2)
     key1, key2 = (view1, view2) if keys is None else map(full_precision, keys)
     everything = torch.cat([all_gather_cat(key1, grad=True), all_gather_cat(key2, grad=True)])  # (2RB, C)
@@ -97,5 +111,6 @@ def _logits(
 
 
 def _cross_entropy(logits: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss, and the fraction of rows whose largest logit is at ``answer``."""
     hits = logits.detach().argmax(1) == answer
     return F.cross_entropy(logits, answer), hits.float().mean()

@@ -15,14 +15,15 @@ from pretrain.losses.geometry import in_intersection, positive_mask
 
 
 def pixel_consistency(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
-    """−2 × mean over images of the mean cosine of the positive pairs, one direction (PixPro, Eq. 5).
+    """Return −2 × the mean over images of the mean cosine of the positive pairs, in one direction (PixPro, Eq. 5).
 
-    A scalar in [−2, 2]. An image without a positive pair contributes 0; the official code, followed here, still counts
-    it in the mean, the paper leaves it out.
+    The result is a scalar in [−2, 2]. An image without a positive pair contributes 0. It still counts in the mean, as
+    in the official code; the paper leaves it out.
 
     Args:
-        query, key: L2-normalised over channels, (B, C, H, W). The gradient goes wherever they require it.
-        mask: of positive pairs, bool (B, Nq, Nk), see `pretrain.losses.geometry.positive_mask`.
+        query: L2-normalised over channels, (B, C, H, W).
+        key: L2-normalised over channels, (B, C, H, W). Query and key get a gradient if they require one.
+        mask: positive mask, bool (B, Nq, Nk), see `pretrain.losses.geometry.positive_mask`.
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key = full_precision(query).flatten(2), full_precision(key).flatten(2)
@@ -33,24 +34,25 @@ def pixel_consistency(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
 
 
 def pixel_contrast(query: Tensor, key: Tensor, mask: Tensor, counted: Tensor, temperature: float) -> Tensor:
-    """PixContrast (PixPro, Eq. 1 and 2), one direction: a scalar in [0, ∞).
+    """Compute the loss of PixContrast (PixPro, Eq. 1 and 2), in one direction: a scalar in [0, ∞).
 
-    −log(Σ_positives e^(cos/τ) / Σ_all e^(cos/τ)) of a query cell, where "all" are the cells of the same image's other
-    view; averaged over the counted cells of an image, then over images. As in `pixel_consistency`, an image without a
-    counted cell contributes 0 and stays in the mean.
+    The loss of a query cell is −log(Σ_positives e^(cos/τ) / Σ_all e^(cos/τ)), where "all" are the cells of the other
+    view of the same image. It is averaged over the counted cells of an image, then over images. As in
+    `pixel_consistency`, an image without a counted cell contributes 0 and stays in the mean.
 
     Args:
-        query, key: L2-normalised over channels, (B, C, H, W).
-        mask: of positive pairs, bool (B, Nq, Nk); all other pairs are negatives.
-        counted: query cells that the mean is over, bool (B, Nq), see `pretrain.losses.geometry.in_intersection`. Those
-            without a positive are left out.
-        temperature: τ.
+        query: L2-normalised over channels, (B, C, H, W).
+        key: L2-normalised over channels, (B, C, H, W).
+        mask: positive mask, bool (B, Nq, Nk); all other pairs are negatives.
+        counted: query cells to average over, bool (B, Nq), see `pretrain.losses.geometry.in_intersection`. Cells
+            without a positive pair are left out.
+        temperature: τ, divisor of the cosines.
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key = full_precision(query).flatten(2), full_precision(key).flatten(2)
         logits = query.transpose(1, 2) @ key / temperature
         counted = counted & mask.any(2)
-        # What is not counted gets every cell as a positive: its loss is 0 and so is its gradient, without a NaN.
+        # A cell that is not counted gets every cell as a positive: its loss and its gradient are 0, not NaN.
         positives = logits.masked_fill(~(mask | ~counted[:, :, None]), -torch.inf)
         per_cell = logits.logsumexp(2) - positives.logsumexp(2)
         return (per_cell.sum(1) / counted.sum(1).clamp(min=1)).mean()
@@ -59,11 +61,16 @@ def pixel_contrast(query: Tensor, key: Tensor, mask: Tensor, counted: Tensor, te
 def consistency_both_ways(
     queries: Sequence[Tensor], keys: Sequence[Tensor], boxes: tuple[Tensor, Tensor], threshold: float
 ) -> tuple[Tensor, Tensor]:
-    """`pixel_consistency` of view 1 with view 2 and back, from −4 to 4; and the mask of positive pairs (B, N1, N2).
+    """Compute `pixel_consistency` of view 1 with view 2 and of view 2 with view 1.
 
     Args:
-        queries, keys: of view 1 and view 2, see `pixel_consistency`.
-        boxes, threshold: see `pretrain.losses.geometry.positive_mask`.
+        queries: queries of view 1 and view 2, see `pixel_consistency`.
+        keys: keys of view 1 and view 2.
+        boxes: crop boxes of view 1 and view 2, see `pretrain.losses.geometry.positive_mask`.
+        threshold: distance below which two cells are a positive pair.
+
+    Returns:
+        The sum of both directions, from −4 to 4, and the positive mask (B, N1, N2).
     """
     mask = positive_mask(*boxes, (keys[0].shape[2], keys[0].shape[3]), threshold)
     one, back = pixel_consistency(queries[0], keys[1], mask), pixel_consistency(queries[1], keys[0], mask.mT)
@@ -77,7 +84,11 @@ def contrast_both_ways(
     threshold: float,
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
-    """As `consistency_both_ways`, of `pixel_contrast`: from 0. Cells within the other view's crop are counted."""
+    """Compute `pixel_contrast` of view 1 with view 2 and of view 2 with view 1.
+
+    Cells in the other view's crop box are counted. Arguments and results are those of `consistency_both_ways`, but the
+    sum lies in [0, ∞).
+    """
     shape = (keys[0].shape[2], keys[0].shape[3])
     mask, (box1, box2) = positive_mask(*boxes, shape, threshold), boxes
     one = pixel_contrast(queries[0], keys[1], mask, in_intersection(box1, box2, shape), temperature)

@@ -1,4 +1,4 @@
-"""The pre-training methods by the name they have in configs and checkpoints; one file each."""
+"""Pre-training methods, one file each."""
 
 from __future__ import annotations
 
@@ -26,3 +26,4 @@ METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
     "cds": CDS,
 }
+"""All methods by their name in configs and checkpoints."""

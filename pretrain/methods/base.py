@@ -1,4 +1,4 @@
-"""What the engine expects of a pre-training method.
+"""Base classes of the pre-training methods: the interface that the engine uses.
 
 Shapes: B batch, C channels, (H, W) map of cells.
 """
@@ -17,15 +17,16 @@ from pretrain.models.resnet import ResNet
 
 
 class Method(nn.Module):
-    """Student backbone, heads and loss of one method. Subclasses have a frozen dataclass `Config` with the method's settings.
+    """Student backbone, heads and loss of one method.
 
-    What is converted later is named in `exports`. Methods with a momentum encoder inherit from `MomentumMethod`.
+    Subclasses define the frozen dataclass `Config` with the settings of the method, and name in `exports` the
+    sub-modules that can be converted later. Methods with a momentum encoder inherit from `MomentumMethod`.
     """
 
     title: ClassVar[str]
-    """One line for lists of methods."""
+    """One-line description for lists of methods."""
     exports: ClassVar[tuple[str, ...]] = ("backbone",)
-    """Sub-modules that conversion takes: "backbone", "fpn" (a feature pyramid), "head" (of a detector)."""
+    """Sub-modules that conversion exports: "backbone", "fpn" (a feature pyramid), "head" (of a detector)."""
 
     @dataclass(frozen=True)
     class Config:
@@ -33,25 +34,25 @@ class Method(nn.Module):
 
     @property
     def left_behind(self) -> list[str]:
-        """Names of the sub-modules and buffers that conversion leaves out, the momentum encoder's copies aside."""
+        """Names of the sub-modules and buffers that conversion leaves out, without the momentum encoder."""
         names = dict.fromkeys(name.partition(".")[0] for name in self.state_dict())
         return [name for name in names if name not in (*self.exports, "momentum_encoder")]
 
     def __init__(self, backbone: ResNet, config: Any, total_steps: int) -> None:
-        """``total_steps``: length of the momentum encoder's schedule in optimiser updates."""
+        """Store backbone and settings. ``total_steps`` is the length of the momentum encoder's schedule in steps."""
         super().__init__()
         self.backbone, self.config = backbone, config
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """Scalars by name: "loss" carries the gradient, the others ("feature_std" among them) are logged."""
+        """Return scalars by name: "loss" carries the gradient; the others, such as "feature_std", are only logged."""
         raise NotImplementedError
 
     def update_momentum_encoder(self) -> None:
-        """Move the momentum encoder, if there is one, towards the student; called before `forward`, once per update."""
+        """Move the momentum encoder, if any, towards the student; called once per step, before `forward`."""
 
 
 class MomentumMethod(Method):
-    """A method with a momentum encoder, which its ``__init__`` puts at `momentum_encoder`."""
+    """Method with a momentum encoder; ``__init__`` of a subclass sets `momentum_encoder`."""
 
     momentum_encoder: MomentumEncoder
 
@@ -61,9 +62,10 @@ class MomentumMethod(Method):
 
 
 def feature_std(features: Tensor) -> Tensor:
-    """How far features (B, C) or (B, C, H, W) are from having collapsed: 0 all the same, 1 uniform on the sphere.
+    """Return the spread of ``features`` (B, C) or (B, C, H, W): 0 if all equal (collapsed), 1 if uniform on a sphere.
 
-    Standard deviation of the L2-normalised features over batch and cells, averaged over channels, times √C. Detached.
+    This is the standard deviation of the L2-normalised features over batch and cells, averaged over channels, times √C.
+    The result carries no gradient.
     """
     samples = unit(features.detach()).transpose(0, 1).flatten(1)  # (C, B·H·W)
     return samples.std(dim=1, correction=0).mean() * samples.shape[0] ** 0.5

@@ -1,4 +1,4 @@
-"""BYOL: predict the target's view of an image, without negatives (Grill et al., arXiv 2006.07733).
+"""BYOL: predict the momentum encoder's view of an image, without negatives (Grill et al., arXiv 2006.07733).
 
 Shapes: B batch of this process, C channels.
 """
@@ -20,24 +20,26 @@ from pretrain.models.resnet import ResNet
 
 
 class BYOL(MomentumMethod):
-    """Student backbone -> projector -> predictor against target backbone -> projector, for both views and both ways.
+    """BYOL: the student predicts the momentum encoder's projection of the other view, in both directions.
 
-    Loss: ‖p1 − z2'‖² + ‖p2 − z1'‖² of unit vectors (Eq. 2), in [0, 8]: 0 if all agree, 4 if they have nothing to do
-    with each other. Views go through the networks one after the other, so BN statistics are per view. Differences from
-    the authors' JAX code: the target starts as a copy of the student, not with weights of its own, and it moves before
-    a step instead of after it.
+    The student is backbone -> projector -> predictor (p), the momentum encoder backbone -> projector (z').
+    Loss: ‖p1 − z2'‖² + ‖p2 − z1'‖² of unit vectors (Eq. 2), in [0, 8]: 0 if all agree, 4 if they are unrelated.
+    The views go through the networks one after the other, so BN statistics are per view. Differences from the authors'
+    JAX code: the momentum encoder starts as a copy of the student, not with weights of its own, and it is updated
+    before a step instead of after it.
     """
 
-    title = "BYOL: predict the target's view of an image"
+    title = "BYOL: predict the momentum encoder's view of an image"
 
     @dataclass(frozen=True)
     class Config:
         """Settings of BYOL, with the values of the paper for 1000 epochs.
 
         Args:
-            momentum: of the target at the start; it grows to 1 along a cosine. 0.99 for 300 epochs or fewer.
-            hidden: width of the hidden layer of projector and predictor.
-            dim: width of their outputs.
+            momentum: fraction of the old weights that the momentum encoder keeps per step, at the start; it grows to 1
+                along a cosine. Use 0.99 for 300 epochs or fewer.
+            hidden: width of the hidden layer in projector and predictor.
+            dim: width of the output of projector and predictor.
         """
 
         momentum: float = 0.996
@@ -53,7 +55,7 @@ class BYOL(MomentumMethod):
         self.momentum_encoder = MomentumEncoder(self, ("backbone", "projector"), config.momentum, total_steps)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """`views` -> "loss", "feature_std" of the projections."""
+        """Return "loss" and "feature_std" of the projections."""
         images = (views.view1, views.view2)
         projections = [self.projector(self.backbone(x).mean(dim=(2, 3))) for x in images]  # (B, C) each
         queries = [unit(self.predictor(x)) for x in projections]

@@ -1,4 +1,4 @@
-"""Contrastive Deep Supervision: labels at the end, contrast on the way (Zhang et al., ECCV 2022, arXiv 2207.05306).
+"""Contrastive Deep Supervision: contrastive losses after the earlier stages (Zhang et al., ECCV 2022, arXiv 2207.05306).
 
 Shapes: B batch of this process, C channels.
 """
@@ -21,31 +21,32 @@ from pretrain.models.heads import LinearHead, StageHead
 from pretrain.models.resnet import ResNet
 
 STAGES = ("layer1", "layer2", "layer3")
-"""The stages before the last one."""
+"""Stages with a contrastive loss: all before the last one."""
 
 Contrast = Literal["simclr", "supcon"]
+"""Kind of contrastive loss."""
 
 
 class CDS(Method):
-    """Cross-entropy of view 1 after the last stage, and a contrastive loss of both views after each earlier one.
+    """Cross-entropy of view 1 after the last stage, and a contrastive loss of both views after each earlier stage.
 
-    L = L_CE + λ Σ_stages L_contrast. Both views share one forward pass, hence BN statistics; the classifier sees view 1
-    alone (both as in the authors' code). The projection heads serve training only and are dropped at export. The
-    authors' ImageNet code adds the same contrast on the average of C5 itself and compares within each GPU; here, as in
-    the text of the method, only the earlier stages are contrasted, and over all processes.
+    L = L_CE + λ Σ_stages L_contrast. Both views share one forward pass and therefore BN statistics; the classifier sees
+    only view 1 (both as in the authors' code). The projection heads are used for training only and are not exported.
+    The authors' ImageNet code also has the contrastive loss on the average of C5, and compares images within each GPU.
+    Here, as in the text of the method, it is only on the earlier stages, and images of all processes are compared.
     """
 
-    title = "Contrastive Deep Supervision: labels at the end, contrast after each earlier stage"
+    title = "Contrastive Deep Supervision: cross-entropy, and a contrastive loss after each earlier stage"
 
     @dataclass(frozen=True)
     class Config:
         """Settings of Contrastive Deep Supervision, with the values of the authors' ImageNet code.
 
         Args:
-            classes: number of classes, at least as many as there are folders of images.
-            contrast: "supcon" (images of one class belong together) or "simclr" (the views of one image do).
-            weight: λ of each stage's contrastive loss.
-            temperature: of the softmax.
+            classes: number of classes, at least the number of image folders.
+            contrast: "supcon" (images of one class are positives) or "simclr" (two views of one image are positives).
+            weight: λ, weight of the contrastive loss of each stage.
+            temperature: softmax temperature of the contrastive loss.
         """
 
         classes: int = 1000
@@ -65,8 +66,11 @@ class CDS(Method):
             self.add_module(f"projector_{stage}", StageHead(backbone.channels // 2**to_come, to_come))
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """`views` -> "loss" in [0, ∞), its parts "loss_class" and "loss_contrast" (sum over stages), "feature_std" of
-        the pooled features, "accuracy" of the classifier."""
+        """Return "loss" in [0, ∞) and scalars for the log.
+
+        "loss_class" and "loss_contrast" (sum over stages) are the parts of the loss, "feature_std" is that of the
+        pooled features, "accuracy" that of the classifier.
+        """
         config = self.config
         check_labels(views.label, config.classes)
         maps = self.backbone.forward_stages(torch.cat([views.view1, views.view2]))  # 2B images

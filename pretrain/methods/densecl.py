@@ -21,11 +21,12 @@ from pretrain.models.resnet import ResNet
 
 
 def matched(maps: Tensor, momentum_maps: Tensor, values: Tensor) -> Tensor:
-    """For each cell of view 1 the value of the cell of view 2 that looks most like it (Eq. 3): (B, N, C).
+    """Return for each cell of view 1 the value of the most similar cell of view 2 (Eq. 3): (B, N, C).
 
     Args:
-        maps, momentum_maps: C5 of view 1 by the student, of view 2 by the target, (B, C', H, W).
-        values: (B, C, H, W) of view 2.
+        maps: C5 of view 1 by the student, (B, C', H, W).
+        momentum_maps: C5 of view 2 by the momentum encoder, (B, C', H, W).
+        values: values of view 2, (B, C, H, W).
     """
     with torch.no_grad(), torch.autocast(maps.device.type, enabled=False):
         cosine = unit(maps).flatten(2).transpose(1, 2) @ unit(momentum_maps).flatten(2)
@@ -35,26 +36,26 @@ def matched(maps: Tensor, momentum_maps: Tensor, values: Tensor) -> Tensor:
 
 
 class DenseCL(MomentumMethod):
-    """MoCo v2, and besides it the same for every cell: L = (1 − λ) L_image + λ L_cells.
+    """MoCo v2, with a second loss of the same form for the cells: L = (1 − λ) L_image + λ L_cells.
 
-    A cell's positive is the target's projection of the cell of view 2 that is most similar on C5; its negatives are
-    the averages over the cells of earlier images, in a queue of their own (as `openselfsup/models/densecl.py`). Crop
-    boxes are not used. BN as in `pretrain.methods.moco`.
+    The positive of a cell is the momentum encoder's projection of the cell of view 2 that is most similar on C5. Its
+    negatives are averages over the cells of earlier images, in a second queue (as in `openselfsup/models/densecl.py`).
+    Crop boxes are not used. For BN see `pretrain.methods.moco`.
     """
 
-    title = "DenseCL: MoCo v2 for images and for their cells"
+    title = "DenseCL: the contrastive loss of MoCo v2 for images and for their cells"
 
     @dataclass(frozen=True)
     class Config:
         """Settings of DenseCL, with the values of the paper.
 
         Args:
-            weight: λ, share of the loss between cells.
+            weight: λ, fraction of the loss that comes from the cells.
             queue_size: K, number of negative keys in each queue; a multiple of the total batch.
-            temperature: of both softmaxes.
-            momentum: of the target, constant.
-            hidden: width of the hidden layer of both projectors.
-            dim: width of their outputs.
+            temperature: softmax temperature of both losses.
+            momentum: fraction of the old weights that the momentum encoder keeps per step, constant.
+            hidden: width of the hidden layer in both projectors.
+            dim: width of the output of both projectors.
         """
 
         weight: float = 0.5
@@ -77,10 +78,10 @@ class DenseCL(MomentumMethod):
         add_queue(self, "queue_dense", config.queue_size, config.dim)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """`views` -> "loss" in [0, ∞), its terms "loss_image" and "loss_cells", "feature_std" of the cells' queries,
-        "accuracy" and "accuracy_cells": share of queries nearest to their own key.
+        """Return "loss" in [0, ∞) and scalars for the log, and put the keys into the queues.
 
-        Before anything is learned each term is about ln(K + 1). The keys are put into the queues.
+        "loss_image" and "loss_cells" are the terms of the loss, each about ln(K + 1) before training. "feature_std" is
+        that of the cells' queries. "accuracy" and "accuracy_cells" are fractions of queries nearest to their own key.
         """
         config = self.config
         maps = self.backbone(views.view1)

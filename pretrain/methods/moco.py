@@ -22,11 +22,11 @@ from pretrain.models.resnet import ResNet
 
 
 class MoCo(MomentumMethod):
-    """View 1 is the query, view 2 the target's key, earlier keys are the negatives; one way only, as published.
+    """Momentum contrast: view 1 gives the query, view 2 the momentum encoder's key, and earlier keys are the negatives.
 
-    Batch norm: the published code shuffles the key batch over the GPUs so that a query cannot recognise its key by
-    the batch statistics they share. Here BN is synchronised instead (the engine converts the whole model), which
-    makes the statistics those of all R·B images. In a single process neither does anything.
+    The loss has one direction only, as published. Batch norm: the published code shuffles the key batch over the GPUs,
+    so that a query cannot recognise its key by shared batch statistics. Here BN is synchronised instead (the engine
+    converts the whole model), so the statistics are those of all R·B images. In a single process neither has an effect.
     """
 
     config: Any
@@ -40,13 +40,13 @@ class MoCo(MomentumMethod):
         add_queue(self, "queue", config.queue_size, config.dim)
 
     def build_projector(self) -> nn.Module:
+        """Return the projector of this version."""
         raise NotImplementedError
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """`views` -> "loss" in [0, ∞), "feature_std" of the queries, "accuracy": share of queries nearest to their
-        own key.
+        """Return "loss" in [0, ∞), "feature_std" of the queries and "accuracy", and put the keys into the queue.
 
-        Before anything is learned the loss is about ln(K + 1). The keys are put into the queue.
+        "accuracy" is the fraction of queries nearest to their own key. Before training the loss is about ln(K + 1).
         """
         query = unit(self.projector(self.backbone(views.view1)))
         with torch.no_grad():
@@ -57,9 +57,9 @@ class MoCo(MomentumMethod):
 
 
 class MoCoV1(MoCo):
-    """With one linear layer after the average over cells."""
+    """MoCo with one linear layer after the average over cells."""
 
-    title = "MoCo v1: contrast with a queue of keys, linear projection"
+    title = "MoCo v1: contrastive loss with a queue of keys, one-layer projector"
 
     @dataclass(frozen=True)
     class Config:
@@ -67,9 +67,9 @@ class MoCoV1(MoCo):
 
         Args:
             queue_size: K, number of negative keys; a multiple of the total batch.
-            temperature: of the softmax.
-            momentum: of the target, constant.
-            dim: width of the projection.
+            temperature: softmax temperature.
+            momentum: fraction of the old weights that the momentum encoder keeps per step, constant.
+            dim: width of the projector's output.
         """
 
         queue_size: int = 65536
@@ -78,13 +78,14 @@ class MoCoV1(MoCo):
         dim: int = 128
 
     def build_projector(self) -> nn.Module:
+        """Return one linear layer."""
         return LinearHead(self.backbone.channels, self.config.dim)
 
 
 class MoCoV2(MoCo):
-    """With two layers after the average over cells."""
+    """MoCo with two layers after the average over cells."""
 
-    title = "MoCo v2: contrast with a queue of keys"
+    title = "MoCo v2: contrastive loss with a queue of keys, two-layer projector"
 
     @dataclass(frozen=True)
     class Config:
@@ -92,8 +93,8 @@ class MoCoV2(MoCo):
 
         Args:
             queue_size: K, number of negative keys; a multiple of the total batch.
-            temperature: of the softmax.
-            momentum: of the target, constant.
+            temperature: softmax temperature.
+            momentum: fraction of the old weights that the momentum encoder keeps per step, constant.
             hidden: width of the projector's hidden layer.
             dim: width of the projector's output.
         """
@@ -105,4 +106,5 @@ class MoCoV2(MoCo):
         dim: int = 128
 
     def build_projector(self) -> nn.Module:
+        """Return two linear layers with a ReLU between them."""
         return PooledHead(self.backbone.channels, self.config.hidden, self.config.dim, batch_norm=False)

@@ -1,4 +1,4 @@
-"""PixContrast: contrast between the cells of an image (Xie et al., arXiv 2011.10043, Section 3.1).
+"""PixContrast: contrastive loss between the cells of two views (Xie et al., arXiv 2011.10043, Section 3.1).
 
 Shapes: B batch, C channels, (H, W) map of cells, N = H·W.
 """
@@ -22,31 +22,32 @@ from pretrain.models.resnet import ResNet
 
 @dataclass(frozen=True)
 class ContrastConfig:
-    """What PixContrast has beside the shared settings.
+    """Settings that only PixContrast has.
 
     Args:
-        temperature: τ of the softmax over the cells of the other view.
+        temperature: τ, temperature of the softmax over the cells of the other view.
     """
 
     temperature: float = 0.3
 
 
 class PixContrast(MomentumMethod):
-    """Student backbone -> projector against target backbone -> projector, for both views and both ways.
+    """PixContrast: contrast the student's cells with the momentum encoder's cells of the other view, in both directions.
 
-    Loss: pixel_contrast(x1, x2') + pixel_contrast(x2, x1'), from 0. Before anything is learned it is about twice the
-    mean of ln(N / positives of a cell). The official code does not have this method: networks, target and handling of
-    the views are PixPro's without the propagation module, the loss is the paper's.
+    Both the student (x) and the momentum encoder (x') are backbone -> projector. Loss: pixel_contrast(x1, x2') +
+    pixel_contrast(x2, x1'), in [0, ∞). Before training it is about twice the mean of ln(N / positives of a cell). The
+    official code does not contain this method: networks, momentum encoder and handling of the views are those of PixPro
+    without the propagation module; the loss is that of the paper.
     """
 
-    title = "PixContrast: contrast between the cells of an image"
+    title = "PixContrast: contrastive loss between the cells of two views"
 
     @dataclass(frozen=True)
     class Config(PixelConfig, ContrastConfig):
-        """Settings of PixContrast, with the values of the paper. Fields of the last base come first.
+        """Settings of PixContrast, with the values of the paper. The fields of the last base come first.
 
         Args:
-            threshold: T: two cells are a positive pair below this distance, in cell diagonals, else a negative pair.
+            threshold: T, distance below which two cells are a positive pair, in cell diagonals; others are negative.
         """
 
     config: Config
@@ -58,7 +59,7 @@ class PixContrast(MomentumMethod):
         self.momentum_encoder = MomentumEncoder(self, averaged, config.momentum, total_steps)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """`views` -> "loss", "feature_std" of the projections, "positives": mean number of positive pairs an image."""
+        """Return "loss", "feature_std" of the projections and "positives" (mean number of positive pairs per image)."""
         images, boxes = (views.view1, views.view2), (views.box1, views.box2)
         maps = [self.backbone(x) for x in images]  # C5 (B, backbone.channels, H, W) each
         queries = [unit(self.projector(x)) for x in maps]  # (B, C, H, W) each

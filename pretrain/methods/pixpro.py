@@ -27,7 +27,7 @@ class PropagationConfig:
 
     Args:
         gamma: exponent γ of the similarity in the PPM.
-        layers: layers l of the transform in the PPM: 0, 1 or 2.
+        layers: number l of layers of the transform in the PPM: 0, 1 or 2.
         clamp: lower bound of the cosine in the PPM.
     """
 
@@ -37,18 +37,19 @@ class PropagationConfig:
 
 
 class PixPro(MomentumMethod):
-    """Student backbone -> projector -> PPM against target backbone -> projector, for both views and both ways.
+    """PixPro: make the student's propagated cells agree with the momentum encoder's cells of the other view.
 
-    Loss: pixel_consistency(y1, x2') + pixel_consistency(y2, x1'), between −4 (all positive pairs agree) and +4; a
-    negative loss is normal. Views go through the networks one after the other, so BN statistics are per view
-    (official code). An instance branch, see `pretrain.models.instance_branch`, adds its own loss.
+    The student is backbone -> projector -> PPM (y), the momentum encoder backbone -> projector (x').
+    The loss has both directions: pixel_consistency(y1, x2') + pixel_consistency(y2, x1'), between −4 (all positive pairs
+    agree) and +4; a negative loss is normal. The views go through the networks one after the other, so BN statistics are
+    per view (as in the official code). An optional instance branch (`pretrain.models.instance_branch`) adds a loss.
     """
 
     title = "PixPro: pixel-to-propagation consistency"
 
     @dataclass(frozen=True)
     class Config(PixelConfig, PropagationConfig):
-        """Settings of PixPro, with the values of the paper. Fields of the last base come first."""
+        """Settings of PixPro, with the values of the paper. The fields of the last base come first."""
 
     config: Config
 
@@ -60,7 +61,7 @@ class PixPro(MomentumMethod):
         self.momentum_encoder = MomentumEncoder(self, averaged, config.momentum, total_steps)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """`views` -> "loss", "feature_std" of the projections, "positives": mean number of positive pairs an image."""
+        """Return "loss", "feature_std" of the projections and "positives" (mean number of positive pairs per image)."""
         images, boxes = (views.view1, views.view2), (views.box1, views.box2)
         maps = [self.backbone(x) for x in images]  # C5 (B, backbone.channels, H, W) each
         projections = [self.projector(x) for x in maps]  # (B, C, H, W) each

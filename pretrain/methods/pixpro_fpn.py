@@ -1,7 +1,7 @@
-"""PixPro on a feature pyramid, and on the first layers of a detector's head (arXiv 2011.10043, text on FPN and head).
+"""PixPro on a feature pyramid and on the first layers of a detector's head (arXiv 2011.10043, text on FPN and head).
 
-Shapes: B batch, F channels of the pyramid, C of the projection; level l has a map of (H_l, W_l), N_l = H_l · W_l cells.
-The recipe is described in the paper; its authors released neither code nor weights of it.
+Shapes: B batch, F channels of the pyramid, C channels of the projection; level l has a map (H_l, W_l) of
+N_l = H_l · W_l cells. The paper describes the recipe; its authors released neither code nor weights for it.
 """
 
 from __future__ import annotations
@@ -26,35 +26,36 @@ from pretrain.models.ppm import PixelPropagation
 from pretrain.models.resnet import ResNet
 
 Head = Literal["fcos", "retinanet"]
+"""Detector whose head is pre-trained."""
 
 
 class PixProFPN(MomentumMethod):
-    """PixPro's loss on each of P3..P6, averaged: backbone -> FPN -> projector -> PPM against target backbone -> FPN -> projector.
+    """PixPro on a feature pyramid: the mean of PixPro's loss over the levels P3..P6.
 
-    Projector and PPM are one each, shared over the levels; batch norm in the projector normalises each level by itself.
-    The masks have T in each level's own cell diagonals. The loss lies between −4 and +4, as PixPro's. An instance
-    branch sits on C5.
+    The student is backbone -> FPN -> projector -> PPM, the momentum encoder backbone -> FPN -> projector. All levels
+    share one projector and one PPM; batch norm in the projector normalises each level separately. T is measured in the
+    cell diagonals of each level. The loss lies between −4 and +4, as in PixPro. An optional instance branch works on C5.
     """
 
-    title = "PixPro on a feature pyramid (P3-P6): backbone and FPN"
+    title = "PixPro on a feature pyramid (P3-P6): pre-train backbone and FPN"
     exports: ClassVar[tuple[str, ...]] = ("backbone", "fpn")
 
     @dataclass(frozen=True)
     class Config(PixPro.Config):
-        """Settings of PixPro, and the width of the pyramid.
+        """Settings of PixPro and the width of the pyramid.
 
         Args:
-            threshold: T: two cells are a positive pair below this distance, in cell diagonals of their level.
-            instance: loss between whole images besides, on C5: "none", "contrastive" (the paper's, as SimCLR with a
-                target) or "regression" (the official code's, as BYOL).
-            channels: of the pyramid; the detector must have as many.
+            threshold: T, distance below which two cells are a positive pair, in cell diagonals of their level.
+            instance: additional loss between whole images, on C5: "none", "contrastive" (the paper's, as SimCLR with a
+                momentum encoder) or "regression" (the official code's, as BYOL).
+            channels: channels of the pyramid; the detector must have the same number.
         """
 
         channels: int = 256
 
     config: Config
     networks: tuple[str, ...] = ("backbone", "fpn", "projector")
-    """What the target copies, instance branch aside."""
+    """Sub-modules that the momentum encoder copies, without the instance branch."""
 
     def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
@@ -67,11 +68,15 @@ class PixProFPN(MomentumMethod):
         )
 
     def make_head(self, config: Any) -> nn.Module:
+        """Return the module between pyramid and projector."""
         return nn.Identity()
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """`views` -> "loss", "loss_p3".. of each level, and, as means over levels, "feature_std" of the projections and
-        "positives": number of positive pairs an image."""
+        """Return "loss" and scalars for the log.
+
+        "loss_p3".. are the losses of the levels. "feature_std" of the projections and "positives", the number of
+        positive pairs per image, are means over the levels.
+        """
         images, boxes = (views.view1, views.view2), (views.box1, views.box2)
         maps = [self.backbone.forward_stages(x) for x in images]
         levels = [project(self, x) for x in maps]
@@ -100,12 +105,12 @@ class PixProFPN(MomentumMethod):
 
 
 class PixProFPNHead(PixProFPN):
-    """As `PixProFPN`, with the first three convolutions of a detector's head between pyramid and projector.
+    """`PixProFPN` with the first three convolutions of a detector's head between pyramid and projector.
 
-    One tower is trained; a detector's towers for classes and boxes both start from it.
+    One tower is trained; the towers of a detector for classes and for boxes both start from it.
     """
 
-    title = "PixPro on a detector's head over a feature pyramid: backbone, FPN and three convolutions"
+    title = "PixPro on a feature pyramid and head: pre-train backbone, FPN and three head convolutions"
     exports = ("backbone", "fpn", "head")
 
     @dataclass(frozen=True)
@@ -113,8 +118,8 @@ class PixProFPNHead(PixProFPN):
         """Settings of PixPro, the width of the pyramid and the kind of head.
 
         Args:
-            channels: of the pyramid and the head; the detector must have as many.
-            head: whose: "fcos" (group norm after each convolution; the paper's detector) or "retinanet" (no norm).
+            channels: channels of the pyramid and the head; the detector must have the same number.
+            head: detector of the head: "fcos" (the paper's; group norm after each convolution), "retinanet" (no norm).
         """
 
         head: Head = "fcos"
@@ -123,13 +128,17 @@ class PixProFPNHead(PixProFPN):
     networks = ("backbone", "fpn", "head", "projector")
 
     def make_head(self, config: Any) -> nn.Module:
+        """Return the tower of the detector ``config.head``. UserError if its name is not known."""
         if config.head not in get_args(Head):
             raise UserError(f"method.head '{config.head}' is not known; choose {', '.join(get_args(Head))}")
         return Tower(config.channels, norm=config.head == "fcos")
 
 
 def project(networks: nn.Module, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Projections (B, C, H_l, W_l) of each level, from a backbone's ``maps``, by the student's or the target's networks."""
+    """Return the projections (B, C, H_l, W_l) of all levels from a backbone's ``maps``.
+
+    ``networks`` is the student or the momentum encoder.
+    """
     head = getattr(networks, "head", nn.Identity())
     projector = networks.get_submodule("projector")
     return {level: projector(head(x)) for level, x in networks.get_submodule("fpn")(maps).items()}

@@ -1,4 +1,4 @@
-"""SimCLR: contrast within the batch (Chen et al., arXiv 2002.05709).
+"""SimCLR: contrastive loss within the batch (Chen et al., arXiv 2002.05709).
 
 Shapes: B batch of this process, C channels.
 """
@@ -19,21 +19,21 @@ from pretrain.models.resnet import ResNet
 
 
 class SimCLR(Method):
-    """Both views through one network; every image is told from all others of all processes.
+    """SimCLR: one network for both views; each image is contrasted with all other images of all processes.
 
-    As in the authors' TensorFlow code: both views share one forward pass, hence BN statistics, and the projector has
-    BN after both layers (many PyTorch ports leave it out). BN is synchronised by the engine's conversion, as theirs
-    is.
+    As in the authors' TensorFlow code, both views share one forward pass and therefore BN statistics, and the projector
+    has BN after both layers (many PyTorch ports leave it out). BN is synchronised as in their code; the engine converts
+    the model for it.
     """
 
-    title = "SimCLR: contrast within the batch"
+    title = "SimCLR: contrastive loss within the batch"
 
     @dataclass(frozen=True)
     class Config:
         """Settings of SimCLR, with the values of the paper.
 
         Args:
-            temperature: of the softmax.
+            temperature: softmax temperature.
             hidden: width of the projector's hidden layer.
             dim: width of the projector's output.
         """
@@ -49,9 +49,9 @@ class SimCLR(Method):
         self.projector = PooledHead(backbone.channels, config.hidden, config.dim, batch_norm=True)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """`views` -> "loss" in [0, ∞), "feature_std", "accuracy": share of images nearest to their own other view.
+        """Return "loss" in [0, ∞), "feature_std" and "accuracy", the fraction of images nearest to their other view.
 
-        Before anything is learned the loss is about ln(2RB − 1), R processes.
+        Before training the loss is about ln(2RB − 1) with R processes.
         """
         features = unit(self.projector(self.backbone(torch.cat([views.view1, views.view2]))))  # (2B, C)
         view1, view2 = features.chunk(2)

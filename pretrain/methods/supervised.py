@@ -1,4 +1,4 @@
-"""Supervised training with labels: what all transfer tables compare with.
+"""Supervised training with labels: the baseline of all transfer tables.
 
 Shapes: B batch of this process.
 """
@@ -18,25 +18,27 @@ from pretrain.models.resnet import ResNet
 
 
 def check_labels(label: Tensor, classes: int) -> None:
-    """UserError unless every label (B,) is one of ``classes``."""
+    """Raise UserError if a label (B,) is missing or not below ``classes``."""
     low, high = (int(x) for x in label.aminmax())
     if low < 0:
-        raise UserError("this method needs labels and the images have none; use data.layout class_folder")
+        raise UserError("this method needs labels, but the images have none; use data.layout class_folder")
     if high >= classes:
-        raise UserError(f"an image has label {high}, but method.classes is {classes}; set it to the number of folders")
+        raise UserError(
+            f"an image has label {high}, but method.classes is {classes}; set it to the number of image folders"
+        )
 
 
 class Supervised(Method):
-    """Cross-entropy of a linear classifier on the average of C5. View 1 alone is looked at."""
+    """Cross-entropy of a linear classifier on the average of C5. Only view 1 is used."""
 
-    title = "Supervised: cross-entropy on labels"
+    title = "Supervised: cross-entropy with class labels"
 
     @dataclass(frozen=True)
     class Config:
         """Settings of supervised training.
 
         Args:
-            classes: number of classes, at least as many as there are folders of images.
+            classes: number of classes, at least the number of image folders.
         """
 
         classes: int = 1000
@@ -48,7 +50,10 @@ class Supervised(Method):
         self.classifier = LinearHead(backbone.channels, config.classes)
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """`views` -> "loss" in [0, ∞), at first about ln(classes); "feature_std" of the pooled features; "accuracy"."""
+        """Return "loss" in [0, ∞), "feature_std" of the pooled features and "accuracy".
+
+        Before training the loss is about ln(classes).
+        """
         check_labels(views.label, self.config.classes)
         maps = self.backbone(views.view1)
         loss, accuracy = cross_entropy(self.classifier(maps), views.label)

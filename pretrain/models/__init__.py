@@ -1,0 +1,1 @@
+"""Networks for pre-training: backbone, heads, feature pyramid, momentum encoder and queue."""

@@ -1,4 +1,4 @@
-"""What has to be known to build a ResNet backbone. Kept apart from the network, so that reading a spec needs no PyTorch."""
+"""Description of a ResNet backbone. It is separate from the network, so that reading a spec does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+"""Number of blocks in layer1 to layer4, by depth."""
 TOWER_DEPTH = 3
-"""Convolutions of a dense detector's head that are pre-trained (`pretrain.models.fpn`); Detectron2's towers have four."""
+"""Number of head convolutions that are pre-trained (`pretrain.models.fpn`); Detectron2's towers have four."""
 GROUPS = 32
-"""Of the group norm in FCOS heads."""
+"""Number of groups of the group norm in FCOS heads."""
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+"""Stages of a backbone, from input to output."""
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
     """Shape of the ResNet backbone.
 
-    ``output_stride`` changes the maps, never the weights; where strides stand changes the maps, not the shapes.
+    ``output_stride`` changes the size of the maps, never the weights. ``stride_in_1x1`` changes values, never shapes.
 
     Args:
-        depth: layers of the ResNet: 50, 101 or 152.
-        width: factor of all channels; 1 is the published network, 0.25 the mini scale.
-        output_stride: pixels of the image a side of a cell of C5: 32 (as published), 16 or 8; smaller ones dilate.
-        stem: "7x7", or "deep": three 3×3 convolutions (MMSegmentation's V1c, timm's d).
-        stride_in_1x1: halve the map in the first 1×1 convolution of a stage (MSRA's weights) instead of in its 3×3 one.
-        avg_down: average before the convolution of a stage's shortcut instead of striding (timm's d).
+        depth: number of layers of the ResNet: 50, 101 or 152.
+        width: factor on all channel numbers: 1 for the published network, 0.25 at mini scale.
+        output_stride: side of a cell of C5 in image pixels: 32 (as published), or 16 or 8 by dilated convolutions.
+        stem: "7x7" (one convolution) or "deep" (three 3×3 convolutions, as MMSegmentation's V1c and timm's d).
+        stride_in_1x1: whether a stage strides in its first 1×1 convolution (MSRA's weights) instead of in its 3×3 one.
+        avg_down: whether the shortcut of a stage averages before its convolution instead of striding (timm's d).
     """
 
     depth: int = 50
@@ -47,18 +49,20 @@ class BackboneSpec:
 
     @property
     def channels(self) -> int:
-        """Channels of C5."""
+        """Number of channels of C5."""
         return int(2048 * self.width)
 
     @property
     def variant(self) -> str:
-        """Which modules there are, whatever their number and width: "7x7", "deep" or "deep, averaging"."""
+        """Which modules the backbone has, without number and width: "7x7", "deep" or "deep, averaging"."""
         return self.stem + (", averaging" if self.avg_down else "")
 
     @property
     def title(self) -> str:
+        """Depth, width and variant in one phrase."""
         marks = ", deep stem" * (self.stem == "deep") + ", averaging shortcuts" * self.avg_down
         return f"ResNet-{self.depth} of width {self.width:g}{marks}" + ", stride in the 1×1" * self.stride_in_1x1
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
         return asdict(self)

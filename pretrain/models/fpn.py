@@ -1,9 +1,10 @@
-"""Feature pyramid and the first convolutions of a dense detector's head, laid out as Detectron2's.
+"""Feature pyramid and the first convolutions of a dense detector's head, built as in Detectron2.
 
-Shapes: B batch, F channels of the pyramid; level l has cells 2^l pixels apart: P3..P6 are 28, 14, 7 and 4 cells a side
-at 224 pixels (with a backbone of output stride 32; otherwise as large as the backbone's own maps, the weights are the same).
+Shapes: B batch, F channels of the pyramid. Cells of level l are 2^l pixels apart: P3..P6 are 28, 14, 7 and 4 cells a
+side at 224 pixels. With a backbone output stride below 32 the levels are as large as the backbone's maps; the weights
+are the same.
 Sources: `FPN` and `LastLevelP6P7` in detectron2/modeling/backbone/fpn.py, `RetinaNetHead` in
-detectron2/modeling/meta_arch/retinanet.py; own code, the same computation and initialisation.
+detectron2/modeling/meta_arch/retinanet.py; own code with the same computation and initialisation.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ LEVELS = ("p3", "p4", "p5", "p6")
 
 
 class FPN(nn.Module):
-    """Laterals 1×1 on C3..C5, top-down sums by nearest neighbours, outputs 3×3; P6 = 3×3 with stride 2 on P5.
+    """Feature pyramid: 1×1 laterals on C3..C5, top-down sums with nearest neighbours, 3×3 outputs.
 
-    P6 comes from P5, as in FCOS, the detector of the paper; RetinaNet's usual P6 comes from C5 instead. P7 is left out.
+    P6 is a 3×3 convolution with stride 2 on P5, as in FCOS, the detector of the paper. RetinaNet usually makes P6 from
+    C5. P7 is left out.
 
     Args:
-        channels: of C5; C4 and C3 have half and a quarter.
+        channels: channels of C5; C4 has half of them, C3 a quarter.
         out: F.
-        first: lowest level; from P2 on, as two-stage detectors have it, P6 is a pooling that they do themselves.
-        conv: another kind of convolution, for pyramids that others have trained (`transfer.weights`).
+        first: lowest level. A pyramid from P2 (two-stage detectors) has no P6 here: the detector makes it by pooling.
+        conv: class of the convolutions, for pyramids trained elsewhere (`transfer.weights`).
     """
 
     def __init__(self, channels: int, out: int = 256, first: int = 3, conv: Any = nn.Conv2d) -> None:
@@ -48,7 +50,7 @@ class FPN(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Maps "layer2", "layer3", "layer4" of a backbone (C3..C5, (B, C, H, W) each) -> (B, F, H, W) of each level."""
+        """Return each level (B, F, H, W) from a backbone's maps "layer2" to "layer4" (C3..C5, (B, C, H, W) each)."""
         levels: dict[str, Tensor] = {}
         above: Tensor | None = None
         for stage in reversed(self.stages):
@@ -62,19 +64,23 @@ class FPN(nn.Module):
 
 
 class Tower(nn.Sequential):
-    """The first three of a head's 3×3 convolutions, each with its norm, if any, and ReLU; the same for every level.
+    """First three 3×3 convolutions of a head, each with an optional norm and a ReLU; shared by all levels.
 
     (B, F, H, W) -> (B, F, H, W).
 
     Args:
         channels: F.
-        norm: group norm after each convolution, as in FCOS heads; RetinaNet's have none. UserError unless 32 divides F.
+        norm: whether a group norm follows each convolution, as in FCOS heads; RetinaNet's heads have no norm.
+
+    Raises:
+        UserError: ``norm`` is True and F is not a multiple of 32.
     """
 
     def __init__(self, channels: int, norm: bool) -> None:
         if norm and channels % GROUPS:
             raise UserError(
-                f"method.channels {channels} is not a multiple of {GROUPS}, the groups of an FCOS head's norm"
+                f"method.channels {channels} is not a multiple of {GROUPS}, the groups of the norm in an FCOS head; "
+                "choose another number"
             )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for index in range(1, TOWER_DEPTH + 1):

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class ConvHead(nn.Module):
-    """1×1 convolution, BN, ReLU, 1×1 convolution, all with bias: the same small network at every cell.
+    """1×1 convolution, BN, ReLU, 1×1 convolution, all with bias; applied to each cell separately.
 
     Source: `MLP2d` in `contrast/models/PixPro.py` (projector 2048-4096-256; two-layer transform of the PPM). Without
-    ``batch_norm``: the dense half of `DenseCLNeck` in DenseCL's `openselfsup/models/necks.py`.
+    ``batch_norm`` it is the dense part of `DenseCLNeck` in DenseCL's `openselfsup/models/necks.py`.
     """
 
     def __init__(self, channels: int, hidden: int, out: int, batch_norm: bool = True) -> None:
@@ -23,15 +23,15 @@ class ConvHead(nn.Module):
         self.linear2 = nn.Conv2d(hidden, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, out, H, W)."""
+        """Map (B, channels, H, W) to (B, out, H, W)."""
         return self.linear2(self.relu(self.bn1(self.linear1(x))))
 
 
 class PooledHead(nn.Module):
-    """Average over all cells, then fully connected layers: one vector an image.
+    """Average over all cells, then two fully connected layers: one vector for each image.
 
     Without ``batch_norm`` the layers are linear (bias), ReLU, linear (bias): MoCo v2, `moco/builder.py`. With it they
-    are linear, BN, ReLU, linear, BN, where BN takes the place of the biases and the last one has no offset: SimCLR,
+    are linear, BN, ReLU, linear, BN, where BN replaces the biases and the last BN has no offset: SimCLR,
     `projection_head` in `model_util.py` with `num_proj_layers=2`.
     """
 
@@ -43,16 +43,16 @@ class PooledHead(nn.Module):
         self.linear2 = nn.Linear(hidden, out, bias=not batch_norm)
         self.bn2 = nn.BatchNorm1d(out) if batch_norm else nn.Identity()
         if batch_norm:
-            self.bn2.bias.requires_grad_(False)  # stays 0; PyTorch cannot leave out the offset alone
+            self.bn2.bias.requires_grad_(False)  # stays 0; PyTorch cannot omit only the offset
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, out)."""
+        """Map (B, channels, H, W) to (B, out)."""
         x = x.mean(dim=(2, 3))
         return self.bn2(self.linear2(self.relu(self.bn1(self.linear1(x)))))
 
 
 class VectorHead(nn.Module):
-    """Linear (bias), BN, ReLU, linear (no bias), on one vector an image.
+    """Linear (bias), BN, ReLU, linear (no bias), on one vector for each image.
 
     Source: `MLP` in `byol/utils/networks.py` of BYOL's code (projector 2048-4096-256, predictor 256-4096-256).
     """
@@ -65,7 +65,7 @@ class VectorHead(nn.Module):
         self.linear2 = nn.Linear(hidden, out, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels) -> (B, out)."""
+        """Map (B, channels) to (B, out)."""
         return self.linear2(self.relu(self.bn1(self.linear1(x))))
 
 
@@ -77,12 +77,12 @@ class LinearHead(nn.Module):
         self.linear = nn.Linear(channels, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, out)."""
+        """Map (B, channels, H, W) to (B, out)."""
         return self.linear(x.mean(dim=(2, 3)))
 
 
 def _separable(channels: int, out: int, stride: int) -> list[nn.Module]:
-    """Depthwise 3×3 convolution, pointwise convolution, BN, ReLU."""
+    """Return a depthwise 3×3 convolution, a pointwise convolution, BN and ReLU."""
     return [
         nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False),
         nn.Conv2d(channels, out, 1, bias=False),
@@ -92,17 +92,17 @@ def _separable(channels: int, out: int, stride: int) -> list[nn.Module]:
 
 
 class StageHead(nn.Sequential):
-    """Two separable convolutions for each stage still to come, then the average over all cells.
+    """Two separable convolutions for each later stage of the backbone, then the average over all cells.
 
-    Source: `SepConv` and `auxiliary1..3` in `ImageNet/Contrastive_Deep_Supervision/resnet.py` of the code to Contrastive Deep
-    Supervision (ECCV 2022, arXiv 2207.05306).
+    Source: `SepConv` and `auxiliary1..3` in `ImageNet/Contrastive_Deep_Supervision/resnet.py` of the code of
+    Contrastive Deep Supervision (ECCV 2022, arXiv 2207.05306).
 
-    (B, C, H, W) -> (B, C · 2^stages). The first of the two halves the map, the second doubles the channels, so a head
-    ends in as many channels as the backbone does.
+    (B, C, H, W) -> (B, C · 2^stages). The first convolution of a pair halves the map, the second doubles the channels,
+    so the output has as many channels as C5.
 
     Args:
         channels: C.
-        stages: how many later stages the backbone has.
+        stages: number of later stages of the backbone.
     """
 
     def __init__(self, channels: int, stages: int) -> None:

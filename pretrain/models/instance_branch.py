@@ -1,13 +1,14 @@
-"""The instance branch that PixPro and PixContrast can carry: a second loss, between whole images, on the same C5.
+"""Optional instance branch of PixPro and PixContrast: a second loss, between whole images, on the same C5.
 
-L = L_pixel + α · L_instance. There are two of them; `Config.instance` says which:
+L = L_pixel + α · L_instance. `Config.instance` chooses one of two kinds:
 
-- "regression", the official code's (`contrast/models/PixPro.py` with `pixpro_ins_loss_weight` > 0), of BYOL's type:
-  backbone -> projector_instance -> predictor, against target backbone -> target projector_instance; −2 cos, summed over both
-  ways, in [−4, 4]. Heads work cell by cell; the average over cells comes after them and before the normalisation.
-- "contrastive", the paper's (text on combining with instance contrast): SimCLR with a momentum encoder. There is no
-  code of it. Here the same projector_instance without a predictor; both views' projections are told apart by NT-Xent
-  against the target's projections of all images of all processes, in [0, ∞).
+- "regression" is that of the official code (`contrast/models/PixPro.py` with `pixpro_ins_loss_weight` > 0), similar to
+  BYOL: the student's backbone -> projector_instance -> predictor predicts the momentum encoder's backbone ->
+  projector_instance. The loss is −2 cos, summed over both directions, in [−4, 4]. The heads work on each cell
+  separately; the average over cells comes after them and before the normalisation.
+- "contrastive" is that of the paper (text on combining with instance contrast): SimCLR with a momentum encoder. No code
+  of it was released. Here it uses the same projector_instance without a predictor. NT-Xent compares the projections of
+  both views with the momentum encoder's projections of all images of all processes, in [0, ∞).
 
 Shapes: B batch, C channels, (H, W) map of cells.
 """
@@ -32,17 +33,18 @@ Instance = Literal["none", "contrastive", "regression"]
 
 @dataclass(frozen=True)
 class PixelConfig:
-    """Settings that PixPro and PixContrast share, with the values of the paper; the branch's are the last three.
+    """Settings shared by PixPro and PixContrast, with the values of the paper. The last three are for the instance branch.
 
     Args:
-        threshold: T: two cells are a positive pair below this distance, in cell diagonals.
-        momentum: of the target at the start; it grows to 1 along a cosine.
+        threshold: T, distance below which two cells are a positive pair, in cell diagonals.
+        momentum: fraction of the old weights that the momentum encoder keeps per step, at the start; it grows to 1
+            along a cosine.
         hidden: channels between the two layers of the projector.
         dim: channels of the projector's output.
-        instance: loss between whole images besides: "none", "contrastive" (the paper's, as SimCLR with a target) or
-            "regression" (the official code's, as BYOL).
+        instance: additional loss between whole images: "none", "contrastive" (the paper's, as SimCLR with a momentum
+            encoder) or "regression" (the official code's, as BYOL).
         alpha: weight α of that loss.
-        instance_temperature: of the softmax of "contrastive"; the paper does not name it, this is SimCLR's.
+        instance_temperature: softmax temperature of "contrastive"; SimCLR's value, since the paper does not give one.
     """
 
     threshold: float = 0.7
@@ -55,7 +57,10 @@ class PixelConfig:
 
 
 def add_instance_heads(owner: nn.Module, channels: int, config: PixelConfig) -> tuple[str, ...]:
-    """Give ``method`` the heads of its branch, if it wants one, and name those that its target has to copy."""
+    """Add the heads of the instance branch to ``owner``; return the names of those that the momentum encoder copies.
+
+    Without an instance branch nothing is added. ``channels`` are those of C5.
+    """
     if config.instance not in get_args(Instance):
         raise UserError(f"method.instance '{config.instance}' is not known; choose {', '.join(get_args(Instance))}")
     if config.instance == "none":
@@ -74,12 +79,17 @@ def add_instance_loss(
     momentum_maps: Sequence[Tensor],
     scalars: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """``scalars`` with α times the branch's loss added to "loss", and both terms beside it; unchanged without a branch.
+    """Return ``scalars`` with α times the loss of the instance branch added to "loss".
+
+    "loss_pixel" and "loss_instance" are the two terms. Without an instance branch ``scalars`` is returned unchanged.
 
     Args:
-        method, target: which have the heads.
-        maps, momentum_maps: C5 (B, C, H, W) of both views by the student's and the target's backbone.
-        scalars: what the method returns without the branch.
+        owner: the method, with the student's heads.
+        momentum_encoder: its momentum encoder, with copies of the heads.
+        config: settings of the branch.
+        maps: C5 (B, C, H, W) of both views by the student's backbone.
+        momentum_maps: C5 (B, C, H, W) of both views by the momentum encoder's backbone.
+        scalars: result of the method without the branch.
     """
     if config.instance == "none":
         return scalars
@@ -100,5 +110,5 @@ def add_instance_loss(
 
 
 def _pooled(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> unit vectors (B, C)."""
+    """Average (B, C, H, W) over cells and return unit vectors (B, C)."""
     return unit(full_precision(x).mean(dim=(2, 3)))

@@ -1,4 +1,4 @@
-"""Outputs of inner layers of any network, by name or index.
+"""Outputs of inner layers of any network, chosen by name or index.
 
 Shapes: B batch, C channels, (H, W) map of cells.
 """
@@ -11,7 +11,10 @@ from pixbench.errors import UserError
 
 
 class LayerOutputs(nn.Module):
-    """Outputs of two inner layers of a network: images -> (B, C, H, W) and (B, C', H', W')."""
+    """Network that returns the outputs of two of its inner layers: images -> (B, C, H, W) and (B, C', H', W').
+
+    ``pixel`` and ``instance`` are the layers: a name as in `named_modules`, or the index of a child.
+    """
 
     def __init__(self, net: nn.Module, pixel: str | int, instance: str | int) -> None:
         super().__init__()
@@ -19,7 +22,8 @@ class LayerOutputs(nn.Module):
         self.layers = (_find(net, pixel), _find(net, instance))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        # Hooks live for one pass only: those of a copied network would write to the original's.
+        """Return the outputs of both layers; vectors (B, C) become maps (B, C, 1, 1)."""
+        # Hooks exist for one pass only: in a copy of the network, copied hooks would write to the original's results.
         seen: dict[str, Tensor] = {}
         hooks = [
             self.net.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))

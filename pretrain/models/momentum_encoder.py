@@ -1,4 +1,4 @@
-"""The target branch: a copy of the student that follows it slowly and gets no gradient."""
+"""Momentum encoder ("target network" in BYOL): a copy of the student that follows it slowly and gets no gradient."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pretrain.schedule import ema_momentum
 
 
 class MomentumEncoder(nn.Module):
-    """Exponential moving average of some modules of a student, under the names they have there.
+    """Exponential moving average of some modules of a student, under the same names.
 
-    Parameters only are averaged; BN statistics are the copy's own, from its own forward passes (as the official code).
-    The counter of the momentum schedule is a buffer, so it is saved with the model and a resumed run goes on where it
-    was.
+    Only parameters are averaged; the copy computes BN statistics in its own forward passes (as in the official code).
+    The step counter of the momentum schedule is a buffer, so it is saved with the model and a resumed run continues the
+    schedule.
 
     Args:
-        student: what to copy from; at the start the copies are equal to it.
-        names: of the sub-modules of ``student``.
-        momentum: share of the old value that is kept, at the start.
-        total_steps: momentum grows to 1 along a cosine in so many updates; None keeps it constant.
+        student: network to copy from; at the start the copies are equal to it.
+        names: names of the sub-modules of ``student`` to copy.
+        momentum: fraction of the old weights that the copy keeps per step, at the start.
+        total_steps: number of steps in which the momentum grows to 1 along a cosine; None keeps it constant.
     """
 
     step: Tensor
@@ -40,14 +40,14 @@ class MomentumEncoder(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def momentum(self) -> float:
-        """Of the next update."""
+        """Return the momentum of the next update."""
         if self.total_steps is None:
             return self.start
         return ema_momentum(self.start, int(self.step), self.total_steps)
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
-        """target ← m · target + (1 − m) · student, and count one step."""
+        """Set copy ← m · copy + (1 − m) · student for all parameters, and count one step."""
         weight = 1 - self.momentum()
         for name in self.names:
             ours: list[Tensor] = [*self.get_submodule(name).parameters()]

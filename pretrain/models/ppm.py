@@ -15,9 +15,9 @@ from pretrain.models.heads import ConvHead
 
 
 def similarity(x: Tensor, gamma: float, clamp: float) -> Tensor:
-    """s(x_i, x_j) = max(cos(x_i, x_j), clamp)^γ of all pairs of cells (Eq. 4): (B, C, H, W) -> (B, N, N).
+    """Return s(x_i, x_j) = max(cos(x_i, x_j), clamp)^γ of all pairs of cells (Eq. 4): (B, C, H, W) -> (B, N, N).
 
-    For γ < 1 the power has no finite slope at 0, so 1e-6 is added before it (official code; not in the paper).
+    For γ < 1 the power has no finite slope at 0, so 1e-6 is added to the cosine (official code; not in the paper).
     """
     unit = F.normalize(x, dim=1).flatten(2)
     cosine = (unit.transpose(1, 2) @ unit).clamp(min=clamp)
@@ -25,15 +25,15 @@ def similarity(x: Tensor, gamma: float, clamp: float) -> Tensor:
 
 
 class PixelPropagation(nn.Module):
-    """Every cell becomes the sum of the transformed cells, weighted by how similar they are to it (Eq. 3).
+    """Replace each cell by the sum of all transformed cells, weighted by their similarity to it (Eq. 3).
 
-    y_i = Σ_j s(x_i, x_j) g(x_j). The official code, followed here, L2-normalises g(x_j) over channels and does not
-    normalise the weights of a row; the loss wants y normalised afterwards.
+    y_i = Σ_j s(x_i, x_j) g(x_j). As in the official code, g(x_j) is L2-normalised over channels and the weights of a
+    row are not normalised. The output y has to be normalised before the loss.
 
     Args:
         channels: C.
-        layers: of the transform g: 0 the identity, 1 a 1×1 convolution, 2 a `ConvHead` with C hidden channels, whose
-            BN is synchronised with the rest of the model (the official code leaves it out).
+        layers: layers of the transform g: 0 the identity, 1 a 1×1 convolution, 2 a `ConvHead` with C hidden channels.
+            Its BN is synchronised as in the rest of the model (the official code leaves it out).
         gamma: exponent γ of the similarity.
         clamp: lower bound of the cosine.
     """
@@ -51,10 +51,11 @@ class PixelPropagation(nn.Module):
         self.gamma, self.clamp = gamma, clamp
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W), not normalised."""
+        """Propagate ``x`` (B, C, H, W) and return (B, C, H, W), not normalised."""
         value = F.normalize(self.transform(x), dim=1).flatten(2)
         weights = similarity(x, self.gamma, self.clamp)
         return (value @ weights.transpose(1, 2)).view_as(x)
 
     def extra_repr(self) -> str:
+        """Return the settings for `repr`."""
         return f"gamma={self.gamma}, clamp={self.clamp}"

@@ -1,4 +1,4 @@
-"""A queue of the target's latest keys, kept in buffers of the method so that it is saved with the model.
+"""Queue of the momentum encoder's latest keys, kept in buffers of the method so that it is saved with the model.
 
 Shapes: B batch of this process, R processes, C channels, K keys in the queue.
 """
@@ -14,14 +14,21 @@ from pixbench.errors import UserError
 
 
 def add_queue(owner: nn.Module, name: str, size: int, dim: int) -> None:
-    """Buffers ``name`` (K, C), random unit vectors to begin with, and ``name``_pointer, the place of the oldest key."""
+    """Add the buffers ``name`` and ``name``_pointer to ``owner``.
+
+    They hold the keys (K, C), at first random unit vectors, and the index of the oldest key.
+    """
     owner.register_buffer(name, F.normalize(torch.randn(size, dim), dim=1))
     owner.register_buffer(f"{name}_pointer", torch.zeros((), dtype=torch.int64))
 
 
 @torch.no_grad()
 def enqueue(owner: nn.Module, name: str, keys: Tensor) -> None:
-    """Replace the oldest keys by the ``keys`` (B, C) of all processes. UserError unless R·B divides K."""
+    """Replace the oldest keys with the ``keys`` (B, C) of all processes.
+
+    Raises:
+        UserError: K is not a multiple of R·B.
+    """
     queue, pointer = owner.get_buffer(name), owner.get_buffer(f"{name}_pointer")
     keys = all_gather_cat(keys, grad=False)
     size = len(queue)

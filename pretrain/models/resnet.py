@@ -1,10 +1,10 @@
 """ResNet backbones with torchvision's parameter names and a width multiplier.
 
 Shapes: B batch, H × W input pixels, w width multiplier. C2..C5 have 256w, 512w, 1024w, 2048w channels.
-Own code rather than torchvision's class because that one fixes the stem at 64 channels; the parameter names, the stride in
-the 3×3 convolution and the initialisation are the same (He fan-out; last BN gamma of each block 0, as the official PixPro
-`contrast/resnet.py` does). A deep stem is called ``stem.0`` (convolution), ``stem.1`` (norm), ``stem.3``, ``stem.4``,
-``stem.6``, ``stem.7``, as MMSegmentation does, and stands in place of ``conv1`` and ``bn1``.
+This is own code because torchvision's class always has 64 channels in the stem. The parameter names, the stride in the
+3×3 convolution and the initialisation are the same (He fan-out; the last BN gamma of each block is 0, as in
+`contrast/resnet.py` of the official PixPro code). A deep stem replaces ``conv1`` and ``bn1``; its parts are called
+``stem.0`` (convolution), ``stem.1`` (norm), ``stem.3``, ``stem.4``, ``stem.6``, ``stem.7``, as in MMSegmentation.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from pretrain.models.backbone_spec import BLOCKS, STAGES, BackboneSpec
 
 
 class Bottleneck(nn.Module):
+    """Block of a 1×1, a 3×3 and a 1×1 convolution, added to a shortcut.
+
+    ``project`` puts a convolution into the shortcut; for the other flags see `BackboneSpec`.
+    """
+
     expansion = 4
 
     def __init__(
@@ -46,6 +51,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inplanes, H, W) to (B, 4 · planes, H / stride, W / stride), rounded up."""
         shortcut = x if self.pool == 1 else F.avg_pool2d(x, self.pool, ceil_mode=True, count_include_pad=False)
         shortcut = x if self.downsample is None else self.downsample(shortcut)
         x = self.relu(self.bn1(self.conv1(x)))
@@ -54,7 +60,7 @@ class Bottleneck(nn.Module):
 
 
 def _unit(inplanes: int, planes: int, stride: int = 1) -> tuple[nn.Module, ...]:
-    """One third of a deep stem."""
+    """Return one third of a deep stem: 3×3 convolution, BN and ReLU."""
     conv = nn.Conv2d(inplanes, planes, 3, stride, 1, bias=False)
     return conv, nn.BatchNorm2d(planes), nn.ReLU(inplace=True)
 
@@ -85,7 +91,7 @@ class ResNet(nn.Module):
         inplanes, stride_so_far, dilation = base, 4, 1
         for index, count in enumerate(blocks):
             planes, stride, first_dilation = base * 2**index, 1 if index == 0 else 2, dilation
-            if stride_so_far * stride > output_stride:  # as torchvision: the first block keeps the old dilation
+            if stride_so_far * stride > output_stride:  # as in torchvision, the first block keeps the old dilation
                 dilation, stride = dilation * stride, 1
             stride_so_far *= stride
             layer = [Bottleneck(inplanes, planes, stride, first_dilation, True, stride_in_1x1, avg_down)]
@@ -96,6 +102,7 @@ class ResNet(nn.Module):
         self.reset_parameters(zero_init_residual)
 
     def reset_parameters(self, zero_init_residual: bool = True) -> None:
+        """Initialise all convolutions and, if ``zero_init_residual``, set the last BN gamma of each block to 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -105,7 +112,7 @@ class ResNet(nn.Module):
                     nn.init.zeros_(module.bn3.weight)
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """Maps of all `STAGES` for images ``x`` (B, 3, H, W); "stem" is after the max-pool, "layer4" is C5."""
+        """Return the maps of all `STAGES` for images ``x`` (B, 3, H, W); "stem" is after the pooling, "layer4" is C5."""
         x = self.maxpool(self.stem(x) if hasattr(self, "stem") else self.relu(self.bn1(self.conv1(x))))
         maps = {"stem": x}
         for name in STAGES[1:]:
@@ -114,12 +121,12 @@ class ResNet(nn.Module):
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> C5 (B, channels, H / output_stride, W / output_stride), rounded up."""
+        """Return C5 (B, channels, H / output_stride, W / output_stride), rounded up, for images ``x`` (B, 3, H, W)."""
         return self.forward_stages(x)["layer4"]
 
 
 def build_resnet(spec: BackboneSpec, zero_init_residual: bool = True) -> ResNet:
-    """Return a freshly initialised ResNet of ``spec``."""
+    """Return a newly initialised ResNet for ``spec``."""
     return ResNet(
         BLOCKS[spec.depth],
         spec.width,

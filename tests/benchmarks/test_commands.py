@@ -101,7 +101,7 @@ def test_two_protocols_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
         *("MODEL.ROI_BOX_HEAD.NORM", "MODEL.ROI_BOX_HEAD.NUM_CONV", "MODEL.ROI_BOX_HEAD.NUM_FC"),
         "MODEL.ROI_MASK_HEAD.NORM",
     ]
-    assert "differ in nothing" in say(capsys, "protocols", "diff", "voc_c4", "voc_c4")
+    assert "do not differ" in say(capsys, "protocols", "diff", "voc_c4", "voc_c4")
     with pytest.raises(UserError, match="voc_c4 is a protocol of detectron2, cityscapes_fcn16s of mmseg"):
         say(capsys, "protocols", "diff", "voc_c4", "cityscapes_fcn16s")
 

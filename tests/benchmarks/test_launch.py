@@ -265,4 +265,4 @@ def test_a_terminal_gets_a_table_that_stays(tmp_path: Path) -> None:
         pass
     assert process.wait(30) == 0
     assert text.count(b"best so far") > 1  # drawn again
-    assert b"b: FAILED: it ended well but left no" in text
+    assert b"b: FAILED: the command ended without an error but did not write" in text

@@ -30,9 +30,9 @@ def raising(error: BaseException) -> int:
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried"),
             2,
-            "the GPU has too little memory for this run; pre-training: lower",
+            "the GPU has too little memory for this run; in pre-training, lower",
         ),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), 2, "transfer: give --batch or --accumulate"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), 2, "in transfer, use a smaller --batch"),
         (MemoryError(), 2, "the machine has too little memory"),
     ],
 )

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import random
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pretrain.data.augment import RECIPES, Photometric
+from pretrain.config import DataConfig
+from pretrain.data.augment import RECIPES, Photometric, Recipe
 
 _COARSE = Image.fromarray(np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8))
 IMAGE = _COARSE.resize((32, 32), Image.Resampling.BICUBIC)
@@ -75,3 +77,8 @@ def test_the_generator_alone_decides() -> None:
         first = pixels(photometric(IMAGE, random.Random(7)))
         random.seed(2)
         np.testing.assert_array_equal(pixels(photometric(IMAGE, random.Random(7))), first)
+
+
+def test_every_recipe_has_a_name_and_a_line_in_the_settings() -> None:
+    assert list(RECIPES) == list(get_args(Recipe))
+    assert all(f'"{name}"' in str(DataConfig.__doc__) for name in RECIPES)

@@ -63,7 +63,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     checkpoint.save(path, content())
     before = path.read_bytes()
     with pytest.raises(
-        UserError, match=r"backbone\.weight is not finite after step 8.*last good one is .*checkpoint\.pth"
+        UserError, match=r"backbone\.weight is not finite after step 8.*last good checkpoint is .*checkpoint\.pth"
     ):
         checkpoint.save(path, content(model={"backbone.weight": torch.tensor([1.0, float("nan")])}, step=8))
     assert path.read_bytes() == before
@@ -78,7 +78,7 @@ def test_a_failed_write_leaves_the_old_one(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
     try:
         with pytest.raises(
-            UserError, match=r"checkpoint\.pth cannot be written \(File too large\); the one before it is kept"
+            UserError, match=r"checkpoint\.pth cannot be written \(File too large\); the previous checkpoint is kept"
         ):
             checkpoint.save(path, content(size=1_000_000))
     finally:
@@ -95,7 +95,9 @@ def test_same_run(tmp_path: Path) -> None:
     elsewhere = run(out="b", data={"root": "y", "image_size": 64}, log_every=3)
     checkpoint.check_same_run(saved, elsewhere, "abc", tmp_path)
     other = run(epochs=4, data={"root": "x", "image_size": 32})
-    with pytest.raises(UserError, match=r"data\.image_size \(there 64, here 32\), epochs \(there 3, here 4\)"):
+    with pytest.raises(
+        UserError, match=r"data\.image_size \(checkpoint: 64, now: 32\), epochs \(checkpoint: 3, now: 4\)"
+    ):
         checkpoint.check_same_run(saved, other, "abc", tmp_path)
     with pytest.raises(UserError, match="other images"):
         checkpoint.check_same_run(saved, elsewhere, "abd", tmp_path)

@@ -133,7 +133,7 @@ def test_a_dead_data_worker(image_tree: Callable[..., Path], tmp_path: Path) -> 
     os.kill(int(children[0]), signal.SIGKILL)
     _, error_text = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "lower their number (data.workers" in error_text
+    assert "lower the number of workers (data.workers" in error_text
 
 
 @pytest.mark.e2e

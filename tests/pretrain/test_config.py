@@ -153,7 +153,7 @@ def test_help_lists_the_settings_of_the_method(capsys: pytest.CaptureFixture[str
     assert "--method.queue_size" in text
     assert "--data.root" in text
     assert "--method.gamma" not in text
-    assert re.search(r"--backbone\.depth DEPTH\s+layers of the ResNet", text)
+    assert re.search(r"--backbone\.depth DEPTH\s+number of layers of the ResNet", text)
 
 
 def test_help_agrees_with_what_a_run_needs(capsys: pytest.CaptureFixture[str]) -> None:

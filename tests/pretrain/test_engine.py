@@ -15,6 +15,7 @@ import torch
 from tiny import views
 
 from pixbench.errors import UserError
+from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, engine
 from pretrain.config import DataConfig, RunConfig, from_dict
 from pretrain.data.sources import open_source
@@ -62,7 +63,7 @@ def log_of(config: RunConfig) -> list[dict[str, Any]]:
 
 
 def content_of(config: RunConfig) -> dict[str, Any]:
-    return checkpoint.load(Path(config.out) / checkpoint.LATEST)
+    return checkpoint.load(Path(config.out) / CHECKPOINT_FILE)
 
 
 def assert_equal(left: Any, right: Any, where: str = "") -> None:
@@ -163,16 +164,16 @@ def test_a_torn_log_is_cut_back(tiny: Callable[..., RunConfig], monkeypatch: pyt
 def test_a_finished_run_is_left_alone(tiny: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny("run")
     engine.train(config)
-    before = (Path(config.out) / checkpoint.LATEST).stat()
+    before = (Path(config.out) / CHECKPOINT_FILE).stat()
     assert engine.train(config) == 0
     assert "already finished" in capsys.readouterr().out
-    assert (Path(config.out) / checkpoint.LATEST).stat().st_mtime_ns == before.st_mtime_ns
+    assert (Path(config.out) / CHECKPOINT_FILE).stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_other_settings_in_the_same_folder_are_refused(tiny: Callable[..., RunConfig], image_tree: Tree) -> None:
     config = tiny("run")
     engine.train(config)
-    with pytest.raises(UserError, match=r"epochs \(there 2, here 3\).*choose another --out"):
+    with pytest.raises(UserError, match=r"epochs \(checkpoint: 2, now: 3\).*choose another --out"):
         engine.train(replace(config, epochs=3))
     other = replace(config.data, root=str(image_tree(2, 13, name="other")))
     with pytest.raises(UserError, match="other images"):
@@ -185,7 +186,7 @@ def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(tin
     content = content_of(config)
     del content["config"]["accumulate"], content["config"]["backbone"]["stem"]
     checkpoint.check_same_run(content, config.as_dict(), content["images"], Path("x"))
-    with pytest.raises(UserError, match=r"accumulate \(there 1, here 2\)"):
+    with pytest.raises(UserError, match=r"accumulate \(checkpoint: 1, now: 2\)"):
         checkpoint.check_same_run(content, {**config.as_dict(), "accumulate": 2}, content["images"], Path("x"))
 
 

@@ -55,9 +55,9 @@ def test_the_list_names_every_method_setting_and_config(capsys: pytest.CaptureFi
 def test_one_method(capsys: pytest.CaptureFixture[str]) -> None:
     run("simclr")
     assert capsys.readouterr().out.splitlines() == [
-        "simclr – SimCLR: contrast within the batch",
+        "simclr – SimCLR: contrastive loss within the batch",
         f"  configs: {', '.join(config_files('simclr'))}",
-        "  temperature: 0.1  of the softmax.",
+        "  temperature: 0.1  softmax temperature.",
         "  hidden: 2048      width of the projector's hidden layer.",
         "  dim: 128          width of the projector's output.",
     ]

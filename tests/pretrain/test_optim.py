@@ -66,7 +66,7 @@ def test_resumes_from_its_state_dict() -> None:
 
 
 def test_one_update_by_hand() -> None:
-    """w = (3, 4), g = (0, 2), λ = 0.5: g + λw = (1.5, 4), ratio 0.1·5 / √18.25; 1-D parameters take the plain gradient."""
+    """W = (3, 4), g = (0, 2), λ = 0.5: g + λw = (1.5, 4), ratio 0.1·5 / √18.25; 1-D parameters take the plain gradient."""
     matrix, vector = nn.Parameter(torch.tensor([[3.0, 4.0]]).double()), nn.Parameter(torch.tensor([3.0, 4.0]).double())
     groups = parameter_groups(nn.ParameterList([matrix, vector]), weight_decay=0.5)
     optimizer = LARS(groups, lr=2.0, trust_coefficient=0.1, eps=0.0)

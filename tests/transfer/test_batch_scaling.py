@@ -67,7 +67,7 @@ def test_sentences() -> None:
 
 def test_a_batch_is_shared_evenly_or_not_at_all() -> None:
     assert divided(16, 4, 2) == 2
-    with pytest.raises(UserError, match="16 images cannot be shared by 3 parts on 2 GPUs"):
+    with pytest.raises(UserError, match="16 images cannot be split evenly into 3 parts on 2 GPUs"):
         divided(16, 3, 2)
 
 

@@ -28,7 +28,7 @@ from transfer.job import TransferJob
 from transfer.protocols import differences, find_protocol, leaves, protocols
 from transfer.published_config import published_config
 from transfer.run import run_transfer
-from transfer.weights import Backbone, load, load_into, to_target
+from transfer.weights import Backbone, load, load_into, to_framework
 from transfer.weights.file_format import Pixels
 from transfer.weights.vit_spec import VitSpec
 
@@ -126,7 +126,7 @@ def test_our_fcos_takes_a_pretrained_pyramid_and_head() -> None:
         f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()
     }
     counts = load_into(model, replace(random_backbone(QUARTER, seed=0), extras=extras), "detectron2_fpn")
-    assert set(counts.dropped) == {"num_batches_tracked", "biases that a norm makes void"}
+    assert set(counts.dropped) == {"num_batches_tracked", "biases without effect (a norm follows)"}
     placed = model.state_dict()
     assert torch.equal(placed["backbone.top_block.p6.weight"], extras["fpn.p6.weight"])
     for tower in ("cls_subnet", "bbox_subnet"):
@@ -195,13 +195,13 @@ def test_width_follows_the_backbone_at_mini_scale_and_is_fixed_at_paper_scale() 
 @pytest.mark.parametrize(
     ("spec", "pixels", "message"),
     [
-        (BackboneSpec(stem="deep"), Pixels(), "kind deep; Detectron2 has the 7x7 stem only"),
+        (BackboneSpec(stem="deep"), Pixels(), "variant deep; Detectron2 has only the 7x7 stem"),
         (BackboneSpec(stride_in_1x1=True), Pixels(), r"another backbone.*'MODEL.RESNETS.STRIDE_IN_1X1=true'"),
         (VitSpec(64, 2, 2, 16, 64), Pixels(), "holds a ViT of width 64.* it is for ResNet-50 of width 1"),
         (
             BackboneSpec(),
             Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)),
-            r"takes BGR.*'INPUT.FORMAT=\"BGR\"'",
+            r"expects BGR.*'INPUT.FORMAT=\"BGR\"'",
         ),
     ],
 )
@@ -302,7 +302,7 @@ def test_a_run_starts_from_its_backbone_and_heads_do_not_depend_on_it(
     backbones["random"] = random_backbone(QUARTER, seed=0)
     for start, backbone in backbones.items():
         assert backbone is not None
-        expected = to_target(backbone, "detectron2_c4")
+        expected = to_framework(backbone, "detectron2_c4")
         learnt = [key for key in expected if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))]
         assert len(learnt) == 159
         assert all(torch.equal(final[start][key], expected[key]) for key in learnt)
@@ -416,7 +416,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))  # a full disk, as far as a process can make one
         with pytest.raises(
-            UserError, match=r"checkpoint \S+model_1\.pth cannot be written \(File too large\); make room"
+            UserError, match=r"checkpoint \S+model_1\.pth cannot be written \(File too large\); free some disk space"
         ):
             checkpointer.save("model_1", iteration=1)
     finally:
@@ -461,12 +461,12 @@ def test_two_machines_on_loopback_train_as_one(mini_root: Path, tmp_path: Path) 
 def test_a_frozen_backbone_stays_as_it_was_loaded(mini_root: Path, tmp_path: Path, name: str, tensors: int) -> None:
     from transfer.detection.run import run
 
-    framework = find_protocol(name).framework
+    framework = find_protocol(name).weights_framework
     backbone = random_backbone(SMALL_VIT if name == "coco_vitdet" else QUARTER, seed=7)
     short = {"SOLVER__MAX_ITER": 2, "SOLVER__STEPS": [], "SOLVER__BASE_LR": 0.001}
     run(replace(make_job(name, mini_root, tmp_path / "run", **short), freeze="backbone"), backbone)
     final = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)["model"]
-    before = {key: value for key, value in to_target(backbone, framework).items() if key in final}
+    before = {key: value for key, value in to_framework(backbone, framework).items() if key in final}
     assert len(before) == tensors  # all but the counters
     assert [key for key, value in before.items() if not torch.equal(final[key], value)] == []
     if name == "coco_vitdet":
@@ -506,7 +506,7 @@ def test_a_batch_in_parts_takes_as_many_images(mini_root: Path, tmp_path: Path) 
     assert result["scaling"]["accumulate"] == 2
     said = "batch of 2 in 2 parts, gradients accumulated: BatchNorm sees 1 images"
     assert said in result["deviations"]
-    with pytest.raises(UserError, match="2 images cannot be shared by 3 parts on 1 GPUs"):
+    with pytest.raises(UserError, match="2 images cannot be split evenly into 3 parts on 1 GPUs"):
         run_transfer(replace(job, accumulate=3, out=tmp_path / "other"))
     with pytest.raises(UserError, match="accumulate was 2, now 1"):
         run_transfer(replace(job, accumulate=1))

@@ -208,7 +208,7 @@ def test_deviations_are_sentences() -> None:
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match="is not empty and holds no run of ours"):
+    with pytest.raises(UserError, match="is not empty and is not a run folder"):
         claim(tmp_path, {"seed": 0})
     assert not claim(tmp_path / "new", {"seed": 0})
     assert claim(tmp_path / "new", {"seed": 0})

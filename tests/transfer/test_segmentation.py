@@ -165,7 +165,7 @@ def test_backbone_that_does_not_fit_stops_before_the_first_iteration(job: Transf
     with chatter_into(job.out) as console:
         runner, _ = build_runner(job, config, backbone, console)
         with pytest.raises(
-            UserError, match=r"without a place in the model \(backbone.conv1.weight.*get nothing.*stem.0"
+            UserError, match=r"without a place in the model \(backbone.conv1.weight.*get no value.*stem.0"
         ):
             runner.train()
         leave(runner)

@@ -107,9 +107,9 @@ def test_mini_overrides_exist_and_keep_their_kinds(job: TransferJob) -> None:
         ("train_cfg.max_iter", 4, "did you mean train_cfg.max_iters"),
         ("train_dataloader.dataset.pipeline.9.scale", [1, 1], "did you mean train_dataloader.dataset.pipeline.2.scale"),
         ("crop_size", [129, 129], "is not in the protocol's config"),
-        ("model.decode_head", {"channels": 3}, "set them one by one, as model.decode_head.type"),
-        ("train_cfg.max_iters", "many", "of another kind"),
-        ("train_dataloader.persistent_workers", 0, "of another kind"),
+        ("model.decode_head", {"channels": 3}, "set them one by one, for example model.decode_head.type"),
+        ("train_cfg.max_iters", "many", "has another type"),
+        ("train_dataloader.persistent_workers", 0, "has another type"),
         ("train_dataloader.dataset.data_root", "elsewhere", "set by --data-root"),
         ("randomness.seed", 3, "set by --seed"),
     ],
@@ -152,7 +152,7 @@ def test_kind_of_backbone_follows_the_weights_but_not_at_paper_scale(job: Transf
         resolve(replace(job, scale="paper"), deep)
     with pytest.raises(UserError, match="holds a vision transformer"):
         resolve(job, VitSpec())
-    with pytest.raises(UserError, match="ResNeSt is no backbone of ours; known: ResNet, ResNetV1c"):
+    with pytest.raises(UserError, match="ResNeSt is not supported; choose one of ResNet, ResNetV1c"):
         resolve(replace(job, overrides={"model.backbone.type": "ResNeSt"}))
 
 
@@ -168,7 +168,7 @@ def test_parts_of_a_batch_are_iterations_of_mmengine(job: TransferJob) -> None:
 def test_pixels_that_the_backbone_does_not_take_are_refused_with_the_settings(job: TransferJob) -> None:
     caffe = Pixels("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
     check_pixels(resolve(job), job, Pixels())
-    with pytest.raises(UserError, match="takes BGR, mean") as caught:
+    with pytest.raises(UserError, match="expects BGR, mean") as caught:
         check_pixels(resolve(job), job, caffe)
     settings = [word for word in str(caught.value).split() if word.startswith("model.")]
     given = replace(job, overrides=parse_settings(settings))

@@ -1,1 +1,1 @@
-"""Data sets below the data root: whether they are there and whole, and what of them can be made on the spot."""
+"""Check the data sets below the data root, and make the files that their downloads do not contain."""

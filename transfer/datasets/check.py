@@ -1,6 +1,6 @@
-"""Whether a data set below the data root is there and readable: the table is `configs/data.yaml`, the checks are these.
+"""Check that the data sets below the data root are complete and readable; `configs/data.yaml` lists their parts.
 
-Before a run only framework and a sample of the files are looked at, in seconds; `thorough` counts as well.
+Before a run, only the layout and a sample of the files are checked, in seconds; ``thorough`` also counts the files.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from pixbench.files import digest
 from pixbench.paths import CONFIGS
 
 SETS: dict[str, dict[str, Any]] = yaml.safe_load((CONFIGS / "data.yaml").read_text(encoding="utf-8"))
-SAMPLE = 3  # files opened of each kind
-SMALL = 64 << 20  # bytes of JSON that are still parsed whole
+SAMPLE = 3  # files of each kind that are opened
+SMALL = 64 << 20  # bytes; larger JSON files are not parsed completely
 CHUNK = 1 << 20
 
 
 def check_dataset(data_root: Path, name: str, thorough: bool = False, checksums: bool = False) -> list[str]:
-    """What keeps data set ``name`` (a key of `SETS`) below ``data_root`` from being used, one line each; often nothing.
+    """Return the problems of data set ``name`` (a key of `SETS`) below ``data_root``, one line each.
 
-    ``thorough`` compares counts and sizes with the published ones too, ``checksums`` reads whole files for theirs.
+    ``thorough`` also compares counts and sizes with the published ones; ``checksums`` also compares checksums, and
+    reads whole files for it.
     """
     home, entry = home_of(data_root, name), SETS[name]
     real = not (data_root / MINI_WORLD_FILE).is_file()
@@ -41,7 +42,7 @@ def check_dataset(data_root: Path, name: str, thorough: bool = False, checksums:
             return [f"the data root {data_root} is not a folder; make one with: pixbench data mini --root {data_root}"]
         if not home.is_dir():
             return [
-                f"{home} is missing; download it from {entry['page']}, or draw a small world with: pixbench data mini"
+                f"{home} is missing; download it from {entry['page']}, or generate a mini world with: pixbench data mini"
             ]
         os.listdir(home)
         found = [
@@ -57,14 +58,14 @@ def check_dataset(data_root: Path, name: str, thorough: bool = False, checksums:
 
 
 def require_datasets(data_root: Path, names: Iterable[str]) -> None:
-    """Raise UserError with all problems of the data sets ``names`` below ``data_root``, if there are any."""
+    """Raise UserError if the data sets ``names`` below ``data_root`` have problems; the message lists all of them."""
     problems = list(dict.fromkeys(line for name in names for line in check_dataset(data_root, name)))
     if problems:
         raise UserError("; ".join(problems))
 
 
 def home_of(data_root: Path, name: str) -> Path:
-    """The folder of data set ``name``."""
+    """Return the folder of data set ``name``; raise UserError if there is no such data set."""
     if name not in SETS:
         raise UserError(f"there is no data set {name!r}{did_you_mean(name, SETS)} (known: {', '.join(SETS)})")
     return data_root / SETS[name].get("home", name)
@@ -117,7 +118,7 @@ def _listed(home: Path, path: str) -> list[str]:
 
 
 def _matching(home: Path, pattern: str) -> list[str]:
-    """What the stars of ``pattern`` stand for, as one piece a file."""
+    """Return for each matching file the part of its path that the stars of ``pattern`` stand for, as one string."""
     before, after = _around(pattern)
     found = sorted(glob(pattern, root_dir=home))
     if not found:
@@ -130,9 +131,12 @@ def _around(pattern: str) -> tuple[str, str]:
 
 
 def annotated(home: Path, name: str, field: str = "file_name") -> list[str]:
-    """Picture names, the ends of ``field``, of a COCO-type annotation file; of a large one only some, from its beginning."""
+    """Return the picture names in an annotation file of COCO's format: the last two path parts of each ``field``.
+
+    Only the first names of a large file are returned.
+    """
     path = home / name
-    broken = ValueError("is not a whole annotation file")
+    broken = ValueError("is not a complete annotation file")
     if path.stat().st_size <= SMALL:
         try:
             content = json.loads(path.read_bytes())
@@ -149,7 +153,7 @@ def annotated(home: Path, name: str, field: str = "file_name") -> list[str]:
             stream.seek(-64, os.SEEK_END)
             tail = stream.read().rstrip()
         if not head.lstrip().startswith(b"{") or not tail.endswith(b"}"):
-            raise broken  # an unfinished download ends anywhere
+            raise broken  # an incomplete download may end anywhere
         found = re.findall(rf'"{field}":\s*"([^"]+)"', head.decode(errors="replace"))[:SAMPLE]
     return ["/".join(name.split("/")[-2:]) for name in found]
 
@@ -183,11 +187,11 @@ def _unreadable(path: Path) -> Iterator[str]:
         kind = (
             "VOC annotation" if path.suffix == ".xml" else "JSON file" if path.suffix == ".json" else "readable picture"
         )
-        yield f"{path} is no {kind} ({error})"
+        yield f"{path} is not a {kind} ({error})"
 
 
 def _whole_files(home: Path, entry: dict[str, Any], checksums: bool) -> Iterator[str]:
-    """Sizes, and if wanted checksums, of the files that are known; those that are not there may have been cleared away."""
+    """Yield a problem for each existing file with a wrong size or, on request, checksum. Archives may be deleted."""
     again = f"download it again from {entry['page']}"
     for name, size in entry.get("bytes", {}).items():
         path = home / name
@@ -200,5 +204,5 @@ def _whole_files(home: Path, entry: dict[str, Any], checksums: bool) -> Iterator
 
 
 def ends(items: list) -> list:
-    """The first `SAMPLE` items and the last one."""
+    """Return the first `SAMPLE` items and the last one."""
     return items if len(items) <= SAMPLE else [*items[:SAMPLE], items[-1]]

@@ -1,7 +1,7 @@
-"""What of a data set can be made on the spot, from what was downloaded: `pixbench data prepare`.
+"""Make the files of a data set that its downloads do not contain: `pixbench data prepare`.
 
-Each maker yields what it would write: a path below the data set and a function that writes it there. Existing files are
-never written again, and without ``write`` nothing is written at all.
+Each maker yields pairs: the path of a file, and a function that writes it. Existing files are never overwritten, and
+without ``write`` nothing is written.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ from transfer.datasets.check import SETS, check_dataset, home_of
 
 Planned = Iterator[tuple[Path, Callable[[Path], object]]]
 SBD = Path("benchmark_RELEASE/dataset")
-"""The Semantic Boundaries Dataset as benchmark.tgz unpacks it, below the data root."""
+"""Folder of the Semantic Boundaries Dataset (SBD) below the data root, as benchmark.tgz unpacks it."""
 
 
 def prepare(data_root: Path, name: str, write: bool) -> tuple[list[Path], list[Path]]:
-    """Write what is missing of data set ``name`` (or, without ``write``, only find it); returns those paths and those there.
+    """Write the missing files of data set ``name`` and return their paths, and the paths of those that existed.
 
-    Raises `UserError` if that data set needs nothing, or what it is made from is missing or broken.
+    Without ``write``, only return the paths.
+
+    Raises:
+        UserError: the data set needs no preparation, or its sources are missing or broken.
     """
     if name not in MAKERS:
         home_of(data_root, name)
-        raise UserError(f"nothing of {name} has to be prepared; that can be done for {', '.join(MAKERS)}")
+        raise UserError(f"{name} needs no preparation; choose one of {', '.join(MAKERS)}")
     if not data_root.is_dir():
         raise UserError(
-            f"the data root {data_root} is not a folder; give the one that holds {home_of(data_root, name).name}"
+            f"the data root {data_root} is not a folder; give the folder that holds {home_of(data_root, name).name}"
         )
     made: list[Path] = []
     there: list[Path] = []
@@ -45,7 +48,7 @@ def prepare(data_root: Path, name: str, write: bool) -> tuple[list[Path], list[P
 
 
 def train_ids(data_root: Path, home: Path) -> Planned:
-    """Cityscapes' labelTrainIds, drawn from the polygons by its own scripts."""
+    """Yield the labelTrainIds images of Cityscapes, drawn from the polygons by Cityscapes' own scripts."""
     from cityscapesscripts.preparation.json2labelImg import json2labelImg
 
     polygons = sorted(home.glob("gtFine/*/*/*_gtFine_polygons.json"))
@@ -58,17 +61,20 @@ def train_ids(data_root: Path, home: Path) -> Planned:
             with atomic_path(path) as part:
                 json2labelImg(str(source), str(part), "trainIds")
         except (OSError, ValueError, KeyError, SystemExit) as error:
-            raise UserError(f"{source} cannot be drawn ({error}); unpack gtFine_trainvaltest.zip again") from error
+            raise UserError(
+                f"{source} cannot be converted to labels ({error}); unpack gtFine_trainvaltest.zip again"
+            ) from error
 
     for source in polygons:
         yield source.with_name(source.name.replace("polygons.json", "labelTrainIds.png")), partial(draw, source)
 
 
 def voc12aug(data_root: Path, home: Path) -> Planned:
-    """SBD's images that VOC's segmentation task does not have: aug.txt and, from the .mat files, SegmentationClassAug.
+    """Yield the list (aug.txt) and the masks of those SBD images that VOC's segmentation task does not have.
 
-    As MMSegmentation's tools/dataset_converters/voc_aug.py, but sorted; trainaug.txt is VOC's train and these. SBD is not
-    asked for where all that the protocols read is there.
+    The masks in SegmentationClassAug are made from SBD's .mat files. The result is that of MMSegmentation's
+    tools/dataset_converters/voc_aug.py, but sorted. trainaug.txt lists VOC's train images and these images. SBD is not
+    needed if all files that the protocols read exist.
     """
     import numpy as np
     from PIL import Image
@@ -76,7 +82,7 @@ def voc12aug(data_root: Path, home: Path) -> Planned:
     from scipy.io.matlab import MatReadError
 
     sbd, lists = data_root / SBD, home / "ImageSets" / "Segmentation"
-    done = not sbd.exists() and not check_dataset(data_root, "VOC2012aug")  # a mini world, or SBD was cleared away
+    done = not sbd.exists() and not check_dataset(data_root, "VOC2012aug")  # a mini world, or SBD was deleted
     sources = [lists / "aug.txt"] if done else [sbd / f"{part}.txt" for part in ("train", "val")]
     try:
         theirs = {name for path in sources for name in path.read_text("utf-8").split()}
@@ -91,7 +97,9 @@ def voc12aug(data_root: Path, home: Path) -> Planned:
         try:
             mask = loadmat(source)["GTcls"][0]["Segmentation"][0].astype(np.uint8)
         except (OSError, ValueError, KeyError, IndexError, TypeError, MatReadError) as error:
-            raise UserError(f"{source} is no segmentation of SBD ({error}); unpack benchmark.tgz again") from error
+            raise UserError(
+                f"{source} is not a segmentation file of SBD ({error}); unpack benchmark.tgz again"
+            ) from error
         with atomic_path(path) as part:
             Image.fromarray(mask).save(part, "PNG")
 
@@ -99,12 +107,15 @@ def voc12aug(data_root: Path, home: Path) -> Planned:
     for name in names:
         yield home / "SegmentationClassAug" / f"{name}.png", partial(convert, sbd / "cls" / f"{name}.mat")
     made = {"aug": names} if done else {"trainaug": [*train, *names], "aug": names}  # no protocol reads trainaug.txt
-    for part, members in made.items():  # last: a list says that all is there
+    for part, members in made.items():  # written last: a list means that all masks exist
         yield lists / f"{part}.txt", partial(write_text, text="\n".join(members) + "\n")
 
 
-def coco_shares(data_root: Path, home: Path) -> Planned:
-    """The image ids that the semi-supervised protocols train on, a list for each share and fold, to look at and pass on."""
+def coco_subsets(data_root: Path, home: Path) -> Planned:
+    """Yield a list of image ids for each subset and fold of the semi-supervised protocols.
+
+    The protocols do not read these lists: they are for people.
+    """
     from transfer.detection.subsets import FOLDS, PERCENTS, subset
 
     source = home / "annotations" / "instances_train2017.json"
@@ -117,11 +128,11 @@ def coco_shares(data_root: Path, home: Path) -> Planned:
     for percent in PERCENTS:
         for fold in range(FOLDS):
             lines = "".join(f"{number}\n" for number in subset(ids, percent, fold))
-            yield home / "annotations" / "shares" / f"{percent}pct_fold{fold}.txt", partial(write_text, text=lines)
+            yield home / "annotations" / "subsets" / f"{percent}pct_fold{fold}.txt", partial(write_text, text=lines)
 
 
 MAKERS: dict[str, Callable[[Path, Path], Planned]] = {
     "cityscapes": train_ids,
     "VOC2012aug": voc12aug,
-    "coco": coco_shares,
+    "coco": coco_subsets,
 }

@@ -1,1 +1,1 @@
-"""Fine-tuning and evaluation in the real Detectron2."""
+"""Fine-tune and evaluate a backbone in Detectron2 itself."""

@@ -1,4 +1,4 @@
-"""From a protocol's YAML file and a job's overrides to Detectron2's config."""
+"""Build Detectron2's config from the YAML file of a protocol and the overrides of a job."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _BY_OPTION = {"OUTPUT_DIR": "--out", "SEED": "--seed", "MODEL.WEIGHTS": "--weigh
 
 
 def build_config(job: TransferJob, backbone: Backbone | None) -> CfgNode:
-    """The resolved config of a job that starts from ``backbone`` (None: as wide as the config says).
+    """Return the resolved config of ``job``, with the options of ``backbone`` (None: those of the config).
 
-    Raises `UserError` for a key that does not exist, a value of the wrong type, or a backbone that does not fit the protocol.
+    Raises:
+        UserError: a key does not exist, a value has the wrong type, or the backbone does not fit the protocol.
     """
     cfg = read_config(job.protocol)
     for key, value in job.all_overrides.items():
@@ -40,7 +41,7 @@ def build_config(job: TransferJob, backbone: Backbone | None) -> CfgNode:
 
 
 def read_config(protocol: Protocol) -> CfgNode:
-    """The published config as it stands in the protocol's file."""
+    """Return the published config from the file of ``protocol``."""
     cfg = get_cfg()
     if protocol.weights_framework == vitdet.FRAMEWORK:
         cfg.VITDET = CfgNode(new_allowed=True)
@@ -49,7 +50,7 @@ def read_config(protocol: Protocol) -> CfgNode:
 
 
 def backbone_spec(cfg: CfgNode) -> BackboneSpec | VitSpec:
-    """What backbone a config builds."""
+    """Return the spec of the backbone that ``cfg`` builds."""
     if "VITDET" in cfg:
         return vitdet.backbone_spec(cfg)
     resnet = cfg.MODEL.RESNETS
@@ -57,7 +58,10 @@ def backbone_spec(cfg: CfgNode) -> BackboneSpec | VitSpec:
 
 
 def fit_cpus(cfg: CfgNode, processes: int) -> tuple[str, ...]:
-    """Replace what CPUs cannot do, and say so: half precision, and among several processes PyTorch's SyncBN."""
+    """Replace the settings that CPUs do not support, and return one sentence for each.
+
+    These are half precision and, with several processes, PyTorch's SyncBN.
+    """
     said: tuple[str, ...] = ()
     if cfg.SOLVER.AMP.ENABLED:
         cfg.SOLVER.AMP.ENABLED, said = False, ("float32 instead of half precision, as on every CPU",)
@@ -67,7 +71,7 @@ def fit_cpus(cfg: CfgNode, processes: int) -> tuple[str, ...]:
 
 
 def config_as_dict(cfg: CfgNode) -> dict[str, Any]:
-    """The config as plain data, without what differs from run to run of one protocol: place, seed and device."""
+    """Return the config as plain data without output folder, seed and device: they differ between runs of a protocol."""
     data: dict[str, Any] = yaml.safe_load(cfg.dump())
     for key in ("OUTPUT_DIR", "SEED"):
         del data[key]
@@ -76,42 +80,43 @@ def config_as_dict(cfg: CfgNode) -> dict[str, Any]:
 
 
 def _fit_backbone(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> None:
-    """Set the options of the backbone from ``spec``. At paper scale they are the protocol's, and another backbone is an error."""
+    """Set the backbone options from ``spec``; raise UserError if that changes them at paper scale."""
     node, wanted = _backbone_options(cfg, job, spec)
     settings, now = {f"{node}.{key}": value for key, value in wanted.items()}, dict(leaves(cfg))
     differ = {key: value for key, value in settings.items() if now[key] != value}
     if differ and job.scale == "paper":
         raise UserError(
-            f"{job.weights} holds a {spec.title}, but {job.protocol.name} is defined for another backbone; use --scale mini, "
-            f"or deviate knowingly with {_settings(differ)}"
+            f"{job.weights} holds a {spec.title}, but {job.protocol.name} is defined for another backbone; "
+            f"use --scale mini, or deviate from the protocol with {_settings(differ)}"
         )
     for key, value in differ.items():
         cfg.merge_from_list([key, value])
 
 
 def _backbone_options(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> tuple[str, dict[str, Any]]:
-    """Where a config says what its backbone is, and what it must say there for one of ``spec``."""
+    """Return the config node that describes the backbone, and the values that it needs there for ``spec``."""
     if type(spec) is not type(backbone_spec(cfg)):
         raise UserError(
-            f"{job.weights} holds a {spec.title}, which {job.protocol.name} cannot take: it is for {backbone_spec(cfg).title}"
+            f"{job.weights} holds a {spec.title}, which {job.protocol.name} cannot use: it is for "
+            f"{backbone_spec(cfg).title}; choose another protocol"
         )
     if isinstance(spec, VitSpec):
         return "VITDET.MODEL.backbone.net", {name: getattr(spec, field) for name, field in vitdet.FIELDS.items()}
     if spec.variant != "7x7":
-        raise UserError(f"{job.weights} holds a ResNet of kind {spec.variant}; Detectron2 has the 7x7 stem only")
+        raise UserError(f"{job.weights} holds a ResNet of variant {spec.variant}; Detectron2 has only the 7x7 stem")
     base = int(64 * spec.width)
     sizes = {"STEM_OUT_CHANNELS": base, "RES2_OUT_CHANNELS": 4 * base, "WIDTH_PER_GROUP": base}
     return "MODEL.RESNETS", {"DEPTH": spec.depth, **sizes, "STRIDE_IN_1X1": spec.stride_in_1x1}
 
 
 def _check_pixels(cfg: CfgNode, job: TransferJob, pixels: Pixels) -> None:
-    """Raise `UserError` unless images reach the backbone as it was trained on them."""
+    """Raise `UserError` if the config does not prepare images in the way that the backbone was trained with."""
     wanted = {"INPUT.FORMAT": pixels.order, "MODEL.PIXEL_MEAN": [*pixels.mean], "MODEL.PIXEL_STD": [*pixels.std]}
     differ = {key: value for key, value in wanted.items() if dict(leaves(cfg))[key] != value}
     if differ:
         raise UserError(
-            f"{job.weights} takes {pixels}, but {job.protocol.name} prepares images otherwise; deviate knowingly with "
-            f"{_settings(differ)}"
+            f"{job.weights} expects {pixels}, but {job.protocol.name} prepares images differently; deviate from the "
+            f"protocol with {_settings(differ)}"
         )
 
 
@@ -126,7 +131,7 @@ def _override(cfg: CfgNode, key: str, value: Any, protocol: Protocol) -> None:
     if key not in known:
         raise UserError(f"Detectron2 has no setting {key!r} (protocol {protocol.name}){did_you_mean(key, known)}")
     if isinstance(known[key], float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)  # 1 for 1.0 is no mistake, but yacs insists
+        value = float(value)  # 1 instead of 1.0 is not a mistake, but yacs rejects it
     try:
         cfg.merge_from_list([key, value])
     except (ValueError, TypeError) as error:

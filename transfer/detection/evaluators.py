@@ -1,4 +1,4 @@
-"""Detectron2's own evaluators, as each data set and today's numpy want them."""
+"""Detectron2's evaluators, adapted to each data set and to current versions of numpy."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from detectron2.evaluation import (
 from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 
 OLD_NUMPY_NAMES = {"float": float, "in1d": np.isin}
-"""Names of numpy 1 that lvis (0.5.3) and cityscapesscripts (2.3.0) still call."""
+"""Names of numpy 1 that lvis (0.5.3) and cityscapesscripts (2.3.0) still use."""
 
 
 @contextmanager
 def old_numpy() -> Iterator[None]:
-    """Give numpy those of `OLD_NUMPY_NAMES` that it lacks while the block runs."""
+    """Add the names of `OLD_NUMPY_NAMES` that numpy lacks, while the block runs."""
     lacking = {name: value for name, value in OLD_NUMPY_NAMES.items() if not hasattr(np, name)}
     vars(np).update(lacking)
     try:
@@ -38,9 +38,9 @@ def old_numpy() -> Iterator[None]:
 
 
 def evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
-    """The one for the data set; predictions go into ``folder``.
+    """Return the evaluator of a data set; it writes predictions to ``folder``.
 
-    The tasks are named, because Detectron2 would infer them from the predictions, of which there may be none.
+    The tasks are given explicitly, because Detectron2 would infer them from the predictions, and there may be none.
     """
     evaluator_type = MetadataCatalog.get(dataset_name).evaluator_type
     if evaluator_type == "pascal_voc":
@@ -49,16 +49,18 @@ def evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
         return CityscapesEvaluator(dataset_name)
     chosen = {"bbox": True, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
     tasks = tuple(task for task, wanted in chosen.items() if wanted)
-    return (LVISEvaluator if evaluator_type == "lvis" else COCOEvaluator)(dataset_name, tasks, output_dir=folder)
+    return (LvisEvaluator if evaluator_type == "lvis" else COCOEvaluator)(dataset_name, tasks, output_dir=folder)
 
 
 class VocEvaluator(PascalVOCDetectionEvaluator):
-    """Detectron2's, averaged over the classes that the test set has: all 20 in VOC 2007, fewer in the mini world.
+    """Detectron2's VOC evaluator, averaged over the classes in the test set.
 
-    A class without any object gets AP 0 from Detectron2, where COCO's evaluation leaves it out.
+    These are all 20 in VOC 2007, and fewer in the mini world. Detectron2 gives AP 0 to a class without any object;
+    COCO's evaluation leaves such a class out.
     """
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Return the averages and the number of classes in the test set; None except on rank 0."""
         results: dict[str, dict[str, float]] | None = super().evaluate()
         if results is None:  # not rank 0
             return None
@@ -71,9 +73,13 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
 
 
 class CityscapesEvaluator(CityscapesInstanceEvaluator):
-    """Detectron2's, without the ``matches.json`` that cityscapesscripts leaves in the current folder and cannot always write."""
+    """Detectron2's Cityscapes evaluator, without ``matches.json``.
+
+    cityscapesscripts writes this file to the current folder, which may be read-only.
+    """
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Return Detectron2's metrics."""
         evalInstanceLevelSemanticLabeling.writeDict2JSON = lambda *_: None
         with old_numpy():
             results: dict[str, dict[str, float]] | None = super().evaluate()
@@ -81,8 +87,9 @@ class CityscapesEvaluator(CityscapesInstanceEvaluator):
 
 
 class LvisEvaluator(LVISEvaluator):
-    """Detectron2's, with today's numpy."""
+    """Detectron2's LVIS evaluator, for current versions of numpy."""
 
     def evaluate(self) -> Any:
+        """Return Detectron2's metrics."""
         with old_numpy():
             return super().evaluate()

@@ -1,4 +1,4 @@
-"""Model parts that Detectron2 lacks, or cannot build from a YAML config: a norm behind res5 where res5 is the box head; FCOS."""
+"""Models that Detectron2 lacks or cannot build from a YAML config: a C4 box head with an extra norm, and FCOS."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import nn
 
 @ROI_HEADS_REGISTRY.register()
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
-    """res5 followed by one more norm (``roi_heads.res5.norm``), of the kind of ``MODEL.RESNETS.NORM``.
+    """C4 box head: res5 followed by one more norm (``roi_heads.res5.norm``) of the type ``MODEL.RESNETS.NORM``.
 
-    What a self-supervised backbone puts out has no calibrated scale, hence the norm (MoCo paper, appendix on detection;
-    facebookresearch/moco detection/train_net.py has the class of this name).
+    The norm is needed because the output of a self-supervised backbone has no calibrated scale (MoCo paper, appendix on
+    detection; facebookresearch/moco detection/train_net.py has the class of this name).
     """
 
     @classmethod
@@ -29,7 +29,7 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
 
 @BACKBONE_REGISTRY.register()
 def build_fcos_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """As Detectron2's for RetinaNet, but P6 and P7 are made from P5 (``configs/common/models/fcos.py``)."""
+    """Build the FPN of Detectron2's RetinaNet, but with P6 and P7 made from P5 (``configs/common/models/fcos.py``)."""
     bottom_up, fpn = build_resnet_backbone(cfg, input_shape), cfg.MODEL.FPN
     top = LastLevelP6P7(fpn.OUT_CHANNELS, fpn.OUT_CHANNELS, "p5")
     return FPN(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, fpn.NORM, top, fpn.FUSE_TYPE)
@@ -37,7 +37,10 @@ def build_fcos_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
 
 @META_ARCH_REGISTRY.register()
 def build_fcos(cfg: CfgNode) -> FCOS:
-    """Detectron2's FCOS, which it builds from a LazyConfig only; MODEL.RETINANET holds what the two have in common."""
+    """Build Detectron2's FCOS, for which Detectron2 has only a LazyConfig.
+
+    MODEL.RETINANET holds the settings that FCOS shares with RetinaNet.
+    """
     backbone, common = build_backbone(cfg), cfg.MODEL.RETINANET
     shapes = [backbone.output_shape()[level] for level in common.IN_FEATURES]
     head = FCOSHead(

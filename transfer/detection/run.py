@@ -1,4 +1,4 @@
-"""One Detectron2 protocol from a backbone to its metrics: `run(job, backbone)`."""
+"""Run a Detectron2 protocol, from a backbone to the metrics: `run(job, backbone)`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import torch
 
 from pixbench.distributed import leave_group
 from pixbench.errors import UserError, innermost
+from pixbench.file_versions import RUN_LOG
 from pixbench.files import make_folder, write_text
 from transfer.batch_scaling import divided
 from transfer.initial_weights import random_backbone
@@ -24,18 +25,18 @@ from transfer.job import Outcome, TransferJob
 from transfer.weights import load_into
 from transfer.weights.backbone import Backbone
 
-LOG = "log.txt"
 Say = Callable[[str], None]
 
 
 def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
-    """Fine-tune and evaluate as ``job.protocol`` says, starting from ``backbone`` (None: our random one of ``job.seed``).
+    """Fine-tune and evaluate under ``job.protocol`` from ``backbone`` (None: a random backbone of seed ``job.seed``).
 
-    Goes on from the last checkpoint in ``job.out`` if there is one; the backbone is then not loaded again. A resumed run ends
-    with the same number of iterations, but sees the images in another order than an uninterrupted one. Under ``torchrun``
-    (``WORLD_SIZE`` > 1) the process joins the group; only rank 0 writes.
+    If there is a checkpoint in ``job.out``, the run continues from the last one and does not load the backbone again. A
+    resumed run does the same number of iterations, but sees the images in another order than an uninterrupted one.
+    Under ``torchrun`` (``WORLD_SIZE`` > 1) the process joins the group; only rank 0 writes.
 
-    Raises `UserError` for settings that do not exist, a backbone that does not fit, or a loss that is no longer finite.
+    Raises:
+        UserError: a setting does not exist, the backbone does not fit, or the loss is no longer finite.
     """
     _point_at(job)  # before anything else imports detectron2.data
     from detectron2.utils import comm
@@ -76,7 +77,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
 
 
 def flatten(results: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """``{"bbox": {"AP": 1.0}}`` -> ``{"bbox/AP": 1.0}``. LVIS's -100 for classes that have no object is NaN here."""
+    """Convert ``{"bbox": {"AP": 1.0}}`` to ``{"bbox/AP": 1.0}``, and LVIS's -100 for classes without objects to NaN."""
     flat: dict[str, float] = {}
     for key, value in results.items():
         if isinstance(value, dict):
@@ -95,10 +96,10 @@ def _diverged(error: FloatingPointError, cfg: Any, iteration: int) -> str:
 
 
 def _point_at(job: TransferJob) -> None:
-    """Let Detectron2's built-in data sets lie below the data root, and add our subsets of COCO.
+    """Register Detectron2's built-in data sets below the data root, and our subsets of COCO.
 
-    It reads the root from the environment when ``detectron2.data`` is first imported; if that has happened already with
-    another root, its registrations are made again.
+    Detectron2 reads the root from the environment when ``detectron2.data`` is first imported. If that happened with
+    another root, the data sets are registered again.
     """
     os.environ["DETECTRON2_DATASETS"] = str(job.data_root)
     from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -120,7 +121,7 @@ def _device(job: TransferJob) -> str:
 
 @contextmanager
 def _process_group(device: str) -> Iterator[None]:
-    """Join the group that ``torchrun`` describes in the environment, if it does; leave it at the end."""
+    """Join the process group if ``torchrun`` describes one in the environment; leave it at the end."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
@@ -138,12 +139,13 @@ def _process_group(device: str) -> Iterator[None]:
 
 @contextmanager
 def _log_to(job: TransferJob, rank: int) -> Iterator[Say]:
-    """Send what Detectron2 logs, warns and prints to a file in ``job.out``; yield what writes a line there and to the console.
+    """Redirect Detectron2's logs, warnings and prints to a file in ``job.out``.
 
-    Other ranks than 0 have a file of their own and no console.
+    Yields a function that writes a line to this file and to the console. Each rank other than 0 has its own file and no
+    console.
     """
     make_folder(job.out)
-    path = job.out / (LOG if rank == 0 else f"log.rank{rank}.txt")
+    path = job.out / (RUN_LOG if rank == 0 else f"log.rank{rank}.txt")
     console = sys.stdout
     loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "py.warnings", "torch")]
     before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]

@@ -1,7 +1,8 @@
-"""Fixed shares of COCO's training images for the semi-supervised protocols, the same on every machine.
+"""Fixed subsets of COCO's training images for the semi-supervised protocols, the same on every machine.
 
-The subset of ``percent`` % in fold k is the first images when all ids are ordered by the SHA-256 of "k:id" (decimal
-numbers, ASCII). Nothing but the ids goes in: no generator whose stream might change. Within a fold 1 % is part of 10 %.
+All ids are sorted by the SHA-256 of "k:id" (decimal numbers, ASCII); the subset of ``percent`` % in fold k is the first
+part of this list. It depends on the ids only, not on a random generator that might change. Within a fold, the 1 %
+subset is part of the 10 % subset.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ TRAIN = "coco_2017_train"
 
 
 def subset(ids: Iterable[int], percent: float, fold: int) -> list[int]:
-    """The chosen ids, at least one, in ascending order."""
+    """Return the ids of the subset in ascending order; at least one."""
     drawn = sorted(set(ids), key=lambda number: hashlib.sha256(f"{fold}:{number}".encode("ascii")).digest())
     return sorted(drawn[: max(1, round(len(drawn) * percent / 100))])
 
 
 def register(seed: int, out: Path) -> None:
-    """Make ``coco_2017_train_{1,10}pct`` known to Detectron2, of fold ``seed`` modulo `FOLDS`.
+    """Register ``coco_2017_train_{1,10}pct`` in Detectron2, with fold ``seed`` modulo `FOLDS`.
 
-    A run that trains on one leaves its list of image ids in ``out / "images.txt"``.
+    A run that trains on one of them writes its image ids to ``out / "images.txt"``.
     """
     from detectron2.data import DatasetCatalog, MetadataCatalog
 

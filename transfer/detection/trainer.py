@@ -1,4 +1,4 @@
-"""Detectron2's own trainer: batches in parts, frozen backbones, checkpoints that cannot be half-written, sparse progress."""
+"""Detectron2's trainer with accumulated batches, a frozen backbone, atomic checkpoints and short progress lines."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ from transfer.job import TransferJob
 from transfer.weights.frameworks import FRAMEWORKS, Framework
 
 KEPT = 2
-"""Periodic checkpoints kept."""
+"""Number of periodic checkpoints that are kept."""
 
 Say = Callable[[str], None]
 
 
 class Trainer(DefaultTrainer):
+    """Detectron2's trainer for a `TransferJob`. It can accumulate gradients, freeze the backbone and stop early."""
+
     def __init__(self, cfg: CfgNode, job: TransferJob, say: Say) -> None:
-        TrainerBase.__init__(self)  # not DefaultTrainer's: that one wants a GPU for DDP and cannot accumulate
+        TrainerBase.__init__(self)  # not DefaultTrainer's, which needs a GPU for DDP and cannot accumulate
         self.cfg, self._job, self._say = cfg, job, say
         model = self.build_model(cfg)
         optimizer, loader = self.build_optimizer(cfg, model), self.build_train_loader(cfg)
@@ -54,6 +56,7 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_model(self, cfg: CfgNode) -> nn.Module:
+        """Build the model, and freeze its backbone if the job asks for it."""
         model: nn.Module = super().build_model(cfg)
         if self._job.freeze == "backbone":
             freeze(model, FRAMEWORKS[self._job.protocol.weights_framework])
@@ -61,14 +64,17 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
+        """Return the evaluator of the data set."""
         return evaluator(cfg, dataset_name, output_folder or os.path.join(cfg.OUTPUT_DIR, "inference"))
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """Return ViTDet's optimiser for ViTDet, else Detectron2's default."""
         built: torch.optim.Optimizer = (vitdet.optimizer if "VITDET" in cfg else super().build_optimizer)(cfg, model)
         return built
 
     def build_train_loader(self, cfg: CfgNode) -> Any:
+        """Return the training loader; it yields one part of a batch at a time."""
         images = cfg.SOLVER.IMS_PER_BATCH // self._job.accumulate
         more = vitdet.images(cfg) if "VITDET" in cfg else {}
         built = build_detection_train_loader(cfg, mapper=Mapper(cfg, True, **more), total_batch_size=images)
@@ -77,28 +83,31 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Return the test loader of the data set."""
         return shielded(build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, False)))
 
     def build_hooks(self) -> list[HookBase]:
+        """Return Detectron2's hooks, with ours for stopping and progress."""
         built = [hook for hook in super().build_hooks() if hook is not None]
         for hook in built:
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.max_to_keep = KEPT
             if isinstance(hook, hooks.PreciseBN):
-                hook._num_iter *= self._job.accumulate  # as many images
+                hook._num_iter *= self._job.accumulate  # to use the same number of images
         place = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.LRScheduler))
-        built.insert(place + 1, StopWhenAsked(self._say))  # what it saves holds the next learning rate
+        built.insert(place + 1, StopWhenAsked(self._say))  # after it, so that the checkpoint has the next learning rate
         return [Progress(self._say), *built] if comm.is_main_process() else built
 
 
 class Accumulator(AMPTrainer):
-    """Detectron2's step, but with the batch in ``parts``: the mean of their gradients, one update, the mean of the losses."""
+    """Detectron2's iteration with the batch in ``parts``: one update with mean gradients; the losses are means, too."""
 
     def __init__(self, model: nn.Module, loader: Any, optimizer: Any, parts: int, half: bool) -> None:
         self.device, self.parts, self.half = next(model.parameters()).device.type, parts, half
         super().__init__(model, loader, optimizer, grad_scaler=torch.amp.GradScaler(self.device, enabled=half))
 
     def run_step(self) -> None:
+        """Do one iteration."""
         self.optimizer.zero_grad()
         total: dict[str, torch.Tensor] = {}
         waited = 0.0
@@ -118,7 +127,7 @@ class Accumulator(AMPTrainer):
 
 
 def freeze(model: nn.Module, framework: Framework) -> None:
-    """No gradient for what of ``model`` comes from the backbone, and its BatchNorms fixed as they will be loaded."""
+    """Freeze the part of ``model`` that is loaded from the backbone: no gradients, fixed BatchNorm statistics."""
     for name, module in list(model.named_modules()):
         if framework.owns.match(f"{name}.") and isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
             parent, _, leaf = name.rpartition(".")
@@ -129,49 +138,55 @@ def freeze(model: nn.Module, framework: Framework) -> None:
 
 
 class Mapper(DatasetMapper):
-    """Detectron2's, but a picture that cannot be read is named."""
+    """Detectron2's mapper, with errors that name the picture."""
 
     def __call__(self, dataset_dict: dict[str, Any]) -> Any:
+        """Load and augment one picture; raise UserError with its path if it cannot be used."""
         try:
             return super().__call__(dataset_dict)
-        except (OSError, SyntaxError, SizeMismatchError) as error:  # SyntaxError: Pillow's word for a broken PNG
+        except (OSError, SyntaxError, SizeMismatchError) as error:  # Pillow raises SyntaxError for a broken PNG
             reason = str(error).partition("\n")[0]
             raise UserError(f"picture {dataset_dict['file_name']} cannot be used ({reason}); replace it") from error
 
 
 class StopWhenAsked(HookBase):
-    """On Ctrl-C or SIGTERM in any process: finish the iteration, save, leave. Evaluation is not waited for."""
+    """Stop on Ctrl-C or SIGTERM in any process: finish the iteration, save and exit, without an evaluation."""
 
     def __init__(self, say: Say) -> None:
         self._say, self._stop = say, StopSignal()
 
     def before_train(self) -> None:
+        """Start to watch for signals."""
         self._stop.__enter__()
 
     def after_train(self) -> None:
+        """Stop watching for signals."""
         self._stop.__exit__(None, None, None)
 
     def after_step(self) -> None:
+        """Save and raise KeyboardInterrupt if a stop was requested."""
         done = self.trainer.iter + 1
         if any_process(self._stop.wished > 0)[0] and done < self.trainer.max_iter:
-            self.trainer.checkpointer.save("model_stopped", iteration=self.trainer.iter)  # one, however often
+            self.trainer.checkpointer.save("model_stopped", iteration=self.trainer.iter)  # always the same file
             self._say(f"stopped and saved after iteration {done}")
             raise KeyboardInterrupt
 
 
 class Progress(HookBase):
-    """A line now and then: iteration, loss, learning rate, pace, time left."""
+    """Print a line now and then, with iteration, loss, learning rate, pace and time left."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
 
     def before_train(self) -> None:
+        """Start the progress lines."""
         trainer = self.trainer
         if trainer.iter >= trainer.max_iter:
             self._say(f"trained before; now evaluation on {', '.join(trainer.cfg.DATASETS.TEST)}")
         self._lines = ProgressLines(self._say, trainer.cfg.OUTPUT_DIR, trainer.iter, trainer.max_iter)
 
     def after_step(self) -> None:
+        """Print a line if one is due."""
         done, trainer = self.trainer.iter + 1, self.trainer
         self._lines.tick(
             done, lambda: (trainer.storage.history("total_loss").latest(), trainer.optimizer.param_groups[0]["lr"])
@@ -186,12 +201,13 @@ def _closing(cfg: CfgNode) -> str:
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Detectron2's, but a checkpoint, and the note of which is the last, appear whole or not at all.
+    """Detectron2's checkpointer, but it writes checkpoints and the name of the last one atomically.
 
-    fvcore writes both in place: a run killed meanwhile could not be resumed.
+    fvcore writes both in place, so a run that is killed during writing could not be resumed.
     """
 
     def save(self, name: str, **more: Any) -> None:
+        """Write the checkpoint ``name`` with the further entries ``more``, and record it as the last one."""
         if not self.save_to_disk:
             return
         path = Path(self.save_dir) / f"{name}.pth"
@@ -200,4 +216,5 @@ class Checkpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Record the file name of the last checkpoint."""
         write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)

@@ -1,4 +1,4 @@
-"""ViTDet (arXiv:2203.16527) in the runner of the other protocols: Detectron2's LazyConfig model, its optimiser and its images."""
+"""ViTDet (arXiv:2203.16527) for our Detectron2 runner: the LazyConfig model, its optimiser and its augmentations."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ FIELDS = {
     **{"embed_dim": "width", "depth": "depth", "num_heads": "heads", "patch_size": "patch"},
     "pretrain_img_size": "image",
 }
-"""Arguments of Detectron2's ViT that a backbone decides -> the fields of its spec."""
+"""Arguments of Detectron2's ViT that depend on the backbone -> fields of its spec."""
 
 
 def backbone_spec(cfg: CfgNode) -> VitSpec:
+    """Return the spec of the backbone that ``cfg`` builds."""
     return VitSpec(**{field: cfg.VITDET.MODEL.backbone.net[name] for name, field in FIELDS.items()})
 
 
 @META_ARCH_REGISTRY.register()
 def build_vitdet(cfg: CfgNode) -> nn.Module:
-    """Detectron2's own model, with VITDET.MODEL laid over its config."""
+    """Build Detectron2's own model; VITDET.MODEL replaces values in its config."""
     lazy = model_zoo.get_config(LAZY).model
     model: nn.Module = instantiate(OmegaConf.merge(lazy, OmegaConf.create(yaml.safe_load(cfg.VITDET.MODEL.dump()))))
     return model
 
 
 def optimizer(cfg: CfgNode, model: nn.Module) -> optim.Optimizer:
-    """AdamW; each block of the backbone learns by a factor slower than the next; no decay for norms and positions."""
+    """Return AdamW: each block learns by a factor slower than the next; norms and positions have no weight decay."""
     decay = {"lr_decay_rate": cfg.VITDET.LAYER_DECAY, "num_layers": cfg.VITDET.MODEL.backbone.net.depth}
     groups = get_default_optimizer_params(
         model,
@@ -52,7 +53,7 @@ def optimizer(cfg: CfgNode, model: nn.Module) -> optim.Optimizer:
 
 
 def images(cfg: CfgNode) -> dict[str, Any]:
-    """What the training mapper does to images: flip, large-scale jitter, a square crop; boxes are made again from the masks."""
+    """Return the options of the training mapper: flip, large-scale jitter, square crop, boxes made from the masks."""
     (low, high), side = cfg.VITDET.JITTER, cfg.VITDET.MODEL.backbone.square_pad
     crop = T.FixedSizeCrop((side, side), pad=False)
     return {

@@ -1,1 +1,1 @@
-"""Fine-tuning of a backbone in MMSegmentation: `run.run(job, backbone)`. Importing this package imports no framework."""
+"""Fine-tune a backbone in MMSegmentation: `run.run(job, backbone)`. Importing this package imports no framework."""

@@ -1,4 +1,4 @@
-"""From a protocol's config file and a job to the resolved MMSegmentation config."""
+"""Build the resolved MMSegmentation config from the config file of a protocol and a job."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
     from transfer.weights.file_format import Pixels
     from transfer.weights.vit_spec import VitSpec
 
-LOG = "log.txt"
-"""In the folder of the run: all that the framework says."""
 BY_OPTION = {
     r"randomness\.seed": "--seed",
     r".*\.data_root": "--data-root",
     r"optim_wrapper\.accumulative_counts": "--accumulate",
     r"model\.backbone\.frozen_stages": "--freeze",
 }
-KINDS: dict[tuple[Literal["7x7", "deep"], bool], str] = {
+"""Patterns of config keys that cannot be overridden -> the command-line option that sets them."""
+BACKBONE_TYPES: dict[tuple[Literal["7x7", "deep"], bool], str] = {
     ("7x7", False): "ResNet",
     ("deep", False): "ResNetV1c",
     ("deep", True): "ResNetV1d",
 }
-"""Stem and whether shortcuts average -> MMSegmentation's class of backbone."""
+"""(stem, whether the shortcuts average) -> class name of the backbone in MMSegmentation."""
 
 
 def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Config:
-    """The protocol's config with the job's overrides and the backbone of ``spec`` (None: the one that the config asks for).
+    """Return the protocol's config with the job's overrides and the backbone of ``spec`` (None: that of the config).
 
-    Seed and places are not part of it: all runs of one protocol resolve to the same.
+    Seed and paths are not set, so that all runs of one protocol resolve to the same config.
 
-    Raises `UserError` for a key that does not exist, a value of another kind, or a backbone that does not fit the protocol.
+    Raises:
+        UserError: a key does not exist, a value has another type, or the backbone does not fit the protocol.
     """
     from mmengine.config import Config
 
-    # Not formatted by yapf: mmengine prints the config at every checkpoint, and that takes longer than the checkpoint.
+    # No formatting by yapf: mmengine prints the config at every checkpoint, and formatting it takes longer than saving.
     path = job.protocol.config
     config = Config(Config.fromfile(path).to_dict(), filename=path, format_python_code=False)
     for key, value in job.all_overrides.items():
@@ -53,9 +53,11 @@ def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Con
         override(config, key, value)
     spec = spec or backbone_spec(config)
     if not isinstance(spec, BackboneSpec):
-        raise UserError(f"{job.weights} holds a vision transformer, but {job.protocol.name} is defined for a ResNet")
+        raise UserError(
+            f"{job.weights} holds a vision transformer, but {job.protocol.name} is for a ResNet; choose another protocol"
+        )
     fit_backbone(config, job, spec)
-    if job.freeze == "backbone":  # by MMSegmentation itself: no gradients, BatchNorm in evaluation mode
+    if job.freeze == "backbone":  # MMSegmentation: no gradients, BatchNorm in evaluation mode
         config.model.backbone.frozen_stages = config.model.backbone.num_stages
     if job.accumulate > 1:  # mmengine counts each part of a batch as an iteration
         config.optim_wrapper.accumulative_counts = job.accumulate
@@ -67,14 +69,14 @@ def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Con
 
 
 def fit_backbone(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
-    """Set stem, depth and width from ``spec``. At paper scale they are the protocol's, and another backbone is an error."""
+    """Set stem, depth and width from ``spec``; raise UserError if that changes them at paper scale."""
     base, model = int(64 * spec.width), config.model
-    if (spec.stem, spec.avg_down) not in KINDS:
+    if (spec.stem, spec.avg_down) not in BACKBONE_TYPES:
         raise UserError(
             f"{job.weights} holds a ResNet with a {spec.stem} stem and averaging shortcuts; MMSegmentation has none"
         )
     wanted: dict[str, Any] = {
-        "model.backbone.type": KINDS[spec.stem, spec.avg_down],
+        "model.backbone.type": BACKBONE_TYPES[spec.stem, spec.avg_down],
         "model.backbone.style": "caffe" if spec.stride_in_1x1 else "pytorch",
         "model.backbone.depth": spec.depth,
         "model.backbone.stem_channels": base,
@@ -88,26 +90,31 @@ def fit_backbone(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
     differ = {key: value for key, value in wanted.items() if look_up(config, key) != value}
     if differ and job.scale == "paper":
         raise UserError(
-            f"{job.weights or 'the random start'} is a ResNet-{spec.depth} of width {spec.width:g} with a {spec.stem} stem, but "
-            f"{job.protocol.name} is defined for another backbone; use --scale mini, or deviate knowingly with {_settings(differ)}"
+            f"{job.weights or 'the random backbone'} is a ResNet-{spec.depth} of width {spec.width:g} with a {spec.stem} "
+            f"stem, but {job.protocol.name} is defined for another backbone; use --scale mini, or deviate from the protocol "
+            f"with {_settings(differ)}"
         )
     for key, value in differ.items():
         override(config, key, value)
 
 
 def check_pixels(config: Config, job: TransferJob, pixels: Pixels) -> None:
-    """Raise `UserError` with the settings to give if images are not prepared as the backbone takes them."""
+    """Raise `UserError` with the settings to add if the config does not prepare images as the backbone expects."""
     wanted = {"bgr_to_rgb": pixels.order == "RGB", "mean": list(pixels.mean), "std": list(pixels.std)}
     given = config.model.data_preprocessor
     differ = {f"model.data_preprocessor.{key}": value for key, value in wanted.items() if given[key] != value}
     if differ:
         raise UserError(
-            f"{job.weights} takes {pixels}, but {job.protocol.name} prepares images otherwise; give {_settings(differ)}"
+            f"{job.weights} expects {pixels}, but {job.protocol.name} prepares images differently; deviate from the "
+            f"protocol with {_settings(differ)}"
         )
 
 
 def synchronise_on_cpus(config: Config) -> tuple[str, ...]:
-    """PyTorch's SyncBN and mmengine's wrapper want GPUs: have Detectron2's SyncBN and none, and say so."""
+    """Use Detectron2's SyncBN and a wrapper without device ids, because PyTorch's and mmengine's need GPUs.
+
+    Returns a sentence that says so.
+    """
     for key in [key for key, value in leaves(config.model.to_dict()) if value == "SyncBN"]:
         override(config.model, key, "naiveSyncBN")
     config.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
@@ -115,26 +122,26 @@ def synchronise_on_cpus(config: Config) -> tuple[str, ...]:
 
 
 def backbone_spec(config: Config) -> BackboneSpec:
-    """The backbone that ``config`` asks for."""
+    """Return the spec of the backbone that ``config`` builds."""
     backbone = config.model.backbone
-    if backbone.type not in KINDS.values():
+    if backbone.type not in BACKBONE_TYPES.values():
         raise UserError(
-            f"model.backbone.type {backbone.type} is no backbone of ours; known: {', '.join(KINDS.values())}"
+            f"model.backbone.type {backbone.type} is not supported; choose one of {', '.join(BACKBONE_TYPES.values())}"
         )
-    stem, avg_down = next(key for key, kind in KINDS.items() if kind == backbone.type)
+    stem, avg_down = next(key for key, backbone_type in BACKBONE_TYPES.items() if backbone_type == backbone.type)
     width, caffe = backbone.base_channels / 64, backbone.style == "caffe"
     return BackboneSpec(backbone.depth, width, stem=stem, stride_in_1x1=caffe, avg_down=avg_down)
 
 
 def data_sets(loader: Any) -> list[Any]:
-    """The data sets that a loader's config reads, one or (for training on several) more."""
+    """Return the data sets in the config of a loader: one, or several that are trained on together."""
     return list(loader.dataset.get("datasets", [loader.dataset]))
 
 
 def override(config: Config, key: str, value: Any) -> None:
-    """Set the dotted ``key`` (an element of a list by its number) that is already in ``config``.
+    """Set the dotted ``key``, which must exist in ``config``; elements of lists are named by number.
 
-    mmengine's own `merge_from_dict` makes a new key of a misspelt one, which then does nothing.
+    mmengine's own `merge_from_dict` would add a misspelt key, which then has no effect.
     """
     above, _, last = key.rpartition(".")
     try:
@@ -145,21 +152,23 @@ def override(config: Config, key: str, value: Any) -> None:
         known = [name for name, _ in leaves(config.to_dict())]
         raise UserError(f"override {key!r} is not in the protocol's config{did_you_mean(key, known)}") from None
     if isinstance(old, dict):
-        raise UserError(f"override {key} is a group of settings; set them one by one, as {key}.{next(iter(old), '…')}")
+        raise UserError(
+            f"override {key} is a group of settings; set them one by one, for example {key}.{next(iter(old), '…')}"
+        )
     if not _fits(old, value):
         raise UserError(
-            f"override {key} = {value!r} is of another kind than the protocol's {old!r}; give one that fits"
+            f"override {key} = {value!r} has another type than the protocol's {old!r}; give a value of that type"
         )
     node[place] = tuple(value) if isinstance(old, tuple) else value
 
 
 def config_as_dict(config: Config) -> dict[str, Any]:
-    """``config`` as JSON knows it (tuples become lists), before `run` fills in places and seed."""
+    """Return ``config`` as JSON data (tuples become lists); call it before `run` sets paths and seed."""
     return json.loads(json.dumps(config.to_dict()))
 
 
 def look_up(node: Any, key: str) -> Any:
-    """The value at the dotted ``key``."""
+    """Return the value at the dotted ``key``."""
     for name in key.split(".") if key else ():
         node = node[_child_key(node, name)]
     return node
@@ -176,10 +185,10 @@ def _child_key(node: Any, name: str) -> str | int:
 def _fits(old: Any, value: Any) -> bool:
     if isinstance(old, bool) or isinstance(value, bool):
         return old is None or isinstance(old, bool) is isinstance(value, bool)
-    kinds: tuple[tuple[Any, Any], ...] = (
+    rules: tuple[tuple[Any, Any], ...] = (
         (int, int),
         (float, int | float),
         (list | tuple, list | tuple),
         (str, str | None),
     )
-    return all(isinstance(value, accepted) for kind, accepted in kinds if isinstance(old, kind))
+    return all(isinstance(value, accepted) for type_, accepted in rules if isinstance(old, type_))

@@ -1,4 +1,4 @@
-"""MMSegmentation's data sets with readable errors. Importing this file imports MMSegmentation and registers them."""
+"""MMSegmentation's data sets with clear errors. Importing this file imports MMSegmentation and registers them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pixbench.errors import UserError
 
 
 class NamingDataset(BaseSegDataset):
-    """A data set in which a picture that cannot be read is named."""
+    """A data set with errors that name the picture."""
 
     def prepare_data(self, idx: int) -> Any:
+        """Load and augment picture ``idx``; raise UserError with its paths if it cannot be read."""
         try:
             return super().prepare_data(idx)
         except (OSError, AssertionError, ValueError, SyntaxError) as error:

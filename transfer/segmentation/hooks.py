@@ -1,4 +1,4 @@
-"""What this project adds to a run of MMSegmentation: weights loaded at the right moment, stopping, progress."""
+"""Hooks that PixBench adds to a run of MMSegmentation: they load the weights, stop the run and report progress."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from transfer.weights import Backbone, load_into
 
 
 class LoadBackbone(Hook):
-    """Puts the weights into the live model when a fresh run is about to start, after mmengine's own initialisation.
+    """Load the weights into the model when a new run starts, after mmengine's own initialisation.
 
-    A backbone that does not fit raises `UserError`, before the first iteration.
+    A backbone that does not fit raises `UserError` before the first iteration.
     """
 
     def __init__(self, backbone: Backbone, framework: str) -> None:
         self.backbone, self.framework = backbone, framework
 
     def before_train(self, runner: Runner) -> None:
+        """Load the weights if the run is not resumed."""
         if runner.iter == 0:
             model = getattr(runner.model, "module", runner.model)
             runner.logger.info(
@@ -35,11 +36,12 @@ class LoadBackbone(Hook):
 
 
 class StopWhenNotFinite(Hook):
-    """Ends a run whose loss is no number any more, before the next checkpoint is written."""
+    """Stop a run whose loss is not finite, before the next checkpoint is written."""
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
+        """Raise UserError if the loss is not finite."""
         loss = _loss(outputs)
         if not math.isfinite(loss):
             rate = runner.optim_wrapper.get_lr()["lr"][0]
@@ -50,7 +52,7 @@ class StopWhenNotFinite(Hook):
 
 
 class StopWhenAsked(Hook):
-    """On Ctrl-C or SIGTERM in any process: finish the iteration (the batch, if it comes in parts), save, leave."""
+    """Stop on Ctrl-C or SIGTERM in any process: finish the iteration (all parts of the batch), save and exit."""
 
     def __init__(self, stop: StopSignal, console: TextIO) -> None:
         self.stop, self.console = stop, console
@@ -58,6 +60,7 @@ class StopWhenAsked(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
+        """Save and raise KeyboardInterrupt if a stop was requested."""
         done = runner.iter + 1
         if not runner.optim_wrapper.should_update() or done >= runner.max_iters:
             return
@@ -69,44 +72,50 @@ class StopWhenAsked(Hook):
 
 
 class PlainCheckpoint(Hook):
-    """Leaves mmengine's log history out of checkpoints, so that they hold plain containers and tensors only.
+    """Leave mmengine's log history out of checkpoints, so that they hold only plain containers and tensors.
 
-    `torch.load` refuses its `HistoryBuffer` since PyTorch 2.6: upstream mmengine 0.10.7 could not resume, and the
-    maintained fork allows the file to call `getattr`.
+    Since PyTorch 2.6, `torch.load` refuses mmengine's `HistoryBuffer`: upstream mmengine 0.10.7 could not resume, and
+    the maintained fork allows the file to call `getattr`.
     """
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keep only the plain values of the message hub."""
         info = checkpoint["message_hub"]["runtime_info"]
         kept = {name: value for name, value in info.items() if type(value) in (int, float, str, list)}
         checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": kept, "resumed_keys": {}}
 
 
 class Progress(Hook):
-    """Prints a line now and then, and keeps the metrics of the last validation."""
+    """Print a line now and then, and keep the metrics of the last validation."""
 
     def __init__(self, shown: dict[str, str], console: TextIO) -> None:
         self.shown, self.console = shown, console
-        """Our name of a metric -> the evaluator's; where lines go."""
+        """Our name of a metric -> the evaluator's name; stream for the printed lines."""
         self.metrics: dict[str, float] = {}
         self.measured_at = -1
 
     def say(self, text: str) -> None:
+        """Print ``text`` on rank 0."""
         if is_main_process():
             print(text, file=self.console, flush=True)
 
     def before_train(self, runner: Runner) -> None:
+        """Start the progress lines."""
         self.lines = ProgressLines(self.say, runner.work_dir, runner.iter, runner.max_iters)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
+        """Print a line if one is due."""
         if is_main_process():
             self.lines.tick(runner.iter + 1, lambda: (_loss(outputs), runner.optim_wrapper.get_lr()["lr"][0]))
 
     def before_val(self, runner: Runner) -> None:
+        """Print the number of validation images."""
         self.say(f"validating on {len(runner.val_dataloader.dataset)} images")
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Keep the metrics and print those that the protocol reports."""
         self.metrics = {name: float(value) for name, value in (metrics or {}).items()}
         self.measured_at = runner.iter
         ours = {name: self.metrics[theirs] for name, theirs in self.shown.items() if theirs in self.metrics}

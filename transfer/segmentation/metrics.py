@@ -1,6 +1,6 @@
-"""MMSegmentation's IoUMetric with the IoU of each class.
+"""MMSegmentation's IoUMetric, extended by the IoU of each class and of all objects.
 
-Shapes: H × W pixels of a label map; K classes; 255 is ignored.
+Shapes: a label map has H × W pixels and K classes; label 255 is ignored.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 FIRST_OBJECT = {"CityscapesDataset": 11, "PascalVOCDataset": 1}
-"""Label from which on the classes are countable objects (person to bicycle; all but the background), where they lie so."""
+"""First label of the countable objects (person to bicycle; all but background), for data sets where they come last."""
 
 
 @METRICS.register_module()
 class ObjectIoU(IoUMetric):
-    """IoUMetric, whose mIoU, aAcc and mAcc it leaves alone, with the IoU of each class and of objects against the rest."""
+    """IoUMetric with the IoU of each class and of objects against the rest; mIoU, aAcc and mAcc do not change."""
 
     def __init__(self, first_object: int | None, **options: Any) -> None:
         super().__init__(**options)
@@ -27,7 +27,10 @@ class ObjectIoU(IoUMetric):
     def intersect_and_union(
         self, pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
     ) -> tuple[Tensor, ...]:
-        """Intersection, union, prediction and truth of maps (H, W): areas (K + 1,), the last of all objects."""
+        """Return the areas of intersection, union, prediction and truth of two label maps (H, W).
+
+        Each has shape (K + 1,): one area per class, and last that of all objects.
+        """
         classes = IoUMetric.intersect_and_union(pred_label, label, num_classes, ignore_index)
         first = num_classes if self.first_object is None else self.first_object
         guess, truth = ((labels >= first).to(labels.dtype) for labels in (pred_label, label))
@@ -36,8 +39,9 @@ class ObjectIoU(IoUMetric):
         return tuple(torch.cat([area, extra[1:]]) for area, extra in zip(classes, objects, strict=True))
 
     def compute_metrics(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
+        """Return IoUMetric's metrics, the IoU of each class and, as "fgIoU", that of objects, in percent."""
         metrics = super().compute_metrics([tuple(area[:-1] for area in areas) for areas in results])
         intersect, union = (torch.stack([areas[i] for areas in results]).sum(0) for i in (0, 1))
-        iou = (100 * intersect / union).tolist()  # 0 / 0 = NaN for a class in no picture
+        iou = (100 * intersect / union).tolist()  # NaN (0 / 0) for a class that is in no picture
         names = [f"IoU/{name}" for name in self.dataset_meta["classes"]]
         return {**metrics, "fgIoU": iou[-1], **dict(zip(names, iou[:-1], strict=True))}

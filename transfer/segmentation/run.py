@@ -1,6 +1,6 @@
-"""Fine-tune a backbone in MMSegmentation with its own Runner, data set and IoUMetric.
+"""Fine-tune a backbone in MMSegmentation with its own Runner, data sets and IoUMetric.
 
-One job = one folder: ``log.txt`` (all that mmengine says), ``iter_N.pth`` (the last two checkpoints), the config.
+The run folder holds ``log.txt`` (all output of mmengine), ``iter_N.pth`` (the last two checkpoints) and the config.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pixbench.errors import UserError, innermost
+from pixbench.file_versions import RUN_LOG
 from pixbench.files import make_folder
 from pixbench.interrupt import StopSignal
 from transfer.batch_scaling import divided
 from transfer.job import Outcome, TransferJob
 from transfer.segmentation.config import (
-    LOG,
     backbone_spec,
     check_pixels,
     config_as_dict,
@@ -39,12 +39,12 @@ BATCH = "train_dataloader.batch_size"
 
 
 def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
-    """Train, validate and report ``job``; go on from the newest checkpoint in ``job.out`` if there is one.
+    """Fine-tune and validate ``job``; continue from the newest checkpoint in ``job.out`` if there is one.
 
-    ``backbone`` None starts from random weights of the project's own kind, so that rows differ in weights only.
+    If ``backbone`` is None, the run starts from this project's random weights, so that rows differ only in weights.
 
     Raises:
-        UserError: an unreadable picture, an unknown override, weights that do not fit, a loss that is not finite.
+        UserError: a picture cannot be read, an override is unknown, the weights do not fit, or the loss is not finite.
     """
     config = resolve(job, backbone.spec if backbone else None)
     if BATCH not in job.all_overrides:
@@ -64,14 +64,16 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         runner, progress = build_runner(
             job, config, backbone or random_backbone(backbone_spec(config), job.seed), console
         )
-        from transfer.segmentation.hooks import StopWhenAsked  # whose imports must find the process group
+        from transfer.segmentation.hooks import StopWhenAsked  # imported here: it needs the process group
 
         stop = StopSignal()
-        runner.register_hook(StopWhenAsked(stop, console), "LOWEST")  # after all that a checkpoint holds has moved on
+        runner.register_hook(
+            StopWhenAsked(stop, console), "LOWEST"
+        )  # after the hooks that change what a checkpoint holds
         try:
             with stop:
                 runner.train()
-            if progress.measured_at != runner.iter:  # stopped between its last checkpoint and the last validation
+            if progress.measured_at != runner.iter:  # stopped after the last checkpoint and before the validation
                 runner.val()
         except UserError as error:
             raise UserError(innermost(str(error))) from error
@@ -82,19 +84,19 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
 
 @contextmanager
 def chatter_into(folder: Path) -> Iterator[TextIO]:
-    """Append to a log in ``folder`` what is printed or warned about inside; yields the console for what a person sees.
+    """Append prints and warnings of the block to a log in ``folder``; yield the console for lines that people see.
 
-    Other ranks than 0 have a log of their own.
+    Each rank other than 0 has its own log.
     """
     make_folder(folder)
     rank, console = int(os.environ.get("RANK", 0)), sys.stdout
-    log = folder / (LOG if rank == 0 else f"log.rank{rank}.txt")
+    log = folder / (RUN_LOG if rank == 0 else f"log.rank{rank}.txt")
     with open(log, "a", buffering=1, encoding="utf-8") as stream, redirect_stdout(stream), redirect_stderr(stream):
         yield console
 
 
 def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: TextIO) -> tuple[QuietRunner, Progress]:
-    """mmengine's Runner, ready to train; the weights are loaded when `train` is about to do its first iteration."""
+    """Return mmengine's Runner, which loads the weights just before its first iteration, and its progress hook."""
     from transfer.segmentation import datasets, hooks, metrics  # noqa: F401  registers the data sets
     from transfer.segmentation.runner import QuietRunner
 
@@ -105,14 +107,14 @@ def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: 
     config.val_evaluator.update(type=metrics.ObjectIoU.__name__, first_object=metrics.FIRST_OBJECT.get(dataset_type))
     for data in (*data_sets(config.train_dataloader), *data_sets(config.val_dataloader)):
         data.type, data.data_root = f"Naming{data.type}", str(job.data_root / Path(data.data_root).name)
-    for half in job.out.glob(".iter_*.part.pth"):  # left by a run that was killed while it wrote
+    for half in job.out.glob(".iter_*.part.pth"):  # left by a run that was killed during writing
         half.unlink(missing_ok=True)
     checkpoint = newest_checkpoint(job.out)
     if checkpoint is not None:
         config.load_from, config.resume = str(checkpoint), True
     runner = QuietRunner.from_cfg(config)
     with suppress(OSError):
-        Path(runner.log_dir).rmdir()  # mmengine makes one every start; nothing here writes into it
+        Path(runner.log_dir).rmdir()  # mmengine makes this folder at every start; it stays empty
     progress = hooks.Progress(job.protocol.metrics, console)
     for added in (
         hooks.LoadBackbone(backbone, job.protocol.weights_framework),
@@ -125,6 +127,7 @@ def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: 
 
 
 def processes() -> int:
+    """Return the number of processes of this run."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -139,6 +142,6 @@ def leave(runner: QuietRunner) -> None:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the latest iteration. All there are whole: they are written under another name first."""
+    """Return the checkpoint of the latest iteration, or None. All are complete, because they are written atomically."""
     found = [path for path in folder.glob("iter_*.pth") if path.stem[5:].isdigit()]
     return max(found, key=lambda path: int(path.stem[5:]), default=None)

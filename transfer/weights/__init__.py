@@ -1,8 +1,9 @@
-"""Weights of ResNet backbones: read from any known file, written for any known framework, proved by forward parity.
+"""Read, write, convert and verify the weights of ResNet and ViT backbones.
 
-`load(path) -> Backbone`, `save(backbone, path, framework)`, `load_into(model, backbone, framework)`, `verify(backbone, path, framework)` and
-`convert(source, output, framework)` are the interface. They are imported when first asked for: PyTorch is needed by `load`,
-`read`, `load_into` and `verify`, frameworks by `verify` alone, neither by what turns one file into another.
+The interface is `load(path) -> Backbone`, `save(backbone, path, framework)`, `load_into(model, backbone, framework)`,
+`verify(backbone, path, framework)` and `convert(source, output, framework)`. Each name is imported at its first use, so that
+PyTorch is needed only by `load`, `read`, `load_into` and `verify`, and the frameworks only by `verify`. Conversion without
+verification needs neither.
 """
 
 from __future__ import annotations

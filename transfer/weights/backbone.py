@@ -1,6 +1,7 @@
-"""What every format is read into and written from: a ResNet backbone under torchvision's names, checked for wholeness.
+"""Define `Backbone`, the common form of all weights, with names as in torchvision, and the check that it is complete.
 
-A deep stem has the names of `pretrain/models/resnet.py`: ``stem.0``, ``.1``, ``.3``, ``.4``, ``.6``, ``.7``.
+Every file is read into a `Backbone` and written from one. A deep stem has the names of `pretrain/models/resnet.py`:
+``stem.0``, ``.1``, ``.3``, ``.4``, ``.6``, ``.7``. A ViT has the names of `transfer.weights.vit_spec`.
 """
 
 from __future__ import annotations
@@ -20,29 +21,29 @@ from transfer.weights.vit_spec import VitSpec
 
 @dataclass(frozen=True)
 class Backbone:
-    """Weights of one backbone: exactly the names, shapes and types of ``build_network(spec).state_dict()``.
+    """Weights of one backbone, with exactly the names, shapes and types of ``build_network(spec).state_dict()``.
 
-    They are numpy's arrays where a file is turned into another, which so needs no PyTorch, and tensors for everybody else.
+    The values are numpy arrays while one file is converted into another, which needs no PyTorch; otherwise they are tensors.
     """
 
     spec: BackboneSpec | VitSpec
     state: dict[str, Array]
     source: str
-    """Where it came from, for messages and records."""
+    """Path of the file or another description of the origin, for messages and records."""
     extras: dict[str, Array] = field(default_factory=dict)
-    """Pyramid and head of a detector that were trained with it, if any; see `transfer.weights.pyramid_head`."""
+    """Feature pyramid and head that were pre-trained with the backbone, if any; see `transfer.weights.pyramid_head`."""
     pixels: Pixels = field(default_factory=Pixels)
-    """How images must be prepared for it."""
+    """How input images must be prepared."""
 
     @property
     def resnet(self) -> BackboneSpec:
-        """``spec`` where only a ResNet will do."""
+        """Return ``spec`` if the backbone is a ResNet; raise `UserError` otherwise."""
         if isinstance(self.spec, BackboneSpec):
             return self.spec
-        raise UserError(f"{self.source} holds a {self.spec.title}, and this needs a ResNet; choose another checkpoint")
+        raise UserError(f"{self.source} holds a {self.spec.title}, but a ResNet is needed; choose another checkpoint")
 
     def tensors(self) -> Backbone:
-        """The same in PyTorch's tensors, on the same memory if that may be written to."""
+        """Return the backbone with PyTorch tensors. They share memory with the arrays where those are writable."""
         import torch
 
         def tensor(values: Array) -> torch.Tensor:
@@ -56,17 +57,18 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Counts:
-    """Where every tensor of one step (reading, writing, loading) went. Nothing ends anywhere else without an error."""
+    """Count what happened to every tensor in one operation (read, write or load). Any other case is an error."""
 
     converted: int
     dropped: dict[str, int] = field(default_factory=dict)
-    """Left out on purpose: reason -> how many."""
+    """Tensors left out on purpose: reason -> number."""
     initialised: dict[str, int] = field(default_factory=dict)
-    """Not from the source but of the receiver's own making, by design: reason -> how many."""
+    """Tensors that do not come from the source but are initialised by the receiver, by design: reason -> number."""
     cast: dict[str, int] = field(default_factory=dict)
-    """Of those converted, how many were brought into another type; each value survived exactly."""
+    """Converted tensors whose type was changed without changing any value: types -> number."""
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the counts as plain data for a record."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -79,17 +81,18 @@ class Counts:
 
 
 class Problems:
-    """Collects what is wrong with which key, so that one error names them all."""
+    """Collect problems with keys, so that one error lists all of them."""
 
     def __init__(self) -> None:
         self.found: dict[str, list[str]] = {}
 
     def add(self, kind: str, keys: Iterable[str]) -> None:
+        """Add ``keys`` to the problems described by ``kind``, such as "missing"."""
         if keys := list(keys):
             self.found.setdefault(kind, []).extend(keys)
 
     def raise_if_any(self, what: str, advice: str, most: int | None = None) -> None:
-        """``most``: so many keys of each kind at most are named."""
+        """Raise `UserError` if there are problems; at most ``most`` keys of each kind are listed."""
         if self.found:
             listing = "; ".join(f"{len(keys)} {kind} ({_named(keys, most)})" for kind, keys in self.found.items())
             raise UserError(f"{what}: {listing}; {advice}")
@@ -101,20 +104,22 @@ def _named(keys: list[str], most: int | None) -> str:
 
 
 _LONGEST = 200
-"""Letters of a name that are shown."""
+"""Largest number of characters of a key that a message shows."""
 
 
 def infer_spec(state: Mapping[str, Array], source: str = "the state dict") -> BackboneSpec | VitSpec:
-    """The spec that the weights tell, see `transfer.weights.file_format.measure`."""
+    """Return the spec that follows from names and shapes of the weights, see `transfer.weights.recognition.measure`."""
     fields = measure({name: tuple(tensor.shape) for name, tensor in state.items()}, source)
     try:
         return VitSpec(**fields) if "patch" in fields else BackboneSpec(**fields)
     except ValueError as error:
-        raise UserError(f"{source} holds no backbone that can be converted ({error}); use another one") from error
+        raise UserError(
+            f"{source} holds no backbone that can be converted ({error}); use another checkpoint"
+        ) from error
 
 
 def check(backbone: Backbone) -> None:
-    """Raise one `UserError` that lists every missing, unexpected, mis-shaped, mis-typed or non-finite key."""
+    """Raise one `UserError` that lists every key that is missing, unexpected, not finite or of the wrong shape or type."""
     wanted, held, problems = expected(backbone.spec, backbone.extras), {**backbone.state, **backbone.extras}, Problems()
     found = {name: Shape(tuple(held[name].shape), type_name(held[name])) for name in held if name in wanted}
     problems.add("missing", (name for name in wanted if name not in held))
@@ -127,6 +132,6 @@ def check(backbone: Backbone) -> None:
     sound = (name for name, shape in found.items() if shape == wanted[name])
     problems.add("with NaN or infinite values", (name for name in sound if not is_finite(held[name])))
     problems.raise_if_any(
-        f"{backbone.source} does not hold a sound {backbone.spec.title}",
-        "use a checkpoint that was written whole, of a backbone of this kind",
+        f"{backbone.source} does not hold a valid {backbone.spec.title}",
+        "use a complete checkpoint of this type of backbone",
     )

@@ -1,4 +1,4 @@
-"""One conversion from file to file: read, write beside the output, prove it, and only then put it in its place."""
+"""Convert one file into another: read it, write a temporary file, verify that, and rename it to the output."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was done, as stored in the record."""
+    """Result of one conversion, as stored in the record."""
 
     reading: Reading
     written: Counts
     parity: Parity | None
-    """None if verification was left out."""
+    """None if verification was skipped."""
     output: Path
     record: Path
-    """JSON beside the output: both sha256, counts, differences."""
+    """JSON file next to the output: sha256 of both files, counts, differences."""
 
 
 def convert(
@@ -39,14 +39,14 @@ def convert(
     prove: bool = True,
     format_name: str | None = None,
 ) -> Conversion:
-    """Convert the backbone in ``source`` to a file of ``framework``; on any error ``output`` and its record stay as they were."""
+    """Convert the backbone in ``source`` to a file for ``framework``. On any error, ``output`` and its record do not change."""
     output = Path(output)
     record = output.with_name(output.name + ".json")
     for place in (output, record):
         if place.exists() and Path(source).exists() and place.samefile(source):
-            raise UserError(f"{place}, which would be written, is the source itself; name another output")
+            raise UserError(f"{place} is the source and would be overwritten; choose another output")
         if place.is_dir():
-            raise UserError(f"{place}, which would be written, is a folder; name another output")
+            raise UserError(f"{place} is a folder and cannot be written as a file; choose another output")
     reading = read_arrays(source, branch, format_name)
     check_framework(reading.backbone, output, framework)
     with atomic_path(record) as record_part, atomic_path(output) as part:
@@ -64,7 +64,11 @@ def convert(
 def prove(
     source: str | PathLike[str], other: str | PathLike[str], branch: str | None = None, format_name: str | None = None
 ) -> tuple[Parity, Path | None]:
-    """Compare the backbones in two files, whatever comes out; also the path of the record beside ``other``, if one could be made."""
+    """Compare the backbones in two files and write a record next to ``other``.
+
+    Returns:
+        The parity, whether or not the backbones agree, and the path of the record, or None if it could not be written.
+    """
     from transfer.weights.models.parity import verify
 
     reading, other = read_arrays(source, branch, format_name), Path(other)
@@ -72,7 +76,7 @@ def prove(
     found = _record(reading, None, parity, sha256(source), sha256(other), other.name, parity.framework)
     try:
         write_json(record, found)
-    except OSError:  # a folder that others look after
+    except OSError:  # the folder may be read-only
         return parity, None
     return parity, record
 

@@ -1,6 +1,6 @@
-"""What a whole backbone, pyramid and head consist of: the state dicts of our own modules without the modules, hence without PyTorch.
+"""Names, shapes and types of all tensors of a complete backbone, pyramid and head. Needs no PyTorch.
 
-Sources: `pretrain/models/resnet.py`, `models/vit.py`, `models/pyramid_head_model.py`; tests hold the two together.
+They equal the state dicts of `pretrain/models/resnet.py`, `models/vit.py` and `models/pyramid_head_model.py`; tests check this.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from transfer.weights.vit_spec import VitSpec
 
 
 class Shape(NamedTuple):
+    """Shape and type of one tensor."""
+
     shape: tuple[int, ...]
     dtype: str = "float32"
 
@@ -25,7 +27,7 @@ Entries = Iterable[tuple[str, Shape]]
 
 
 def expected(spec: BackboneSpec | VitSpec, extras: Mapping[str, Array] | None = None) -> dict[str, Shape]:
-    """Naming, shapes and types of a backbone of ``spec``, and of pyramid and head if there are ``extras``."""
+    """Return the shapes by name of a backbone of ``spec``, and of its pyramid and head if there are ``extras``."""
     if extras and isinstance(spec, BackboneSpec):
         return _backbone(spec) | dict(
             _two_stage(spec, extras) if pyramid_head.two_stage(extras) else _dense(spec, extras)
@@ -39,14 +41,14 @@ def _backbone(spec: BackboneSpec | VitSpec) -> dict[str, Shape]:
 
 
 def _weight(name: str, *shape: int, bias: bool = True) -> Entries:
-    """A convolution's or a linear layer's."""
+    """Yield the entries of a convolution or a linear layer."""
     yield f"{name}.weight", Shape(shape)
     if bias:
         yield f"{name}.bias", Shape(shape[:1])
 
 
 def _norm(name: str, channels: int) -> Entries:
-    """Batch norm's."""
+    """Yield the entries of a batch norm."""
     for leaf in ("weight", "bias", "running_mean", "running_var"):
         yield f"{name}.{leaf}", Shape((channels,))
     yield f"{name}.{COUNTER}", Shape((), "int64")

@@ -1,6 +1,6 @@
-"""What is written for each framework: how a backbone's tensors are named there, and where in its model they are.
+"""Frameworks for which weights can be written: how each names the tensors of a backbone, and what it supports.
 
-Also what each framework cannot express, so that it is refused with the reason and not lost: `express`.
+`express` refuses a backbone that a framework cannot represent exactly, and gives the reason.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from transfer.weights.naming import NAMINGS, Naming, is_counter
 
 @dataclass(frozen=True)
 class Framework:
-    """What has to be known of a target to name a backbone's tensors for it and to find them in its model."""
+    """Describe how one framework names the tensors of a backbone and where its models hold them."""
 
     title: str
     variants: Mapping[str, Naming]
-    """Kinds of backbone (`BackboneSpec.variant`) that the framework can build, and how their tensors are named there."""
+    """Variants of backbones (`BackboneSpec.variant`) that the framework can build -> their naming."""
     owns: re.Pattern[str]
-    """Matches, at its start, each name in a live model that belongs to the backbone."""
+    """Pattern that matches the start of each name in a model that belongs to the backbone."""
     suffixes: tuple[str, ...] = (".pth", ".pt", ".safetensors")
-    """File endings by which it is chosen how to write a file; safetensors hold the names alone."""
+    """Allowed file suffixes. The suffix decides how the file is written; safetensors files hold the tensors alone."""
     counters: bool = True
-    """Whether BatchNorm's ``num_batches_tracked`` is carried along."""
+    """Whether BatchNorm's ``num_batches_tracked`` is written."""
     pyramid_head: bool = False
-    """Whether there is a place for a pyramid and a head, see `transfer.weights.pyramid_head`."""
+    """Whether a pyramid and a head can be written, see `transfer.weights.pyramid_head`."""
     width: bool = True
-    """Whether backbones of other widths than 1 can be built."""
+    """Whether a backbone can have another width than 1."""
     stride_in_1x1: bool = True
-    """Whether a stage can have its stride in the first convolution."""
+    """Whether a stage can have its stride in the first 1×1 convolution."""
     pixels: bool = True
-    """Whether order and statistics of pixels are a setting there; if not, they are ImageNet's in RGB."""
+    """Whether channel order, mean and std of pixels are settings. If not, they are RGB and those of ImageNet."""
     by_design: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
-    """What the model has beside the backbone within its backbone and no backbone ever holds: what -> names."""
+    """Tensors in the backbone of a model that no checkpoint contains, by design: description -> pattern of names."""
 
 
 def _detectron2(title: str, names: str, owns: str, pyramid_head: bool = False) -> Framework:
-    """Counters are dropped: frozen and inference models have none, and Detectron2's own files never hold any."""
+    """Return a ResNet framework of Detectron2. It has no counters: frozen norms and Detectron2's own files have none."""
     suffixes = (".pkl", ".safetensors")
     return Framework(
         title, {"7x7": NAMINGS[names]}, re.compile(owns), suffixes, counters=False, pyramid_head=pyramid_head
@@ -57,7 +57,7 @@ FRAMEWORKS: dict[str, Framework] = {
     "detectron2_fpn": _detectron2(
         "Detectron2 R-CNN FPN", "detectron2_fpn", r"backbone\.bottom_up\.", pyramid_head=True
     ),
-    # also MMDetection's, whose ResNet is the same code under the same names
+    # also for MMDetection, whose ResNet has the same code and names
     "mmseg": Framework(
         "MMSegmentation segmentor",
         {
@@ -67,7 +67,7 @@ FRAMEWORKS: dict[str, Framework] = {
         },
         re.compile(r"backbone\."),
     ),
-    # the same but for deep stems, which are made of ConvModules there (`mmpretrain/models/backbones/resnet.py`)
+    # the same except for deep stems, which consist of ConvModules (`mmpretrain/models/backbones/resnet.py`)
     "mmpretrain": Framework("MMPretrain classifier", {"7x7": NAMINGS["mmseg"]}, re.compile(r"backbone\.")),
     "torchvision": Framework(
         "torchvision ResNet",
@@ -111,23 +111,28 @@ FRAMEWORKS: dict[str, Framework] = {
 
 
 def find_framework(name: str) -> Framework:
+    """Return the framework called ``name``; raise `UserError` if there is none."""
     if name not in FRAMEWORKS:
         raise UserError(f"there is no weight framework {name!r}; known: {', '.join(FRAMEWORKS)}")
     return FRAMEWORKS[name]
 
 
 def express(backbone: Backbone, framework: str) -> Backbone:
-    """``backbone`` as ``framework`` can say it; `UserError` with the reason where that cannot be done exactly.
+    """Return ``backbone`` in a form that ``framework`` can represent exactly.
 
-    Where pixels are no setting, a BGR backbone becomes an RGB one: its first convolution gets its input channels reversed.
+    If pixels are not a setting of the framework, a BGR backbone becomes an RGB one: the input channels of its first
+    convolution are reversed.
+
+    Raises:
+        UserError: If the framework cannot represent the backbone; the message says why.
     """
     rules, spec = find_framework(framework), backbone.spec
     names_of(backbone, framework)
     lacks = []
     if not rules.width and getattr(spec, "width", 1) != 1:
-        lacks.append(f"backbone of width {spec.width:g}, its stem is fixed at 64 channels")
+        lacks.append(f"backbone of width {spec.width:g} (its stem always has 64 channels)")
     if not rules.stride_in_1x1 and getattr(spec, "stride_in_1x1", False):
-        lacks.append("stride in the first 1×1 convolution of a stage (STRIDE_IN_1X1, style caffe)")
+        lacks.append("stride in the first 1×1 convolution of a stage (STRIDE_IN_1X1 or style='caffe')")
     if not rules.pixels:
         if backbone.pixels.order == "BGR":
             first = next(name for name, tensor in backbone.state.items() if tensor.ndim == 4)
@@ -135,7 +140,7 @@ def express(backbone: Backbone, framework: str) -> Backbone:
             state = backbone.state | {first: np.asarray(backbone.state[first])[:, ::-1].copy()}
             backbone = replace(backbone, state=state, pixels=Pixels("RGB", mean, std))
         if backbone.pixels != Pixels():
-            lacks.append(f"other pixels than {Pixels()}; these weights take {backbone.pixels}")
+            lacks.append(f"input pixels other than {Pixels()}, but these weights need {backbone.pixels}")
     if lacks:
         able = [
             name
@@ -143,23 +148,27 @@ def express(backbone: Backbone, framework: str) -> Backbone:
             if spec.variant in other.variants and other.width and other.pixels
         ]
         advice = f"write this backbone for {' or '.join(able)}"
-        raise UserError(f"{backbone.source}: a {rules.title} has no {'; no '.join(lacks)}; {advice}")
+        raise UserError(f"{backbone.source}: a {rules.title} supports no {'; no '.join(lacks)}; {advice}")
     return backbone
 
 
 def names_of(backbone: Backbone, framework: str) -> Naming:
-    """How the tensors of such a backbone are named."""
+    """Return the naming of ``framework`` for the variant of this backbone; raise `UserError` if it does not support that."""
     rules = find_framework(framework)
     if backbone.spec.variant not in rules.variants:
         raise UserError(
-            f"{backbone.source}: a {rules.title} has backbones of kind {' / '.join(rules.variants)} and not {backbone.spec.variant}; "
-            f"write this one for {' or '.join(n for n, other in FRAMEWORKS.items() if backbone.spec.variant in other.variants)}"
+            f"{backbone.source}: a {rules.title} supports backbones of variant {' / '.join(rules.variants)}, "
+            f"not {backbone.spec.variant}; write this backbone for "
+            f"{' or '.join(n for n, other in FRAMEWORKS.items() if backbone.spec.variant in other.variants)}"
         )
     return rules.variants[backbone.spec.variant]
 
 
 def to_framework(backbone: Backbone, framework: str) -> dict[str, Array]:
-    """The backbone's tensors under the framework's full names, in canonical order; then pyramid and head, if it has names."""
+    """Return the tensors by their full names in the framework: the backbone in canonical order, then pyramid and head.
+
+    Pyramid and head are left out if the framework cannot hold them.
+    """
     rules, names = find_framework(framework), names_of(backbone, framework)
     named = {
         names.to_framework(name): tensor
@@ -167,6 +176,6 @@ def to_framework(backbone: Backbone, framework: str) -> dict[str, Array]:
         if rules.counters or not is_counter(name)
     }
     if None in named:
-        raise ValueError(f"a backbone that was not checked: names without a place in {framework}")
+        raise ValueError(f"some names of the backbone do not exist in {framework}; call `check` first")
     extras = {n: t for n, t in backbone.extras.items() if rules.pyramid_head and (rules.counters or not is_counter(n))}
     return {name: tensor for name, tensor in named.items() if name is not None} | pyramid_head.to_detectron2(extras)

@@ -1,4 +1,4 @@
-"""`pixbench weights inspect`: what a file is, without reading its numbers."""
+"""Describe a weight file without reading its numbers, for `pixbench weights inspect`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from transfer.weights.vit_spec import VitSpec
 
 
 def inspect(path: Path, wanted: str | None = None) -> dict[str, Any]:
-    """Size and sha256 of a file, and for each format that it may be of (one, as a rule) what is known of its content."""
+    """Return size and sha256 of a file, and a description of its content for each format that fits (usually one)."""
     content = safe.read(path, checked=False)
     names = [recognition.recognise(content, path, wanted)] if wanted else recognition.candidates(content)
-    names = names or [recognition.recognise(content, path)]  # says why not
+    names = names or [recognition.recognise(content, path)]  # raises an error with the reason
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -36,7 +36,7 @@ def inspect(path: Path, wanted: str | None = None) -> dict[str, Any]:
 def _describe(content: Any, fmt: Format, path: Path) -> dict[str, Any]:
     fmt = recognition.as_declared(fmt, content)
     held = recognition.table(content, fmt)
-    assert held is not None  # or it would be no candidate
+    assert held is not None  # the format was recognised
     weights = held.weights
     sorted_by = {branch: recognition.sort(weights, fmt, branch) for branch in fmt.branches}
     branches = [branch for branch, sorting in sorted_by.items() if sorting.backbone]
@@ -69,7 +69,7 @@ def _describe(content: Any, fmt: Format, path: Path) -> dict[str, Any]:
 
 
 def report(found: dict[str, Any]) -> str:
-    """What the command prints."""
+    """Return the text that the command prints."""
     lines = [f"file     {found['file']} ({found['bytes'] / 1e6:.1f} MB)", f"sha256   {found['sha256']}"]
     for name, about in found["formats"].items():
         pixels = about["pixels"]
@@ -84,19 +84,20 @@ def report(found: dict[str, Any]) -> str:
         ]
         if about["unknown"]:
             lines.append(
-                f"unknown  {len(about['unknown'])} keys, which convert will refuse: {', '.join(map(printable, about['unknown']))}"
+                f"unknown  {len(about['unknown'])} keys, which `pixbench convert` refuses: "
+                f"{', '.join(map(printable, about['unknown']))}"
             )
         if about["beside the weights"]:
             lines.append(f"beside   {', '.join(about['beside the weights'])}")
     if len(found["formats"]) > 1:
-        lines.append("its keys do not tell which of these it is; say so with --from")
+        lines.append("the keys do not show which of these formats it is; choose one with --from")
     return "\n".join(lines)
 
 
 def listing() -> str:
-    """Table of all formats, in Markdown."""
+    """Return a Markdown table of all formats."""
     rows = [
-        ("`--from`", "file", "backbones and their prefix", "left out on purpose", "names from (tried on)"),
+        ("`--from`", "file", "backbones and their prefix", "left out on purpose", "source of the names (tested with)"),
         ("---",) * 5,
     ]
     for name, fmt in sorted(formats().items()):

@@ -1,8 +1,8 @@
-"""How ResNet backbones are named: one table a naming scheme, used in both directions. Needs no PyTorch.
+"""Namings of backbones: tables that translate parameter names in both directions. Needs no PyTorch.
 
-A canonical name (torchvision's) is ``module.leaf``; the module is in the stem (``conv1``; ``stem.0`` if that is deep) or
-in a block (``layer3.5.bn2``). A table says what the stem's modules, the four stages and the modules within a block are
-called elsewhere; block numbers and leaves (``weight``, ``running_mean``, ...) are the same everywhere.
+A canonical name (as in torchvision) is ``module.leaf``. The module is in the stem (``conv1``; ``stem.0`` in a deep stem) or
+in a block (``layer3.5.bn2``). A naming defines other names for the modules of the stem, the four stages and the modules
+within a block. Block numbers and leaves (``weight``, ``running_mean``, ...) are the same in all namings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 Translator = Callable[[str], "str | None"]
 
 COUNTER = "num_batches_tracked"
-"""BatchNorm's count of training batches. With a fixed momentum, as everywhere here, no output depends on it."""
+"""BatchNorm's count of training batches. No output depends on it, because BatchNorm has a fixed momentum here."""
 LEAVES = f"weight|bias|running_mean|running_var|{COUNTER}"
 STEM = ("conv1", "bn1")
 DEEP_STEM = ("stem.0", "stem.1", "stem.3", "stem.4", "stem.6", "stem.7")
@@ -22,7 +22,10 @@ BLOCK = tuple("conv1 bn1 conv2 bn2 conv3 bn3 downsample.0 downsample.1".split())
 
 
 class Naming:
-    """A bijection between canonical names and others; both ways give None for what is no name of a backbone."""
+    """A one-to-one mapping between canonical names and those of a framework.
+
+    ``to_framework`` and ``to_canonical`` return None for a name that is not part of a backbone.
+    """
 
     def __init__(
         self, stem: dict[str, str], stages: dict[str, str], block: dict[str, str], bare: dict[str, str] | None = None
@@ -38,6 +41,7 @@ class Naming:
 
 
 def is_counter(name: str) -> bool:
+    """Whether ``name`` is a BatchNorm counter."""
     return name.endswith(f".{COUNTER}")
 
 
@@ -58,12 +62,12 @@ def _translator(
 
 
 def same(names: tuple[str, ...], prefix: str = "") -> dict[str, str]:
-    """Each name for itself, behind ``prefix``."""
+    """Map each name to itself with ``prefix`` in front."""
     return {name: prefix + name for name in names}
 
 
 def _detectron2(backbone: str, res5: str) -> Naming:
-    """Detectron2's ResNet (`detectron2/modeling/backbone/resnet.py`): a norm lives inside the convolution before it."""
+    """Return the naming of Detectron2's ResNet (`detectron2/modeling/backbone/resnet.py`): a norm is part of its convolution."""
     block = {f"conv{i}": f"conv{i}" for i in (1, 2, 3)} | {f"bn{i}": f"conv{i}.norm" for i in (1, 2, 3)}
     return Naming(
         stem={"conv1": f"{backbone}stem.conv1", "bn1": f"{backbone}stem.conv1.norm"},
@@ -73,7 +77,7 @@ def _detectron2(backbone: str, res5: str) -> Naming:
 
 
 def _vit(prefix: str) -> Naming:
-    """A plain ViT as timm names it (and DINO, iBOT, MAE): what ViTDet takes over, without class token and last norm."""
+    """Return the naming of a plain ViT as in timm, DINO, iBOT and MAE, without class token and last norm (as in ViTDet)."""
     block = tuple("norm1 attn.qkv attn.proj norm2 mlp.fc1 mlp.fc2".split())
     bare = same(("pos_embed",), prefix)
     return Naming(same(("patch_embed.proj",), prefix), same(("blocks",), prefix), same(block), bare)
@@ -84,10 +88,10 @@ _TIMM_STEM = {name: f"conv1.{name[-1]}" for name in DEEP_STEM[:-1]} | {"stem.7":
 
 NAMINGS: dict[str, Naming] = {
     "torchvision": Naming(same(STEM + DEEP_STEM), same(STAGES), same(BLOCK)),
-    # The same with a pooling in front of the shortcut, which takes a number.
+    # The same with a pooling layer in front of the shortcut, so that the later numbers are larger by one.
     "torchvision_pooled": Naming(same(STEM + DEEP_STEM), same(STAGES), _POOLED),
     "detectron2": _detectron2("", "res5"),
-    # res5 works on regions there: `Res5ROIHeads`. What protocols add behind it (`res5.norm`) is no part of the backbone.
+    # res5 is the box head (`Res5ROIHeads`). The norm that protocols add after it (`res5.norm`) is not part of the backbone.
     "detectron2_c4": _detectron2("backbone.", "roi_heads.res5"),
     "detectron2_fpn": _detectron2("backbone.bottom_up.", "backbone.bottom_up.res5"),
     "mmseg": Naming(same(STEM + DEEP_STEM, "backbone."), same(STAGES, "backbone."), same(BLOCK)),

@@ -1,8 +1,8 @@
-"""What some checkpoints hold beside the backbone: a feature pyramid and a detector's head, or the beginning of it.
+"""Names of the feature pyramid and the (first layers of a) detector's head that some checkpoints hold with the backbone.
 
-Their names here are those of the modules in `models/pyramid_head_model.py` behind ``fpn.`` and ``head.`` (dense) or ``box.``
-(two-stage). In Detectron2 one tower of a dense head becomes two, for classes and for boxes, and its layers are numbered: with
-a norm after each convolution (FCOS) they stand at 0, 3 and 6, without (RetinaNet) at 0, 2 and 4.
+The canonical names are those of the modules in `models/pyramid_head_model.py` after ``fpn.`` and ``head.`` (dense) or ``box.``
+(two-stage). In Detectron2, the one tower of a dense head becomes two, for classes and for boxes. Its layers are numbered: the
+convolutions are 0, 3 and 6 if each has a norm (FCOS), otherwise 0, 2 and 4 (RetinaNet).
 """
 
 from __future__ import annotations
@@ -15,49 +15,49 @@ from transfer.weights.containers.arrays import Array
 from transfer.weights.naming import LEAVES
 
 BOX_DEPTH = 4
-"""Convolutions of the box head."""
+"""Number of convolutions in the box head."""
 CELLS = 7
-"""Of a region along each side."""
+"""Cells along each side of a region."""
 TOWERS = ("cls_subnet", "bbox_subnet")
 BOX = "box head"
 _FPN = [f"fpn.{module}" for module in "lateral3 output3 lateral4 output4 lateral5 output5 p6".split()]
 _HEAD = [f"head.{kind}{i}" for i in range(1, TOWER_DEPTH + 1) for kind in ("conv", "norm")]
 NAMES = tuple(f"{module}.{leaf}" for module in _FPN + _HEAD for leaf in ("weight", "bias"))
-"""All there can be of the dense kind; a checkpoint has no head, a head without norms, or one with them."""
+"""All possible names of the dense type. A checkpoint has no head, a head without norms, or a head with norms."""
 _NORMED = [f"fpn.{kind}{i}" for i in (2, 3, 4, 5) for kind in ("lateral", "output")]
 _NORMED += [f"box.conv{i + 1}" for i in range(BOX_DEPTH)]
 _LEAVES = ["weight", *(f"norm.{leaf}" for leaf in LEAVES.split("|"))]
 TWO_STAGE = (*(f"{m}.{leaf}" for m in _NORMED for leaf in _LEAVES), "box.fc1.weight", "box.fc1.bias")
-"""All there is of the two-stage kind."""
+"""All names of the two-stage type."""
 BOX_HEAD = "roi_heads.box_head."
 T = TypeVar("T")
 
 
 def two_stage(extras: Mapping[str, object]) -> bool:
-    """Whether they are of that kind."""
+    """Whether ``extras`` are of the two-stage type."""
     return any(name.startswith("box.") or ".norm." in name for name in extras)
 
 
 def width(extras: Mapping[str, Array]) -> int:
-    """Channels of the pyramid."""
+    """Return the number of channels of the pyramid."""
     return length(extras, "fpn.lateral2.norm.weight" if two_stage(extras) else "fpn.p6.bias")
 
 
 def length(extras: Mapping[str, Array], name: str) -> int:
-    """Of a vector; 1 if there is no such one."""
+    """Return the length of the vector called ``name``, or 1 if there is no such vector."""
     vector = extras.get(name)
     return 1 if vector is None or vector.ndim != 1 or not len(vector) else len(vector)
 
 
 def numbers(norm: bool) -> dict[str, int]:
-    """Number of each of the head's layers in a tower of Detectron2: {"conv1": 0, ...}."""
+    """Return the number of each layer in a Detectron2 tower, with or without norms: {"conv1": 0, ...}."""
     step = 3 if norm else 2
     convs = {f"conv{i + 1}": i * step for i in range(TOWER_DEPTH)}
     return convs | ({f"norm{i + 1}": i * step + 1 for i in range(TOWER_DEPTH)} if norm else {})
 
 
 def places(name: str, numbered: Mapping[str, int]) -> list[str]:
-    """Detectron2's names for ``name``; a layer that has no number gets a name that no model has."""
+    """Return Detectron2's names for ``name``. A layer that is not in ``numbered`` gets a name that no model has."""
     part, module, leaf = name.split(".", 2)
     if part == "head":
         return [f"head.{tower}.{numbered.get(module, module)}.{leaf}" for tower in TOWERS]
@@ -67,13 +67,13 @@ def places(name: str, numbered: Mapping[str, int]) -> list[str]:
 
 
 def to_detectron2(extras: Mapping[str, T]) -> dict[str, T]:
-    """The names in a file: those of the detector whose head was trained."""
+    """Rename to Detectron2's names, with layer numbers as in the detector whose head was pre-trained."""
     numbered = numbers("head.norm1.weight" in extras)
     return {place: value for name, value in extras.items() for place in places(name, numbered)}
 
 
 def from_detectron2(state: Mapping[str, T]) -> dict[str, T]:
-    """The way back for whatever in ``state`` has such a name. The two towers should be equal; the first is taken."""
+    """Rename back from Detectron2's names; other names are left out. The first of the two (equal) towers is used."""
     numbered = numbers(f"head.{TOWERS[0]}.1.weight" in state)
     table = {places(name, numbered)[0]: name for name in NAMES + TWO_STAGE}
     return {table[place]: value for place, value in state.items() if place in table}

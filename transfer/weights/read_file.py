@@ -1,4 +1,4 @@
-"""From a file to a `Backbone`: the values behind the keys that `transfer.weights.file_format` sorted, checked and made uniform."""
+"""Read a file into a `Backbone`. `transfer.weights.recognition` assigns the keys; the values are checked and converted here."""
 
 from __future__ import annotations
 
@@ -29,37 +29,45 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Reading:
-    """A backbone and how it was come by."""
+    """A backbone and how it was read."""
 
     backbone: Backbone
     format: str
     branch: str
     counts: Counts
     beside: list[str]
-    """What the file holds beside the weights: "epoch", "optimizer", ..."""
+    """Other entries of the file: "epoch", "optimizer", ..."""
 
 
 def load(path: str | PathLike[str], branch: str | None = None, format_name: str | None = None) -> Backbone:
-    """The backbone in any file of a known format, whole and finite; ``branch`` chooses where a file holds two."""
+    """Return the backbone in a file of any known format; all its weights are present and finite.
+
+    Args:
+        path: The checkpoint file.
+        branch: Which backbone to read if the file holds two. The default is the first branch of the format.
+        format_name: Name of the format. The default is to recognise it.
+    """
     return read(path, branch, format_name).backbone
 
 
 def read(path: str | PathLike[str], branch: str | None = None, format_name: str | None = None) -> Reading:
-    """As `load`, with the format that was recognised (or forced by ``format_name``) and the count of what became of each key."""
+    """Read a backbone as `load` does; also return its format and the number of keys that were converted or dropped."""
     found = read_arrays(path, branch, format_name)
     return replace(found, backbone=found.backbone.tensors())
 
 
 def read_arrays(path: str | PathLike[str], branch: str | None = None, format_name: str | None = None) -> Reading:
-    """As `read`, in numpy's arrays and without importing PyTorch."""
+    """Read a backbone as `read` does, but with numpy arrays and without importing PyTorch."""
     content = safe.read(Path(path))
     name = recognition.recognise(content, path, format_name)
     fmt = recognition.as_declared(formats()[name], content)
     branch = branch or next(iter(fmt.branches))
     if branch not in fmt.branches:
-        raise UserError(f"{path} is a {fmt.title} and has no branch {branch!r}; it has {', '.join(fmt.branches)}")
+        raise UserError(
+            f"{path} is a {fmt.title} and has no branch {branch!r}; choose one of: {', '.join(fmt.branches)}"
+        )
     held = recognition.table(content, fmt)
-    assert held is not None  # or it would not have been recognised
+    assert held is not None  # the format was recognised
     state, extras, dropped, types = _sort(held.weights, fmt, branch, path)
     spec = replace(infer_spec(state, str(path)), **fmt.backbone)
     counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, fmt, spec), types)
@@ -68,8 +76,9 @@ def read_arrays(path: str | PathLike[str], branch: str | None = None, format_nam
         version = content.get("version")
         if type(version) is not int or not 1 <= version <= CHECKPOINT_VERSION:
             raise UserError(
-                f"{path} is a pre-training checkpoint of {f'version {version}' if is_brief(version) else 'no version'}, "
-                f"this PixBench reads 1 to {CHECKPOINT_VERSION}; use the PixBench that wrote it"
+                f"{path} is a pre-training checkpoint "
+                f"{f'of version {version}' if is_brief(version) else 'without a valid version'}, "
+                f"but this PixBench reads versions 1 to {CHECKPOINT_VERSION}; use the PixBench that wrote it"
             )
         spec = declared(spec_in(content), spec, path)
     elif isinstance(about := content.get(ABOUT), Mapping):
@@ -83,7 +92,7 @@ def read_arrays(path: str | PathLike[str], branch: str | None = None, format_nam
 def _sort(
     weights: Mapping[str, Any], fmt: Format, branch: str, path: str | PathLike[str]
 ) -> tuple[Arrays, Arrays, dict[str, int], dict[str, int]]:
-    """Backbone and extras of the branch under canonical names, how many keys were dropped why, and which types were cast."""
+    """Return backbone and extras of the branch by canonical name, the number of dropped keys by reason, and of cast types."""
     sorting = recognition.sort(weights, fmt, branch)
     if not sorting.backbone:
         prefix = fmt.branches[branch]
@@ -94,7 +103,7 @@ def _sort(
     problems.add("unknown", sorting.unknown)
     named = sorting.backbone | sorting.extras
     owners = {name: key for key, name in named.items()}
-    problems.add("of a name that another has too", (key for key, name in named.items() if owners[name] != key))
+    problems.add("with the same name as another key", (key for key, name in named.items() if owners[name] != key))
     found = {name: weights[key] for key, name in sorting.backbone.items()}
     beside = {name: weights[key] for key, name in sorting.extras.items()}
     if beside and fmt.naming == "detectron2_fpn":
@@ -102,7 +111,9 @@ def _sort(
         again = pyramid_head.to_detectron2(extras)
         second = [place for place in again if pyramid_head.TOWERS[1] in place and place in beside]
         problems.add("unknown", (place for place in beside if place not in again))
-        problems.add("of a second tower unlike the first", (n for n in second if not _equal(beside[n], again[n])))
+        problems.add(
+            "of a second tower that differs from the first", (n for n in second if not _equal(beside[n], again[n]))
+        )
         dropped.update({"second tower of the head": len(second)} if second else {})
     else:
         extras = beside
@@ -110,14 +121,14 @@ def _sort(
         problems.add("unknown", (name for name in extras if name not in known))
     both = found | extras
     problems.add("not a tensor", (name for name, value in both.items() if not isinstance(value, np.ndarray)))
-    problems.add("larger than what is stored of it", (name for name, value in both.items() if _is_stretched(value)))
+    problems.add("larger than their stored data", (name for name, value in both.items() if _is_stretched(value)))
     problems.raise_if_any(
         f"{path} holds keys that a {fmt.title} should not have",
-        "no key is skipped without being named as such; `pixbench weights inspect` names all",
+        "unknown keys are never skipped, so use another file; `pixbench weights inspect` lists all unknown keys",
         most=12,
     )
     if sum(array.nbytes for array in both.values()) > 2 * Path(path).stat().st_size:
-        raise UserError(f"{path} holds the same numbers under many names, larger together than the file; write it anew")
+        raise UserError(f"{path} holds the same numbers under many names, together larger than the file; save it again")
     types: Counter[str] = Counter()
     uniform = {name: _uniform(name, in_order(array), types) for name, array in both.items()}
     return {n: uniform[n] for n in found}, {n: uniform[n] for n in extras}, dict(dropped), dict(types)
@@ -132,7 +143,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _uniform(name: str, array: np.ndarray, types: Counter[str]) -> np.ndarray:
-    """In the type that backbones have, if no value changes by it; otherwise as it is, for `check` to refuse."""
+    """Cast to the type of a backbone if no value changes. Otherwise return ``array`` unchanged; `check` will refuse it."""
     wanted, others = ("int64", _INTEGERS) if is_counter(name) else ("float32", _FLOATS)
     before = type_name(array)
     if before not in others or (other := cast(array, wanted)) is None:
@@ -146,10 +157,11 @@ _INTEGERS = ("int32", "float32", "float64")
 
 
 def _fill_norms(state: Arrays, extras: Arrays, fmt: Format, spec: BackboneSpec | VitSpec) -> dict[str, int]:
-    """What norms lack by design: counters (0), and statistics that were folded into weight and bias (mean 0, variance 1).
+    """Fill in what norms lack by design, and return how many tensors were added for which reason.
 
-    A folded norm is filled as Detectron2 does. A file with some of either is left for `check` to refuse, but for
-    Detectron2's counters: its frozen norms have none beside trained ones that do.
+    Added are counters (0), and statistics that were folded into weight and bias (mean 0, variance 1, as in Detectron2).
+    Nothing is added to a file that has some of the counters or statistics; `check` refuses it. Detectron2 is an exception for
+    counters: its frozen norms have none, but its trained norms do.
     """
     wanted, filled = expected(spec), {}
     if not any(map(is_counter, state)) or fmt.naming.startswith("detectron2"):
@@ -166,15 +178,15 @@ def _fill_norms(state: Arrays, extras: Arrays, fmt: Format, spec: BackboneSpec |
 
 
 def spec_in(content: Mapping[str, Any]) -> Any:
-    """Return the fields of the backbone's spec in a file of this project; before 0.2 they were called "trunk"."""
+    """Return the fields of the backbone's spec in a file of this project; the key was "trunk" before version 0.2."""
     return content.get("backbone", content.get("trunk"))
 
 
 def declared(fields: Any, found: Any, path: object) -> Any:
-    """What a file of ours says of its backbone or pixels, which must not contradict what the weights tell (``found``)."""
+    """Return the spec or pixels that a PixBench file declares; they must agree with ``found``, which the weights show."""
     try:
         if not is_brief(fields):
-            raise ValueError("it says too much")
+            raise ValueError("the description is too long")
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
         for name, value in values.items():
             if not _is_alike(value, getattr(found, name)):
@@ -182,14 +194,14 @@ def declared(fields: Any, found: Any, path: object) -> Any:
         said = type(found)(**values)
         told = replace(found, **{name: values[name] for name in values.keys() & _UNTOLD})
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} does not say which backbone it holds ({error}); write it again") from error
+        raise UserError(f"{path} does not describe its backbone correctly ({error}); write the file again") from error
     if said != told:
-        raise UserError(f"{path} says it holds {said}, its weights are of {told}; one of the two is wrong")
+        raise UserError(f"{path} declares {said}, but its weights are those of {told}; write the file again")
     return said
 
 
 def _is_alike(value: Any, example: Any) -> bool:
-    """Of the same fmt: as many finite numbers, one of the words, a truth value."""
+    """Whether ``value`` has the form of ``example``: as many finite numbers, an allowed word, or a boolean."""
     if isinstance(example, tuple):
         return isinstance(value, tuple) and len(value) == len(example) and all(map(_is_alike, value, example))
     if isinstance(example, bool | str):
@@ -201,4 +213,4 @@ _ORDERS = ("RGB", "BGR")
 
 
 _UNTOLD = {"output_stride", "heads", "stride_in_1x1", "avg_down", "order", "mean", "std"}
-"""Fields that no weight tells."""
+"""Fields that do not follow from the weights."""

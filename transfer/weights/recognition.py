@@ -1,7 +1,7 @@
-"""Which format a file has, and which of its keys are the backbone's. Needs no PyTorch: only the keys are looked at.
+"""Recognise the format of a file and assign its keys. Only keys and shapes are used; needs no PyTorch.
 
-A key of a file is of the backbone, or left out for a reason that the format names, or unknown, which is an error; so nothing
-is ever lost without being named.
+A key belongs to the backbone, or is dropped for a reason that the format names, or is unknown, which is an error. So no key
+is ever lost silently.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from transfer.weights.file_format import Format, formats
 from transfer.weights.vit_spec import measure_vit
 
 _MOST, _MOST_LETTERS, _LONGEST = 100_000, 1 << 23, 1000
-"""Entries of a file, letters of all their names, letters of one."""
+"""Largest number of entries of a file, of characters in all their names, and of characters in one name."""
 
 
 class Sorting(NamedTuple):
-    """Where each key of a table goes."""
+    """What each key of a table belongs to."""
 
     backbone: dict[str, str]
     """Key -> canonical name."""
@@ -38,15 +38,15 @@ class Table(NamedTuple):
     """The weights of a file."""
 
     weights: dict[str, Any]
-    """By name, nested ones as "a/b"."""
+    """Weights by name; nested names are joined as "a/b"."""
     beside: list[str]
-    """What else the file holds."""
+    """Other entries of the file."""
 
 
 def table(content: Any, fmt: Format, opened: dict[str, Any] | None = None) -> Table | None:
-    """None if the weights are not where they should be, or if ``content`` is of another format.
+    """Return the weights in ``content``, or None if they are not in the expected place or do not fit the format.
 
-    ``opened`` keeps what was looked at, for the next format to try.
+    ``opened`` caches the flattened containers, so that they can be used for other formats.
     """
     opened = {} if opened is None else opened
     for path in dict.fromkeys((*fmt.container, "")):
@@ -66,7 +66,10 @@ def table(content: Any, fmt: Format, opened: dict[str, Any] | None = None) -> Ta
 
 
 def _flatten(inner: Mapping[Any, Any]) -> dict[str, Any]:
-    """Entries by name, those of inner dicts as "a/b"; containers within containers can be made to seem endless."""
+    """Return all entries by name; those of inner dicts are called "a/b".
+
+    The number of entries is limited, because a hostile file can nest its containers almost without end.
+    """
     flat: dict[str, Any] = {}
     levels, visits, letters = [(iter(inner.items()), "")], 0, 0
     while levels:
@@ -79,18 +82,18 @@ def _flatten(inner: Mapping[Any, Any]) -> dict[str, Any]:
         name = f"{above}{key}"
         if len(name) > _LONGEST or "\n" in name:
             raise UserError(
-                f"the file holds a name of many letters or lines ({printable(name[:40])}...); use another one"
+                f"the file holds a name that is too long or has line breaks ({printable(name[:40])}...); use another file"
             )
         visits, letters = visits + 1, letters + len(name)
         if visits >= _MOST or letters > _MOST_LETTERS:
-            raise UserError(f"the file holds {_MOST} entries or more, which no checkpoint does; use another one")
-        if key in ("_metadata", ABOUT):  # PyTorch's own notes on a state dict, and ours
+            raise UserError(f"the file holds {_MOST} entries or more, which no checkpoint does; use another file")
+        if key in ("_metadata", ABOUT):  # metadata of PyTorch's state dicts and of PixBench's files
             continue
         if isinstance(value, dict) and value:
             levels.append((iter(value.items()), f"{name}/"))
         elif name in flat:
             raise UserError(
-                f"the file holds two entries that are both called {name[:99]}; write it anew with one of them"
+                f"the file holds two entries that are both called {name[:99]}; save it again with only one of them"
             )
         else:
             flat[name] = value
@@ -102,7 +105,7 @@ def _stands_beside(content: Mapping[Any, Any], fmt: Format) -> bool:
 
 
 def _text(value: Any) -> str:
-    """All that is text in ``value``, unless it is very much."""
+    """Return all text in ``value``, up to a limit, one string per line."""
     texts: list[str] = []
     parts, left = [value], 10_000
     while parts and left > 0:
@@ -116,7 +119,7 @@ def _text(value: Any) -> str:
 
 
 def _fits(text: str, fmt: Format) -> bool:
-    """Whether keys, one a line, are of a file of this fmt."""
+    """Whether the keys in ``text``, one per line, fit the format."""
     text = _rename(text, fmt)
     keys = set(text.split("\n"))
 
@@ -128,7 +131,7 @@ def _fits(text: str, fmt: Format) -> bool:
 
 
 def _unwrap(keys: str) -> str:
-    """Keys, one a line, without what DistributedDataParallel and torch.compile put in front of every name."""
+    """Remove the prefixes of DistributedDataParallel and torch.compile from ``keys``, one per line."""
     return re.sub(r"(?:^|(?<=/))(?:module\.|_orig_mod\.)+", "", keys, flags=re.MULTILINE)
 
 
@@ -139,7 +142,7 @@ def _rename(keys: str, fmt: Format) -> str:
 
 
 def sort(keys: Iterable[str], fmt: Format, branch: str) -> Sorting:
-    """Every key to exactly one place."""
+    """Assign every key to exactly one part of the result."""
     result, patterns = Sorting({}, {}, {}, []), {r: re.compile(pattern) for r, pattern in fmt.dropped.items()}
     for key in keys:
         name = _rename(_unwrap(key), fmt)
@@ -148,11 +151,11 @@ def sort(keys: Iterable[str], fmt: Format, branch: str) -> Sorting:
         if owner == branch and canonical:
             result.backbone[key] = canonical
         elif owner:
-            result.dropped[key] = f"{owner} backbone"
+            result.dropped[key] = f"{owner.replace('_', ' ')} backbone"
         elif branch in extra:
             result.extras[key] = extra[branch][extra[branch].re.groups]
         elif extra:
-            result.dropped[key] = f"{next(iter(extra))} pyramid and head"
+            result.dropped[key] = f"{next(iter(extra)).replace('_', ' ')} pyramid and head"
         elif reason := next((r for r, pattern in patterns.items() if pattern.fullmatch(name)), None):
             result.dropped[key] = reason
         else:
@@ -169,9 +172,9 @@ def _backbone_of(name: str, fmt: Format, branch: str) -> tuple[str | None, str |
 
 
 def as_declared(fmt: Format, content: Any) -> Format:
-    """Return ``fmt`` completed by what a pre-training checkpoint of this project declares: what it exports and leaves behind.
+    """Return ``fmt`` with the modules that a pre-training checkpoint of this project declares to export and to leave behind.
 
-    Methods with heads of any name can so be converted; `pixbench.yaml` knows the names of version 1 only.
+    So a new method needs no change of `pixbench.yaml`, which only knows the names in checkpoints of version 1.
     """
     if fmt is not formats()["pixbench"] or not isinstance(content, Mapping) or "exports" not in content:
         return fmt
@@ -192,7 +195,7 @@ def _are_identifiers(names: Any) -> TypeGuard[list[str]]:
 
 
 def candidates(content: Any) -> list[str]:
-    """Formats that a file may be of, only the best: no unknown keys before some, then the one that asks for most."""
+    """Return the formats that fit best: those without unknown keys if any, and of these the ones with most conditions."""
     opened: dict[str, Any] = {}
     ranks: dict[str, tuple[bool, int]] = {}
     for name, fmt in formats().items():
@@ -204,7 +207,16 @@ def candidates(content: Any) -> list[str]:
 
 
 def recognise(content: Any, path: object, wanted: str | None = None) -> str:
-    """Name of the format of ``content``; of ``wanted``, if the user forces one, which must then be possible."""
+    """Return the name of the format of ``content``.
+
+    Args:
+        content: The content of the file.
+        path: The file, for error messages.
+        wanted: The format that the user chose, if any.
+
+    Raises:
+        UserError: If no format fits, more than one does, or ``wanted`` does not.
+    """
     known, names = formats(), candidates(content)
     if wanted is not None and wanted not in known:
         raise UserError(f"there is no format {wanted!r}{did_you_mean(wanted, known)}; known: {', '.join(known)}")
@@ -212,37 +224,37 @@ def recognise(content: Any, path: object, wanted: str | None = None) -> str:
     if wanted is not None:
         if table(content, known[wanted]):
             return wanted
-        raise UserError(f"{path} is not a {known[wanted].title}; it looks like {looks or 'nothing known'}")
+        raise UserError(f"{path} is not a {known[wanted].title}; it looks like {looks or 'no known format'}")
     if len(names) > 1:
-        raise UserError(f"{path} may be {looks}, and its keys do not tell which; say so with --from")
+        raise UserError(f"{path} may be {looks}, and its keys do not show which one; choose with --from")
     if names:
         return names[0]
     what = f"it holds a {type(content).__name__}"
     if isinstance(content, Mapping):
         what = f"its keys begin with {', '.join(str(key)[:99] for key in list(content)[:8]) or 'none'}"
-    raise UserError(f"{path} is of no known format ({what}); docs/weights.md says which are known")
+    raise UserError(f"{path} is of no known format ({what}); docs/weights.md lists the known formats")
 
 
 _WIDEST = 4096
-"""Channels of a stem; 64 times what there is."""
+"""Largest number of channels of a stem; 64 times that of a common ResNet."""
 
 
 def measure(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Any]:
-    """Fields of the `BackboneSpec` (or `VitSpec`) that weights of these canonical names and shapes tell: depth, width and stem."""
+    """Return the fields of the `BackboneSpec` (depth, width, stem) or `VitSpec` that follow from canonical names and shapes."""
     if "patch_embed.proj.weight" in shapes:
         return measure_vit(shapes, source)
     deep = "stem.6.weight" in shapes
     last = "stem.6.weight" if deep else "conv1.weight"
     stem = shapes.get(last, ())
     if len(stem) != 4 or not all(stem) or stem[0] > _WIDEST:
-        raise UserError(f"{source} holds no ResNet backbone: {last}, its stem, is not there or is no 4-D kernel")
+        raise UserError(f"{source} holds no ResNet backbone: {last} (its stem) is missing or is not a 4-D kernel")
     blocks = {match[0] for name in shapes if (match := re.match(r"layer[1-4]\.\d+\.", name))}
     per_stage = Counter(block[len("layer")] for block in blocks)
     counts = tuple(per_stage[stage] for stage in "1234")
     depth = next((depth for depth, known in BLOCKS.items() if known == counts), None)
     if depth is None or not any(name.endswith(".conv3.weight") for name in shapes):
         raise UserError(
-            f"{source} holds stages of {counts} blocks, which is no bottleneck ResNet-{'/'.join(map(str, BLOCKS))}; "
-            "other backbones cannot be converted"
+            f"{source} holds stages of {counts} blocks, so it is not a bottleneck ResNet-{'/'.join(map(str, BLOCKS))}; "
+            "other ResNets cannot be converted"
         )
     return {"depth": depth, "width": stem[0] / 64, "stem": "deep" if deep else "7x7"}

@@ -1,4 +1,4 @@
-"""From a `Backbone` to a file of a framework, without PyTorch. Same backbone, same bytes."""
+"""Write a `Backbone` to a file of a framework, without PyTorch. The same backbone always gives the same bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AUTHOR = "PixBench"
 
 
 def save(backbone: Backbone, path: str | PathLike[str], framework: str) -> Counts:
-    """Write ``backbone`` to ``path`` for the framework of ``framework``; a file there is replaced whole or not at all."""
+    """Write ``backbone`` to ``path`` for ``framework``. An existing file is replaced completely or, on an error, not at all."""
     check_framework(backbone, path, framework)
     check(backbone)
     with atomic_path(path) as part:
@@ -32,15 +32,17 @@ def save(backbone: Backbone, path: str | PathLike[str], framework: str) -> Count
 
 
 def check_framework(backbone: Backbone, path: str | PathLike[str], framework: str) -> None:
-    """Raise `UserError` if the framework could not build this backbone, or would not read a file of this name."""
+    """Raise `UserError` if the framework cannot represent this backbone or does not read files with this suffix."""
     suffixes = find_framework(framework).suffixes
     if Path(path).suffix not in suffixes:
-        raise UserError(f"{path}: {FRAMEWORKS[framework].title} files end in {' or '.join(suffixes)}; name it so")
+        raise UserError(
+            f"{path}: {FRAMEWORKS[framework].title} files end in {' or '.join(suffixes)}; choose such a name"
+        )
     express(backbone, framework)
 
 
 def write(backbone: Backbone, path: Path, framework: str) -> Counts:
-    """`save` without the rename and without checks, onto a path of the caller's."""
+    """Write as `save` does, but directly to ``path`` and without checks."""
     backbone = express(backbone, framework)
     rules = FRAMEWORKS[framework]
     state = {name: in_order(np.asarray(values)) for name, values in to_framework(backbone, framework).items()}
@@ -51,18 +53,18 @@ def write(backbone: Backbone, path: Path, framework: str) -> Counts:
         _detectron2(state, about, path)
     else:
         mm = framework in ("mmseg", "mmpretrain")
-        # a plain state dict as torchvision, timm and `transformers` have it, or that of `mmengine/runner/checkpoint.py`
+        # a plain state dict for torchvision, timm and `transformers`; otherwise as in `mmengine/runner/checkpoint.py`
         torch_writer.write_zip({"state_dict": state, "meta": {"author": AUTHOR}, ABOUT: about} if mm else state, path)
     held = [*backbone.state, *(backbone.extras if rules.pyramid_head else ())]
     left_out = {COUNTER: 0 if rules.counters else sum(map(is_counter, held))}
-    left_out["of pyramid and head"] = 0 if rules.pyramid_head else len(backbone.extras)
+    left_out["pyramid and head"] = 0 if rules.pyramid_head else len(backbone.extras)
     return Counts(len(state), {reason: number for reason, number in left_out.items() if number})
 
 
 def _detectron2(state: dict[str, np.ndarray], about: dict[str, Any], path: Path) -> None:
-    """Model zoo format of `detectron2/checkpoint/detection_checkpoint.py`, names as they are; other keys are ignored.
+    """Write the model zoo format of `detectron2/checkpoint/detection_checkpoint.py`, which ignores our other keys.
 
-    A pickle has no checksums, hence the fingerprint.
+    Detectron2 uses the names as they are. A pickle has no checksums, so a fingerprint is added.
     """
     about = about | {"sha256": fingerprint(state, about)}
     content = {"model": state, "__author__": AUTHOR, "matching_heuristics": False, ABOUT: about}
@@ -71,7 +73,7 @@ def _detectron2(state: dict[str, np.ndarray], about: dict[str, Any], path: Path)
 
 
 def _safetensors(state: dict[str, np.ndarray], about: dict[str, Any], path: Path) -> None:
-    """The names alone, as `transformers` and timm read them; the rest is in the metadata. No checksums here either."""
+    """Write the tensors as `transformers` and timm read them, and the rest, with a fingerprint, as metadata."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -79,6 +81,6 @@ def _safetensors(state: dict[str, np.ndarray], about: dict[str, Any], path: Path
     try:
         save_file(state, path, {"format": "pt", ABOUT: json.dumps(about)})
     except SafetensorError as error:
-        if number := re.search(r"os error (\d+)", str(error)):  # a full disk, say
+        if number := re.search(r"os error (\d+)", str(error)):  # for example a full disk
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         raise

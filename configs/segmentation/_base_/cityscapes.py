@@ -1,6 +1,6 @@
 _base_ = "data.py"
 train_dataloader = dict(
-    batch_size=2,  # per GPU; unless overridden, the runner makes it base_batch_size / GPUs
+    batch_size=2,  # per GPU; the runner sets base_batch_size / GPUs unless this is overridden
     dataset=dict(
         type="CityscapesDataset",
         data_root="data/cityscapes",

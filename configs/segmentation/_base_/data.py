@@ -1,4 +1,4 @@
-# How images are served, whatever they are. The runner puts each data_root below its --data-root.
+# Settings of the data loaders for all data sets. The runner puts each data_root below its --data-root.
 train_dataloader = dict(
     num_workers=4,
     persistent_workers=True,

@@ -1,9 +1,9 @@
-# The backbone and how its images are prepared: as pre-trained, with the plain 7x7 stem (V1c would leave the stem at random).
+# The backbone and its image preprocessing, as in pre-training. The stem is the plain 7x7; that of ResNetV1c would stay random.
 model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(
         type="SegDataPreProcessor",
-        mean=[123.675, 116.28, 103.53],  # RGB, for pixels of 0..255
+        mean=[123.675, 116.28, 103.53],  # RGB, for pixels from 0 to 255
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
         pad_val=0,

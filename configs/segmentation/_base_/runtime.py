@@ -1,4 +1,4 @@
-# What no protocol changes: loops' kinds, hooks, logging, the environment, the metric.
+# Settings that the protocols share: types of the loops, hooks, logging, environment, metric.
 default_scope = "mmseg"
 
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])

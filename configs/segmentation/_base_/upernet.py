@@ -1,4 +1,4 @@
-# MMSegmentation's UPerNet-R50: an undilated backbone, a pyramid with pooling, the same auxiliary head.
+# MMSegmentation's UPerNet-R50: a backbone without dilation, a feature pyramid with pyramid pooling, the auxiliary head of fcn_d8.
 _base_ = "fcn_d8.py"
 model = dict(
     backbone=dict(strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1)),

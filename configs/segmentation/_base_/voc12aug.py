@@ -1,4 +1,4 @@
-# VOC 2012 train with VOC's own masks and, beside it, the further images of SBD with theirs.
+# VOC 2012 train with VOC's own masks, and the additional images of SBD with SBD's masks.
 _base_ = "data.py"
 __pipeline = [
     dict(type="LoadImageFromFile"),
@@ -11,7 +11,7 @@ __pipeline = [
     dict(type="PackSegInputs"),
 ]
 train_dataloader = dict(
-    batch_size=4,  # per GPU; unless overridden, the runner makes it base_batch_size / GPUs
+    batch_size=4,  # per GPU; the runner sets base_batch_size / GPUs unless this is overridden
     dataset=dict(
         type="ConcatDataset",
         datasets=[

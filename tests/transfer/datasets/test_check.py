@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pixbench.errors import UserError
+from pixbench.file_versions import MINI_WORLD_FILE
 from transfer.datasets import check as data
 from transfer.datasets.check import SETS, check_dataset, require_datasets
 
@@ -53,28 +54,28 @@ DEFECTS: list[tuple[str, Callable[[Path], object], str]] = [
     ),
     ("imagenet", lambda home: [p.unlink() for p in first(home / "train", "*").iterdir()], "holds no pictures"),
     ("imagenet", lambda home: (home / "train/README").touch() or shutil.rmtree(home / "val"), "imagenet/val"),
-    ("imagenet", lambda home: truncate(first(home / "train", "*/*")), "no readable picture"),
+    ("imagenet", lambda home: truncate(first(home / "train", "*/*")), "not a readable picture"),
     ("VOC2007", lambda home: (home / "ImageSets/Main/test.txt").unlink(), "unpack VOCtest_06-Nov-2007.tar from http"),
     ("VOC2007", lambda home: (home / "ImageSets/Main/trainval.txt").write_text(""), "trainval.txt is empty"),
-    ("VOC2007", lambda home: truncate(home / "Annotations/000001.xml"), "no VOC annotation"),
+    ("VOC2007", lambda home: truncate(home / "Annotations/000001.xml"), "not a VOC annotation"),
     ("VOC2007", lambda home: (home / "Annotations/000007.xml").unlink(), "000007.xml is missing"),
-    ("VOC2012", lambda home: (home / "JPEGImages/2012_000001.jpg").write_bytes(b"no"), "no readable picture"),
+    ("VOC2012", lambda home: (home / "JPEGImages/2012_000001.jpg").write_bytes(b"no"), "not a readable picture"),
     ("VOC2012", lambda home: shutil.rmtree(home / "JPEGImages"), "2012_000001.jpg and 11 more are missing"),
     ("VOC2012aug", lambda home: (home / "ImageSets/Segmentation/aug.txt").unlink(), "data prepare VOC2012aug --root"),
     ("VOC2012aug", lambda home: first(home, "SegmentationClassAug/*").unlink(), "data prepare VOC2012aug --root"),
     ("coco", lambda home: shutil.rmtree(home / "val2017"), "val2017.zip"),
     ("coco", lambda home: shutil.rmtree(home / "annotations"), "annotations_trainval2017.zip"),
-    ("coco", lambda home: truncate(home / "annotations/instances_train2017.json"), "is not a whole annotation file"),
+    ("coco", lambda home: truncate(home / "annotations/instances_train2017.json"), "is not a complete annotation file"),
     (
         "coco",
         lambda home: (home / "annotations/instances_train2017.json").write_text("[]"),
-        "is not a whole annotation",
+        "is not a complete annotation",
     ),
     ("coco", lambda home: first(home / "train2017", "*").unlink(), "is missing"),
     ("cityscapes", lambda home: shutil.rmtree(home / "leftImg8bit/val"), "leftImg8bit_trainvaltest.zip"),
     ("cityscapes", lambda home: shutil.rmtree(home / "gtFine/val"), "gtFine_trainvaltest.zip"),
-    ("cityscapes", lambda home: truncate(first(home, "gtFine/train/*/*_labelIds.png")), "no readable picture"),
-    ("cityscapes", lambda home: truncate(first(home, "gtFine/train/*/*_polygons.json")), "no JSON file"),
+    ("cityscapes", lambda home: truncate(first(home, "gtFine/train/*/*_labelIds.png")), "not a readable picture"),
+    ("cityscapes", lambda home: truncate(first(home, "gtFine/train/*/*_polygons.json")), "not a JSON file"),
     ("cityscapes", lambda home: first(home, "gtFine/train/*/*_labelTrainIds.png").unlink(), "data prepare cityscapes"),
     (
         "ADEChallengeData2016",
@@ -104,7 +105,7 @@ def test_large_annotation_files_are_only_sampled(world: Path, monkeypatch: pytes
     first_name = json.loads(path.read_text())["images"][0]["file_name"]
     assert first_name in data.annotated(path.parent, path.name)
     truncate(path)
-    assert "not a whole annotation file" in check_dataset(world, "coco")[0]
+    assert "not a complete annotation file" in check_dataset(world, "coco")[0]
 
 
 def test_pictures_of_lvis_are_the_ends_of_their_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +121,7 @@ def test_pictures_of_lvis_are_the_ends_of_their_addresses(tmp_path: Path, monkey
 
 def test_counts_sizes_and_checksums_of_real_data(world: Path) -> None:
     assert check_dataset(world, "coco", thorough=True, checksums=True) == []  # those of a mini world are others
-    (world / data.MINI).unlink()
+    (world / MINI_WORLD_FILE).unlink()
     assert check_dataset(world, "coco") == []
     counts, sizes = [check_dataset(world, "coco", thorough=True)[i] for i in (0, 2)]
     assert f"{world}/coco/train2017 holds 12 pictures instead of 118287; unpack annotations" in counts

@@ -47,7 +47,7 @@ def test_shares_of_coco_are_those_of_the_protocols(mini_root: Path, tmp_path: Pa
     images = json.loads((tmp_path / "coco/annotations/instances_train2017.json").read_bytes())["images"]
     made, there = prepare(tmp_path, "coco", write=True)
     assert (len(made), there) == (len(PERCENTS) * FOLDS, [])
-    stored = (tmp_path / "coco/annotations/shares/10pct_fold3.txt").read_text().split()
+    stored = (tmp_path / "coco/annotations/subsets/10pct_fold3.txt").read_text().split()
     assert [int(number) for number in stored] == subset([image["id"] for image in images], 10, fold=3)
     (tmp_path / "coco/annotations/instances_train2017.json").write_text("{")
     with pytest.raises(UserError, match=r"instances_train2017.json cannot be read .* again"):
@@ -109,13 +109,13 @@ def test_a_root_that_is_not_there(tmp_path: Path, name: str) -> None:
 
 
 def test_what_cannot_be_prepared_is_said(unprepared: Path) -> None:
-    with pytest.raises(UserError, match="nothing of VOC2007 has to be prepared"):
+    with pytest.raises(UserError, match="VOC2007 needs no preparation"):
         prepare(unprepared, "VOC2007", write=True)
     with pytest.raises(UserError, match="holds no polygons; unpack gtFine"):
         prepare(unprepared, "cityscapes", write=True)
     broken = sorted((unprepared / SBD / "cls").iterdir())[0]
     broken.write_bytes(b"no")
-    with pytest.raises(UserError, match=f"{broken.name} is no segmentation of SBD"):
+    with pytest.raises(UserError, match=f"{broken.name} is not a segmentation file of SBD"):
         prepare(unprepared, "VOC2012aug", write=True)
     shutil.rmtree(unprepared / SBD)
     with pytest.raises(UserError, match=r"train.txt is missing; unpack VOCtrainval.* and SBD's benchmark.tgz"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pixbench.file_versions import CHECKPOINT_VERSION
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.resnet import ResNet
 from transfer.weights import Backbone
@@ -92,12 +93,15 @@ def checkpoint_content(backbone: Backbone, target: Backbone | None = None) -> di
     model: dict[str, Tensor] = {f"backbone.{name}": tensor for name, tensor in backbone.state.items()}
     model["projector.linear1.weight"] = torch.ones(4, 4)
     if target is not None:
-        model |= {f"target.backbone.{name}": tensor for name, tensor in target.state.items()}
-        model |= {"target.projector.linear1.weight": torch.ones(4, 4), "target.step": torch.tensor(3)}
+        model |= {f"momentum_encoder.backbone.{name}": tensor for name, tensor in target.state.items()}
+        model |= {
+            "momentum_encoder.projector.linear1.weight": torch.ones(4, 4),
+            "momentum_encoder.step": torch.tensor(3),
+        }
     spec = {"depth": backbone.spec.depth, "width": backbone.spec.width, "output_stride": 16}
     return {
         "format": "pixbench-pretrain",
-        "version": 1,
+        "version": CHECKPOINT_VERSION,
         "method": "pixpro",
         "backbone": spec,
         "model": model,

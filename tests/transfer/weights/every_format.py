@@ -145,7 +145,7 @@ def mm(state: State, **extra: Any) -> dict[str, Any]:
 
 DETECTOR = parts("neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight") | linear("roi_head.bbox_head.fc_cls")
 DETECTOR_DROPPED = {"pyramid": 1, "region proposals": 1, "heads": 2}
-TWO = ("student", "target")
+TWO = ("student", "momentum_encoder")
 
 
 def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
@@ -165,19 +165,19 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
     c4_heads = linear("roi_heads.box_predictor.cls_score", "proposal_generator.rpn_head.conv", "roi_heads.res5.norm")
     v, w, d_spec = vit(0), vit(1), BackboneSpec(50, 1 / 16, stem="deep", avg_down=True)
     tokens = parts("cls_token", "norm.weight", "norm.bias")
-    tokens_dropped = {"class token, which ViTDet has not": 1, "last norm, which ViTDet has not": 2}
+    tokens_dropped = {"class token (ViTDet has none)": 1, "last norm (ViTDet has none)": 2}
     four = {reason: 2 * number for reason, number in tokens_dropped.items()}
-    c4_dropped = {"region proposals": 2, "heads": 2, "norm behind res5": 2}
+    c4_dropped = {"region proposals": 2, "heads": 2, "norm after res5": 2}
     pixpro_heads = linear("projector.linear1", "projector_k.linear1", "value_transform", "predictor.linear1")
     return {
         "pixbench": Case(
             {"format": "pixbench-pretrain", "version": 1, "backbone": spec.as_dict()}
             | {
                 "model": behind("backbone.", s)
-                | behind("target.backbone.", t)
-                | parts("projector.linear1.weight", "target.step")
+                | behind("momentum_encoder.backbone.", t)
+                | parts("projector.linear1.weight", "momentum_encoder.step")
             },
-            {"target backbone": 318, "projector": 1, "EMA counter": 1},
+            {"momentum encoder backbone": 318, "projector": 1, "EMA counter": 1},
             spec,
             branches=TWO,
         ),
@@ -187,7 +187,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "model": behind("module.", behind("encoder.", s) | behind("encoder_k.", t) | pixpro_heads),
                 **run,
             },
-            {"target backbone": 318, "projector": 4, "propagation": 2, "predictor": 2},
+            {"momentum encoder backbone": 318, "projector": 4, "propagation": 2, "predictor": 2},
             branches=TWO,
         ),
         "soco": Case(
@@ -198,7 +198,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | linear("module.projector.linear1", "module.projector_k.linear1", "module.predictor.linear1")
                 | parts("module.queue", "module.queue_ptr")
             },
-            {"target backbone": 318, "projector": 4, "predictor": 2, "queue": 2},
+            {"momentum encoder backbone": 318, "projector": 4, "predictor": 2, "queue": 2},
             branches=TWO,
         ),
         "detectron2_soco": Case(
@@ -218,7 +218,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | linear("module.projector_q.mlp.0", "module.projector_k.mlp.0", "module.predictor_slot.mlp.0")
                 | parts("module.grouping_q.slot_embed.weight", "module.grouping_k.slot_embed.weight", "module.center")
             },
-            {"target backbone": 318, "projector": 4, "predictor": 2, "prototypes": 2, "center": 1},
+            {"momentum encoder backbone": 318, "projector": 4, "predictor": 2, "prototypes": 2, "center": 1},
             branches=TWO,
         ),
         "moco_v1": Case(
@@ -227,7 +227,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "state_dict": q | k | queue | linear("module.encoder_q.fc", "module.encoder_k.fc"),
                 **run,
             },
-            {"target backbone": 318, "queue": 2, "projector": 4},
+            {"momentum encoder backbone": 318, "queue": 2, "projector": 4},
             branches=TWO,
         ),
         "moco_v2": Case(
@@ -243,7 +243,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                     "module.base_encoder.fc.0.weight", "module.momentum_encoder.fc.1.bias", "module.predictor.0.weight"
                 )
             },
-            {"target backbone": 318, "projector": 2, "predictor": 1},
+            {"momentum encoder backbone": 318, "projector": 2, "predictor": 1},
             branches=TWO,
         ),
         "simsiam": Case(
@@ -271,7 +271,8 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
             | behind("online_encoder.net.", s)
             | behind("target_encoder.net.", t)
             | linear("net.fc", "online_encoder.net.fc", "online_encoder.projector.0", "online_predictor.0"),
-            {"same backbone again": 320, "target backbone": 318, "classifier": 2, "projector": 2, "predictor": 2},
+            {"second copy of the backbone": 320, "momentum encoder backbone": 318}
+            | {"classifier": 2, "projector": 2, "predictor": 2},
             branches=TWO,
         ),
         "byol_sthalles": Case(
@@ -281,7 +282,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "target_network_state_dict": behind("encoder.", sequential(t)) | linear("projetion.net.0"),
                 "optimizer_state_dict": OPT,
             },
-            {"same backbone again": 318, "target backbone": 318, "projector": 4, "optimizer": 2},
+            {"second copy of the backbone": 318, "momentum encoder backbone": 318, "projector": 4, "optimiser": 2},
             branches=TWO,
         ),
         "swav": Case(
@@ -293,7 +294,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "model": behind("module.backbone.", s) | parts("module.projector.0.weight", "module.bn.running_mean"),
                 **run,
             },
-            {"projector": 1, "norm of the loss": 1},
+            {"projector": 1, "batch norm of the loss": 1},
         ),
         "vicreg": Case(
             {"model": behind("module.backbone.", s) | linear("module.projector.0", "module.projector.1"), **run},
@@ -308,7 +309,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "args": ARGS,
                 "dino_loss": {"center": torch.zeros(1, 8)},
             },
-            {"target backbone": 318, "projector": 4, "center": 1, "state of training": 7},
+            {"momentum encoder backbone": 318, "projector": 4, "center": 1, "training state": 7},
             branches=TWO,
         ),
         "openselfsup": Case(
@@ -320,7 +321,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | linear("encoder_q.1.mlp.0", "encoder_k.1.mlp2.0")
                 | parts("queue", "queue_ptr", "queue2", "queue2_ptr")
             },
-            {"same backbone again": 318, "target backbone": 318, "neck": 4, "queue": 4},
+            {"second copy of the backbone": 318, "momentum encoder backbone": 318, "neck": 4, "queue": 4},
             branches=TWO,
         ),
         "detco": Case(
@@ -331,7 +332,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | linear("encoder_q.1.mlp.0", "encoder_k.1.mlp.0")
                 | parts("queue", "queue_ptr")
             },
-            {"target backbone": 318, "neck": 4, "queue": 2},
+            {"momentum encoder backbone": 318, "neck": 4, "queue": 2},
             branches=TWO,
         ),
         "mmpretrain": Case(
@@ -343,7 +344,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | linear("neck.fc0", "head.predictor.fc0", "target_net.module.1.fc0")
                 | parts("target_net.steps", "data_preprocessor.mean")
             },
-            {"target backbone": 318, "neck": 4, "head": 2, "EMA counter": 1, "preprocessor": 1},
+            {"momentum encoder backbone": 318, "neck": 4, "head": 2, "EMA counter": 1, "preprocessor": 1},
             branches=TWO,
         ),
         "mmseg": Case(mm(s), {}),
@@ -366,7 +367,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | behind("momentum_backbone.", t)
                 | linear("classifier", "projector.0", "momentum_projector.0", "predictor.0")
             },
-            {"target backbone": 318, "classifier": 2, "projector": 4, "predictor": 2},
+            {"momentum encoder backbone": 318, "classifier": 2, "projector": 4, "predictor": 2},
             branches=TWO,
         ),
         "lightly": Case(
@@ -377,7 +378,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 | linear("projection_head.layers.0", "projection_head_momentum.layers.0")
                 | parts("criterion.memory_bank.bank")
             },
-            {"target backbone": 318, "projector": 4, "queue and loss": 1},
+            {"momentum encoder backbone": 318, "projector": 4, "queue and loss": 1},
             branches=TWO,
         ),
         "vissl": Case(
@@ -401,7 +402,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "epoch": 800,
                 "model_ema": behind("encoder.", t) | linear("head.0"),
             },
-            {"target backbone": 318, "projector": 6, "memory": 2, "state of training": 7},
+            {"momentum encoder backbone": 318, "projector": 6, "memory bank": 2, "training state": 7},
             branches=TWO,
         ),
         "torchvision": Case(s | linear("fc"), {"classifier": 2}),
@@ -422,7 +423,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "args": ARGS,
                 "dino_loss": {"center": torch.zeros(1, 8)},
             },
-            {"target backbone": len(v), **four, "projector": 4, "center": 1, "state of training": 5},
+            {"momentum encoder backbone": len(v), **four, "projector": 4, "center": 1, "training state": 5},
             VIT,
             branches=TWO,
         ),
@@ -432,7 +433,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 "teacher": behind("backbone.", w | tokens) | linear("head.mlp.0"),
                 "ibot_loss": {"center": torch.zeros(1, 8), "center2": torch.zeros(1, 8)},
             },
-            {"target backbone": len(v), **four, "masked patch": 1, "projector": 4, "center": 2},
+            {"momentum encoder backbone": len(v), **four, "mask token": 1, "projector": 4, "center": 2},
             VIT,
             branches=TWO,
         ),
@@ -450,8 +451,8 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
         "detectron2_caffe2": Case(
             caffe2(s)
             | {name: np.ones(2, np.float32) for name in ("conv1_b", "fc1000_w", "fc1000_b", "conv1_w_momentum")},
-            {"classifier": 2, "bias of the stem's convolution, which Detectron2 leaves out too": 1}
-            | {"momentum of the optimizer": 1},
+            {"classifier": 2, "bias of the stem convolution (Detectron2 drops it too)": 1}
+            | {"momentum of the optimiser": 1},
             zoo,
             MSRA,
         ),

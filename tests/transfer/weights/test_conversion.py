@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.commands import convert as weights_command
+from benchmarks.commands import convert as convert_command
+from benchmarks.commands import weights as weights_command
 from pixbench.errors import UserError, run_command
 from pixbench.files import sha256
 from pretrain.models.backbone_spec import STAGES, BackboneSpec
@@ -28,14 +29,16 @@ from transfer.weights.vit_spec import VitSpec
 
 def pixbench(*words: object, command: tuple[str, ...] = ("convert",)) -> int:
     parser = argparse.ArgumentParser()
-    weights_command.register(parser.add_subparsers())
+    commands = parser.add_subparsers()
+    for module in (convert_command, weights_command):
+        module.register(commands)
     args = parser.parse_args([*command, *map(str, words)])
     return run_command(lambda: args.run(args), name="pixbench")
 
 
 BUILDERS = {
     "detectron2_fpn": ("--to", "detectron2"),
-    "detectron2_c4": ("--to", "detectron2", "--framework", "c4"),
+    "detectron2_c4": ("--to", "detectron2", "--detector", "c4"),
     "mmseg": ("--to", "mmseg"),
 }
 
@@ -49,7 +52,9 @@ def test_the_command_converts_and_proves(tmp_path, capfd, checkpoint, make_backb
     assert said.err == ""
     assert "PixBench pre-training checkpoint, student branch" in said.out
     assert "ResNet-50 of width 0.25" in said.out
-    assert "318 converted, 321 dropped on purpose (2 projector, 318 target backbone, 1 EMA counter)" in said.out
+    assert (
+        "318 converted, 321 dropped on purpose (2 projector, 318 momentum encoder backbone, 1 EMA counter)" in said.out
+    )
     assert all(stage in said.out for stage in STAGES)
     assert "every tensor equal" in said.out
 
@@ -100,14 +105,14 @@ EVERY_TARGET = [
 @pytest.mark.parametrize("suffix", ["own", ".safetensors"])
 @pytest.mark.parametrize(("framework", "spec"), EVERY_TARGET, ids=lambda value: getattr(value, "title", value))
 def test_every_target_computes_the_same_and_gives_the_backbone_back(tmp_path, backbone_of, framework, spec, suffix):
-    """source -> target -> source; the neutral file in between is one that any backbone of the kind can be written to."""
+    """Source -> target -> source; the neutral file in between is one that any backbone of the kind can be written to."""
     backbone, neutral = backbone_of(spec), "detectron2_vitdet" if isinstance(spec, VitSpec) else "mmseg"
     if suffix == "own":
         suffix = FRAMEWORKS[framework].suffixes[0]
     elif spec == WIDE and framework != "timm":
         pytest.skip("slow, and shown by the others")
     source, target, back = (
-        tmp_path / f"{name}{FRAMEWORKS[neutral].suffixes[0]}" for name in ("source", "target", "back")
+        tmp_path / f"{name}{FRAMEWORKS[neutral].suffixes[0]}" for name in ("source", "momentum_encoder", "back")
     )
     target = target.with_suffix(suffix)
     save(backbone, source, neutral)
@@ -136,7 +141,7 @@ def test_a_file_of_no_framework_runs_in_our_own_network(checkpoint, make_backbon
     assert parity.framework is None
     assert set(parity.stages) == set(STAGES)
     assert not verify(make_backbone(0.25, seed=1), checkpoint(0.25)).ok
-    with pytest.raises(UserError, match="they cannot be the same"):
+    with pytest.raises(UserError, match="different networks cannot have equal weights"):
         verify(make_backbone(), checkpoint(0.25))
 
 
@@ -147,7 +152,7 @@ def test_weights_verify(tmp_path, capsys, checkpoint, make_backbone):
     assert pixbench(checkpoint(0.25), path, command=("weights", "verify")) == 0
     said = capsys.readouterr().out
     assert all(stage in said for stage in STAGES)
-    assert "verified in Detectron2 R-CNN FPN: every tensor equal, maps within a relative 1e-05" in said
+    assert "verified in Detectron2 R-CNN FPN: every tensor equal, maps within a relative difference of 1e-05" in said
     found = json.loads(record.read_text())
     assert (found["source"]["sha256"], found["output"]["sha256"]) == (sha256(checkpoint(0.25)), sha256(path))
     assert found["parity"]["ok"] is True
@@ -158,7 +163,7 @@ def test_weights_verify(tmp_path, capsys, checkpoint, make_backbone):
 
 @pytest.mark.frameworks
 def test_target_branch(tmp_path, checkpoint, make_backbone):
-    convert(checkpoint(), tmp_path / "a.pkl", "detectron2_c4", "target")
+    convert(checkpoint(), tmp_path / "a.pkl", "detectron2_c4", "momentum_encoder")
     back, wanted = load(tmp_path / "a.pkl").state, make_backbone(seed=1).state
     assert all(torch.equal(back[name], wanted[name]) for name in wanted if not is_counter(name))
 
@@ -170,15 +175,15 @@ def test_target_branch(tmp_path, checkpoint, make_backbone):
             "detectron2_fpn",
             replace(NARROW, stem="deep"),
             {},
-            "backbones of kind 7x7 and not deep; write this one for mmseg or",
+            "backbones of variant 7x7, not deep; write this backbone for mmseg or",
         ),
-        ("huggingface", replace(WIDE, stem="deep"), {}, "backbones of kind 7x7 and not deep"),
-        ("detectron2_c4", VitSpec(128, 3, 2, 16, 64), {}, "not ViT; write this one for detectron2_vitdet"),
-        ("mmpretrain", replace(NARROW, stem="deep"), {}, "MMPretrain classifier has backbones of kind 7x7"),
+        ("huggingface", replace(WIDE, stem="deep"), {}, "backbones of variant 7x7, not deep"),
+        ("detectron2_c4", VitSpec(128, 3, 2, 16, 64), {}, "not ViT; write this backbone for detectron2_vitdet"),
+        ("mmpretrain", replace(NARROW, stem="deep"), {}, "MMPretrain classifier supports backbones of variant 7x7"),
         ("torchvision", replace(WIDE, stride_in_1x1=True), {}, "no stride in the first 1×1 convolution"),
         ("timm", replace(WIDE, stride_in_1x1=True), {}, "no stride in the first 1×1 convolution"),
         ("timm", NARROW, {}, r"no backbone of width 0\.25"),
-        ("torchvision", WIDE, {"std": (1.0, 1.0, 1.0)}, "no other pixels than RGB, mean 123.675"),
+        ("torchvision", WIDE, {"std": (1.0, 1.0, 1.0)}, "no input pixels other than RGB, mean 123.675"),
     ],
 )
 def test_what_a_target_cannot_express_is_refused(tmp_path, framework, spec, pixels, says):
@@ -211,7 +216,8 @@ def test_the_same_tensors_for_other_pixels_are_not_the_same_backbone(tmp_path, c
     for a, b in (("rgb.pth", "bgr.pth"), ("bgr.pth", "rgb.pth"), ("bgr.pth", checkpoint(0.25).name)):
         assert pixbench(tmp_path / a, tmp_path / b, command=("weights", "verify")) == 2
         said = capsys.readouterr().err
-        assert re.search(rf"{b} takes (RGB|BGR), mean .* but .*{a} takes (RGB|BGR), mean .*; say with --from", said)
+        needs = "(RGB|BGR), mean .*"
+        assert re.search(rf"{b} needs input pixels {needs} but .*{a} needs {needs}; choose the format", said)
     assert not list(tmp_path.glob("*.json"))
 
 
@@ -287,7 +293,7 @@ def test_the_proof_fails_in_the_stages_a_change_reaches(tmp_path, make_backbone,
 @pytest.fixture
 def wrong_map(monkeypatch):
     """A name map that is a bijection and fits all shapes, and yet is wrong: two norms of each block are exchanged."""
-    real = FRAMEWORKS["detectron2_fpn"].kinds["7x7"]
+    real = FRAMEWORKS["detectron2_fpn"].variants["7x7"]
     block = {f"conv{i}": f"conv{i}" for i in (1, 2, 3)} | {
         "bn1": "conv2.norm",
         "bn2": "conv1.norm",
@@ -306,7 +312,7 @@ def test_a_wrong_name_map_is_caught_by_the_maps_alone(tmp_path, checkpoint, wron
     output = tmp_path / "out.pkl"
     with pytest.raises(UserError, match="layer1 differs by") as error:
         convert(checkpoint(), output, "detectron2_fpn")
-    assert "tensors are not the backbone's" not in str(error.value)
+    assert "tensors differ from the backbone's" not in str(error.value)
     assert not list(tmp_path.glob("*out*"))
 
 
@@ -334,7 +340,7 @@ def test_a_bad_source_leaves_the_output_alone(tmp_path, checkpoint, capsys):
 
 
 @pytest.mark.parametrize(
-    ("target", "name"), [("detectron2", "x.pkl"), ("mmseg", "x.pth"), ("huggingface", "x.safetensors")]
+    ("momentum_encoder", "name"), [("detectron2", "x.pkl"), ("mmseg", "x.pth"), ("huggingface", "x.safetensors")]
 )
 def test_a_disk_that_is_full(tmp_path, checkpoint, capsys, target, name):
     source, (soft, hard) = checkpoint(), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -352,16 +358,16 @@ def test_a_disk_that_is_full(tmp_path, checkpoint, capsys, target, name):
     [
         (("--to", "detectron2", "-o", "x.pth"), r"files end in \.pkl"),
         (("--to", "mmseg", "-o", "x.pkl"), r"files end in \.pth or \.pt"),
-        (("--to", "mmseg", "--framework", "c4", "-o", "x.pth"), "means nothing to mmseg"),
-        (("--to", "torchvision", "-o", "x.pth"), "a torchvision ResNet has no backbone of width 0.0625"),
-        (("--to", "mmseg", "-o", "checkpoint.pt"), "is the source itself"),
+        (("--to", "mmseg", "--detector", "c4", "-o", "x.pth"), "does not apply to mmseg"),
+        (("--to", "torchvision", "-o", "x.pth"), "a torchvision ResNet supports no backbone of width 0.0625"),
+        (("--to", "mmseg", "-o", "checkpoint.pt"), "is the source and would be overwritten"),
         (("--to", "mmseg", "-o", "folder.pth"), "is a folder"),
-        (("--to", "mmseg", "--branch", "momentum_encoder", "-o", "x.pth"), "holds no target backbone"),
+        (("--to", "mmseg", "--branch", "momentum_encoder", "-o", "x.pth"), "holds no momentum_encoder backbone"),
     ],
 )
 def test_what_the_command_refuses(tmp_path, monkeypatch, capsys, checkpoint, words, says):
     (tmp_path / "folder.pth").mkdir()
-    checkpoint(edit=lambda c: [c["model"].pop(k) for k in list(c["model"]) if k.startswith("target")])
+    checkpoint(edit=lambda c: [c["model"].pop(k) for k in list(c["model"]) if k.startswith("momentum_encoder")])
     monkeypatch.chdir(tmp_path)
     assert pixbench("checkpoint.pt", *words) == 2
     said = capsys.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, engine
 from pretrain.config import from_dict
 from pretrain.methods import METHODS
@@ -31,7 +32,7 @@ def test_a_method_goes_from_a_step_to_a_loaded_file(name: str, tmp_path: Path, m
         }
     )
     engine.train(config)
-    path = tmp_path / "run" / checkpoint.LATEST
+    path = tmp_path / "run" / CHECKPOINT_FILE
     saved = checkpoint.load(path)
     assert saved["exports"] == list(METHODS[name].exports)
     reading = read(path)

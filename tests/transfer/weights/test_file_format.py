@@ -67,7 +67,7 @@ def test_a_file_of_exactly_that_layout_gives_the_backbone_back(tmp_path, all_cas
     form = name if case.forced else None
     if case.forced:
         other = name.replace("own", "x").replace("zoo", "own").replace("x", "zoo")
-        with pytest.raises(UserError, match="its keys do not tell which; say so with --from") as error:
+        with pytest.raises(UserError, match="its keys do not show which one; choose with --from") as error:
             read(path)
         assert name in str(error.value)
         assert other in str(error.value)
@@ -136,7 +136,7 @@ def test_files_that_timm_and_transformers_wrote(tmp_path):
 def test_whole_models_of_the_frameworks(tmp_path, real_model, framework, form, container):
     state = real_model(framework, BackboneSpec(50, 1 / 8)).state_dict()
     torch.save({container: state, "iteration": 1}, tmp_path / "x.pth")
-    reading = read(tmp_path / "x.pth", form=form)
+    reading = read(tmp_path / "x.pth", format_name=form)
     assert reading.format == (form or "mmseg_model")
     assert reading.beside == ["iteration"]
     assert reading.backbone.spec == BackboneSpec(50, 1 / 8)
@@ -175,13 +175,13 @@ def test_the_same_weights_in_safetensors(tmp_path, all_cases, make_backbone, nam
 
 def test_forcing_a_format(tmp_path, all_cases):
     path = write(all_cases["moco_v2"].content, tmp_path / "x.pth")
-    assert read(path, form="moco_v2").format == "moco_v2"
+    assert read(path, format_name="moco_v2").format == "moco_v2"
     with pytest.raises(UserError, match=r"is not a MoCo v1 checkpoint; it looks like a MoCo v2 checkpoint \(moco_v2\)"):
-        read(path, form="moco_v1")
+        read(path, format_name="moco_v1")
     with pytest.raises(UserError, match=r"there is no format 'moco'; did you mean \w+\?; known: barlow_twins, "):
-        read(path, form="moco")
+        read(path, format_name="moco")
     torch.save({"a": 1}, path)
-    with pytest.raises(UserError, match="it looks like nothing known"):
+    with pytest.raises(UserError, match="it looks like no known format"):
         inspection.inspect(path, "moco_v1")
 
 
@@ -191,7 +191,7 @@ def test_forcing_a_format(tmp_path, all_cases):
         (lambda m: m.update({"module.mystery": torch.ones(2)}), r"a PixPro checkpoint .*1 unknown \(module\.mystery\)"),
         (
             lambda m: m.update({"encoder.bn1.weight": torch.ones(4)}),
-            r"1 of a name that another has too \(module\.encoder\.bn1\.weight\)",
+            r"1 with the same name as another key \(module\.encoder\.bn1\.weight\)",
         ),
         (
             lambda m: m.update({"module.encoder.bn1.weight": torch.full((4,), 1 / 3, dtype=torch.float64)}),
@@ -245,7 +245,7 @@ def test_the_commands(tmp_path, all_cases, capsys):
     printed = capsys.readouterr().out
     assert "format   detectron2_fpn_own: " in printed
     assert "format   detectron2_fpn_zoo: " in printed
-    assert "say so with --from" in printed
+    assert "choose one with --from" in printed
     convert = ["convert", str(path), "--to", "mmseg", "-o", str(output), "--no-verify"]
     assert main(convert) == 2
     assert not output.exists()

@@ -12,7 +12,7 @@ from transfer.weights.expected_shapes import expected
 from transfer.weights.naming import NAMINGS, Naming, is_counter
 from transfer.weights.vit_spec import VitSpec
 
-KINDS = [(framework, kind) for framework in FRAMEWORKS for kind in FRAMEWORKS[framework].kinds]
+KINDS = [(framework, kind) for framework in FRAMEWORKS for kind in FRAMEWORKS[framework].variants]
 SPECS = {"7x7": {}, "deep": {"stem": "deep"}, "deep, averaging": {"stem": "deep", "avg_down": True}}
 
 
@@ -21,7 +21,7 @@ SPECS = {"7x7": {}, "deep": {"stem": "deep"}, "deep, averaging": {"stem": "deep"
 def test_there_and_back_gives_the_same_names(framework, kind, depth):
     spec = VitSpec(depth=depth) if kind == "ViT" else BackboneSpec(depth, **SPECS[kind])
     assert spec.variant == kind
-    state, names = expected(spec), FRAMEWORKS[framework].kinds[kind]
+    state, names = expected(spec), FRAMEWORKS[framework].variants[kind]
     named = to_framework(Backbone(spec, state, "test"), framework)
     kept = [name for name in state if FRAMEWORKS[framework].counters or not is_counter(name)]
     assert [names.to_canonical(name) for name in named] == kept
@@ -29,7 +29,7 @@ def test_there_and_back_gives_the_same_names(framework, kind, depth):
 
 
 @pytest.mark.parametrize(
-    ("framework", "canonical", "target"),
+    ("framework", "canonical", "momentum_encoder"),
     [
         ("detectron2_c4", "conv1.weight", "backbone.stem.conv1.weight"),
         ("detectron2_c4", "bn1.running_var", "backbone.stem.conv1.norm.running_var"),
@@ -47,7 +47,7 @@ def test_there_and_back_gives_the_same_names(framework, kind, depth):
     ],
 )
 def test_names_as_the_frameworks_write_them(framework, canonical, target):
-    names = next(iter(FRAMEWORKS[framework].kinds.values()))
+    names = next(iter(FRAMEWORKS[framework].variants.values()))
     assert names.to_framework(canonical) == target
     assert names.to_canonical(target) == canonical
 

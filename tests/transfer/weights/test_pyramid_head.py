@@ -51,7 +51,7 @@ def fpn_checkpoint(checkpoint: Callable[..., Path], with_pyramid: Callable[..., 
 
     def write(head: str, edit: Callable[[dict], object] = lambda model: None, width: float = 0.25) -> Path:
         def add(content: dict) -> None:
-            for prefix, seed in (("", 0), ("target.", 1)):
+            for prefix, seed in (("", 0), ("momentum_encoder.", 1)):
                 extras = with_pyramid(head, width, seed).extras
                 content["model"] |= {f"{prefix}{name}": tensor for name, tensor in extras.items()}
             edit(content["model"])
@@ -138,7 +138,7 @@ def test_names_both_ways(head: str) -> None:
 @pytest.mark.parametrize("head", KINDS)
 def test_both_branches_are_read_and_every_key_is_counted(fpn_checkpoint: Callable[..., Path], head: str) -> None:
     path = fpn_checkpoint(head, width=1 / 16)
-    for branch, other, seed in (("student", "target", 0), ("target", "student", 1)):
+    for branch, other, seed in (("student", "momentum_encoder", 0), ("momentum_encoder", "student", 1)):
         reading = read(path, branch)
         wanted = extras_of(head, BackboneSpec(50, 1 / 16), seed=seed)
         assert reading.backbone.extras.keys() == wanted.keys()
@@ -195,7 +195,7 @@ def test_two_towers_that_differ_are_no_pretrained_head(tmp_path: Path, with_pyra
     content["model"]["head.bbox_subnet.3.weight"] = content["model"]["head.bbox_subnet.3.weight"] + 1
     del content["pixbench"]["sha256"]
     path.write_bytes(pickle.dumps(content))
-    with pytest.raises(UserError, match=r"second tower unlike the first \(head\.bbox_subnet\.3\.weight\)"):
+    with pytest.raises(UserError, match=r"second tower that differs from the first \(head\.bbox_subnet\.3\.weight\)"):
         load(path)
 
 
@@ -204,14 +204,14 @@ def test_other_layouts_get_the_backbone_and_say_what_is_left(
     tmp_path: Path, with_pyramid: Callable[..., Backbone], framework: str, name: str
 ) -> None:
     written = save(with_pyramid("fcos"), tmp_path / name, framework)
-    assert written.dropped["of pyramid and head"] == KINDS["fcos"]
+    assert written.dropped["pyramid and head"] == KINDS["fcos"]
     assert load(tmp_path / name).extras == {}
 
 
 def test_a_live_model_without_a_place_for_it(with_pyramid: Callable[..., Backbone]) -> None:
     counts = load_into(build_network(BackboneSpec(50, 1 / 16)), with_pyramid("fcos", 1 / 16), "torchvision")
     assert counts.converted == 318
-    assert counts.dropped == {"of pyramid and head": KINDS["fcos"]}
+    assert counts.dropped == {"pyramid and head": KINDS["fcos"]}
 
 
 @pytest.mark.frameworks
@@ -261,12 +261,12 @@ def test_into_live_dense_detectors(
     after = model.state_dict()
     assert counts.converted + sum(counts.initialised.values()) == len(after)
     assert counts.initialised["P7 of the pyramid"] == 2
-    lost = counts.dropped.get("group norms of the head, the model has none", 0)
+    lost = counts.dropped.get("group norms of the head (the model has none)", 0)
     assert lost == (6 if (kind, head) == ("retinanet", "fcos") else 0)
     towers = 2 * (KINDS[head] - 14 - lost)
     assert counts.converted == 265 + 14 + towers
     assert counts.dropped == {"num_batches_tracked": 53} | (
-        {"group norms of the head, the model has none": lost} if lost else {}
+        {"group norms of the head (the model has none)": lost} if lost else {}
     )
     fresh = counts.initialised.get("norms of the head's towers", 0)
     assert fresh == (12 if (kind, head) == ("fcos", "retinanet") else 0)
@@ -305,7 +305,7 @@ def test_p6_that_is_made_from_res5_stays_the_models_own(
     model, backbone = dense_detector("retinanet", p6="res5"), with_pyramid("retinanet")
     before = model.backbone.top_block.p6.weight.clone()
     counts = load_into(model, backbone, "detectron2_fpn")
-    assert counts.dropped["of P6 from P5, the model makes it from res5"] == 2
+    assert counts.dropped["P6 computed from P5 (the model computes it from res5)"] == 2
     assert counts.initialised["P6 of the pyramid"] == 2
     assert model.backbone.top_block.p6.weight.equal(before)
     found, wanted = forward(model, backbone, torch.randn(1, 3, 96, 96))
@@ -319,7 +319,7 @@ def test_norms_of_each_level_are_the_models_own(
     dense_detector: Callable[..., nn.Module], with_pyramid: Callable[..., Backbone]
 ) -> None:
     counts = load_into(dense_detector("retinanet", norm="BN"), with_pyramid("fcos"), "detectron2_fpn")
-    assert counts.dropped["group norms of the head, the model has none"] == 6
+    assert counts.dropped["group norms of the head (the model has none)"] == 6
     assert counts.initialised["norms of the head's towers"] > 0
 
 
@@ -345,8 +345,8 @@ def test_mask_rcnn_takes_p3_to_p5(with_pyramid: Callable[..., Backbone], norm: s
     model, backbone = build_model(cfg), with_pyramid("fcos")
     counts = load_into(model, backbone, "detectron2_fpn")
     assert counts.converted == 265 + (6 if norm else 12)
-    dropped = {"of P6, the model has no convolution for it": 2, "of the head, the model has no such one": 12}
-    dropped |= {"num_batches_tracked": 53} | ({"biases that a norm makes void": 6} if norm else {})
+    dropped = {"P6 (the model has no convolution for it)": 2, "head (the model has no such head)": 12}
+    dropped |= {"num_batches_tracked": 53} | ({"biases without effect (a norm follows)": 6} if norm else {})
     assert counts.dropped == dropped
     assert counts.initialised["P2 of the pyramid"] == (12 if norm else 4)  # weight, and a norm's five or a bias
     assert counts.initialised.get("norms of the pyramid", 0) == (30 if norm else 0)
@@ -378,7 +378,7 @@ def test_a_deeper_pyramid_or_a_shallow_head_is_an_error(
         "backbone.fpn_lateral6.bias",
         "backbone.fpn_lateral6.weight",
     ]
-    with pytest.raises(UserError, match="in the model's pyramid or head that get nothing"):
+    with pytest.raises(UserError, match="in the model's pyramid or head that would get no value"):
         load_into(model, with_pyramid("fcos"), "detectron2_fpn")
     model = dense_detector("retinanet")
     for tower in TOWERS:
@@ -401,7 +401,7 @@ def test_detectron2s_own_fcos_config_takes_pyramid_and_head(make_backbone: Calla
 
     config = model_zoo.get_config("COCO-Detection/fcos_R_50_FPN_1x.py").model
     backbone = replace(make_backbone(1), extras=extras_of("fcos", BackboneSpec(50, 1), 256))
-    with pytest.raises(UserError, match="stride elsewhere"):
+    with pytest.raises(UserError, match="stride in another convolution"):
         load_into(instantiate(config), backbone, "detectron2_fpn")
     config.backbone.bottom_up.stages.stride_in_1x1 = False
     model = instantiate(config)

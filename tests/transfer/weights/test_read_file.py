@@ -28,8 +28,8 @@ def test_student_and_target_of_our_checkpoint(checkpoint, make_backbone):
     assert reading.backbone.spec == BackboneSpec(50, 1 / 16, output_stride=16)
     assert same(reading.backbone, make_backbone())
     assert reading.counts.converted == 318
-    assert reading.counts.dropped == {"projector": 2, "target backbone": 318, "EMA counter": 1}
-    other = read(checkpoint(), branch="target")
+    assert reading.counts.dropped == {"projector": 2, "momentum encoder backbone": 318, "EMA counter": 1}
+    other = read(checkpoint(), branch="momentum_encoder")
     assert same(other.backbone, make_backbone(seed=1))
     assert other.counts.dropped["student backbone"] == 318
 
@@ -121,16 +121,19 @@ def test_torchvisions_own_state_dict(tmp_path):
             r"bn1\.weight is float64",
         ),
         (lambda c: c["model"].update({"backbone.bn1.weight": "text"}), r"1 not a tensor \(bn1\.weight\)"),
-        (lambda c: c["model"].update({"backbone.conv1.weight": torch.ones(24, 3, 7, 7)}), "one of the two is wrong"),
+        (
+            lambda c: c["model"].update({"backbone.conv1.weight": torch.ones(24, 3, 7, 7)}),
+            "but its weights are those of",
+        ),
         (
             lambda c: c["model"].update({"backbone.conv1.weight": torch.ones(1).expand(2**36, 3, 7, 7)}),
-            "larger than what is",
+            "larger than their stored data",
         ),
-        (lambda c: c["model"].update({"backbone.conv1.weight": torch.ones(0, 3, 7, 7)}), "is no 4-D kernel"),
-        (lambda c: c["backbone"].update(width=0.5), "one of the two is wrong"),
-        (lambda c: c["backbone"].update(depth=18), "does not say which backbone it holds"),
-        (lambda c: c.pop("backbone"), "does not say which backbone it holds"),
-        (lambda c: c.update(version=2), "version 2"),
+        (lambda c: c["model"].update({"backbone.conv1.weight": torch.ones(0, 3, 7, 7)}), "is not a 4-D kernel"),
+        (lambda c: c["backbone"].update(width=0.5), "but its weights are those of"),
+        (lambda c: c["backbone"].update(depth=18), "does not describe its backbone correctly"),
+        (lambda c: c.pop("backbone"), "does not describe its backbone correctly"),
+        (lambda c: c.update(version=3), "version 3"),
         (lambda c: c.update(model=[1]), r"of no known format \(its keys begin with format, version"),
         (lambda c: c.update(model={"projector.x": torch.ones(1)}), "of no known format"),
         (lambda c: c.pop("format"), "of no known format"),
@@ -160,14 +163,16 @@ def test_only_some_counters_is_not_a_whole_backbone(checkpoint):
         load(checkpoint(edit=lambda c: c["model"].pop("backbone.layer4.2.bn3.num_batches_tracked")))
 
 
+def without_momentum_encoder(content):
+    content["model"] = {k: v for k, v in content["model"].items() if not k.startswith("momentum_encoder")}
+
+
 def test_a_branch_that_is_not_there(checkpoint, tmp_path, make_backbone):
-    with pytest.raises(UserError, match="holds no target backbone"):
-        load(
-            checkpoint(edit=lambda c: [c["model"].pop(k) for k in list(c["model"]) if k.startswith("target")]), "target"
-        )
+    with pytest.raises(UserError, match="holds no momentum_encoder backbone"):
+        load(checkpoint(edit=without_momentum_encoder), "momentum_encoder")
     save(make_backbone(), tmp_path / "x.pth", "mmseg")
     with pytest.raises(UserError, match="has no branch 'target'"):
-        load(tmp_path / "x.pth", "target")
+        load(tmp_path / "x.pth", "momentum_encoder")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +197,7 @@ def test_a_detector_is_not_taken_for_a_backbone(tmp_path, make_backbone):
 def test_other_networks(make_backbone):
     from torchvision.models import resnet18, wide_resnet50_2
 
-    with torch.device("meta"), pytest.raises(UserError, match="no bottleneck ResNet"):
+    with torch.device("meta"), pytest.raises(UserError, match="not a bottleneck ResNet"):
         infer_spec(resnet18().state_dict())
     with torch.device("meta"):
         wide = {name: tensor for name, tensor in wide_resnet50_2().state_dict().items() if not name.startswith("fc.")}
@@ -203,7 +208,7 @@ def test_other_networks(make_backbone):
 
 def test_importing_costs_no_framework():
     script = (
-        "import sys; from transfer.weights import command; assert 'torch' not in sys.modules; "
+        "import sys; from benchmarks.commands import convert, weights; assert 'torch' not in sys.modules; "
         "import transfer.weights.conversion, transfer.weights.models.load_into; "
         "bad = {'detectron2', 'mmseg', 'mmcv', 'mmengine', 'torchvision'} & set(sys.modules); assert not bad, bad"
     )

@@ -1,4 +1,4 @@
-"""SoCo's pyramid and box head: read from a file of its framework, proved in Detectron2 and put into the detector of coco_fpn_1x."""
+"""SoCo's pyramid and box head: read from a file, proved in Detectron2 and put into the detector of coco_fpn_1x."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_both_branches_arrive_bit_for_bit(
     soco_file: Callable[..., Path], with_pyramid: Callable[..., Backbone]
 ) -> None:
     path = soco_file()
-    for branch, other, seed in (("student", "target", 0), ("target", "student", 1)):
+    for branch, other, seed in (("student", "momentum_encoder", 0), ("momentum_encoder", "student", 1)):
         reading, wanted = read(path, branch), with_pyramid(1 / 16, seed)
         assert reading.format == "soco"
         assert len(wanted.extras) == len(TWO_STAGE) == 74
@@ -101,7 +101,7 @@ def test_a_c4_checkpoint_has_a_queue_and_no_neck(soco_file: Callable[..., Path])
     reading = read(soco_file(c4=True))
     assert reading.format == "soco"
     assert reading.backbone.extras == {}
-    assert reading.counts.dropped == {"projector": 1, "predictor": 1, "target backbone": 318, "queue": 2}
+    assert reading.counts.dropped == {"projector": 1, "predictor": 1, "momentum encoder backbone": 318, "queue": 2}
 
 
 def test_what_soco_made_for_detectron2_is_the_same(tmp_path: Path, with_pyramid: Callable[..., Backbone]) -> None:
@@ -131,7 +131,10 @@ def test_what_soco_made_for_detectron2_is_the_same(tmp_path: Path, with_pyramid:
         (lambda m: m.update({"module.head.fc2.bias": torch.ones(2)}), r"1 unknown \(box\.fc2\.bias\)"),
         (lambda m: m.update({"module.head.fc1.weight": torch.ones(16, 3)}), r"of the wrong shape \(box\.fc1\.weight"),
         (lambda m: m["module.head.conv2.weight"].fill_(float("nan")), r"NaN or infinite values \(box\.conv2\.weight\)"),
-        (lambda m: m.update({"head.fc1.bias": torch.ones(16)}), r"of a name that another has too \(module\.head\.fc1"),
+        (
+            lambda m: m.update({"head.fc1.bias": torch.ones(16)}),
+            r"with the same name as another key \(module\.head\.fc1",
+        ),
         (lambda m: [m.pop(n) for n in list(m) if n.startswith("module.head.")], r"26 missing \(box"),
     ],
 )
@@ -162,7 +165,7 @@ def test_written_for_detectron2_and_read_again(
 def test_other_layouts_drop_and_count_it(
     tmp_path: Path, with_pyramid: Callable[..., Backbone], framework: str, name: str
 ) -> None:
-    assert save(with_pyramid(1 / 16), tmp_path / name, framework).dropped["of pyramid and head"] == 74
+    assert save(with_pyramid(1 / 16), tmp_path / name, framework).dropped["pyramid and head"] == 74
     assert load(tmp_path / name).extras == {}
 
 
@@ -185,7 +188,7 @@ def test_open_mmlabs_pyramid_with_norms_is_the_reference(with_pyramid: Callable[
 
 
 @pytest.mark.frameworks
-@pytest.mark.parametrize("branch", ["student", "target"])
+@pytest.mark.parametrize("branch", ["student", "momentum_encoder"])
 def test_conversion_proves_pyramid_and_box_head(tmp_path: Path, soco_file: Callable[..., Path], branch: str) -> None:
     done = convert(soco_file(1 / 4), tmp_path / "x.pkl", "detectron2_fpn", branch)
     assert done.parity is not None
@@ -261,8 +264,8 @@ def test_models_of_another_kind_say_what_they_do_not_take(
 ) -> None:
     backbone, counters = with_pyramid(), {"num_batches_tracked": 53 + NORMS}
     no_box, no_norms = (
-        "of the box head, the model's is none or another",
-        "batch norms of the pyramid, the model has none",
+        "box head (the model has none or a different one)",
+        "batch norms of the pyramid (the model has none)",
     )
     counts = load_into(detector("coco_fpn_1x_2fc", FPN__OUT_CHANNELS=16), backbone, "detectron2_fpn")
     assert counts.converted == 265 + 40
@@ -270,10 +273,10 @@ def test_models_of_another_kind_say_what_they_do_not_take(
     counts = load_into(detector("coco_fpn_1x", FPN__NORM="", **SIXTEEN), backbone, "detectron2_fpn")
     assert counts.converted == 265 + 8 + 22
     assert counts.dropped == counters | {no_norms: 32}
-    assert counts.initialised["biases of the pyramid, the checkpoint has norms instead"] == 8
+    assert counts.initialised["biases of the pyramid (the checkpoint has norms instead)"] == 8
     counts = load_into(detector("coco_retinanet_1x", FPN__OUT_CHANNELS=16, FPN__NORM="LN"), backbone, "detectron2_fpn")
     assert counts.converted == 265 + 6
-    assert counts.dropped == counters | {"of P2, the model has none": 10, no_norms: 24, no_box: 22}
+    assert counts.dropped == counters | {"P2 (the model has none)": 10, no_norms: 24, no_box: 22}
     assert counts.initialised["norms of the pyramid"] == 12
     assert counts.initialised["P6 of the pyramid"] == counts.initialised["P7 of the pyramid"] == 2
 

@@ -1,4 +1,4 @@
-"""Files that hold weights, of any format and backbone: bytes to arrays and plain data, and back. Needs no PyTorch."""
+"""Read weight files of any format into arrays and plain data, and write them. Needs no PyTorch."""
 
 ABOUT = "pixbench"
-"""Key under which our writers say what they wrote: {"backbone": ..., "pixels": ..., "sha256": of the weights}."""
+"""Key of the description in our own files: {"backbone": ..., "pixels": ..., "sha256": of the weights}."""

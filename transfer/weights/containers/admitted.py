@@ -1,7 +1,7 @@
-"""The names that pickles of weights may ask for, and the stand-ins of ours that each of them gets instead.
+"""Names that a pickle of weights may use, and the stand-in of ours that each of them becomes.
 
-A name becomes a `Call`, which only `apply` opens, or a plain constant. `without_stand_ins` turns the stand-ins into real arrays and
-containers.
+A name becomes a `Call`, which only `apply` can execute, or a plain constant. `without_stand_ins` turns the stand-ins into
+real arrays and containers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MOST_ARGUMENTS = 64
 
 
 class NotAdmitted(Exception):
-    """The message says what was asked for."""
+    """Raised if a pickle uses a name or feature that is not allowed; the message describes it."""
 
 
 class Call:
@@ -30,30 +30,34 @@ class Call:
 
 
 def apply(function: Any, arguments: Any) -> Any:
+    """Execute a `Call`; raise `NotAdmitted` for anything else."""
     if type(function) is not Call or not isinstance(arguments, list | tuple) or len(arguments) > _MOST_ARGUMENTS:
         raise NotAdmitted("a call of what is no class or function, or of too much")
     return function.make(*arguments)
 
 
 class StandIn:
-    """What a pickle gets in place of an object with attributes."""
+    """Replacement for an object with attributes in a pickle."""
 
     def set_state(self, state: Any) -> None:
+        """Set the pickled attributes."""
         raise NotAdmitted("attributes of what has none")
 
     def made(self) -> np.ndarray:
+        """Return the array that this object stands for."""
         raise NotAdmitted("an array that was never filled")
 
 
 class Items(dict[Any, Any], StandIn):
-    """Stands for ``OrderedDict``, whose attributes are PyTorch's notes on a state dict and of no use here."""
+    """Stands for ``OrderedDict``. Its attributes are metadata of PyTorch's state dicts, which are not needed."""
 
     def set_state(self, state: Any) -> None:
+        """Ignore the attributes."""
         pass
 
 
 class _Record(Items):
-    """Stands for classes that are no more than named values (`_RECORDS`), items or attributes; comes out as a dict."""
+    """Stands for classes that only hold items or attributes (`_RECORDS`), and becomes a dict."""
 
     attributes: Any = ()
 
@@ -72,11 +76,12 @@ class NumpyType(StandIn):
         self.dtype = np.dtype(code)
 
     def set_state(self, state: Any) -> None:
+        """Set the byte order."""
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class NumpyArray(StandIn):
-    """Stands for ``numpy.ndarray``, whose own way back from a pickle takes sizes and flags on trust."""
+    """Stands for ``numpy.ndarray``, which does not check sizes and flags when it is unpickled."""
 
     array: np.ndarray | None = None
 
@@ -85,15 +90,17 @@ class NumpyArray(StandIn):
             raise NotAdmitted("a numpy array of a size without content")
 
     def set_state(self, state: Any) -> None:
+        """Set shape, type and content."""
         _version, shape, kind, fortran_order, data = state
         self.array = filled(data, kind, shape, "F" if fortran_order else "C")
 
     def made(self) -> np.ndarray:
+        """Return the array."""
         return super().made() if self.array is None else self.array
 
 
 def filled(data: bytes | bytearray, kind: NumpyType, shape: Any, order: Literal["C", "F"]) -> np.ndarray:
-    """The bytes must fill the shape exactly."""
+    """Return the array with the bytes ``data``, which must fill the shape exactly."""
     if not isinstance(data, bytes | bytearray) or type(kind) is not NumpyType:
         raise NotAdmitted("a numpy array without bytes")
     return np.frombuffer(data, kind.dtype).reshape(shape, order=order)
@@ -106,13 +113,13 @@ def _complex(*parts: object) -> complex:
 
 
 def _attribute(owner: object, name: str) -> None:
-    """Stands for ``getattr``, by which old pickles name the methods of a class; only of those that are not real."""
+    """Stands for ``getattr``, with which old pickles name methods; allowed for stand-ins only."""
     if owner is not _RECORD:
         raise NotAdmitted("builtins.getattr")
 
 
 _RECORD = Call(lambda *_: _Record())
-# What checkpoints of this field hold beside tensors: arguments, configurations, logs, paths.
+# Other objects in common checkpoints: arguments, configs, logs, paths.
 _RECORDS = """
     argparse.Namespace types.SimpleNamespace collections.defaultdict typing.Any pathlib.PosixPath pathlib.WindowsPath
     builtins.dict builtins.list builtins.tuple builtins.str builtins.int builtins.float builtins.bool builtins.unicode
@@ -139,7 +146,7 @@ WORK = {
     "collections.OrderedDict": "_items",
     "collections.Counter": "_items",
 }
-"""Naming whose calls make something as large as what they are given, and so count as work."""
+"""Names whose calls create something as large as their arguments, and so count as work."""
 for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
     # shape, type and content follow as the state
     ADMITTED[f"{_core}.multiarray._reconstruct"] = Call(lambda *_: NumpyArray())
@@ -147,9 +154,9 @@ for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
 
 
 def without_stand_ins(value: Any, done: dict[int, Any]) -> Any:
-    """``value`` with real arrays in place of the stand-ins, however deep.
+    """Return ``value`` with real arrays in place of the stand-ins, at any depth.
 
-    ``done`` holds what was met so far: shared containers are walked once, a container within itself is refused.
+    ``done`` holds the containers seen so far: a shared container is converted once, one that contains itself is refused.
     """
     if isinstance(value, Call):
         return None

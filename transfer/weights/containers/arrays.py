@@ -1,4 +1,4 @@
-"""Arrays of numbers as files hold them, without PyTorch. PyTorch's own tensors are taken as well where numpy takes them."""
+"""Helpers for arrays of numbers as stored in files, without PyTorch. PyTorch tensors are accepted where numpy accepts them."""
 
 from __future__ import annotations
 
@@ -18,37 +18,39 @@ _SIZES = {"bfloat16": 2, "complex32": 4} | dict.fromkeys(
 
 
 def dtype_of(name: str) -> np.dtype:
-    """The type that PyTorch calls ``name``. One that numpy has not is a record of a field of that name, with the raw bits."""
+    """Return the numpy type for PyTorch's ``name``. If numpy lacks it: a record with one field of that name for the raw bits."""
     return np.dtype([(name, f"<u{_SIZES[name]}")]) if name in _SIZES else np.dtype(name)
 
 
 def type_name(array: Array) -> str:
-    """What PyTorch calls the array's type: "float32", "bfloat16"."""
+    """Return PyTorch's name of the array's type: "float32", "bfloat16"."""
     if isinstance(array, np.ndarray):
         return array.dtype.names[0] if array.dtype.names else array.dtype.name
     return str(array.dtype).removeprefix("torch.")
 
 
 def in_order(array: np.ndarray) -> np.ndarray:
-    """The same numbers, aligned, of this machine's order of bytes and in the order of the indices; no copy if they are.
+    """Return the array aligned, C-contiguous and in native byte order, without a copy if it is so already.
 
-    For a 1×1 kernel of a channels-last model numpy sees nothing to do, yet its strides would make PyTorch compute by another
-    method; hence they are set anew.
+    For a 1×1 kernel of a channels-last model numpy changes nothing, but its strides would make PyTorch use another
+    algorithm. Therefore the strides are always set again.
     """
     ours = array.dtype.newbyteorder("=")
     return np.require(array, ours, ["C", "A"]).reshape(-1).reshape(array.shape)
 
 
 def is_stretched(array: np.ndarray) -> bool:
-    """Whether some stored numbers are used more than once. So can a few be declared an array of any size; no honest
-    checkpoint does so."""
+    """Whether some stored numbers are used more than once.
+
+    In this way a hostile file can declare an array of any size with few numbers. Real checkpoints do not.
+    """
     reach = sum((n - 1) * abs(stride) for n, stride in zip(array.shape, array.strides, strict=True))
     return array.size > 0 and array.nbytes > reach + array.itemsize
 
 
 def cast(array: np.ndarray, wanted: str) -> np.ndarray | None:
-    """In another type, if no value changes by it; else None."""
-    with np.errstate(all="ignore"):  # what does not survive is seen by comparing
+    """Return the array in another type if no value changes, otherwise None."""
+    with np.errstate(all="ignore"):  # changed values are found by the comparison
         if type_name(array) == "bfloat16":  # the upper half of a float32
             other = (array["bfloat16"].astype(np.uint32) << 16).view(np.float32).reshape(array.shape)
             return other if wanted == "float32" else None
@@ -60,19 +62,19 @@ def cast(array: np.ndarray, wanted: str) -> np.ndarray | None:
 
 
 def is_finite(array: Array) -> bool:
-    """Whether all values are. A sum is quicker, and cannot be finite if one of them is not."""
+    """Whether all values are finite. The sum is tried first because it is faster: it is finite only if all values are."""
     values = np.asarray(array)
     with np.errstate(all="ignore"):
         return bool(np.isfinite(values.sum())) or bool(np.isfinite(values).all())
 
 
 def equal(a: Array, b: Array) -> bool:
-    """In type, shape and every value."""
+    """Whether two arrays are equal in type, shape and every value."""
     return type_name(a) == type_name(b) and np.array_equal(np.asarray(a), np.asarray(b))
 
 
 def is_brief(value: Any, most: int = 100) -> bool:
-    """Whether it is made of few plain parts, each short, those within others counted as often as they occur."""
+    """Whether ``value`` consists of at most ``most`` plain and short parts; nested parts count each time they occur."""
     parts = [value]
     while parts and most:
         part, most = parts.pop(), most - 1
@@ -92,7 +94,7 @@ def _is_short(value: Any) -> bool:
 
 
 def fingerprint(weights: Mapping[str, Array], about: Mapping[str, Any]) -> str:
-    """sha256 over names, types, shapes and values and what is said of them, for containers that have no checksums."""
+    """Return the sha256 of names, types, shapes, values and ``about``, for containers without checksums."""
     digest = hashlib.sha256(json.dumps({**about, "sha256": ""}, sort_keys=True).encode())
     for name in sorted(weights):
         array = in_order(np.asarray(weights[name]))

@@ -1,7 +1,7 @@
-"""Reading files nobody vouches for: arrays and plain containers come out, code never runs. No PyTorch is imported.
+"""Read untrusted files into arrays and plain containers, without running code and without importing PyTorch.
 
-PyTorch's files (`torch_reader`) and plain pickles go through one `unpickler` that knows a short list of names (`admitted`);
-safetensors are checked by their own package. Arrays lie on a private memory map of the file, but for those of plain pickles.
+PyTorch's files (`torch_reader`) and plain pickles are read by one `unpickler` that allows a short list of names (`admitted`);
+safetensors are checked by their own package. Arrays are on a private memory map of the file, except those of plain pickles.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _SAFETENSORS = {
 
 
 def read(path: Path, checked: bool = True) -> Any:
-    """Content of a ``.pth``, ``.pkl`` or ``.safetensors``, told apart by its first bytes and not by its name.
+    """Return the content of a ``.pth``, ``.pkl`` or ``.safetensors`` file, recognised by its first bytes.
 
     Args:
-        checked: compare all checksums there are. Who only wants names, types and shapes needs none, and then no numbers are
-            read.
+        path: The file.
+        checked: Whether to compare all checksums. If False, no numbers are read, which is enough for names, types and shapes.
     """
     if not path.exists():
         raise UserError(f"there is no file {path}; check the path")
@@ -53,7 +53,7 @@ def read(path: Path, checked: bool = True) -> Any:
     except UserError:
         raise
     except OSError as error:
-        if error.errno != errno.EINVAL:  # the file asked for a place in itself that cannot be
+        if error.errno != errno.EINVAL:  # the file declared an impossible position in itself
             raise
         raise _damaged(path, error) from error
     except NotAdmitted as error:
@@ -63,7 +63,7 @@ def read(path: Path, checked: bool = True) -> Any:
         ) from error
     except RecursionError as error:
         raise _damaged(path, "containers nested too deep") from error
-    except Exception as error:  # what damaged bytes provoke has no common class
+    except Exception as error:  # damaged bytes can cause any error
         raise _damaged(path, error) from error
 
 
@@ -88,7 +88,7 @@ def _content(path: Path, stream: IO[bytes], checked: bool) -> Any:
 
 
 def _map(stream: IO[bytes]) -> memoryview:
-    """The file as memory: loaded where it is looked at, and changes never reach the file."""
+    """Map the file into memory: pages are loaded when used, and changes are never written to the file."""
     return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
@@ -113,7 +113,7 @@ def _damaged(path: Path, why: object) -> UserError:
 
 
 def _read_safetensors(path: Path, whole: memoryview) -> dict[str, Any]:
-    """The package checks that the header is sound and covers the file exactly, and has no numpy type for some numbers."""
+    """Read the arrays ourselves, because the package lacks numpy types for some numbers; it checks the header first."""
     from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:

@@ -1,9 +1,8 @@
-"""PyTorch's own files, without PyTorch: the zip that ``torch.save`` writes, and what it wrote before 1.6.
+"""Read PyTorch's files without PyTorch: the zip that ``torch.save`` writes, and the format before PyTorch 1.6.
 
-Read as arrays on a memory map, so that only those are loaded that somebody looks at. Only what
-``torch.load(weights_only=True)`` admits is (`torch/_weights_only_unpickler.py`), and of that no tensors that are not plain
-numbers in main memory. Framework of the files: `torch/serialization.py` and, for how tensors are named in a pickle,
-`torch/_utils.py`; tests hold both ways against PyTorch itself.
+Arrays are on a memory map, so that only those in use are loaded. Allowed is what ``torch.load(weights_only=True)`` allows
+(`torch/_weights_only_unpickler.py`), except tensors that are not plain numbers in main memory. The structure of the files is
+defined in `torch/serialization.py`, that of tensors in a pickle in `torch/_utils.py`; tests compare with PyTorch itself.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ STORAGES = {
 }
 _OTHER_TYPES = "uint16 uint32 uint64 complex32 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu"
 RECORD = 30
-"""Bytes of a zip record's header in front of its name; the lengths of name and extra field are the last four."""
+"""Bytes of a zip record's header before its name; the last four are the lengths of name and extra field."""
 _LEGACY_VERSION = 1001
 _ORDERS: dict[bytes, Literal["<", ">"]] = {b"little": "<", b"big": ">"}
 _AXES = 64
-"""As many as numpy knows."""
+"""Largest number of dimensions in numpy."""
 
 
 class _Storage:
-    """Numbers in one piece, of which tensors are views; where in the file they are turns out later."""
+    """A block of numbers of which tensors are views; its position in the file is set later."""
 
     memory: Any = None
 
@@ -52,7 +51,7 @@ class _Storage:
         self.dtype, self.numel = dtype, numel
 
     def place(self, whole: memoryview, start: int, order: Literal["<", ">"] = "<") -> int:
-        """Put it at ``start`` in the file; where it ends there. The other order of bytes is turned round once, for all views."""
+        """Set the position in the file and return its end. Foreign byte order is converted once, for all views."""
         stored = dtype_of(self.dtype).newbyteorder(order)
         end = start + self.numel * stored.itemsize
         if not 0 <= start <= end <= len(whole):
@@ -81,14 +80,14 @@ class _Tensor(StandIn):
         self.parts = storage, offset, list(shape), list(strides), dtype
 
     def made(self) -> np.ndarray:
-        """Numpy's own check of whether a shape reaches beyond the storage is not safe from overflow."""
+        """Return the array. The bounds are checked here because numpy's own check can overflow."""
         storage, offset, shape, strides, name = self.parts
         dtype = dtype_of(name or storage.dtype)
         if any(size == 0 for size in shape):
             return np.empty(shape, dtype)
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         if last >= len(storage.memory.cast("B")) // dtype.itemsize:
-            raise ValueError("a tensor larger than what is stored of it")
+            raise ValueError("a tensor larger than its stored data")
         steps = [dtype.itemsize * stride for stride in strides]
         return np.ndarray(shape, dtype, storage.memory, dtype.itemsize * offset, steps)
 
@@ -118,12 +117,12 @@ def _tensor_v3(
 
 
 def _first(value: Any, *_: Any) -> Any:
-    """Parameters are no more than their tensors."""
+    """Stands for functions that build a parameter: return its tensor."""
     return value
 
 
 def _nothing(*_: Any) -> None:
-    """Stands for what is of no use here: on which device a tensor was, the shape of one that is not there."""
+    """Stands for objects that are not needed, such as the device of a tensor."""
 
 
 _TYPES = (*STORAGES.values(), *_OTHER_TYPES.split())
@@ -169,7 +168,7 @@ class _Unpickler(Unpickler):
 
 
 def read_zip(stream: IO[bytes], whole: memoryview, checked: bool) -> Any:
-    """Content of the zip; ``checked``: every record is as its checksum says, which a memory map would not notice."""
+    """Return the content of the zip; with ``checked``, compare the checksum of every record first."""
     with zipfile.ZipFile(stream) as archive:
         records = {info.filename: info for info in archive.infolist()}
         _check(archive, records, len(whole))
@@ -206,15 +205,15 @@ def _check(archive: zipfile.ZipFile, records: Mapping[str, zipfile.ZipInfo], siz
 
 
 def read_legacy(stream: IO[bytes], whole: memoryview) -> Any:
-    """Five pickles (magic number, version, system, content, keys of the storages), then each storage behind its length.
+    """Read five pickles (magic number, version, system, content, keys of the storages), then each storage after its length.
 
-    ``stream`` is behind the first.
+    ``stream`` is at the second pickle.
     """
     size = len(whole)
     version = Unpickler(stream, size).load()
     if type(version) is not int or version != _LEGACY_VERSION:
         raise ValueError("a version that PyTorch never wrote")
-    Unpickler(stream, size).load()  # of the system, which does not matter: numbers are little-endian whatever it was
+    Unpickler(stream, size).load()  # the system, which is not needed: numbers are always little-endian
     unpickler = _Unpickler(stream, size)
     content = unpickler.load()
     keys = Unpickler(stream, size).load()

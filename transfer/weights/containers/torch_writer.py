@@ -1,6 +1,6 @@
-"""The zip that ``torch.save`` writes, without PyTorch: tests read it with ``torch.load``.
+"""Write the zip that ``torch.save`` writes, without PyTorch. Tests read it with ``torch.load``.
 
-Framework: `torch/serialization.py`; how tensors are named in the pickle: `torch/_utils.py`.
+The structure of the file is that of `torch/serialization.py`, that of tensors in the pickle that of `torch/_utils.py`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from transfer.weights.containers.arrays import type_name
 from transfer.weights.containers.torch_reader import RECORD, STORAGES
 
 _ALIGNMENT = 64
-"""Of each tensor's first byte in the file, as PyTorch has it."""
+"""Alignment of each tensor's first byte in the file, as in PyTorch."""
 
 
 def write_zip(content: Any, path: Path) -> None:
-    """What ``torch.save`` would write of plain data (dicts with text as keys, lists, tuples, text, numbers) and arrays."""
+    """Write plain data (dicts with text as keys, lists, tuples, text, numbers) and arrays as ``torch.save`` would."""
     arrays: list[np.ndarray] = []
     pickled = b"".join((b"\x80\x02", *_opcodes(content, arrays), b"."))
     records: dict[str, Any] = {"data.pkl": pickled, "byteorder": sys.byteorder.encode()}
@@ -37,7 +37,7 @@ def write_zip(content: Any, path: Path) -> None:
 
 
 def _opcodes(value: Any, arrays: list[np.ndarray]) -> Iterator[bytes]:
-    """The pickle of ``value`` in protocol 2, piece by piece; arrays are appended to ``arrays`` and become tensors there."""
+    """Yield the pickle of ``value`` in protocol 2. Arrays are appended to ``arrays`` and become tensors in the pickle."""
     if isinstance(value, dict):
         yield b"}("
         for key, entry in value.items():

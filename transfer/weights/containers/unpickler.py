@@ -1,7 +1,7 @@
-"""Reads one pickle out of a file that nobody vouches for.
+"""Read one pickle from an untrusted file.
 
-It hands out nothing that could be changed or called behind our back (`admitted`), sets attributes on our own stand-ins alone and
-hashes only what is small. So a file can neither run code nor make Python work or grow beyond what its size warrants.
+Only the objects of `admitted` can be used, attributes are set only on our own stand-ins, and only small objects are hashed.
+So a file can neither run code nor use much more time or memory than its size justifies.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ from transfer.weights.containers.admitted import (
 
 _KEYS = str, bytes, int, float, bool, type(None)
 _LARGEST_INT = 2**61 - 1
-"""Multiples of it all have one hash."""
+"""All multiples of this number have the same hash."""
 _EMPTY = 64
-"""Bytes of an empty container."""
+"""Size of an empty container in bytes."""
 _MOST_PARTS = 10_000
-"""Of a tuple that is hashed, those of tuples in it included."""
+"""Largest number of elements of a tuple that is hashed, including those of nested tuples."""
 _LEAST_WORK, _STEP, _ODD_KEY = 1 << 24, 32, 512
-"""Work that any file may ask for, in bytes made; what one step of ours comes to, and a key that is no text: only the hashes of
-texts cannot be made to collide."""
+"""Work that any file may cause, in bytes created; work of one step; work of a key that is not a string (only the hashes of
+strings cannot be made to collide)."""
 
 _Python: Any = pickle._Unpickler
 
 
 class Unpickler(_Python):
-    """Reads one pickle out of a file of ``size`` bytes; text of Python 2 as latin1.
+    """Read one pickle from a file of ``size`` bytes; text of Python 2 is decoded as latin1.
 
-    Python's own unpickler in Python: the quick one cannot be told which objects may be called, changed and hashed.
+    This extends the Python version of Python's unpickler. In the C version it cannot be controlled which objects are called,
+    changed and hashed.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_Python.dispatch)
@@ -51,6 +52,7 @@ class Unpickler(_Python):
         self._left = 2 * size + _LEAST_WORK
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in for a name; raise `NotAdmitted` if there is none."""
         full = f"{'builtins' if module == '__builtin__' else module}.{name}"
         if full in WORK:
             return Call(getattr(self, WORK[full]))
@@ -59,6 +61,7 @@ class Unpickler(_Python):
         return ADMITTED[full]
 
     def persistent_load(self, pid: object) -> Any:
+        """Refuse objects outside the pickle."""
         raise NotAdmitted("an outside object")
 
     def _charge(self, work: int) -> None:
@@ -67,7 +70,7 @@ class Unpickler(_Python):
             raise ValueError("more work than its size warrants")
 
     def _key(self, key: Any) -> Any:
-        """``key``, if it can be hashed and compared in little time."""
+        """Return ``key`` if it can be hashed and compared quickly."""
         if type(key) is str:
             self._charge(len(key))
             return key
@@ -83,7 +86,7 @@ class Unpickler(_Python):
         return key
 
     def _bytes(self, data: Any = b"", *_encoding: Any) -> bytes:
-        """Bytes, as pickles of protocol 2 spell them."""
+        """Return bytes from their form in pickles of protocol 2."""
         if not isinstance(data, str | bytes | bytearray):
             raise NotAdmitted("a bytearray of a size without content")
         self._charge(len(data))
@@ -112,15 +115,18 @@ class Unpickler(_Python):
         self.append(apply(function, arguments))
 
     def load_reduce(self) -> None:
+        """Handle REDUCE and NEWOBJ: call a stand-in."""
         arguments = self.stack.pop()
         self.stack[-1] = apply(self.stack[-1], arguments)
 
     def load_newobj_ex(self) -> None:
+        """Handle NEWOBJ_EX: call a stand-in; named arguments are refused."""
         if self.stack.pop():
             raise NotAdmitted("a call with named arguments")
         self.load_reduce()
 
     def load_build(self) -> None:
+        """Handle BUILD: set the attributes of a stand-in."""
         state = self.stack.pop()
         if not isinstance(self.stack[-1], StandIn):
             raise NotAdmitted("attributes of what has none")
@@ -137,28 +143,34 @@ class Unpickler(_Python):
             container[self._key(key)] = value
 
     def load_dict(self) -> None:
+        """Handle DICT: create a dict with entries."""
         entries = self.pop_mark()
         self.append({})
         self._fill(self.stack[-1], entries)
 
     def load_setitem(self) -> None:
+        """Handle SETITEM: add one entry to a dict."""
         entries = [self.stack.pop(-2), self.stack.pop()]
         self._fill(self.stack[-1], entries)
 
     def load_setitems(self) -> None:
+        """Handle SETITEMS: add entries to a dict."""
         entries = self.pop_mark()
         self._fill(self.stack[-1], entries)
 
     def load_additems(self) -> None:
+        """Handle ADDITEMS: add members to a set."""
         members = self.pop_mark()
         if type(self.stack[-1]) is not set:
             raise NotAdmitted("members of what is no set")
         self.stack[-1].update(map(self._key, members))
 
     def load_append(self) -> None:
+        """Handle APPEND: add one entry to a list."""
         self._extend([self.stack.pop()])
 
     def load_appends(self) -> None:
+        """Handle APPENDS: add entries to a list."""
         self._extend(self.pop_mark())
 
     def _extend(self, entries: list[Any]) -> None:
@@ -167,16 +179,18 @@ class Unpickler(_Python):
         self.stack[-1].extend(entries)
 
     def load_bytearray8(self) -> None:
+        """Handle BYTEARRAY8: read a bytearray."""
         length = int.from_bytes(self.read(8), "little")
-        self._charge(length)  # before there is room made for what may not be there
+        self._charge(length)  # before memory is allocated for bytes that may be missing
         self.append(bytearray(self.read(length)))
 
     def load_container(self, opcode: bytes) -> None:
-        """Empty ones take the more room, the shorter they are written."""
+        """Handle opcodes of one byte that create an empty container, and count its size as work."""
         self._charge(_EMPTY)
         _Python.dispatch[opcode[0]](self)
 
     def load_refused(self) -> None:
+        """Refuse opcodes that are not allowed."""
         raise NotAdmitted("frozen sets or extensions of pickle")
 
     dispatch |= dict.fromkeys((op[0] for op in (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.FROZENSET)), load_refused)

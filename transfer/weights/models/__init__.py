@@ -1,1 +1,1 @@
-"""Live models: a backbone into a framework's own, and the proof that they compute the same. Needs PyTorch."""
+"""Load a backbone into models of a framework, and verify that they compute the same. Needs PyTorch."""

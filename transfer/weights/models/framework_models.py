@@ -1,6 +1,6 @@
-"""The frameworks' own models, built for a backbone and filled from a file by the framework's own loader.
+"""Build the model of a framework for a backbone and load a file into it with the framework's own loader.
 
-Frameworks are imported inside the functions: nothing here costs anything until a file is verified.
+Frameworks are imported inside the functions, so that importing this module is fast.
 """
 
 from __future__ import annotations
@@ -27,18 +27,23 @@ from transfer.weights.vit_spec import VitSpec
 
 
 class FrameworkModel(NamedTuple):
+    """A model of a framework with loaded weights, and how to run it."""
+
     model: nn.Module
-    """Its tensors are named as the framework says."""
+    """The model; its tensors have the framework's names."""
     stages: dict[str, str]
-    """What is compared: stage as our own backbone calls it -> module here whose output it is."""
+    """Outputs to compare: stage of our own backbone -> module of ``model`` with the same output."""
     run: Callable[[Tensor], Any]
-    """Sends images (B, 3, H, W) through the backbone, as the framework does."""
+    """Run the backbone on images (B, 3, H, W) as the framework does."""
     pyramid_head: Callable[[Tensor], dict[str, Tensor]] | None = None
-    """Maps of pyramid and head for images, named "p3", "p3 cls_subnet" and `pyramid_head.BOX`; None without them."""
+    """Return the maps of pyramid and head for images, named "p3", "p3 cls_subnet" and `pyramid_head.BOX`. None if absent."""
 
 
 def build(framework: str, backbone: Backbone, path: Path) -> FrameworkModel:
-    """Model of ``framework`` for ``backbone`` with the weights of ``path``, in eval mode; the global random state is left alone."""
+    """Return the model of ``framework`` for ``backbone`` in eval mode, with the weights in ``path``.
+
+    The global random state does not change.
+    """
     with_pyramid = find_framework(framework).pyramid_head and backbone.extras
     try:
         with torch.random.fork_rng(devices=[]), _quiet():
@@ -47,9 +52,9 @@ def build(framework: str, backbone: Backbone, path: Path) -> FrameworkModel:
     except ImportError as error:
         raise UserError(
             f"verification as {framework} needs a package that is not installed ({error}); "
-            "run scripts/install.sh, or leave verification out with --no-verify"
+            "run scripts/install.sh, or skip verification with --no-verify"
         ) from error
-    except RuntimeError as error:  # how PyTorch says that names or shapes do not fit
+    except RuntimeError as error:  # PyTorch raises it if names or shapes do not fit
         raise UserError(
             f"{path} does not load as {framework}: {str(error).splitlines()[0]}; convert it again"
         ) from error
@@ -93,7 +98,7 @@ def _detectron2_fpn(spec: BackboneSpec, path: Path, options: dict[str, Any] | No
 
 
 def _two_stage_detector(backbone: Backbone, path: Path) -> FrameworkModel:
-    """As `_detectron2_fpn`, with norms in the pyramid and the box head 4conv1fc: `coco_fpn_1x`."""
+    """Build the model of `_detectron2_fpn` with norms in the pyramid and the box head 4conv1fc, as in `coco_fpn_1x`."""
     width = pyramid_head.width(backbone.extras)
     options = {"FPN.NORM": "BN", "ROI_BOX_HEAD.NORM": "BN", "FPN.OUT_CHANNELS": width, "ROI_BOX_HEAD.CONV_DIM": width}
     depths = {
@@ -111,7 +116,10 @@ def _two_stage_detector(backbone: Backbone, path: Path) -> FrameworkModel:
 
 
 def _dense_detector(backbone: Backbone, path: Path) -> FrameworkModel:
-    """Detectron2's RetinaNet with P6 from P5; with group norm in its head that head is FCOS's, whose class inherits it."""
+    """Build Detectron2's RetinaNet with P6 computed from P5.
+
+    With group norm in its head it stands for FCOS, whose head class inherits from that of RetinaNet.
+    """
     features, width = ["res3", "res4", "res5"], pyramid_head.width(backbone.extras)
     norm = "head.norm1.weight" in backbone.extras
 
@@ -164,18 +172,18 @@ def _detectron2(
 
 
 def _detectron2_loaded(model: nn.Module, path: Path) -> Any:
-    """Filled by Detectron2's own loader, which knows nothing of safetensors."""
+    """Load the weights with Detectron2's own loader, or directly for safetensors, which that loader does not support."""
     from detectron2.checkpoint import DetectionCheckpointer
 
     if path.suffix == ".safetensors":
-        model.load_state_dict(_tensors(path), strict=False)  # what is missing is found when tensors are compared
+        model.load_state_dict(_tensors(path), strict=False)  # missing tensors are found by the comparison
     else:
         DetectionCheckpointer(model).load(str(path))
     return model
 
 
 def _vitdet(spec: VitSpec, path: Path) -> FrameworkModel:
-    """ViTDet's backbone with attention over the whole image in every block, as in pre-training: windows are the detector's."""
+    """Build ViTDet's backbone with global attention in every block, as in pre-training. Only the detector uses windows."""
     from detectron2.modeling.backbone.fpn import LastLevelMaxPool
     from detectron2.modeling.backbone.vit import SimpleFeaturePyramid, ViT
 
@@ -227,7 +235,7 @@ def _torchvision(spec: BackboneSpec, path: Path) -> FrameworkModel:
     model = ResNet(Bottleneck, list(BLOCKS[spec.depth]))
     classifier = {
         f"fc.{name}": tensor for name, tensor in model.fc.state_dict().items()
-    }  # the one part we do not write
+    }  # the only part that our files do not hold
     model.load_state_dict({**_tensors(path), **classifier})
     return FrameworkModel(model, _stages("maxpool"), model)
 
@@ -268,7 +276,7 @@ BUILDERS: dict[str, Callable[[Any, Path], FrameworkModel]] = {
     "detectron2_fpn": _detectron2_fpn,
     "detectron2_vitdet": _vitdet,
     "mmseg": _mmseg,
-    "mmpretrain": _mmseg,  # the class that is installed, with the same names for the stems that are written
+    "mmpretrain": _mmseg,  # MMSegmentation's class, which is installed, has the same names for the stems that we write
     "torchvision": _torchvision,
     "timm": _timm,
     "huggingface": _huggingface,
@@ -277,7 +285,7 @@ BUILDERS: dict[str, Callable[[Any, Path], FrameworkModel]] = {
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the frameworks' long lists of heads that a backbone's file does not hold, logged or printed."""
+    """Suppress the frameworks' long messages about missing heads, whether logged or printed."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Putting a backbone into a framework's live model: all of it, or an error before anything is changed."""
+"""Load a backbone into a model of a framework: completely, or raise an error before anything changes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from transfer.weights.naming import COUNTER, is_counter
 
 
 def load_into(model: nn.Module, backbone: Backbone, framework: str) -> Counts:
-    """Copy ``backbone`` into ``model`` (a whole detector or segmentor) and make sure that it arrived.
+    """Copy ``backbone`` into ``model`` (a whole detector or segmentor) and check that every value was copied.
 
-    Raises `UserError` with the list of keys if a weight of the backbone has no place or another shape there, or if a
-    parameter or buffer of the model's backbone would get nothing. BatchNorm's counters are exempt both ways. Heads are
-    left as they are, unless the checkpoint has a pyramid and a head too and the model is of that kind: then the same
-    holds for those, with what `transfer.weights.pyramid_head.fit` counts as by design.
+    The model's heads do not change, unless the checkpoint holds a pyramid and a head and the framework has a place for
+    them. Then they are copied and checked as well, except for what `pyramid_head_fit.fit` counts as by design.
+
+    Raises:
+        UserError: If a weight of the backbone has no place in the model or another shape there, or if a parameter or buffer
+            of the model's backbone would get no value. The message lists the keys. BatchNorm's counters may be missing on
+            either side.
     """
     check(backbone)
     rules, places = find_framework(framework), model.state_dict()
@@ -41,9 +44,11 @@ def load_into(model: nn.Module, backbone: Backbone, framework: str) -> Counts:
             if name in places and places[name].shape != tensor.shape
         ),
     )
-    problems.add("in the model that get nothing", (name for name in own if name not in state and not is_counter(name)))
-    problems.add("in the model's pyramid or head that get nothing", fit.lacking)
-    problems.add("with its stride elsewhere in the model", _strides_elsewhere(model, backbone, framework))
+    problems.add(
+        "in the model that would get no value", (name for name in own if name not in state and not is_counter(name))
+    )
+    problems.add("in the model's pyramid or head that would get no value", fit.lacking)
+    problems.add("with the stride in another convolution in the model", _strides_elsewhere(model, backbone, framework))
     problems.raise_if_any(
         f"the backbone from {backbone.source} does not fit the model as {framework}",
         f"build the model with the backbone's depth, width and stem ({backbone.spec.title}) and no other changes"
@@ -53,7 +58,9 @@ def load_into(model: nn.Module, backbone: Backbone, framework: str) -> Counts:
         for name, tensor in state.items():
             places[name].copy_(tensor)
     if wrong := unequal(model, backbone, framework):
-        raise UserError(f"{len(wrong)} weights changed on their way into the model ({', '.join(wrong)}); use float32")
+        raise UserError(
+            f"{len(wrong)} weights changed when copied into the model ({', '.join(wrong)}); use a float32 model"
+        )
     untouched = Counter({COUNTER: sum(name not in state for name in own)}) + Counter(design.values())
     untouched.update(fit.initialised)
     untouched["outside the backbone"] = len(places) - len(state) - sum(untouched.values())
@@ -62,9 +69,9 @@ def load_into(model: nn.Module, backbone: Backbone, framework: str) -> Counts:
 
 
 def _strides_elsewhere(model: nn.Module, backbone: Backbone, framework: str) -> list[str]:
-    """The first block of the second stage, if its stride is in the 1×1 convolution and should be in the 3×3, or the reverse.
+    """Return the first block of the second stage if its stride is in the 1×1 instead of the 3×3 convolution, or vice versa.
 
-    No weight tells, and a model with the stride elsewhere computes something else without a word.
+    The weights do not show this. A model with the stride in the other convolution silently computes something else.
     """
     if not isinstance(backbone.spec, BackboneSpec):
         return []
@@ -75,18 +82,18 @@ def _strides_elsewhere(model: nn.Module, backbone: Backbone, framework: str) -> 
 
 
 def _wanted(model: nn.Module, backbone: Backbone, framework: str) -> tuple[dict[str, Tensor], pyramid_head_fit.Fit]:
-    """All tensors under the names they have in this very model, and what becomes of pyramid and head."""
+    """Return all tensors by their names in ``model``, and how pyramid and head fit into it."""
     backbone = backbone.tensors()
     state = to_framework(replace(backbone, extras={}), framework)
     if find_framework(framework).pyramid_head:
         fit = pyramid_head_fit.fit(model, backbone.extras)
     else:
-        fit = pyramid_head_fit.Fit({}, {"of pyramid and head": len(backbone.extras)}, {}, [])
+        fit = pyramid_head_fit.Fit({}, {"pyramid and head": len(backbone.extras)}, {}, [])
     return state | fit.placed, fit
 
 
 def unequal(model: nn.Module, backbone: Backbone, framework: str) -> list[str]:
-    """Naming of the backbone's weights that the model does not hold bit for bit, counters aside."""
+    """Return the names of weights that differ between model and backbone in any bit, except for counters."""
     places = model.state_dict()
     return [
         name
@@ -96,6 +103,7 @@ def unequal(model: nn.Module, backbone: Backbone, framework: str) -> list[str]:
 
 
 def same(mine: Tensor | None, theirs: Tensor) -> bool:
+    """Whether two tensors have the same type, shape and values; False if ``mine`` is None."""
     return mine is not None and mine.dtype == theirs.dtype and torch.equal(mine.cpu(), theirs.cpu())
 
 

@@ -1,4 +1,4 @@
-"""The project's own network of each family of backbones: what files are compared with."""
+"""Build the project's own network for a backbone, with which files are compared."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from transfer.weights.vit_spec import VitSpec
 
 
 def build_network(spec: BackboneSpec | VitSpec) -> ResNet | ViT:
-    """Return a freshly initialised network of ``spec``; its state dict has the names of a `Backbone`."""
+    """Return a newly initialised network of ``spec``; its state dict has the names of a `Backbone`."""
     return build_resnet(spec) if isinstance(spec, BackboneSpec) else ViT(spec)

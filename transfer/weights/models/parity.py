@@ -1,6 +1,6 @@
-"""Forward parity: does the framework, given the file, compute what the backbone computed?
+"""Forward parity: check that the framework computes the same with a file as our network does with the backbone.
 
-Shapes: B images of H × W pixels; one map a stage of `STAGES`.
+Shapes: B images of H × W pixels; one map for each stage.
 """
 
 from __future__ import annotations
@@ -29,58 +29,61 @@ from transfer.weights.read_file import Reading, read
 from transfer.weights.vit_spec import VitSpec
 
 SHOWN = 4
-"""Tensors that an error names."""
+"""Number of tensors that an error lists."""
 BOUND = 1e-5
-"""Largest relative difference allowed."""
+"""Largest allowed relative difference."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Between two maps of one stage."""
+    """Difference between two maps of one stage."""
 
     max_abs: float
     relative: float
-    """``max_abs`` over the largest magnitude in the reference."""
+    """``max_abs`` divided by the largest absolute value in the reference."""
 
     @property
     def ok(self) -> bool:
+        """Whether the difference is allowed."""
         return self.relative <= BOUND  # false for NaN
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What was found on comparing a file, inside its framework, with the backbone it was made from."""
+    """Result of comparing a file, loaded in its framework, with the backbone that it was written from."""
 
     framework: str | None
-    """None if the file is of no framework and two backbones were compared in our own network."""
+    """None if no framework reads the file, so that both backbones were compared in our own network."""
     stages: dict[str, Difference]
     unequal: list[str]
-    """Tensors that the framework's model does not hold bit for bit."""
+    """Tensors that differ in the framework's model in any bit."""
     silent: list[str]
-    """Blocks whose last BN gamma is 0 throughout, as at the start of training: no map depends on their inner weights,
-    so for these only the tensors were compared."""
+    """Blocks whose last BN gamma is 0 everywhere, as at the start of training. No map depends on their inner weights, so
+    only their tensors were compared."""
 
     @property
     def title(self) -> str:
+        """Return the name of the model in which the file was compared."""
         if self.framework == "mmpretrain":
-            return "MMSegmentation's ResNet, for MMPretrain"  # which is not installed; see `framework_models.BUILDERS`
+            return "MMSegmentation's ResNet, for MMPretrain"  # MMPretrain is not installed; see `framework_models.BUILDERS`
         return find_framework(self.framework).title if self.framework else "our own network"
 
     @property
     def ok(self) -> bool:
+        """Whether all tensors are equal and all differences allowed."""
         return not self.unequal and all(difference.ok for difference in self.stages.values())
 
     @property
     def verdict(self) -> str:
-        """The sentence that a command prints when everything agrees."""
-        return f"verified in {self.title}: every tensor equal, maps within a relative {BOUND:g}"
+        """Return the sentence that a command prints if everything agrees."""
+        return f"verified in {self.title}: every tensor equal, maps within a relative difference of {BOUND:g}"
 
     def table(self) -> list[str]:
-        """Return the lines that a command prints: the differences of each stage, and what could not be compared."""
+        """Return the lines that a command prints: differences of each stage, and a note if maps could not be compared."""
         rows = [(stage, f"{d.max_abs:.2e}", f"{d.relative:.2e}") for stage, d in self.stages.items()]
         lines = ["", tabulate(rows, headers=("stage", "max abs difference", "relative"), disable_numparse=True), ""]
         if silent := len(self.silent):
-            lines.append(f"note     {silent} blocks have a last BN gamma of 0: of these only the tensors were compared")
+            lines.append(f"note     {silent} blocks have a last BN gamma of 0; only their tensors were compared")
         return lines
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,7 +91,7 @@ class Parity:
         return {"bound": BOUND, "ok": self.ok, **asdict(self)}
 
     def require(self, path: object) -> None:
-        """Raise `UserError` unless everything agrees."""
+        """Raise `UserError` with the differences unless everything agrees; ``path`` is named in the message."""
         if self.ok:
             return
         reasons = [
@@ -99,27 +102,29 @@ class Parity:
         if self.unequal:
             more = ", …" if len(self.unequal) > SHOWN else ""  # all of them are in the record
             few = ", ".join(self.unequal[:SHOWN])
-            reasons.append(f"{len(self.unequal)} tensors are not the backbone's ({few}{more})")
+            reasons.append(f"{len(self.unequal)} tensors differ from the backbone's ({few}{more})")
         raise UserError(
             f"{path} does not reproduce the backbone in {self.title}: {'; '.join(reasons)}; "
-            f"allowed is a relative {BOUND:g}. Convert the checkpoint again"
+            f"the largest allowed relative difference is {BOUND:g}. Convert the checkpoint again"
         )
 
 
 _FRAMEWORK_OF = {name: name for name in FRAMEWORKS} | {"timm_c": "timm", "timm_d": "timm", "mmseg_pooled": "mmseg"}
-"""Formats of files that a framework reads -> its framework."""
+"""Format of a file -> the framework that reads such files."""
 
 
 def verify(backbone: Backbone, path: str | PathLike[str], framework: str | None = None) -> Parity:
-    """Load ``path`` into the framework's real model and compare the maps of every stage with the backbone's own.
+    """Load ``path`` into the framework's model and compare the maps of every stage with those of our own network.
 
-    Where the framework has a place for pyramid and head, so are P3..P6 and what the head's third convolution makes of them,
-    or P2..P5 and what the box head makes of fixed regions.
-    Without ``framework`` the file tells its framework; if it is of none, the backbone in it runs in our own network. It also
-    tells which pixels its backbone takes, and those must be ``backbone``'s: the same tensors would see other images.
+    If the framework has a place for pyramid and head, their outputs are compared as well: P3 to P6 and the output of the
+    third convolution of each tower on these, or P2 to P5 and the output of the box head on fixed regions.
 
-    Both are in eval mode and run at output stride 32 whatever the backbone was trained at: strides and dilation are no
-    part of the weights.
+    Without ``framework``, the format of the file determines it; if no framework reads that format, the backbone in the file
+    runs in our own network. The pixels that the file declares must then be those of ``backbone``, because equal tensors with
+    different inputs are not the same backbone.
+
+    Both networks are in eval mode and run at output stride 32, whatever the output stride in pre-training was, because
+    strides and dilation are not part of the weights.
     """
     other = None if framework else _same_kind(backbone, Path(path))
     if other is not None:
@@ -128,8 +133,8 @@ def verify(backbone: Backbone, path: str | PathLike[str], framework: str | None 
     backbone = (express(backbone, framework) if framework else backbone).tensors()
     if other is not None and other.backbone.pixels != backbone.pixels:
         raise UserError(
-            f"{path} takes {other.backbone.pixels}, but {backbone.source} takes {backbone.pixels}; say with --from what the latter "
-            "is, or compare files of backbones that take the same pixels"
+            f"{path} needs input pixels {other.backbone.pixels}, but {backbone.source} needs {backbone.pixels}; "
+            "choose the format of the latter with --from, or compare backbones with the same pixels"
         )
     images = probe()
     with torch.no_grad():
@@ -159,7 +164,7 @@ def verify(backbone: Backbone, path: str | PathLike[str], framework: str | None 
 
 
 def _own(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
-    """What our own network makes of the images, at every stage."""
+    """Return the maps of our own network for ``images`` at every stage."""
     with torch.device("meta"):
         network: Any = build_network(backbone.spec).eval()
     network.load_state_dict(backbone.state, assign=True)
@@ -175,19 +180,20 @@ def _at_stride_32(backbone: Backbone) -> Backbone:
 
 
 def _same_kind(backbone: Backbone, path: Path) -> Reading:
-    """What is in ``path``, if it is a backbone that could be this one."""
+    """Read ``path``; raise `UserError` if its backbone has another spec than ``backbone``."""
     other = read(path)
     mine, theirs = (replace(_at_stride_32(t), state={}, extras={}, source="") for t in (backbone, other.backbone))
     if mine.spec != theirs.spec:
         raise UserError(
             f"{path} holds a {theirs.spec.title}, {backbone.source} a {mine.spec.title}"
-            f"{_other_fields(mine.spec, theirs.spec)}; different networks cannot have the same weights: name two files of one"
+            f"{_other_fields(mine.spec, theirs.spec)}; different networks cannot have equal weights; "
+            "give two files of the same network"
         )
     return other
 
 
 def _other_fields(mine: BackboneSpec | VitSpec, theirs: BackboneSpec | VitSpec) -> str:
-    """Return the fields in which two specs of the same title differ, as the middle of a sentence; empty if the titles differ."""
+    """Return the fields in which two specs of the same title differ, for use in a message; empty if the titles differ."""
     if mine.title != theirs.title:
         return ""
     before, now = mine.as_dict(), theirs.as_dict()
@@ -195,7 +201,7 @@ def _other_fields(mine: BackboneSpec | VitSpec, theirs: BackboneSpec | VitSpec) 
 
 
 def probe() -> Tensor:
-    """Two normalised images (2, 3, 64, 96), always the same: smooth as photographs are, with fine grain, not square."""
+    """Return two fixed normalised images (2, 3, 64, 96): smooth like photographs, with a little noise, not square."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.randn(2, 3, 5, 7, generator=random)
     smooth = F.interpolate(coarse, size=(64, 96), mode="bicubic", align_corners=True)
@@ -203,7 +209,7 @@ def probe() -> Tensor:
 
 
 def compare(found: Tensor, wanted: Tensor) -> Difference:
-    """Infinite where the shapes differ or where the reference is 0 throughout and so proves nothing."""
+    """Return the difference of two maps; infinite if shapes differ or if ``wanted`` is 0 everywhere and so shows nothing."""
     scale = wanted.abs().max().item()
     if found.shape != wanted.shape or scale == 0:
         return Difference(float("inf"), float("inf"))
@@ -212,7 +218,7 @@ def compare(found: Tensor, wanted: Tensor) -> Difference:
 
 
 def _pyramid_head_maps(backbone: Backbone, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As `framework_models.FrameworkModel.pyramid_head`, by our own modules on the backbone's own ``maps``."""
+    """Return the maps of `framework_models.FrameworkModel.pyramid_head`, computed by our own modules from ``maps``."""
     with torch.device("meta"):
         reference = pyramid_head_model.build(backbone.resnet, backbone.extras).eval()
     reference.load_state_dict(backbone.extras, assign=True)
@@ -224,7 +230,7 @@ def _pyramid_head_maps(backbone: Backbone, maps: dict[str, Tensor]) -> dict[str,
 
 
 def _maps(target: framework_models.FrameworkModel, images: Tensor) -> dict[str, Tensor]:
-    """Outputs of the stages while the framework runs its own forward."""
+    """Return the outputs of the stages during the framework's own forward pass."""
     maps: dict[str, Tensor] = {}
 
     def keep(stage: str) -> Callable[[nn.Module, Any, Tensor], None]:

@@ -1,4 +1,4 @@
-"""Where pyramid and head of a checkpoint go in one live detector."""
+"""Find the places for pyramid and head of a checkpoint in a given detector."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from transfer.weights.naming import COUNTER, is_counter
 from transfer.weights.pyramid_head import BOX_HEAD, TOWERS, places
 
 _PLACE = re.compile(r"backbone\.(?:fpn_\w+|top_block)\..*|head\.(?:cls|bbox)_subnet\.(\d+)\..*")
-_NO_NORMS = "batch norms of the pyramid, the model has none"
+_NO_NORMS = "batch norms of the pyramid (the model has none)"
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Where everything goes in one live model."""
+    """How pyramid and head of a checkpoint fit into one model."""
 
     placed: dict[str, Tensor]
+    """Tensors to copy, by their names in the model."""
     dropped: dict[str, int]
-    """Of the checkpoint, without a place by design: reason -> how many."""
+    """Tensors of the checkpoint that have no place in the model, by design: reason -> number."""
     initialised: dict[str, int]
-    """Of the model's pyramid and towers, not in the checkpoint by design: what -> how many."""
+    """Tensors of the model's pyramid and towers that are not in the checkpoint, by design: description -> number."""
     lacking: list[str]
-    """Of the model's pyramid and towers, not in the checkpoint for no known reason."""
+    """Other tensors of the model's pyramid and towers that are not in the checkpoint, which is an error."""
 
 
 def fit(model: nn.Module, extras: Mapping[str, Tensor]) -> Fit:
-    """Find the place of each of ``extras`` in a detector with a pyramid, as its class and its head's norms demand."""
+    """Find the place of each tensor in ``extras`` in a detector with a pyramid, for its type and the norms of its head."""
     if not extras:
         return Fit({}, {}, {}, [])
     own, dropped = set(model.state_dict()), Counter[str]()
@@ -55,7 +56,7 @@ def fit(model: nn.Module, extras: Mapping[str, Tensor]) -> Fit:
 
 
 def _live_numbers(tower: Iterable[nn.Module]) -> dict[str, int]:
-    """As `numbers`, read off a live tower, for all its convolutions and those group norms that come right after one."""
+    """Return the numbers of `transfer.weights.pyramid_head.numbers` for all convolutions and group norms of a given tower."""
     numbered: dict[str, int] = {}
     count = 0
     for number, layer in enumerate(tower):
@@ -68,32 +69,36 @@ def _live_numbers(tower: Iterable[nn.Module]) -> dict[str, int]:
 
 
 def _unwanted(name: str, model: Any, own: set[str], numbered: Mapping[str, int], with_box: bool) -> str | None:
-    """Why the model has no use for ``name``; None if it should have."""
+    """Return the reason why the model does not need ``name``, or None if it needs it."""
     part, module, leaf = name.split(".", 2)
     if is_counter(name):
         return COUNTER
     if part == "box":
-        return None if with_box else "of the box head, the model's is none or another"
+        return None if with_box else "box head (the model has none or a different one)"
     if part == "head":
         if not numbered:
-            return "of the head, the model has no such one"
-        return "group norms of the head, the model has none" if "norm" in module and module not in numbered else None
+            return "head (the model has no such head)"
+        return "group norms of the head (the model has none)" if "norm" in module and module not in numbered else None
     if module == "p6":
         if "backbone.top_block.p6.weight" not in own:
-            return "of P6, the model has no convolution for it"
+            return "P6 (the model has no convolution for it)"
         source = model.backbone.top_block.in_feature
-        return None if source == "p5" else f"of P6 from P5, the model makes it from {source}"
+        return None if source == "p5" else f"P6 computed from P5 (the model computes it from {source})"
     if module in ("lateral2", "output2") and f"backbone.fpn_{module}.weight" not in own:
-        return "of P2, the model has none"
+        return "P2 (the model has none)"
     if leaf.startswith("norm."):
         return None if f"backbone.fpn_{module}.norm.running_mean" in own else _NO_NORMS
-    return "biases that a norm makes void" if leaf == "bias" and f"backbone.fpn_{module}.norm.weight" in own else None
+    return (
+        "biases without effect (a norm follows)"
+        if leaf == "bias" and f"backbone.fpn_{module}.norm.weight" in own
+        else None
+    )
 
 
 def _by_design(
     place: str, numbered: Mapping[str, int], dropped: Collection[str], placed: Collection[str]
 ) -> str | None:
-    """What a tensor of the model is that the checkpoint need not have; None if it should have it."""
+    """Return what ``place`` is if the checkpoint need not hold it, or None if it must hold it."""
     if is_counter(place) and place.replace(COUNTER, "running_mean") in placed:
         return COUNTER
     if place.startswith("head."):
@@ -102,7 +107,7 @@ def _by_design(
             return "later layers of the head's towers"
         return None if number in (numbered.get(f"conv{i}") for i in (1, 2, 3)) else "norms of the head's towers"
     if _NO_NORMS in dropped and re.fullmatch(r"backbone\.fpn_(lateral|output)[2-5]\.bias", place):
-        return "biases of the pyramid, the checkpoint has norms instead"
+        return "biases of the pyramid (the checkpoint has norms instead)"
     if (match := re.match(r"(backbone\.fpn_(?:lateral|output)2)\.", place)) and f"{match[1]}.weight" not in placed:
         return "P2 of the pyramid"
     if ".norm." in place:

@@ -1,6 +1,6 @@
-"""What a pyramid and a head compute: the reference that they are proved by.
+"""Our own modules for pyramid and head, the reference with which the frameworks' modules are compared.
 
-There are two kinds. Dense: `pretrain/models/fpn.py`. Two-stage, as SoCo trains it and `coco_fpn_1x` uses it: P2 to P5 and the
+There are two types. Dense: `pretrain/models/fpn.py`. Two-stage, as SoCo trains it and `coco_fpn_1x` uses it: P2 to P5 and the
 box head 4conv1fc, batch norm after each convolution (hologerry/SoCo, contrast/models/fpn.py and fast_rcnn_conv_fc_head.py).
 
 Shapes: B batch, F channels of the pyramid, R regions of 7 × 7 cells.
@@ -20,18 +20,19 @@ from transfer.weights.pyramid_head import BOX_DEPTH, CELLS, length, two_stage, w
 
 
 class ConvNorm(nn.Conv2d):
-    """A convolution without bias, and the batch norm after it under the name ``norm``, as in Detectron2."""
+    """A convolution without bias and the batch norm after it, which is called ``norm`` as in Detectron2."""
 
     def __init__(self, inner: int, out: int, kernel: int, padding: int = 0) -> None:
         super().__init__(inner, out, kernel, padding=padding, bias=False)
         self.norm = nn.BatchNorm2d(out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply convolution and norm."""
         return self.norm(super().forward(x))
 
 
 class BoxHead(nn.Sequential):
-    """(R, F, 7, 7) -> (R, ``out``)."""
+    """Box head 4conv1fc: (R, F, 7, 7) -> (R, ``out``)."""
 
     def __init__(self, width: int, out: int) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -42,7 +43,7 @@ class BoxHead(nn.Sequential):
 
 
 def build(spec: BackboneSpec, extras: Mapping[str, Tensor]) -> nn.ModuleDict:
-    """The modules "fpn" and "head" (if ``extras`` have it) or "box" on a backbone of ``spec``, as wide as ``extras`` are."""
+    """Return the modules "fpn" and, as in ``extras``, "head", "box" or neither, with the width of ``extras``."""
     wide = width(extras)
     if two_stage(extras):
         head = BoxHead(wide, length(extras, "box.fc1.bias"))
@@ -54,5 +55,5 @@ def build(spec: BackboneSpec, extras: Mapping[str, Tensor]) -> nn.ModuleDict:
 
 
 def regions(extras: Mapping[str, Tensor]) -> Tensor:
-    """What a box head is tried on: (4, F, 7, 7), always the same."""
+    """Return fixed regions (4, F, 7, 7) on which box heads are compared."""
     return torch.randn(4, width(extras), CELLS, CELLS, generator=torch.Generator().manual_seed(1))

@@ -1,4 +1,4 @@
-"""The reference that ViT weights are proved by: a plain ViT without class token.
+"""A plain ViT without class token, the reference with which ViT weights are verified.
 
 Shapes: B images of H × W pixels, h × w patches, D width.
 """
@@ -13,16 +13,20 @@ from transfer.weights.vit_spec import VitSpec
 
 
 class PatchEmbed(nn.Module):
+    """Patch embedding by one convolution."""
+
     def __init__(self, spec: VitSpec) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, spec.width, spec.patch, spec.patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, h, w, D)"""
+        """Embed the patches: (B, 3, H, W) -> (B, h, w, D)."""
         return self.proj(x).permute(0, 2, 3, 1)
 
 
 class Attention(nn.Module):
+    """Multi-head self-attention."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -30,7 +34,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, hw, D) -> (B, hw, D)"""
+        """Attend from every patch to all patches: (B, hw, D) -> (B, hw, D)."""
         batch, tokens, width = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(*qkv.unbind(0))
@@ -38,16 +42,21 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, 4 * width)
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers: (..., D) -> (..., D)."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
 class Block(nn.Module):
+    """Transformer block: pre-norm attention and MLP, each with a residual connection."""
+
     def __init__(self, spec: VitSpec) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(spec.width, eps=1e-6)
@@ -56,12 +65,14 @@ class Block(nn.Module):
         self.mlp = Mlp(spec.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, h, w, D) -> (B, h, w, D); every patch attends to all"""
+        """Apply the block: (B, h, w, D) -> (B, h, w, D)."""
         x = x + self.attn(self.norm1(x).flatten(1, 2)).view(x.shape)
         return x + self.mlp(self.norm2(x))
 
 
 class ViT(nn.Module):
+    """Plain ViT without class token and last norm."""
+
     def __init__(self, spec: VitSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -70,7 +81,7 @@ class ViT(nn.Module):
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """Maps (B, h, w, D) of `VitSpec.stages` for images (B, 3, H, W); positions are resized bicubically."""
+        """Return the maps (B, h, w, D) of patches and all blocks for images (B, 3, H, W); positions are resized bicubically."""
         x = self.patch_embed(x)
         maps, side = {"patch_embed": x}, self.spec.image // self.spec.patch
         grid = self.pos_embed[:, 1:].view(1, side, side, -1).permute(0, 3, 1, 2)
