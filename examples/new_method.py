@@ -85,11 +85,8 @@ def main() -> None:
             "method": {"name": "simsiam", "hidden": int(2048 * args.width), "bottleneck": int(512 * args.width)},
             "data": {"root": args.images, "image_size": 64, "min_scale": 0.2, "recipe": "moco_v2", "workers": 0},
             "backbone": {"depth": 50, "width": args.width},
-            "optimizer": {
-                "name": "sgd",
-                "base_lr": 2.0,
-                "weight_decay": 1e-4,
-            },  # paper: 0.05, for 100 epochs of ImageNet
+            # The paper's rate is 0.05 for 100 epochs on ImageNet; this run has 50 steps.
+            "optimizer": {"name": "sgd", "base_lr": 2.0, "momentum": 0.9, "weight_decay": 1e-4},
             "schedule": {"name": "cosine", "warmup_epochs": 0, "min_lr": 0.0},
             **{"out": str(args.out), "epochs": args.epochs, "batch_size": args.batch_size, "log_every": 1},
         }

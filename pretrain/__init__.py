@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pretrain.losses.instance import cosine_regression, info_nce, nt_xent, sup_con
     from pretrain.losses.pixel import pixel_consistency, pixel_contrast
     from pretrain.methods import METHODS
-    from pretrain.methods.base import Method, MomentumMethod
+    from pretrain.methods.base import Method, MomentumMethod, feature_std
     from pretrain.models.backbone_spec import BackboneSpec
     from pretrain.models.momentum_encoder import MomentumEncoder
     from pretrain.models.ppm import PixelPropagation
@@ -31,7 +31,7 @@ _MODULES = {
     "losses.instance": ("cosine_regression", "info_nce", "nt_xent", "sup_con"),
     "losses.pixel": ("pixel_consistency", "pixel_contrast"),
     "methods": ("METHODS",),
-    "methods.base": ("Method", "MomentumMethod"),
+    "methods.base": ("Method", "MomentumMethod", "feature_std"),
     "models.backbone_spec": ("BackboneSpec",),
     "models.momentum_encoder": ("MomentumEncoder",),
     "models.ppm": ("PixelPropagation",),
@@ -52,6 +52,7 @@ __all__ = [
     "build_resnet",
     "cell_distances",
     "cosine_regression",
+    "feature_std",
     "from_dict",
     "info_nce",
     "nt_xent",

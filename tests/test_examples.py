@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def run(name: str, folder: Path, *arguments: object) -> str:
     """Run the example ``name`` in ``folder`` and return what it prints."""
     command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads that wait for each other are slow on a busy machine
+    done = subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -58,9 +60,9 @@ def test_convert_to_detectron2(mini_root: Path, tmp_path: Path) -> None:
 def test_timm_pixel_learner(mini_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("timm")
     images = mini_root / "VOC2007" / "JPEGImages"
-    sizes = ("--steps", 4, "--batch-size", 6, "--size", 64)
+    sizes = ("--steps", 3, "--batch-size", 6, "--size", 64)
     printed = run("timm_pixel_learner.py", tmp_path, "--images", images, "--out", "resnet18.pth", *sizes)
-    assert printed.count("  loss ") == 4
+    assert printed.count("  loss ") == 3
     assert "layer4.1.conv2.weight" in torch.load(tmp_path / "resnet18.pth", weights_only=True)
 
 

@@ -77,7 +77,7 @@ def report(found: dict[str, Any]) -> str:
         numbers += [f"{number} {reason}" for reason, number in about["dropped"].items()]
         lines += [
             f"format   {name}: {about['title']}",
-            f"backbone    {about['backbone']['title']}",
+            f"backbone {about['backbone']['title']}",
             f"pixels   {pixels['order']}, mean {list(pixels['mean'])}, std {list(pixels['std'])}",
             f"branches {', '.join(about['branches'])}",
             f"keys     {'; '.join(numbers)}",

@@ -304,7 +304,7 @@ def wrong_map(monkeypatch):
         real.stages,
         block | {"downsample.0": "shortcut", "downsample.1": "shortcut.norm"},
     )
-    monkeypatch.setitem(FRAMEWORKS, "detectron2_fpn", replace(FRAMEWORKS["detectron2_fpn"], kinds={"7x7": names}))
+    monkeypatch.setitem(FRAMEWORKS, "detectron2_fpn", replace(FRAMEWORKS["detectron2_fpn"], variants={"7x7": names}))
 
 
 @pytest.mark.frameworks
@@ -340,7 +340,7 @@ def test_a_bad_source_leaves_the_output_alone(tmp_path, checkpoint, capsys):
 
 
 @pytest.mark.parametrize(
-    ("momentum_encoder", "name"), [("detectron2", "x.pkl"), ("mmseg", "x.pth"), ("huggingface", "x.safetensors")]
+    ("target", "name"), [("detectron2", "x.pkl"), ("mmseg", "x.pth"), ("huggingface", "x.safetensors")]
 )
 def test_a_disk_that_is_full(tmp_path, checkpoint, capsys, target, name):
     source, (soft, hard) = checkpoint(), resource.getrlimit(resource.RLIMIT_FSIZE)

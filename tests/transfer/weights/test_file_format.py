@@ -254,7 +254,10 @@ def test_the_commands(tmp_path, all_cases, capsys):
     assert main(["weights", "inspect", str(output), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["formats"]["mmseg"]["converted"] == 318
     assert main(["weights", "formats"]) == 0
-    assert "| `moco_v2` | MoCo v2 checkpoint | student `encoder_q.`, target `encoder_k.` |" in capsys.readouterr().out
+    assert (
+        "| `moco_v2` | MoCo v2 checkpoint | student `encoder_q.`, momentum_encoder `encoder_k.` |"
+        in capsys.readouterr().out
+    )
 
 
 def test_inspecting_needs_no_pytorch(tmp_path, all_cases):
@@ -267,7 +270,7 @@ def test_inspecting_needs_no_pytorch(tmp_path, all_cases):
         )
         printed = subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True)
         assert f"format   {name}: " in printed.stdout
-        assert "backbone    ResNet-50 of width 0.0625" in printed.stdout
+        assert "backbone ResNet-50 of width 0.0625" in printed.stdout
 
 
 @pytest.mark.parametrize(

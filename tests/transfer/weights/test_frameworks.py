@@ -29,7 +29,7 @@ def test_there_and_back_gives_the_same_names(framework, kind, depth):
 
 
 @pytest.mark.parametrize(
-    ("framework", "canonical", "momentum_encoder"),
+    ("framework", "canonical", "target"),
     [
         ("detectron2_c4", "conv1.weight", "backbone.stem.conv1.weight"),
         ("detectron2_c4", "bn1.running_var", "backbone.stem.conv1.norm.running_var"),

@@ -138,7 +138,7 @@ def test_names_both_ways(head: str) -> None:
 @pytest.mark.parametrize("head", KINDS)
 def test_both_branches_are_read_and_every_key_is_counted(fpn_checkpoint: Callable[..., Path], head: str) -> None:
     path = fpn_checkpoint(head, width=1 / 16)
-    for branch, other, seed in (("student", "momentum_encoder", 0), ("momentum_encoder", "student", 1)):
+    for branch, other, seed in (("student", "momentum encoder", 0), ("momentum_encoder", "student", 1)):
         reading = read(path, branch)
         wanted = extras_of(head, BackboneSpec(50, 1 / 16), seed=seed)
         assert reading.backbone.extras.keys() == wanted.keys()

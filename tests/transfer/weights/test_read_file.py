@@ -171,7 +171,7 @@ def test_a_branch_that_is_not_there(checkpoint, tmp_path, make_backbone):
     with pytest.raises(UserError, match="holds no momentum_encoder backbone"):
         load(checkpoint(edit=without_momentum_encoder), "momentum_encoder")
     save(make_backbone(), tmp_path / "x.pth", "mmseg")
-    with pytest.raises(UserError, match="has no branch 'target'"):
+    with pytest.raises(UserError, match="has no branch 'momentum_encoder'"):
         load(tmp_path / "x.pth", "momentum_encoder")
 
 

@@ -86,7 +86,7 @@ def test_both_branches_arrive_bit_for_bit(
     soco_file: Callable[..., Path], with_pyramid: Callable[..., Backbone]
 ) -> None:
     path = soco_file()
-    for branch, other, seed in (("student", "momentum_encoder", 0), ("momentum_encoder", "student", 1)):
+    for branch, other, seed in (("student", "momentum encoder", 0), ("momentum_encoder", "student", 1)):
         reading, wanted = read(path, branch), with_pyramid(1 / 16, seed)
         assert reading.format == "soco"
         assert len(wanted.extras) == len(TWO_STAGE) == 74

@@ -65,7 +65,7 @@ def test_every_layout_gives_the_backbone_back(tmp_path: Path, vit: State, backbo
         assert (reading.format, reading.backbone.spec) == (name, SPEC)
         assert all(torch.equal(reading.backbone.state[n], t + number) for n, t in backbone_of(SPEC).state.items())
         assert reading.counts.initialised == {}
-    assert "backbone    ViT of width 64, depth 2, patches of 16" in inspection.report(inspection.inspect(path))
+    assert "backbone ViT of width 64, depth 2, patches of 16" in inspection.report(inspection.inspect(path))
 
 
 def test_what_is_no_plain_vit_is_refused(tmp_path: Path, vit: State) -> None:
