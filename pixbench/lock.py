@@ -66,14 +66,19 @@ def owned(folder: str | os.PathLike[str], lost: Callable[[], object] | None = No
 
 
 def _acquire(lease: SoftFileLease, folder: Path, name: str) -> None:
-    """Acquire ``lease``. If only the expiry of the lock can show that its owner is dead, wait for it."""
+    """Acquire ``lease``. Wait until it expires only if nothing else can show that the owner is dead."""
     try:
         lease.acquire(timeout=0)
     except Timeout:
         owner = lease.owner
-        if owner is None or (_is_here(owner.hostname) and _is_running(owner.pid)):
+        here = owner is not None and _is_here(owner.hostname)
+        if owner is None or (here and _is_running(owner.pid)):
             raise
-        print(f"{folder} belongs to {name}; waiting up to {LEASE_S:.0f} s to see whether it still runs", flush=True)
+        if here:  # a process that ended and was not waited for, which filelock takes for alive
+            lease.force_break()
+            lease.acquire(timeout=0)
+            return
+        print(f"{folder} belongs to {name}; waiting up to {LEASE_S:.0f} s for a sign of life from it", flush=True)
         lease.acquire(timeout=LEASE_S + BEAT_S, poll_interval=BEAT_S / 40)
 
 

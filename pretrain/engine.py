@@ -7,9 +7,9 @@ depend only on (seed, step), so a continued run equals an uninterrupted run.
 
 from __future__ import annotations
 
+import json
 import os
 import random
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from pixbench.distributed import any_process, leave_group, mean_over_processes, rank, world_size
+from pixbench.distributed import leave_group, mean_over_processes, rank, world_size
 from pixbench.errors import UserError, explain, worker_deaths_explained
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, RESULT_SCHEMA
 from pixbench.files import make_folder, write_json, write_text
@@ -30,7 +30,7 @@ from pixbench.interrupt import StopSignal
 from pixbench.lock import owned
 from pretrain import checkpoint
 from pretrain.config import RunConfig
-from pretrain.data.loader import Batches, TwoViews, ViewLoader
+from pretrain.data.loader import Batches, TwoViews, ViewLoader, agreed
 from pretrain.data.sources import Source, open_source
 from pretrain.data.views import Views
 from pretrain.log import RunLog
@@ -250,7 +250,8 @@ def open_log(run: Run) -> RunLog:
     make_folder(run.out)
     checkpoint.remove_leftovers(run.out)
     (run.out / RESULT_FILE).unlink(missing_ok=True)  # left by an earlier start that failed
-    write_text(run.out / "config.yaml", yaml.safe_dump(with_lists(run.config.as_dict()), sort_keys=False))
+    settings = json.loads(json.dumps(run.config.as_dict()))  # lists instead of tuples, as YAML has them
+    write_text(run.out / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     where = f"{world_size()} × {run.device.type}"
     say(
         f"{run.config.method.name}: {len(run.source)} images, {run.config.epochs} epochs of {run.steps_per_epoch} steps "
@@ -327,36 +328,6 @@ def is_kept(run: Run) -> bool:
     """Return whether the checkpoint after the last finished step is kept under a name of its own."""
     keep_every = run.config.keep_every
     return keep_every > 0 and run.step > 0 and run.step % (run.steps_per_epoch * keep_every) == 0
-
-
-def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
-    """Yield the batches of ``loader``. If one process receives a stop signal or a broken image, all stop at the same step.
-
-    Otherwise, the other processes would wait forever in the next exchange of gradients.
-    """
-    iterator = iter(loader)
-    while True:
-        views, trouble = None, None
-        try:
-            with worker_deaths_explained():
-                views = next(iterator, None)
-        except UserError as error:
-            trouble = error
-        failed, stop.everywhere = any_process(trouble is not None, stop.wished > 0)
-        if failed:
-            raise trouble or UserError(
-                "another process stopped with an error, so this one stops too; look for the error of that process in this output"
-            )
-        if views is None:
-            return
-        yield views
-
-
-def with_lists(value: Any) -> Any:
-    """Return ``value`` with tuples replaced by lists, which YAML can write."""
-    if isinstance(value, dict):
-        return {key: with_lists(inner) for key, inner in value.items()}
-    return [with_lists(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def say(text: str) -> None:

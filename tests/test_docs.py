@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pretrain.method_descriptions import config_files
+from pretrain.methods import METHODS
+from transfer.protocols import protocols
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
@@ -25,10 +29,16 @@ def test_generated_tables_are_up_to_date() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_every_method_and_protocol_has_a_page() -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "methods").glob("[!R]*.md"))
+    assert [file for name in METHODS for file in config_files(name) if file not in pages] == []
+    assert [name for name in protocols() if not (ROOT / "docs" / "protocols" / f"{name}.md").is_file()] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_a_page_names_are_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name in re.findall(rf"`((?:{FOLDERS})/[\w./-]+\.\w+)`", text):
-        assert (ROOT / name).exists(), f"{page.name} names {name}"
+        assert "NAME" in name or (ROOT / name).exists(), f"{page.name} names {name}"
     for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
         assert (page.parent / link).exists(), f"{page.name} links {link}"

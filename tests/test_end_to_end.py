@@ -11,6 +11,8 @@ import yaml
 from benchmarks.commands.main import main
 from pixbench.paths import CONFIGS
 
+pytestmark = pytest.mark.slow
+
 MINI = "pretrain/mini.yaml"
 SHRUNKEN = {"epochs": 1, "batch_size": 4, "schedule.warmup_epochs": 0, "log_every": 1}
 DETECTRON2 = {"SOLVER.MAX_ITER": 3, "SOLVER.STEPS": [2], "SOLVER.WARMUP_ITERS": 1, "SOLVER.CHECKPOINT_PERIOD": 3}

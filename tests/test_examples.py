@@ -17,6 +17,8 @@ from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.resnet import build_resnet
 from transfer.weights import load
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

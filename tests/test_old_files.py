@@ -19,6 +19,8 @@ from pretrain.config import from_dict
 from transfer.run_folder import claim
 from transfer.weights import load, read
 
+pytestmark = pytest.mark.slow
+
 OLD = Path(__file__).parent / "golden" / "old_files"
 NEW_NAMES = {"trunk": "backbone", "target": "momentum_encoder"}
 
@@ -40,7 +42,7 @@ def test_a_checkpoint_of_version_1_is_continued(tmp_path: Path, mini_root: Path)
 def test_a_checkpoint_of_version_1_is_converted(branch: str) -> None:
     reading = read(OLD / "checkpoint_v1.pth", branch)
     content = torch.load(OLD / "checkpoint_v1.pth", weights_only=True)
-    prefix = {"student": "trunk.", "momentum_encoder": "momentum_encoder.trunk."}[branch]
+    prefix = {"student": "trunk.", "momentum_encoder": "target.trunk."}[branch]
     assert reading.backbone.spec.output_stride == 16  # of what the file says of its "trunk"
     for name, tensor in reading.backbone.state.items():
         assert torch.equal(tensor, content["model"][prefix + name])

@@ -19,8 +19,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pixbench.errors import UserError
-from pixbench.interrupt import shielded
+from pixbench.distributed import any_process
+from pixbench.errors import UserError, worker_deaths_explained
+from pixbench.interrupt import StopSignal, shielded
 from pretrain.data.augment import MEAN, RECIPES, STD, Photometric, Recipe
 from pretrain.data.sources import Source
 from pretrain.data.views import Box, Views, box_of, cut, random_crop, random_flip
@@ -166,3 +167,26 @@ class ViewLoader:
             if isinstance(views, UserError):
                 raise views
             yield views
+
+
+def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
+    """Yield the batches of ``loader``. If one process receives a stop signal or a broken image, all stop at the same step.
+
+    Otherwise, the other processes would wait forever in the next exchange of gradients.
+    """
+    iterator = iter(loader)
+    while True:
+        views, trouble = None, None
+        try:
+            with worker_deaths_explained():
+                views = next(iterator, None)
+        except UserError as error:
+            trouble = error
+        failed, stop.everywhere = any_process(trouble is not None, stop.wished > 0)
+        if failed:
+            raise trouble or UserError(
+                "another process stopped with an error, so this one stops too; look for the error of that process in this output"
+            )
+        if views is None:
+            return
+        yield views

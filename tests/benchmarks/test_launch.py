@@ -23,6 +23,8 @@ from benchmarks.launch.local import Local
 from benchmarks.launch.scheduler import run_jobs
 from pixbench.progress import note_progress
 
+pytestmark = pytest.mark.slow
+
 
 def job(tmp_path: Path, name: str, code: str = "", after: tuple[str, ...] = ()) -> Job:
     output = tmp_path / f"{name}.out"

@@ -27,6 +27,8 @@ from pixbench.errors import UserError
 from pixbench.file_versions import MINI_WORLD_FILE
 from pixbench.lock import OWNER, owned
 
+pytestmark = pytest.mark.slow
+
 SMALL = World(seed=0, images=LEAST)  # what the fixture mini_root holds
 
 

@@ -33,6 +33,8 @@ from pretrain.models.backbone_spec import BackboneSpec
 from transfer.initial_weights import random_backbone
 from transfer.weights.file_format import Pixels
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 1 / 32
 
 

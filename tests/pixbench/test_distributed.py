@@ -20,6 +20,8 @@ from pretrain.data.views import Views
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
 
+pytestmark = pytest.mark.slow
+
 BATCH = 4
 KNOBS = {"hidden": 32, "dim": 16, "queue_size": 16, "classes": BATCH}
 """Small values of whichever of these a method has."""

@@ -16,6 +16,8 @@ from pixbench import lock
 from pixbench.errors import UserError
 from pixbench.lock import owned
 
+pytestmark = pytest.mark.slow
+
 HOLDER = "import sys, time; from pixbench.lock import owned\nwith owned(sys.argv[1]): print('in', flush=True); time.sleep(60)"
 
 

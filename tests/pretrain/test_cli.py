@@ -17,6 +17,8 @@ import pytest
 
 from pretrain.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[2]
 CONFIGS = REPO / "configs" / "pretrain"
 TINY = (

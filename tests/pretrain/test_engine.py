@@ -22,6 +22,8 @@ from pretrain.data.sources import open_source
 from pretrain.data.views import Views
 from pretrain.models.resnet import build_resnet
 
+pytestmark = pytest.mark.slow
+
 Tree = Callable[..., Path]
 SMALL = {"pixpro": {}, "moco_v2": {"queue_size": 32}, "simclr": {}}
 

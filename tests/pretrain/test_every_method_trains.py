@@ -12,6 +12,8 @@ from benchmarks.miniworld.generate import World, generate
 from pixbench.paths import CONFIGS
 from pretrain.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 CLASSES = "--method.classes=6"
 QUEUE = ("--method.queue_size=64", "--method.momentum=0.99")  # full after two steps: an empty one makes the loss rise
 RECIPES = {

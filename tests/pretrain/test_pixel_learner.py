@@ -17,6 +17,8 @@ from pretrain import PixelLearner
 from pretrain.methods.pixcontrast import PixContrast
 from pretrain.methods.pixpro import PixPro
 
+pytestmark = pytest.mark.slow
+
 
 def small(**arguments: object) -> PixelLearner:
     settings = {"image_size": 64, "hidden_layer_pixel": "layer3", "projection_size": 16, "projection_hidden_size": 32}

@@ -18,6 +18,8 @@ from pretrain.models.resnet import ResNet
 from pretrain.optim import OptimizerConfig, build_optimizer, scaled_lr
 from pretrain.schedule import LRSchedule, ScheduleConfig
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "trajectory.npz")
 RUN = json.loads(str(GOLDEN["lars/config"]))
 NAMES = [str(name) for name in GOLDEN["lars/names"]]

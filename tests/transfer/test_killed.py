@@ -16,6 +16,8 @@ import pytest
 
 from pixbench.progress import read_progress
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[2]
 ITERATIONS = 40
 DETECTRON2 = {

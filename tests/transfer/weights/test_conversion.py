@@ -26,6 +26,8 @@ from transfer.weights.models.parity import BOUND, compare, probe
 from transfer.weights.naming import Naming, is_counter
 from transfer.weights.vit_spec import VitSpec
 
+pytestmark = pytest.mark.slow
+
 
 def pixbench(*words: object, command: tuple[str, ...] = ("convert",)) -> int:
     parser = argparse.ArgumentParser()

@@ -13,6 +13,8 @@ from pretrain.config import from_dict
 from pretrain.methods import METHODS
 from transfer.weights import convert, load, read
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"hidden": 8, "dim": 8, "queue_size": 8, "channels": 32, "classes": 3}
 
 

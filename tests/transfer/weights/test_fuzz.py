@@ -29,6 +29,8 @@ from transfer.weights import Backbone, load, save, to_framework
 from transfer.weights.containers import safe
 from transfer.weights.naming import is_counter
 
+pytestmark = pytest.mark.slow
+
 SPEC = BackboneSpec(50, 1 / 64)
 EXAMPLES = {"zip": 350, "legacy": 260, "pickle": 800, "safetensors": 600}
 PLACE = st.integers(0, 2**32 - 1)

@@ -20,6 +20,8 @@ from transfer.weights import convert, inspection, load, read_arrays
 from transfer.weights.containers import ABOUT, safe
 from transfer.weights.expected_shapes import expected
 
+pytestmark = pytest.mark.slow
+
 P = b"\x80\x02"
 
 
