@@ -98,6 +98,6 @@ if ! "$python" -c 'import cv2' 2>/dev/null; then
   "$python" -m pip uninstall --quiet --yes opencv-python opencv-python-headless
   pip opencv-python-headless
 fi
-"$python" -c 'import torch, torchvision, mmcv.ops, mmseg, detectron2.model_zoo, pycocotools.mask, cityscapesscripts, pixbench, pretrain, transfer, benchmarks'
+"$python" -W ignore -c 'import torch, torchvision, mmcv.ops, mmseg, detectron2.model_zoo, pycocotools.mask, cityscapesscripts, pixbench, pretrain, transfer, benchmarks'
 printf '%s\n' "$recipe" > "$stamp"
 say "done: $VENV"
