@@ -89,8 +89,8 @@ class PixelLearner(nn.Module):
                 f"cutout_ratio_range {cutout_ratio_range} must be two fractions of a side with 0 < low <= high <= 1"
             )
         self.image_size, self.hflip, self.cutout = image_size, prob_rand_hflip, (low, high)
-        plain = [_on_tensors(recipe) for recipe in RECIPES["byol"]]
-        self.augment = (augment_fn or plain[0], augment_fn2 or augment_fn or plain[1])
+        default = [_on_tensors(recipe) for recipe in RECIPES["byol"]]
+        self.augment = (augment_fn or default[0], augment_fn2 or augment_fn or default[1])
         self.use_pixpro, self.temperature, self.alpha = use_pixpro, similarity_temperature, alpha
         self.threshold, hidden, dim = distance_thres, projection_hidden_size, projection_size
         self.instance_config = PixelConfig(instance="regression", alpha=1.0)  # read by `add_instance_loss`
@@ -157,8 +157,8 @@ class PixelLearner(nn.Module):
         return scalars["loss"], mask.sum()
 
     def _crop(self, rng: random.Random, width: int, height: int) -> Crop:
-        share = rng.uniform(*self.cutout)
-        w, h = max(int(share * width), 1), max(int(share * height), 1)
+        fraction = rng.uniform(*self.cutout)
+        w, h = max(int(fraction * width), 1), max(int(fraction * height), 1)
         return random_flip(rng, Crop(rng.randint(0, height - h), rng.randint(0, width - w), h, w), self.hflip)
 
     def _cut(self, image: Tensor, crop: Crop) -> Tensor:

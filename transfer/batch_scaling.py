@@ -37,9 +37,9 @@ def scaled(framework: str, config: dict[str, Any], batch: int, overrides: dict[s
     if batch == before:
         return {}
     found: dict[str, Any] = {name: batch}
-    for kind, factor in (("rate", Fraction(batch, before)), ("count", Fraction(before, batch))):
+    for direction, factor in (("rate", Fraction(batch, before)), ("count", Fraction(before, batch))):
         for key, value in config.items():
-            if value and any(fnmatchcase(key, pattern) for pattern in keys[kind]):
+            if value and any(fnmatchcase(key, pattern) for pattern in keys[direction]):
                 found[key] = _times(value, factor)
     return {key: value for key, value in found.items() if key not in overrides}
 

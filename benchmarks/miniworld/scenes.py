@@ -127,11 +127,11 @@ def surface(
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(pose.centre[1])
     inverse = np.linalg.inv(pose.matrix).astype(np.float32)
     u, v = inverse[0, 0] * x + inverse[0, 1] * y, inverse[1, 0] * x + inverse[1, 1] * y
-    share = pattern(u, v, float(rng.random())) * np.float32(rng.uniform(0.75, 1))
+    blend = pattern(u, v, float(rng.random())) * np.float32(rng.uniform(0.75, 1))
     first, second = two_colours(rng, contrast)
     light = rng.uniform(-0.35, 0.35, 2).astype(np.float32)
     shade = np.clip(1 + light[0] * u + light[1] * v, 0.5, 1.5)
-    return (first + share[..., None] * (second - first)) * shade[..., None]
+    return (first + blend[..., None] * (second - first)) * shade[..., None]
 
 
 def window(mask: Mask) -> tuple[slice, slice]:

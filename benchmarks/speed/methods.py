@@ -34,7 +34,7 @@ def recipes() -> dict[str, str]:
     """Return one config for each method, and for PixPro one more for each of its instance branches."""
     found = {name: config_files(name)[0] for name in METHODS}
     branches = {
-        f"pixpro, instance {kind}": f"pixpro_instance_{kind}_100ep.yaml" for kind in ("contrastive", "regression")
+        f"pixpro, instance {branch}": f"pixpro_instance_{branch}_100ep.yaml" for branch in ("contrastive", "regression")
     }
     return {"supervised": found.pop("supervised"), **found, **branches}
 

@@ -22,7 +22,7 @@ from tabulate import tabulate
 from benchmarks.commands import PIXBENCH
 
 FILES = {"zip.pth": "mmseg", "pickle.pkl": "detectron2_fpn", "plain.safetensors": "huggingface"}
-TARGETS = {
+CONVERSIONS = {
     "zip.pth": ("detectron2", "x.pkl"),
     "pickle.pkl": ("mmseg", "x.pth"),
     "plain.safetensors": ("mmseg", "x.pth"),
@@ -67,12 +67,12 @@ def rows(folder: Path, rounds: int) -> list[tuple[str, str, str, str]]:
     """Measure all commands and return the rows of the table."""
     seconds, memory = measure(["-c", "import torch"], rounds)
     found = [("import torch", f"{seconds:.2f}", f"{memory / 1e6:.0f}", "")]
-    for name, (target, output) in TARGETS.items():
+    for name, (framework, output) in CONVERSIONS.items():
         size = (folder / name).stat().st_size
-        convert = ["convert", str(folder / name), "--to", target, "-o", str(folder / output), "--no-verify"]
+        convert = ["convert", str(folder / name), "--to", framework, "-o", str(folder / output), "--no-verify"]
         for label, command in (
             ("inspect", ["weights", "inspect", str(folder / name)]),
-            (f"convert --to {target} --no-verify", convert),
+            (f"convert --to {framework} --no-verify", convert),
         ):
             seconds, memory = measure([*PIXBENCH[1:], *command], rounds)
             found.append((f"{label} {name}", f"{seconds:.2f}", f"{memory / 1e6:.0f}", f"{memory / size:.1f}"))

@@ -239,3 +239,19 @@ def test_an_unreadable_suite_says_so(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("[rows]")
     with pytest.raises(UserError, match=r"list\.yaml: expected settings \(rows, .*, found \['rows'\]"):
         read_suite(tmp_path / "list.yaml")
+
+
+def test_a_suite_of_paper_scale_does_not_start_on_a_cpu_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[bool] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("benchmarks.launch.scheduler.run_jobs", lambda *_: started.append(True) or {})
+    words = ["suite", str(DEMO.with_name("paper.yaml")), "--data-root", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "--launcher slurm" in said
+    assert "--on-cpu" in said
+    assert not started
+    main([*words, "--on-cpu"])
+    assert started

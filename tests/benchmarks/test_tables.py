@@ -128,3 +128,10 @@ def test_published_numbers_belong_to_known_protocols_and_metrics_and_have_source
         for name, values in row.values.items():
             assert set(values) <= set(protocols()[name].metrics), (row.label, name)
             assert row.sources[name]
+
+
+def test_a_row_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    result(tmp_path / "a", "pixpro_400ep", "voc_c4", {"AP": 11.5, "AP50": 20.0, "AP75": 3.0})
+    with pytest.raises(UserError, match=r"no row 'pixpro_40ep'.*did you mean pixpro_400ep\?.*rows: pixpro_400ep"):
+        write_tables(tmp_path, tmp_path, ("pixpro_40ep",), must_exist=True)
+    assert not (tmp_path / "table.md").exists()

@@ -78,26 +78,26 @@ def _advice(part: dict[str, Any], name: str, data_root: Path) -> str:
 
 
 def _part(home: Path, part: dict[str, Any], counted: bool) -> Iterator[str]:
-    kind = next(kind for kind in NAMES if kind in part)
-    where, files = home / part[kind], list(part.get("files", ()))
+    listing = next(listing for listing in NAMES if listing in part)
+    where, files = home / part[listing], list(part.get("files", ()))
     try:
-        names = NAMES[kind](home, part[kind])
+        names = NAMES[listing](home, part[listing])
     except FileNotFoundError:
         yield f"{where} is missing"
         return
     except ValueError as error:
         yield f"{where} {error}"
         return
-    if kind == "pictures":
-        before, after = _around(part[kind])
+    if listing == "pictures":
+        before, after = _around(part[listing])
         full = {os.path.dirname(before + name + after) for name in names}
-        for folder in sorted(set(glob(os.path.dirname(part[kind]), root_dir=home)) - full):
+        for folder in sorted(set(glob(os.path.dirname(part[listing]), root_dir=home)) - full):
             if (home / folder).is_dir():
                 yield f"{home / folder} holds no pictures"
         for name in ends(names):
             yield from _unreadable(home / (before + name + after))
     if counted and "count" in part:
-        folder = (home / files[0]).parent if kind == "annotations" else where
+        folder = (home / files[0]).parent if listing == "annotations" else where
         number = len(os.listdir(folder)) if folder.is_dir() else len(names)
         if number != part["count"]:
             yield f"{folder} holds {number} pictures instead of {part['count']}"
@@ -184,10 +184,10 @@ def _unreadable(path: Path) -> Iterator[str]:
         ValueError,
         Image.DecompressionBombError,
     ) as error:  # an XML ParseError is a SyntaxError
-        kind = (
+        wanted = (
             "VOC annotation" if path.suffix == ".xml" else "JSON file" if path.suffix == ".json" else "readable picture"
         )
-        yield f"{path} is not a {kind} ({error})"
+        yield f"{path} is not a {wanted} ({error})"
 
 
 def _whole_files(home: Path, entry: dict[str, Any], checksums: bool) -> Iterator[str]:

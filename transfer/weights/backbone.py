@@ -86,15 +86,15 @@ class Problems:
     def __init__(self) -> None:
         self.found: dict[str, list[str]] = {}
 
-    def add(self, kind: str, keys: Iterable[str]) -> None:
-        """Add ``keys`` to the problems described by ``kind``, such as "missing"."""
+    def add(self, problem: str, keys: Iterable[str]) -> None:
+        """Add ``keys`` to the problems described by ``problem``, such as "missing"."""
         if keys := list(keys):
-            self.found.setdefault(kind, []).extend(keys)
+            self.found.setdefault(problem, []).extend(keys)
 
     def raise_if_any(self, what: str, advice: str, most: int | None = None) -> None:
-        """Raise `UserError` if there are problems; at most ``most`` keys of each kind are listed."""
+        """Raise `UserError` if there are problems; at most ``most`` keys with each problem are listed."""
         if self.found:
-            listing = "; ".join(f"{len(keys)} {kind} ({_named(keys, most)})" for kind, keys in self.found.items())
+            listing = "; ".join(f"{len(keys)} {problem} ({_named(keys, most)})" for problem, keys in self.found.items())
             raise UserError(f"{what}: {listing}; {advice}")
 
 

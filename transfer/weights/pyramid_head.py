@@ -21,10 +21,10 @@ CELLS = 7
 TOWERS = ("cls_subnet", "bbox_subnet")
 BOX = "box head"
 _FPN = [f"fpn.{module}" for module in "lateral3 output3 lateral4 output4 lateral5 output5 p6".split()]
-_HEAD = [f"head.{kind}{i}" for i in range(1, TOWER_DEPTH + 1) for kind in ("conv", "norm")]
+_HEAD = [f"head.{module}{i}" for i in range(1, TOWER_DEPTH + 1) for module in ("conv", "norm")]
 NAMES = tuple(f"{module}.{leaf}" for module in _FPN + _HEAD for leaf in ("weight", "bias"))
 """All possible names of the dense type. A checkpoint has no head, a head without norms, or a head with norms."""
-_NORMED = [f"fpn.{kind}{i}" for i in (2, 3, 4, 5) for kind in ("lateral", "output")]
+_NORMED = [f"fpn.{module}{i}" for i in (2, 3, 4, 5) for module in ("lateral", "output")]
 _NORMED += [f"box.conv{i + 1}" for i in range(BOX_DEPTH)]
 _LEAVES = ["weight", *(f"norm.{leaf}" for leaf in LEAVES.split("|"))]
 TWO_STAGE = (*(f"{m}.{leaf}" for m in _NORMED for leaf in _LEAVES), "box.fc1.weight", "box.fc1.bias")

@@ -48,7 +48,7 @@ def build(framework: str, backbone: Backbone, path: Path) -> FrameworkModel:
     try:
         with torch.random.fork_rng(devices=[]), _quiet():
             build_detector = _two_stage_detector if pyramid_head.two_stage(backbone.extras) else _dense_detector
-            target = build_detector(backbone, path) if with_pyramid else BUILDERS[framework](backbone.spec, path)
+            loaded = build_detector(backbone, path) if with_pyramid else BUILDERS[framework](backbone.spec, path)
     except ImportError as error:
         raise UserError(
             f"verification as {framework} needs a package that is not installed ({error}); "
@@ -58,8 +58,8 @@ def build(framework: str, backbone: Backbone, path: Path) -> FrameworkModel:
         raise UserError(
             f"{path} does not load as {framework}: {str(error).splitlines()[0]}; convert it again"
         ) from error
-    target.model.eval()
-    return target
+    loaded.model.eval()
+    return loaded
 
 
 def _stages(stem: str, prefix: str = "", names: tuple[str, ...] = STAGES[1:]) -> dict[str, str]:
@@ -105,14 +105,14 @@ def _two_stage_detector(backbone: Backbone, path: Path) -> FrameworkModel:
         "ROI_BOX_HEAD.NUM_CONV": pyramid_head.BOX_DEPTH,
         "ROI_BOX_HEAD.FC_DIM": len(backbone.extras["box.fc1.bias"]),
     }
-    target = _detectron2_fpn(backbone.resnet, path, options | depths)
-    model: Any = target.model
+    loaded = _detectron2_fpn(backbone.resnet, path, options | depths)
+    model: Any = loaded.model
 
     def maps(images: Tensor) -> dict[str, Tensor]:
         levels = {level: x for level, x in model.backbone(images).items() if level != "p6"}
         return levels | {pyramid_head.BOX: model.roi_heads.box_head(pyramid_head_model.regions(backbone.extras))}
 
-    return target._replace(pyramid_head=maps)
+    return loaded._replace(pyramid_head=maps)
 
 
 def _dense_detector(backbone: Backbone, path: Path) -> FrameworkModel:

@@ -140,11 +140,11 @@ def verify(backbone: Backbone, path: str | PathLike[str], framework: str | None 
     with torch.no_grad():
         wanted = _own(backbone, images)
         if framework:
-            target = framework_models.build(framework, backbone, Path(path))
-            found = _maps(target, images)
-            if target.pyramid_head is not None:
-                wanted, found = wanted | _pyramid_head_maps(backbone, wanted), found | target.pyramid_head(images)
-            wrong = unequal(target.model, backbone, framework)
+            loaded = framework_models.build(framework, backbone, Path(path))
+            found = _maps(loaded, images)
+            if loaded.pyramid_head is not None:
+                wanted, found = wanted | _pyramid_head_maps(backbone, wanted), found | loaded.pyramid_head(images)
+            wrong = unequal(loaded.model, backbone, framework)
         else:
             assert other is not None
             found = _own(_at_stride_32(other.backbone), images)
@@ -229,7 +229,7 @@ def _pyramid_head_maps(backbone: Backbone, maps: dict[str, Tensor]) -> dict[str,
     return levels | {f"{level} {tower}": reference["head"](x) for level, x in levels.items() for tower in towers}
 
 
-def _maps(target: framework_models.FrameworkModel, images: Tensor) -> dict[str, Tensor]:
+def _maps(loaded: framework_models.FrameworkModel, images: Tensor) -> dict[str, Tensor]:
     """Return the outputs of the stages during the framework's own forward pass."""
     maps: dict[str, Tensor] = {}
 
@@ -240,10 +240,10 @@ def _maps(target: framework_models.FrameworkModel, images: Tensor) -> dict[str, 
         return hook
 
     hooks = [
-        target.model.get_submodule(name).register_forward_hook(keep(stage)) for stage, name in target.stages.items()
+        loaded.model.get_submodule(name).register_forward_hook(keep(stage)) for stage, name in loaded.stages.items()
     ]
     try:
-        target.run(images)
+        loaded.run(images)
     finally:
         for hook in hooks:
             hook.remove()
