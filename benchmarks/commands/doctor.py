@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
+
 INSTALL = "run scripts/install.sh (make install)"
 
 
@@ -97,9 +99,9 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
     """Yield (state, what, advice) of each item; state is ok, MISSING, BROKEN, absent (not needed) or "" (a remark)."""
-    python = sys.version_info[:2]
-    good = (3, 10) <= python <= (3, 12)
-    advice = "" if good else "Python 3.10 to 3.12 is supported: PYTHON=python3.11 scripts/install.sh"
+    wanted = supported_pythons()
+    good = SpecifierSet(wanted).contains(platform.python_version(), prereleases=True)
+    advice = "" if good else f"PixBench needs Python {wanted}: PYTHON=python3.11 scripts/install.sh"
     yield ("ok" if good else "BROKEN", f"Python {platform.python_version()} ({sys.executable})", advice)
     problems = probe([*(package.probe for package in PACKAGES), GPUS])
     gpus = problems.pop()
@@ -114,6 +116,14 @@ def examine(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
         yield "MISSING", ", ".join(lacking), INSTALL
     yield "", machine(data_root, gpus), ""
     yield from datasets(data_root)
+
+
+def supported_pythons() -> str:
+    """Return the versions of Python that the installed PixBench declares, such as ">=3.10"; empty if it is not installed."""
+    try:
+        return metadata.metadata("pixbench")["Requires-Python"]
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def judge(package: Package, installed: str | None, problem: str) -> tuple[str, str, str]:

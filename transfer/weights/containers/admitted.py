@@ -122,6 +122,7 @@ _RECORD = Call(lambda *_: _Record())
 # Other objects in common checkpoints: arguments, configs, logs, paths.
 _RECORDS = """
     argparse.Namespace types.SimpleNamespace collections.defaultdict typing.Any pathlib.PosixPath pathlib.WindowsPath
+    pathlib._local.PosixPath pathlib._local.WindowsPath
     builtins.dict builtins.list builtins.tuple builtins.str builtins.int builtins.float builtins.bool builtins.unicode
     builtins.long
     yacs.config.CfgNode fvcore.common.config.CfgNode detectron2.config.config.CfgNode addict.addict.Dict
