@@ -9,19 +9,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pretrain.config import RunConfig, from_dict, parse
-    from pretrain.data.views import Views
-    from pretrain.engine import train
-    from pretrain.losses.geometry import cell_distances, positive_mask
-    from pretrain.losses.instance import cosine_regression, info_nce, nt_xent, sup_con
-    from pretrain.losses.pixel import pixel_consistency, pixel_contrast
-    from pretrain.methods import METHODS
-    from pretrain.methods.base import Method, MomentumMethod, feature_std
-    from pretrain.models.backbone_spec import BackboneSpec
-    from pretrain.models.momentum_encoder import MomentumEncoder
-    from pretrain.models.ppm import PixelPropagation
-    from pretrain.models.resnet import ResNet, build_resnet
-    from pretrain.pixel_learner import PixelLearner
+    from pretrain.config import RunConfig as RunConfig
+    from pretrain.config import from_dict as from_dict
+    from pretrain.config import parse as parse
+    from pretrain.data.views import Views as Views
+    from pretrain.engine import train as train
+    from pretrain.losses.geometry import cell_distances as cell_distances
+    from pretrain.losses.geometry import positive_mask as positive_mask
+    from pretrain.losses.instance import cosine_regression as cosine_regression
+    from pretrain.losses.instance import info_nce as info_nce
+    from pretrain.losses.instance import nt_xent as nt_xent
+    from pretrain.losses.instance import sup_con as sup_con
+    from pretrain.losses.pixel import pixel_consistency as pixel_consistency
+    from pretrain.losses.pixel import pixel_contrast as pixel_contrast
+    from pretrain.methods import METHODS as METHODS
+    from pretrain.methods.base import Method as Method
+    from pretrain.methods.base import MomentumMethod as MomentumMethod
+    from pretrain.methods.base import feature_std as feature_std
+    from pretrain.models.backbone_spec import BackboneSpec as BackboneSpec
+    from pretrain.models.momentum_encoder import MomentumEncoder as MomentumEncoder
+    from pretrain.models.ppm import PixelPropagation as PixelPropagation
+    from pretrain.models.resnet import ResNet as ResNet
+    from pretrain.models.resnet import build_resnet as build_resnet
+    from pretrain.pixel_learner import PixelLearner as PixelLearner
 
 _MODULES = {
     "config": ("RunConfig", "from_dict", "parse"),
@@ -38,31 +48,7 @@ _MODULES = {
     "models.resnet": ("ResNet", "build_resnet"),
     "pixel_learner": ("PixelLearner",),
 }
-__all__ = [
-    "METHODS",
-    "BackboneSpec",
-    "Method",
-    "MomentumEncoder",
-    "MomentumMethod",
-    "PixelLearner",
-    "PixelPropagation",
-    "ResNet",
-    "RunConfig",
-    "Views",
-    "build_resnet",
-    "cell_distances",
-    "cosine_regression",
-    "feature_std",
-    "from_dict",
-    "info_nce",
-    "nt_xent",
-    "parse",
-    "pixel_consistency",
-    "pixel_contrast",
-    "positive_mask",
-    "sup_con",
-    "train",
-]
+__all__ = sorted(name for names in _MODULES.values() for name in names)
 
 
 def __getattr__(name: str) -> Any:
