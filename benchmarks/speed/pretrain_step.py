@@ -1,9 +1,10 @@
-"""Compare the time of a pre-training step, and of loading its data, between two values of a setting.
+"""Compare the time of a pre-training step, and of loading its data, between values of a setting.
 
     python -m benchmarks.speed.pretrain_step --data-root DIR/imagenet [--recipe pixpro_100ep] [--rounds 12] [SETTING=A,B ...]
 
-Each SETTING is a dotted pre-training setting with the two values to compare (default: channels_last=false,true). The
-variants take turns, step by step. The median images/s of each variant and the ratio of the medians are printed.
+Each SETTING is a dotted pre-training setting with the values to compare (default: channels_last=false,true). The
+variants take turns, step by step. Printed are the median images/s of each variant, and the ratio of the median times of the
+first and the last one.
 """
 
 from __future__ import annotations

@@ -64,7 +64,8 @@ def read_arrays(path: str | PathLike[str], branch: str | None = None, format_nam
     branch = branch or next(iter(fmt.branches))
     if branch not in fmt.branches:
         raise UserError(
-            f"{path} is a {fmt.title} and has no branch {branch!r}; choose one of: {', '.join(fmt.branches)}"
+            f"{path} is of the format {name} ({fmt.title}), which has no branch {branch!r};"
+            f" choose one of: {', '.join(fmt.branches)}"
         )
     held = recognition.table(content, fmt)
     assert held is not None  # the format was recognised

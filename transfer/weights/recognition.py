@@ -220,13 +220,15 @@ def recognise(content: Any, path: object, wanted: str | None = None) -> str:
     known, names = formats(), candidates(content)
     if wanted is not None and wanted not in known:
         raise UserError(f"there is no format {wanted!r}{did_you_mean(wanted, known)}; known: {', '.join(known)}")
-    looks = " or ".join(f"a {known[name].title} ({name})" for name in names)
+    looks = " or ".join(f"{name} ({known[name].title})" for name in names)
     if wanted is not None:
         if table(content, known[wanted]):
             return wanted
-        raise UserError(f"{path} is not a {known[wanted].title}; it looks like {looks or 'no known format'}")
+        raise UserError(
+            f"{path} is not of the format {wanted} ({known[wanted].title}); it looks like {looks or 'no known format'}"
+        )
     if len(names) > 1:
-        raise UserError(f"{path} may be {looks}, and its keys do not show which one; choose with --from")
+        raise UserError(f"{path} may be of the format {looks}, and its keys do not show which one; choose with --from")
     if names:
         return names[0]
     what = f"it holds a {type(content).__name__}"

@@ -144,7 +144,7 @@ def test_a_file_of_no_framework_runs_in_our_own_network(checkpoint, make_backbon
     assert set(parity.stages) == set(STAGES)
     assert not verify(make_backbone(0.25, seed=1), checkpoint(0.25)).ok
     with pytest.raises(
-        UserError, match="holds a ResNet-50 of width 0.25, .* a ResNet-50 of width 0.0625.*different networks"
+        UserError, match=r"holds a ResNet-50 of width 0.25, .* a ResNet-50 of width 0.0625.*different networks"
     ):
         verify(make_backbone(), checkpoint(0.25))
 

@@ -176,7 +176,7 @@ def test_the_same_weights_in_safetensors(tmp_path, all_cases, make_backbone, nam
 def test_forcing_a_format(tmp_path, all_cases):
     path = write(all_cases["moco_v2"].content, tmp_path / "x.pth")
     assert read(path, format_name="moco_v2").format == "moco_v2"
-    with pytest.raises(UserError, match=r"is not a MoCo v1 checkpoint; it looks like a MoCo v2 checkpoint \(moco_v2\)"):
+    with pytest.raises(UserError, match=r"the format moco_v1 \(MoCo v1 checkpoint\); it looks like moco_v2 \("):
         read(path, format_name="moco_v1")
     with pytest.raises(UserError, match=r"there is no format 'moco'; did you mean \w+\?; known: barlow_twins, "):
         read(path, format_name="moco")
