@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: install demo test test-quick test-all lint format docs
+.PHONY: install demo test test-quick test-all lint format tables docs
 
 install:
 	@scripts/install.sh
@@ -29,5 +29,8 @@ lint: install ## style, types, spelling, and the docs built strictly
 format: install
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-docs: install ## the site, at http://127.0.0.1:8000 while the command runs
-	@$(BIN)/python scripts/generate_docs.py && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+tables: install ## the tables in the docs that the program prints
+	@$(BIN)/python scripts/generate_docs.py
+
+docs: tables ## the site, at http://127.0.0.1:8000 while the command runs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve

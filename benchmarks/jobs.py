@@ -41,16 +41,16 @@ class Job:
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
-    def argv(self, meeting: Sequence[str] = ()) -> tuple[str, ...]:
+    def argv(self, rendezvous: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the command line, which starts several processes through torchrun.
 
-        ``meeting`` contains the rendezvous options of torchrun if the job runs on several machines.
+        ``rendezvous`` contains the rendezvous options of torchrun if the job runs on several machines.
         """
-        if self.gpus < 2 and not meeting:
+        if self.gpus < 2 and not rendezvous:
             return self.command
         python, *words = self.command
-        meeting = meeting or ("--standalone",)
-        return (python, "-m", "torch.distributed.run", *meeting, f"--nproc_per_node={max(1, self.gpus)}", *words)
+        rendezvous = rendezvous or ("--standalone",)
+        return (python, "-m", "torch.distributed.run", *rendezvous, f"--nproc_per_node={max(1, self.gpus)}", *words)
 
 
 class Records:

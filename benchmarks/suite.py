@@ -45,8 +45,8 @@ class Suite:
     """Options of `pixbench data mini`, which generates data below the output folder if no data root is given."""
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     """protocol -> config keys of its framework, set in every row and recorded as deviations."""
-    workers: int = 1
-    """Number of jobs at a time on this machine; the cores are divided among them."""
+    jobs_at_a_time: int = 1
+    """Number of jobs that run at the same time on this machine; the cores are divided among them."""
     slurm: dict[str, Any] = field(default_factory=dict)
     """Options of sbatch for all jobs; options of one command are below its name, e.g. pretrain (docs/launching.md)."""
 
@@ -60,8 +60,8 @@ def read_suite(path: Path) -> Suite:
     if isinstance(content, dict) and isinstance(rows := content.get("rows"), dict):
         content["rows"] = {str(label): _row(row or {}, f"{path}, row {label}") for label, row in rows.items()}
     suite: Suite = _parsed(Suite, content, str(path))
-    if suite.workers < 1:
-        raise UserError(f"{path}: workers is {suite.workers}; it must be 1 or more")
+    if suite.jobs_at_a_time < 1:
+        raise UserError(f"{path}: jobs_at_a_time is {suite.jobs_at_a_time}; it must be 1 or more")
     for name in [*suite.protocols, *suite.overrides]:
         find_protocol(str(name))
     return suite

@@ -25,7 +25,7 @@ BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 
 @dataclass
-class Cell:
+class Entry:
     """All runs of one row under one protocol at one scale."""
 
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -56,14 +56,14 @@ def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 @dataclass
 class Scale:
-    """All results at one scale: label -> protocol -> cell."""
+    """All results at one scale: label -> protocol -> entry."""
 
     name: str
-    rows: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    rows: dict[str, dict[str, Entry]] = field(default_factory=dict)
 
     def protocols(self) -> list[Protocol]:
         """Return the protocols that have results, in the order of `configs/protocols/`."""
-        used = {name for cells in self.rows.values() for name in cells}
+        used = {name for entries in self.rows.values() for name in entries}
         return [protocol for name, protocol in protocols().items() if name in used]
 
 
@@ -105,7 +105,7 @@ def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
                 "the command of one with another --label, or remove one of them"
             )
         scale = scales.setdefault(result["scale"], Scale(result["scale"]))
-        scale.rows.setdefault(label, {}).setdefault(result["protocol"], Cell()).runs.append(result)
+        scale.rows.setdefault(label, {}).setdefault(result["protocol"], Entry()).runs.append(result)
     if not seen:
         raise UserError(
             f"no finished transfer run of a known protocol below {runs}; run `pixbench transfer` or `pixbench suite` first"
@@ -133,7 +133,7 @@ class Footnotes:
         return f" [{self.letters.setdefault((protocol, deviations), letter)}]"
 
     def lines(self) -> list[str]:
-        """Return the lines that explain the letters; a deviation with several letters is listed once, after all."""
+        """Return the lines that explain the letters; a deviation with several letters comes once, after all of its letters."""
         letters: dict[str, list[str]] = {}
         for (_, deviations), letter in self.letters.items():
             for text in deviations:
@@ -154,16 +154,16 @@ def render(scale: Scale, order: Sequence[str] = ()) -> str:
     for label in labels:
         line = [title(label)]
         for protocol, metric, _ in heads:
-            cell = scale.rows[label].get(protocol, Cell())
-            text = cell.text(metric)
-            if cell.deviations != shared[protocol]:
-                text += notes.mark(protocol, cell.deviations)
+            entry = scale.rows[label].get(protocol, Entry())
+            text = entry.text(metric)
+            if entry.deviations != shared[protocol]:
+                text += notes.mark(protocol, entry.deviations)
             if scale.name == "paper" and label in published():
                 text += f" ({published()[label].values.get(protocol, {}).get(metric, '–')})"
             line.append(text)
         body.append(line)
-    seeds = sorted({len(cell.runs) for cells in scale.rows.values() for cell in cells.values()})
-    about = f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} fine-tuning seed(s) a cell"
+    seeds = sorted({len(entry.runs) for entries in scale.rows.values() for entry in entries.values()})
+    about = f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} fine-tuning seed(s) for each number"
     if scale.name == "paper":
         intro = f"## Measured at full scale (published in brackets)\n\nMean ± standard deviation, {about}."
     else:
@@ -177,8 +177,8 @@ def render(scale: Scale, order: Sequence[str] = ()) -> str:
 
 
 def _shared_deviations(scale: Scale, protocol: str) -> tuple[str, ...]:
-    """Return the deviations of a column if all its cells have the same; else none, and each cell gets its own mark."""
-    found = {cells[protocol].deviations for cells in scale.rows.values() if protocol in cells}
+    """Return the deviations of a column if all its entries have the same; else none, and each entry gets its own mark."""
+    found = {entries[protocol].deviations for entries in scale.rows.values() if protocol in entries}
     return found.pop() if len(found) == 1 else ()
 
 
@@ -212,11 +212,11 @@ def tidy_csv(scales: Iterable[Scale]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow("scale label protocol metric mean std seeds published source deviations".split())
     for scale in scales:
-        for label, cells in scale.rows.items():
+        for label, entries in scale.rows.items():
             known = published().get(label) if scale.name == "paper" else None
-            for name, cell in cells.items():
+            for name, entry in entries.items():
                 for metric in protocols()[name].metrics:
-                    values = cell.values(metric)
+                    values = entry.values(metric)
                     mean, spread = mean_std(values)
                     value = known.values.get(name, {}).get(metric, "") if known else ""
                     source = known.sources.get(name, "") if known and value != "" else ""
@@ -231,7 +231,7 @@ def tidy_csv(scales: Iterable[Scale]) -> str:
                             len(values),
                             value,
                             source,
-                            len(cell.deviations),
+                            len(entry.deviations),
                         ]
                     )
     return out.getvalue()

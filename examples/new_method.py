@@ -94,7 +94,9 @@ def main() -> None:
     train(config)
 
     checkpoint, converted = args.out / "checkpoint.pth", args.out / "backbone.pth"
-    done = convert(checkpoint, converted, "mmseg", prove=False)  # prove=True also compares the maps in MMSegmentation
+    done = convert(
+        checkpoint, converted, "mmseg", check_forward=False
+    )  # check_forward=True also compares the maps in MMSegmentation
     print(f"{converted}: {done.written}; left behind: {done.reading.counts.dropped}")
     before, after = load(checkpoint).state, load(converted).state
     assert before.keys() == after.keys()

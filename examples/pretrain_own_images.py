@@ -4,7 +4,7 @@ The images need no labels: every image below the folder is used, in sub-folders 
 
     python examples/pretrain_own_images.py --images my_photos --out runs/own_images
 
-It writes the run folder (checkpoint, log, config) and a picture, OUT/features.png, with three panels: the image with
+It writes the run folder (checkpoint, log, config) and an image, OUT/features.png, with three panels: the image with
 one cell marked, the cosine similarity of this cell with every cell of the map, and the first three principal
 components of the map as red, green and blue. Started again with the same options, it trains no further and draws again.
 

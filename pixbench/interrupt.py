@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-def numbers() -> list[int]:
+def stop_signals() -> list[int]:
     """Return the signals that ask a run to stop.
 
     SIGINT comes from Ctrl-C, SIGTERM from a scheduler, and SIGHUP from a closed terminal. `nohup` makes a run ignore SIGHUP.
@@ -23,7 +23,8 @@ def numbers() -> list[int]:
 
 
 _over = mmap.mmap(-1, 1)
-"""Flag shared with all workers: 1 as soon as this process exits. Python then ends the remaining workers with SIGTERM."""
+"""Flag shared with all workers: 1 as soon as this process exits. Python then ends the remaining workers with
+SIGTERM, and the workers must not ignore that SIGTERM."""
 
 
 def shielded(loader: Any) -> Any:
@@ -38,7 +39,7 @@ def shielded(loader: Any) -> Any:
 
 
 def _shield(begin: Callable[[int], None] | None, worker: int) -> None:
-    for number in numbers():
+    for number in stop_signals():
         signal.signal(number, lambda *_: os._exit(0) if _over[0] else None)
     if begin:
         begin(worker)
@@ -52,20 +53,20 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self.wished = 0.0
+        self.asked_at = 0.0
         """Time of the first signal (`time.monotonic`); 0 if there was none."""
-        self.everywhere = False
+        self.agreed = False
         """Whether the processes have agreed to stop before the next step."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        self._before = {number: signal.signal(number, self._note) for number in numbers()}
+        self._before = {number: signal.signal(number, self._note) for number in stop_signals()}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.wished and time.monotonic() - self.wished > 2:
+        if self.asked_at and time.monotonic() - self.asked_at > 2:
             raise KeyboardInterrupt
-        self.wished = self.wished or time.monotonic()
+        self.asked_at = self.asked_at or time.monotonic()
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -34,8 +34,9 @@ def owned(folder: str | os.PathLike[str], lost: Callable[[], object] | None = No
 
     Args:
         folder: Folder to own.
-        lost: Function that is called in a thread if another process takes the folder over because this one slept too long.
-            By default, the process exits at once: after a signal, it would first save and overwrite the new owner's files.
+        lost: Function that is called in a thread if another process took the folder because this process did not renew its
+            lock in time, for example because the machine slept. By default, this process exits at once. It does not save
+            first, because saving would overwrite the new owner's files.
 
     Raises:
         UserError: Another running process owns the folder. The message names this process.

@@ -1,4 +1,4 @@
-"""Write and read `result.json`, the result file of every kind of run. It is written once, by an atomic rename."""
+"""Write and read `result.json`, the result file of a run. It is written once, by an atomic rename."""
 
 from __future__ import annotations
 

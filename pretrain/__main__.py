@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pixbench.errors import run_command
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` (default: `sys.argv`) and return the exit code."""
+def main(argv: Sequence[str] | None = None, name: str = "pretrain") -> int:
+    """Run the command line ``argv`` (default: `sys.argv`) and return the exit code. Messages begin with ``name``."""
     argv = list(sys.argv[1:] if argv is None else argv)
 
     def command() -> int:
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return train(parse(argv))
 
-    return run_command(command, name="pretrain", debug="--debug" in argv)
+    return run_command(command, name=name, debug="--debug" in argv)
 
 
 if __name__ == "__main__":

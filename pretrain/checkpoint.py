@@ -21,7 +21,9 @@ from pixbench.file_versions import CHECKPOINT_FORMAT, CHECKPOINT_VERSION
 from pixbench.files import atomic_path
 from pretrain.config import flatten, from_dict
 
-FREE = set("out data.root data.workers data.cache log_every checkpoint_every checkpoint_every_steps keep_every".split())
+MAY_CHANGE = set(
+    "out data.root data.workers data.cache log_every checkpoint_every checkpoint_every_steps keep_every".split()
+)
 """Settings that may change when a run is continued, because no result depends on them."""
 
 
@@ -97,7 +99,9 @@ def check_same_run(content: dict[str, Any], config: dict[str, Any], images: str,
         UserError: The settings or the images differ. The message names the differences.
     """
     before, now = flatten(from_dict(content["config"]).as_dict()), flatten(config)  # newer settings get their defaults
-    differing = sorted(key for key in before.keys() | now.keys() if key not in FREE and before.get(key) != now.get(key))
+    differing = sorted(
+        key for key in before.keys() | now.keys() if key not in MAY_CHANGE and before.get(key) != now.get(key)
+    )
     if differing:
         listed = ", ".join(f"{key} (checkpoint: {before.get(key)}, now: {now.get(key)})" for key in differing)
         raise UserError(

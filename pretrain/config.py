@@ -36,7 +36,8 @@ class DataConfig:
     """Images, and how views are made from them.
 
     Args:
-        root: folder of the images.
+        root: folder of the pre-training images, e.g. DATA/imagenet; `--data-root DATA` of other commands is the folder that
+            contains all data sets.
         layout: "class_folder" (ROOT/train/CLASS/... or ROOT/CLASS/...) or "flat" (every image below ROOT, no labels).
         image_size: side length of a view in pixels.
         min_scale: smallest fraction of the image area that a crop covers.
@@ -184,7 +185,12 @@ def build_parser(name: str | None) -> ArgumentParser:
     parser = ArgumentParser(
         prog=PROG,
         usage=f"{PROG} --config FILE [--config FILE ...] --data.root DIR --out DIR [--any.setting VALUE ...]",
-        description="Pre-train a backbone without labels. Ready-made configs are in configs/pretrain.",
+        description=(
+            "Pre-train a backbone. Only the methods supervised and cds use labels. Ready-made configs are in configs/pretrain. "
+            f"The method's settings below are those of {name}; settings of another method: {PROG} --method.name NAME --help. "
+            "The options --data, --backbone, --optimizer, --schedule and --method (CONFIG) each take a YAML file with the "
+            "settings of that group, written without the name of the group."
+        ),
         epilog="Several GPUs or machines: torchrun --nproc_per_node=8 -m pretrain ... (batch_size counts all processes).",
         exit_on_error=False,
         default_env=False,
@@ -207,6 +213,9 @@ def build_parser(name: str | None) -> ArgumentParser:
 
 def _instantiate(parser: ArgumentParser, values: Namespace) -> RunConfig:
     tree = values.as_dict()
+    for group in tree.values():
+        if isinstance(group, dict):
+            group.pop("__path__", None)  # jsonargparse adds it if a file was given for the group, as in --data FILE
     name = tree["method"].pop("name")
     parts = {"data": DataConfig, "backbone": BackboneSpec, "optimizer": OptimizerConfig, "schedule": ScheduleConfig}
     scalars = {key: value for key, value in tree.items() if key not in {*parts, "method", "config", "debug"}}

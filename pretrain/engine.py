@@ -33,7 +33,7 @@ from pretrain.config import RunConfig
 from pretrain.data.loader import Batches, TwoViews, ViewLoader, agreed
 from pretrain.data.sources import Source, open_source
 from pretrain.data.views import Views
-from pretrain.log import RunLog
+from pretrain.log import StepLog
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
 from pretrain.models.resnet import build_resnet
@@ -129,7 +129,7 @@ def setup(config: RunConfig, device: torch.device) -> Run:
         )
     torch.manual_seed(config.seed)
     backbone = build_resnet(config.backbone, config.zero_init_residual)
-    # As in the official code (its K), the last, incomplete batch of an epoch counts here although it is left out.
+    # As in the official code (its variable K), the last, incomplete batch of an epoch counts here although it is left out.
     updates = int(len(source) / config.batch_size * config.epochs)
     method = METHODS[config.method.name](backbone, config.method.settings, updates)
     method.to(device)
@@ -220,7 +220,7 @@ def fit(run: Run) -> None:
     try:
         with worker_deaths_explained(), StopSignal() as stop:
             for views in agreed(loader, stop):
-                if stop.everywhere:
+                if stop.agreed:
                     if log is not None:
                         save(run)
                     raise KeyboardInterrupt
@@ -245,7 +245,7 @@ def conclude(run: Run, status: str, reason: str = "") -> None:
         write_json(run.out / RESULT_FILE, {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": status, **facts})
 
 
-def open_log(run: Run) -> RunLog:
+def open_log(run: Run) -> StepLog:
     """Prepare the run folder, print a summary of the run, and return the log."""
     make_folder(run.out)
     checkpoint.remove_leftovers(run.out)
@@ -259,7 +259,7 @@ def open_log(run: Run) -> RunLog:
     )
     if run.step:
         say(f"going on after step {run.step} of {run.total_steps}")
-    return RunLog(
+    return StepLog(
         run.out,
         first=run.step,
         total=run.total_steps,

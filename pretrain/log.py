@@ -17,7 +17,7 @@ LINE_SECONDS = 10.0
 """Seconds between progress lines if there is no terminal for a progress bar."""
 
 
-class RunLog:
+class StepLog:
     """Log the steps after ``first``, up to ``total``, in ``folder``. Old lines of steps after ``first`` are removed.
 
     ``seconds`` is the time that the run had trained before it was continued.

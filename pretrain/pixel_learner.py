@@ -49,7 +49,7 @@ class PixelLearner(nn.Module):
         projection_size, projection_hidden_size: number of channels of the heads' outputs and hidden layers.
         augment_fn, augment_fn2: functions from views (B, 3, S, S) to the input of ``net``, for view 1 and view 2 (default:
             as for view 1). Without both: this project's "byol" recipe and ImageNet normalisation, after clamping to 0..1.
-        prob_rand_hflip: probability of mirroring a view.
+        prob_rand_hflip: probability of flipping a view.
         moving_average_decay: constant momentum of the momentum encoder.
         ppm_num_layers, ppm_gamma: settings of the PPM, see `PixelPropagation`.
         distance_thres: T: two cells at a distance below T cell diagonals are a positive pair.
@@ -165,7 +165,7 @@ class PixelLearner(nn.Module):
         """Do the same as `pretrain.data.views.cut`, for an image (3, H, W)."""
         side = [self.image_size, self.image_size]
         view = F.resized_crop(image, crop.top, crop.left, crop.height, crop.width, side, antialias=True)
-        return view.flip(2) if crop.mirrored else view
+        return view.flip(2) if crop.flipped else view
 
 
 def _on_tensors(recipe: Photometric) -> Callable[[Tensor], Tensor]:

@@ -36,7 +36,7 @@ def settings() -> str:
     parts = []
     for name, method in METHODS.items():
         texts = setting_descriptions(method.Config)
-        rows = [(f"`{f.name}`", f"`{f.default}`", texts[f.name]) for f in fields(method.Config)]
+        rows = [(f"`{f.name}`", f"`{f.default}`", texts.get(f.name, "")) for f in fields(method.Config)]
         files = ", ".join(f"`{file}`" for file in config_files(name))
         table = tabulate(rows, ("setting", "default", "what it is"), tablefmt="github", disable_numparse=True)
         parts.append(f"### `{name}`\n\n{method.title}. Configs: {files}.\n\n{table}")

@@ -31,6 +31,7 @@ def test_generated_tables_are_up_to_date() -> None:
 
 def test_every_method_and_protocol_has_a_page() -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "methods").glob("[!R]*.md"))
+    assert [name for name in METHODS if not config_files(name)] == [], "methods without a config in configs/pretrain/"
     assert [file for name in METHODS for file in config_files(name) if file not in pages] == []
     assert [name for name in protocols() if not (ROOT / "docs" / "protocols" / f"{name}.md").is_file()] == []
 

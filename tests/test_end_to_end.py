@@ -28,7 +28,7 @@ def test_from_images_to_tables(mini_root: Path, tmp_path: Path, capsys: pytest.C
         "rows": {"pixpro": {"pretrain": ["pretrain/pixpro_100ep.yaml", MINI], "set": SHRUNKEN}},
         "protocols": ["coco_fpn_1x", "cityscapes_fcn16s"],
         "overrides": {"coco_fpn_1x": {**DETECTRON2, "TEST.PRECISE_BN.NUM_ITER": 2}, "cityscapes_fcn16s": MMSEG},
-        "workers": 2,
+        "jobs_at_a_time": 2,
     }
     suite.write_text(yaml.safe_dump(content))
     command = ["suite", str(suite), "--data-root", str(mini_root), "--out", str(tmp_path / "out")]

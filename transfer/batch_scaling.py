@@ -51,8 +51,8 @@ def sentences(framework: str, config: dict[str, Any], found: dict[str, Any], acc
     if found:
         factor = Fraction(batch, before)
         lines.append(
-            f"batch {batch} instead of {before} by the linear rule: learning rate × {factor}, iterations, steps, warm-up "
-            f"and periods × {1 / factor}"
+            f"batch {batch} instead of {before} by the linear rule: learning rate × {factor}, iterations, milestones, "
+            f"warm-up and periods × {1 / factor}"
         )
     if accumulate > 1:
         lines.append(

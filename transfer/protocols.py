@@ -14,7 +14,7 @@ from pixbench.errors import UserError, did_you_mean
 from pixbench.paths import CONFIGS
 
 SCALES = ("paper", "mini")
-FRAMEWORKS = ("detectron2", "mmseg")
+PROTOCOL_FRAMEWORKS = ("detectron2", "mmseg")
 NOT_SET = "(not set)"
 
 
@@ -25,7 +25,7 @@ class Protocol:
     name: str
     title: str
     framework: str
-    """One of `FRAMEWORKS`."""
+    """One of `PROTOCOL_FRAMEWORKS`."""
     config: Path
     """Config file in the framework's own format, with the published values."""
     weights_framework: str
@@ -54,7 +54,7 @@ class Protocol:
 @cache
 def protocols() -> dict[str, Protocol]:
     """Return all protocols by name, in the order of their tables."""
-    return {p.name: p for framework in FRAMEWORKS for p in _read_table(framework)}
+    return {p.name: p for framework in PROTOCOL_FRAMEWORKS for p in _read_table(framework)}
 
 
 def table_of(framework: str) -> Path:

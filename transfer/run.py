@@ -50,7 +50,7 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         else None
     )
     published = published_config(job.protocol)
-    job, scaled = scale(job, published)
+    job, batch_notes = apply_batch(job, published)
     identity = {
         "protocol": job.protocol.name,
         "published config": config_hash(published),
@@ -85,7 +85,7 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         "overrides": job.all_overrides,
         "freeze": job.freeze,
         "scaling": {"batch": job.batch, "accumulate": job.accumulate, "overrides": job.scaling},
-        "deviations": deviations(job, published) + scaled + extra_weights(job.protocol, backbone),
+        "deviations": deviations(job, published) + batch_notes + extra_weights(job.protocol, backbone),
         "published_config_sha256": identity["published config"],
         "resumed": started_before,
         "started": now(),
@@ -105,19 +105,19 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         return close(job.out, {**result, "status": "ok"}, clock)
 
 
-def scale(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJob, list[str]]:
+def apply_batch(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJob, list[str]]:
     """Return ``job`` with the overrides that its batch needs, and sentences on batch and accumulation. Print both."""
     framework, sizes = job.protocol.framework, dict(leaves(published)) | job.sizes
     if job.batch is not None:
         job = replace(job, scaling=scaling.scaled(framework, sizes, job.batch, job.overrides))
-    said = scaling.sentences(framework, sizes | job.overrides, job.scaling, job.accumulate)
+    notes = scaling.sentences(framework, sizes | job.overrides, job.scaling, job.accumulate)
     if is_main():
         for line in [
-            *said,
+            *notes,
             *(f"  {key} {_brief(value)} instead of {_brief(sizes[key])}" for key, value in job.scaling.items()),
         ]:
             print(line, flush=True)
-    return job, said
+    return job, notes
 
 
 def deviations(job: TransferJob, published: dict[str, Any]) -> list[str]:

@@ -11,3 +11,5 @@ PIXBENCH = (sys.executable, str(Path(__file__).resolve().with_name("__main__.py"
 It uses the path of a file, because `python -m` looks for packages in the current folder first, and that folder may have
 other folders called `benchmarks` or `transfer`.
 """
+DATA_ROOT = "folder that contains the data sets: imagenet, VOC2007, coco, … (see docs/data.md)"
+"""Help text of --data-root, and of --root where it means the same folder."""

@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+from benchmarks.commands import DATA_ROOT
 from pixbench.errors import UserError
 
 
@@ -16,7 +17,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
     mini = commands.add_parser(
-        "mini", help="generate small data sets in the layouts of ImageNet, VOC, COCO and Cityscapes"
+        "mini", help="generate small data sets in the layouts of ImageNet, VOC, COCO, LVIS, Cityscapes and ADE20K"
     )
     mini.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder to create")
     mini.add_argument(
@@ -32,7 +33,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     mini.set_defaults(run=run_mini)
 
     check = commands.add_parser("check", help="report what is missing or broken in the data sets below a folder")
-    check.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds VOC2007, coco, …")
+    check.add_argument("--root", type=Path, required=True, metavar="DIR", help=DATA_ROOT)
     check.add_argument("--only", nargs="+", metavar="NAME", help="data sets to check (default: all)")
     check.add_argument(
         "--checksums", action="store_true", help="also compare the checksums of annotation files and archives"
@@ -44,7 +45,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         "name",
         help="cityscapes (labelTrainIds), VOC2012aug (list and masks from SBD) or coco (1 %% and 10 %% subsets)",
     )
-    prepare.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds VOC2012, …")
+    prepare.add_argument("--root", type=Path, required=True, metavar="DIR", help=DATA_ROOT)
     prepare.add_argument(
         "--write", action="store_true", help="write the files (default: only report what would be written)"
     )

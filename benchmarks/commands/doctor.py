@@ -17,6 +17,8 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
+from benchmarks.commands import DATA_ROOT
+
 INSTALL = "run scripts/install.sh (make install)"
 
 
@@ -83,7 +85,7 @@ raise SystemExit(", ".join(torch.cuda.get_device_name(i) for i in range(torch.cu
 def register(subparsers: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser("doctor", help="report what is installed, what is missing and what to do about it")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder that holds VOC2007, coco, …")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help=DATA_ROOT)
     parser.set_defaults(run=run)
 
 

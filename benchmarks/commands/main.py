@@ -41,6 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["pretrain"]:  # its settings depend on the method, so it parses its own arguments
         from pretrain.__main__ import main as pretrain
 
-        return pretrain(argv[argv.index("pretrain") + 1 :] + ["--debug"] * debug)
+        return pretrain(argv[argv.index("pretrain") + 1 :] + ["--debug"] * debug, name="pixbench pretrain")
     args = build_parser().parse_args(words)
     return run_command(lambda: args.run(args), name="pixbench", debug=debug)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands import DATA_ROOT
 from pixbench.errors import UserError
 
 DATASETS = ("imagenet", "cityscapes")
@@ -23,9 +24,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     start.add_argument("--init", choices=["random"], help="probe a random ResNet-50")
     parser.add_argument("--width", type=float, help="width of the random backbone (default: 1; mini scale: 0.25)")
-    parser.add_argument(
-        "--data-root", type=Path, required=True, metavar="DIR", help="folder with imagenet/{train,val} and cityscapes"
-    )
+    parser.add_argument("--data-root", type=Path, required=True, metavar="DIR", help=DATA_ROOT)
     parser.add_argument(
         "--datasets", nargs="+", choices=DATASETS, default=list(DATASETS), help="what to evaluate on: imagenet (k-NN, linear, "
         "Q-score), cityscapes (dense); default: both"

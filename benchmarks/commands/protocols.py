@@ -25,11 +25,11 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.set_defaults(run=list_protocols)
     actions = parser.add_subparsers(metavar="ACTION")
     show = actions.add_parser("show", help="show one protocol with its sources and cost")
-    show.add_argument("name")
+    show.add_argument("name", metavar="NAME", help="name of a protocol; `pixbench protocols` lists them")
     show.set_defaults(run=show_protocol)
     diff = actions.add_parser("diff", help="show the differences between the resolved configs of two protocols")
-    diff.add_argument("one")
-    diff.add_argument("other")
+    diff.add_argument("one", metavar="ONE", help="name of a protocol; `pixbench protocols` lists them")
+    diff.add_argument("other", metavar="OTHER", help="name of another protocol of the same framework")
     diff.set_defaults(run=diff_protocols)
 
 

@@ -1,4 +1,4 @@
-"""`pixbench suite`: run methods × protocols × seeds and write the tables."""
+"""`pixbench suite`: run rows × protocols × seeds and write the tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import PIXBENCH
+from benchmarks.commands import DATA_ROOT, PIXBENCH
 from benchmarks.jobs import Records
 from benchmarks.suite import plan, read_suite
 from pixbench.errors import UserError
@@ -23,17 +23,17 @@ TRAINING = ("pretrain", "transfer")
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
-    parser = subparsers.add_parser("suite", help="run methods × protocols × seeds and write the tables")
+    parser = subparsers.add_parser("suite", help="run rows × protocols × seeds and write the tables")
     parser.add_argument("suite", type=Path, help="suite file, e.g. configs/suites/demo.yaml")
     parser.add_argument("--out", type=Path, help="output folder (default: runs/<suite name>)")
-    parser.add_argument("--data-root", type=Path, help="folder with imagenet, VOC2007, VOC2012, coco, cityscapes")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help=DATA_ROOT)
     parser.add_argument(
         "--launcher", choices=["local", "slurm"], default="local", help="how the jobs are run (default: local)"
     )
     parser.add_argument(
-        "--workers",
+        "--jobs-at-a-time",
         type=int,
-        help="number of jobs at a time (default: as many as the GPUs allow, or the suite's workers)",
+        help="number of jobs at a time (default: as many as the GPUs allow, or the suite's jobs_at_a_time)",
     )
     parser.add_argument("--gpus", metavar="N|LIST", help="number of GPUs of this machine to use, or a list: 0,1,2,3")
     parser.add_argument(
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.launch.scheduler import run_jobs
     from benchmarks.tables import write_tables
 
-    for option, least in (("workers", 1), ("gpus_per_run", 1), ("stall_minutes", 0)):
+    for option, least in (("jobs_at_a_time", 1), ("gpus_per_run", 1), ("stall_minutes", 0)):
         if (value := getattr(args, option)) is not None and value < least:
             raise UserError(f"--{option.replace('_', '-')} {value:g} is not possible; choose {least} or more")
     suite = read_suite(args.suite)
@@ -114,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
         each = dict.fromkeys(TRAINING, args.gpus_per_run or len(gpus))
         if each["pretrain"] > len(gpus):
             raise UserError(f"--gpus-per-run {args.gpus_per_run} needs as many GPUs; give them with --gpus")
-        workers = args.workers or (len(gpus) // each["pretrain"] if gpus else suite.workers)
-        launcher, how = Local(records, out / "logs", workers, gpus, stall_s), f"{workers} at a time"
+        at_a_time = args.jobs_at_a_time or (len(gpus) // each["pretrain"] if gpus else suite.jobs_at_a_time)
+        launcher, how = Local(records, out / "logs", at_a_time, gpus, stall_s), f"{at_a_time} at a time"
     jobs = [replace(job, gpus=each.get(job.command_name, 0)) for job in jobs]
     if args.dry_run:
         print("\n".join(" ".join(job.argv()) for job in jobs))

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.commands import PIXBENCH
+from benchmarks.commands import DATA_ROOT, PIXBENCH
 from pixbench.errors import UserError
 from transfer.job import FREEZES, TransferJob
 from transfer.protocols import SCALES, find_protocol
@@ -32,9 +32,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         choices=["random", "supervised"],
         help="start from a random backbone, or from torchvision's supervised ResNet-50",
     )
-    parser.add_argument(
-        "--data-root", type=Path, required=True, metavar="DIR", help="folder with VOC2007, VOC2012, coco, cityscapes"
-    )
+    parser.add_argument("--data-root", type=Path, required=True, metavar="DIR", help=DATA_ROOT)
     parser.add_argument(
         "--scale",
         choices=SCALES,
@@ -53,7 +51,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--batch",
         type=int,
         metavar="N",
-        help="images per batch; learning rate, warm-up, steps, iterations and periods are scaled",
+        help="images per batch; learning rate, warm-up, milestones, iterations and periods are scaled",
     )
     batch.add_argument(
         "--accumulate", type=int, default=1, metavar="N", help="compute each batch in N parts, to save memory"

@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
     weights = subparsers.add_parser("weights", help="inspect and compare weight files")
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
     parser = actions.add_parser("inspect", help="show the format of a file and its backbone (takes a second)")
-    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("file", type=Path, metavar="FILE", help="weight file in any format of docs/weights.md")
     parser.add_argument(
         "--from", dest="format_name", metavar="FORMAT", help="format of FILE, if its keys do not show it"
     )
@@ -37,7 +39,10 @@ def run_formats(_args: argparse.Namespace) -> None:
     """Print the formats that can be read."""
     from transfer.weights import inspection
 
-    print(inspection.listing())
+    rows = [[text.replace("`", "") for text in row[:-1]] for row in inspection.rows()]
+    widths = [None, 34, 36, 30]  # longer texts continue on the next line
+    print(tabulate(rows, inspection.HEADERS[:-1], maxcolwidths=widths, disable_numparse=True).replace("`", ""))
+    print("\nSources of the names: docs/weights.md")
 
 
 def run_inspect(args: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from benchmarks.jobs import Job
-from benchmarks.launch.interfaces import Running
+from benchmarks.launch.interfaces import AcceptedJob
 from benchmarks.launch.process import last_line
 from pixbench.progress import read_progress
 
@@ -64,7 +64,7 @@ class Display:
             self.last = now
             self.say(f"[{now - self.began:5.0f} s, {ended:>2}/{len(self.jobs)}] {job.name}: {text}")
 
-    def refresh(self, states: Mapping[str, str], running: Mapping[str, Running]) -> None:
+    def refresh(self, states: Mapping[str, str], running: Mapping[str, AcceptedJob]) -> None:
         """Update the table, or print the last log line of each running job, if enough time has passed."""
         now = time.monotonic()
         if now - self.last < (REDRAW_S if self.live else HEARTBEAT_S):
@@ -73,16 +73,16 @@ class Display:
         if self.live:
             self.live.update(self.table(states, running), refresh=True)
             return
-        for taken in running.values():
-            self.say(f"[{now - self.began:5.0f} s]   {taken.job.name}: {last_line(taken.log)[:140]}")
+        for accepted in running.values():
+            self.say(f"[{now - self.began:5.0f} s]   {accepted.job.name}: {last_line(accepted.log)[:140]}")
 
-    def table(self, states: Mapping[str, str], running: Mapping[str, Running]) -> Table:
+    def table(self, states: Mapping[str, str], running: Mapping[str, AcceptedJob]) -> Table:
         """Return the table: run, state, time in this state, iteration, time left, best metrics so far.
 
         If there is not enough room for all jobs, the most urgent are shown.
         """
         found = {job.name: states.get(job.name, "waiting") for job in self.jobs}
-        found |= {name: taken.state() for name, taken in running.items()}
+        found |= {name: accepted.state() for name, accepted in running.items()}
         # time in the queue does not count
         self.since |= {name: time.monotonic() for name, state in found.items() if state == "queued"}
         room = max(3, self.console.height - 6)

@@ -9,7 +9,7 @@ from typing import Protocol
 from benchmarks.jobs import Job
 
 
-class Running(Protocol):
+class AcceptedJob(Protocol):
     """A job that a launcher has accepted."""
 
     job: Job
@@ -28,7 +28,7 @@ class Launcher(Protocol):
     def queues(self) -> bool:
         """Whether it also accepts jobs that wait for other accepted jobs, and keeps their order itself."""
 
-    def start(self, jobs: Sequence[Job]) -> Sequence[Running]:
+    def start(self, jobs: Sequence[Job]) -> Sequence[AcceptedJob]:
         """Accept as many of ``jobs`` as there is room for, and return them."""
 
     def stop(self) -> None:

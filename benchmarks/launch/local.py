@@ -49,7 +49,7 @@ class Process:
 
 
 class Local:
-    """Launcher that runs at most ``workers`` jobs at a time on this machine.
+    """Launcher that runs at most ``jobs_at_a_time`` jobs at the same time on this machine.
 
     Each job gets the GPUs that it needs from ``devices`` (names for CUDA_VISIBLE_DEVICES). Without ``devices`` each job
     sees the same GPUs as this process. A job that has written nothing for ``stall_s`` seconds is ended.
@@ -58,27 +58,27 @@ class Local:
     queues = False
 
     def __init__(
-        self, records: Records, logs: Path, workers: int = 1, devices: Sequence[str] = (), stall_s: float = 0.0
+        self, records: Records, logs: Path, jobs_at_a_time: int = 1, devices: Sequence[str] = (), stall_s: float = 0.0
     ) -> None:
-        self.records, self.logs, self.workers, self.stall_s = records, logs, workers, stall_s
-        self.packs, self.free = bool(devices), list(devices)
+        self.records, self.logs, self.jobs_at_a_time, self.stall_s = records, logs, jobs_at_a_time, stall_s
+        self.assigns_gpus, self.free = bool(devices), list(devices)
         self.running: list[Process] = []
 
     def start(self, jobs: Sequence[Job]) -> list[Process]:
-        """Start as many of ``jobs`` as there are free workers and devices for, and return them."""
+        """Start as many of ``jobs`` as there is room for (jobs and devices), and return them."""
         started = []
         for job in jobs:
-            if len(self.running) < self.workers and (not self.packs or job.gpus <= len(self.free)):
+            if len(self.running) < self.jobs_at_a_time and (not self.assigns_gpus or job.gpus <= len(self.free)):
                 started.append(self._start(job))
         return started
 
     def _start(self, job: Job) -> Process:
         log = self.logs / f"{job.name.replace('/', '.')}.log"
         # divide the cores among the jobs: if each job uses all cores, the jobs slow each other down
-        threads = max(1, len(os.sched_getaffinity(0)) // (self.workers * max(1, job.gpus)))
+        threads = max(1, len(os.sched_getaffinity(0)) // (self.jobs_at_a_time * max(1, job.gpus)))
         env = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         devices: list[str] = []
-        if self.packs:
+        if self.assigns_gpus:
             devices, self.free = self.free[: job.gpus], self.free[job.gpus :]
             env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         process = Process(job, log, start(job, log, env), devices, self)

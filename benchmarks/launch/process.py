@@ -23,7 +23,7 @@ TAIL = 8192
 """Number of bytes at the end of a log that are searched for the reason of a failure."""
 
 
-def start(job: Job, log: Path, env: Mapping[str, str], meeting: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+def start(job: Job, log: Path, env: Mapping[str, str], rendezvous: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """Start ``job`` in its own session and append its output to ``log``.
 
     Ctrl-C in a terminal does not reach the job; the process that started it must pass the interrupt on. If that process
@@ -41,7 +41,7 @@ def start(job: Job, log: Path, env: Mapping[str, str], meeting: Sequence[str] = 
         if prctl is not None:
             prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    words = job.argv(meeting)
+    words = job.argv(rendezvous)
     with log.open("ab") as stream:
         stream.write(f"$ {' '.join(words)}".replace("\n", " ").encode() + b"\n")
         stream.flush()
@@ -95,16 +95,16 @@ def failure(job: Job, code: int, log: Path) -> str:
     """Return why ``job`` failed, from its exit code and its log; "" if it has not failed."""
     if code == 0:
         return "" if job.output.exists() else f"the command ended without an error but did not write {job.output}"
-    said = f"\n{_tail(log)}".rpartition("\n$ ")[2].partition("\n")[2]  # only the output since the last start
-    if code == -signal.SIGKILL or "Signal 9 (SIGKILL)" in said:
+    output = f"\n{_tail(log)}".rpartition("\n$ ")[2].partition("\n")[2]  # only the output since the last start
+    if code == -signal.SIGKILL or "Signal 9 (SIGKILL)" in output:
         return "killed by SIGKILL (out of memory?)"
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
-    sentences = re.findall(r"^(?:pixbench|pretrain): error: (.*)", said, re.M)
+    sentences = re.findall(r"^(?:pixbench|(?:pixbench )?pretrain): error: (.*)", output, re.M)
     own = [text for text in sentences if "another process stopped" not in text]
     # an apparent defect is often only a consequence of the end of another process
     own = [text for text in own if "(a defect in PixBench?" not in text] or own
-    return (own[-1] if own else _last(said)[:300]) or f"exit code {code}"
+    return (own[-1] if own else _last(output)[:300]) or f"exit code {code}"
 
 
 def last_line(log: Path) -> str:

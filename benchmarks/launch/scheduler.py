@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks.jobs import Job, Records
 from benchmarks.launch.display import Display
-from benchmarks.launch.interfaces import Launcher, Running
+from benchmarks.launch.interfaces import AcceptedJob, Launcher
 
 POLL_S = 0.2
 
@@ -22,7 +22,7 @@ def run_jobs(jobs: Sequence[Job], records: Records, launcher: Launcher) -> dict[
     for job in jobs:  # in order: a job is done only if all jobs that it waits for are done
         if all(name in states for name in job.after) and records.done(job):
             states[job.name] = "done"
-    running: dict[str, Running] = {}
+    running: dict[str, AcceptedJob] = {}
     with Display(jobs) as display:
         if states:
             display.say(f"{len(states)} of {len(jobs)} jobs were finished before")
@@ -33,16 +33,16 @@ def run_jobs(jobs: Sequence[Job], records: Records, launcher: Launcher) -> dict[
                         states[job.name] = "blocked"
                         running.pop(job.name, None)
                         display.event(len(states), job, "not run: a job that it waits for failed")
-                for taken in launcher.start([job for job in jobs if _may_start(job, states, running, launcher)]):
-                    running[taken.job.name] = taken
-                    display.event(len(states), taken.job, "started" if taken.state() == "running" else "queued")
+                for accepted in launcher.start([job for job in jobs if _may_start(job, states, running, launcher)]):
+                    running[accepted.job.name] = accepted
+                    display.event(len(states), accepted.job, "started" if accepted.state() == "running" else "queued")
                 time.sleep(POLL_S)
-                for taken in list(running.values()):
-                    if (state := taken.state()) in ("done", "failed"):
-                        del running[taken.job.name]
-                        states[taken.job.name] = state
-                        why = state if state == "done" else f"FAILED: {taken.reason} (log: {taken.log})"
-                        display.event(len(states), taken.job, why)
+                for accepted in list(running.values()):
+                    if (state := accepted.state()) in ("done", "failed"):
+                        del running[accepted.job.name]
+                        states[accepted.job.name] = state
+                        why = state if state == "done" else f"FAILED: {accepted.reason} (log: {accepted.log})"
+                        display.event(len(states), accepted.job, why)
                         if state == "failed":
                             break  # block the jobs that wait for it first, before the launcher reports on them
                 display.refresh(states, running)
@@ -52,7 +52,7 @@ def run_jobs(jobs: Sequence[Job], records: Records, launcher: Launcher) -> dict[
     return states
 
 
-def _may_start(job: Job, states: dict[str, str], running: dict[str, Running], launcher: Launcher) -> bool:
+def _may_start(job: Job, states: dict[str, str], running: dict[str, AcceptedJob], launcher: Launcher) -> bool:
     if job.name in states or job.name in running:
         return False
     return all(states.get(name) == "done" or (launcher.queues and name in running) for name in job.after)

@@ -73,23 +73,23 @@ class SlurmTask:
             UserError: the job failed.
         """
         place = submitit.JobEnvironment()
-        meeting: tuple[str, ...] = ()
+        rendezvous: tuple[str, ...] = ()
         if place.num_nodes > 1:
             port = 20000 + int(place.raw_job_id) % 20000
             where = f"--rdzv-endpoint={place.hostnames[0]}:{port}"
-            meeting = (f"--nnodes={place.num_nodes}", "--rdzv-backend=c10d", where, f"--rdzv-id={place.raw_job_id}")
+            rendezvous = (f"--nnodes={place.num_nodes}", "--rdzv-backend=c10d", where, f"--rdzv-id={place.raw_job_id}")
         cores = len(os.sched_getaffinity(0)) // max(1, self.job.gpus)
-        began, told = time.monotonic(), []
+        began, signals = time.monotonic(), []
         if place.activated() and place.cluster == "slurm":
             # Slurm has also sent this signal to the job
-            signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))
+            signal.signal(signal.SIGTERM, lambda *_: signals.append("SIGTERM"))
         log = self.log if place.global_rank == 0 else self.log.with_suffix(f".node{place.node}.log")
-        self._process = start(self.job, log, {"OMP_NUM_THREADS": str(max(1, cores))}, meeting)
+        self._process = start(self.job, log, {"OMP_NUM_THREADS": str(max(1, cores))}, rendezvous)
         watch, reason = StallWatch(self.job, log, self.stall_s), ""
         while (code := self._process.poll()) is None:
             time.sleep(0.2)
             reason = reason or watch.end_if_stalled(self._process)
-        if code and told:  # the job has saved; next Slurm ends this process, and queues it again if it was preempted
+        if code and signals:  # the job has saved; next Slurm ends this process, and queues it again if it was preempted
             time.sleep(600)
         reason = reason or failure(self.job, code, log)
         if place.global_rank == 0:
@@ -165,11 +165,11 @@ class Slurm:
 
     def start(self, jobs: Sequence[Job]) -> list[Submitted]:
         """Submit ``jobs``, except those that an earlier suite command submitted and that are still in the queue."""
-        taken: list[Submitted] = []
+        accepted: list[Submitted] = []
         groups: dict[tuple[str, int, str], list[Job]] = {}
         for job in jobs:
             if (number := self._number(job)) in self.ask():
-                taken.append(Submitted(job, self.log(job), number, self))
+                accepted.append(Submitted(job, self.log(job), number, self))
                 continue
             before = [self._taken[name] for name in job.after if name in self._taken]
             before = [other for other in before if other.state() != "done"]
@@ -196,10 +196,10 @@ class Slurm:
                 ) from error
             for job, handle in zip(members, handles, strict=True):
                 write_json(self._path(job), {"number": handle.job_id, "key": job.key})
-                taken.append(Submitted(job, self.log(job), handle.job_id, self, handle))
+                accepted.append(Submitted(job, self.log(job), handle.job_id, self, handle))
             self._asked = -math.inf  # the known state of the queue is older than these jobs
-        self._taken |= {submitted.job.name: submitted for submitted in taken}
-        return taken
+        self._taken |= {submitted.job.name: submitted for submitted in accepted}
+        return accepted
 
     def stop(self) -> None:
         """Leave the jobs in the queue and print the command that cancels them."""
@@ -213,13 +213,13 @@ class Slurm:
         if self.queues and time.monotonic() - self._asked > self.ask_s:
             command = ["squeue", "--noheader", "--array", "--me", "--format=%i %T"]
             try:
-                said = subprocess.run(command, capture_output=True, text=True, check=False)
+                answer = subprocess.run(command, capture_output=True, text=True, check=False)
             except FileNotFoundError as error:
                 raise UserError(
                     "there is no squeue command here; start the suite on a machine where Slurm jobs can be submitted"
                 ) from error
-            if said.returncode == 0:  # otherwise Slurm is briefly not available; keep the last known state
-                self._queue = dict(line.split() for line in said.stdout.splitlines() if line.strip())
+            if answer.returncode == 0:  # otherwise Slurm is briefly not available; keep the last known state
+                self._queue = dict(line.split() for line in answer.stdout.splitlines() if line.strip())
             self._asked = time.monotonic()
         return self._queue
 

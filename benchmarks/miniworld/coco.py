@@ -135,12 +135,12 @@ def finish(root: Path, records: dict[str, list[tuple[dict[str, Any], list[dict[s
             f"coco/annotations/person_keypoints_{split}.json": (images, people, [person]),
             f"lvis/lvis_v1_{split[:-4]}.json": ([image | lvis for image in images], single, lvis_categories(single)),
         }
-        for name, (pictures, objects, object_classes) in files.items():
+        for name, (split_images, objects, object_classes) in files.items():
             text = json.dumps(
                 {
                     "info": {"description": "PixBench mini world in the layout of COCO 2017", **about},
                     "licenses": [{"url": "", "id": 1, "name": "made by pixbench data mini"}],
-                    "images": pictures,
+                    "images": split_images,
                     "annotations": objects,
                     "categories": object_classes,
                 }

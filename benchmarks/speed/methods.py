@@ -30,7 +30,7 @@ from pretrain.models.resnet import build_resnet
 HEADERS = ("method", "trained parameters (M)", "GFLOPs an image", "activations (MB an image)", "time of a step")
 
 
-def recipes() -> dict[str, str]:
+def configs() -> dict[str, str]:
     """Return one config for each method, and for PixPro one more for each of its instance branches."""
     found = {name: config_files(name)[0] for name in METHODS}
     branches = {
@@ -39,9 +39,9 @@ def recipes() -> dict[str, str]:
     return {"supervised": found.pop("supervised"), **found, **branches}
 
 
-def build(recipe: str) -> tuple[RunConfig, Method]:
-    """Return the config ``recipe`` and its method with random weights, in training mode."""
-    config = parse(["--config", str(CONFIGS / "pretrain" / recipe)])
+def build(config_file: str) -> tuple[RunConfig, Method]:
+    """Return the config in ``config_file`` and its method with random weights, in training mode."""
+    config = parse(["--config", str(CONFIGS / "pretrain" / config_file)])
     torch.manual_seed(0)
     backbone = build_resnet(config.backbone, config.zero_init_residual)
     return config, METHODS[config.method.name](backbone, config.method.settings, total_steps=100).train()
@@ -87,7 +87,7 @@ def activations(method: Method, images: Views) -> int:
 
 def measure(batch: int, rounds: int) -> str:
     """Measure all methods and return the table in Markdown."""
-    made = {name: build(recipe) for name, recipe in recipes().items()}
+    made = {name: build(config_file) for name, config_file in configs().items()}
     images = {name: views(batch, config.data.image_size) for name, (config, _) in made.items()}
     seconds = dict.fromkeys(made, float("inf"))
     for _ in range(rounds):

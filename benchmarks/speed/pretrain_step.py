@@ -1,6 +1,6 @@
 """Compare the time of a pre-training step, and of loading its data, between values of a setting.
 
-    python -m benchmarks.speed.pretrain_step --data-root DIR/imagenet [--recipe pixpro_100ep] [--rounds 12] [SETTING=A,B ...]
+    python -m benchmarks.speed.pretrain_step --data-root DIR/imagenet [--config pixpro_100ep] [--rounds 12] [SETTING=A,B ...]
 
 Each SETTING is a dotted pre-training setting with the values to compare (default: channels_last=false,true). The
 variants take turns, step by step. Printed are the median images/s of each variant, and the ratio of the median times of the
@@ -24,13 +24,15 @@ from pretrain.config import parse
 from pretrain.data.loader import TwoViews, ViewLoader
 
 
-def variant(recipe: str, root: str, out: Path, setting: str) -> tuple[Callable[[], None], Callable[[], None], int]:
-    """Prepare the mini run of ``recipe`` with ``setting``.
+def variant(config_name: str, root: str, out: Path, setting: str) -> tuple[Callable[[], None], Callable[[], None], int]:
+    """Prepare the mini run of ``config_name`` with ``setting``.
 
     Returns:
         A function that runs one training step, a function that loads one batch, and the number of images in a batch.
     """
-    files = [word for name in (recipe, "mini") for word in ("--config", str(CONFIGS / "pretrain" / f"{name}.yaml"))]
+    files = [
+        word for name in (config_name, "mini") for word in ("--config", str(CONFIGS / "pretrain" / f"{name}.yaml"))
+    ]
     config = parse([*files, "--data.root", root, "--out", str(out), "--data.workers=0", f"--{setting}"])
     run = engine.setup(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     data = config.data
@@ -65,14 +67,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", default=["channels_last=false,true"])
     parser.add_argument("--data-root", required=True)
-    parser.add_argument("--recipe", default="pixpro_100ep")
+    parser.add_argument("--config", default="pixpro_100ep")
     parser.add_argument("--rounds", type=int, default=12)
     args = parser.parse_args()
     for setting in args.settings:
         key, _, values = setting.partition("=")
         labels = [f"{key}={value}" for value in values.split(",")]
         with tempfile.TemporaryDirectory() as out:
-            made = [variant(args.recipe, args.data_root, Path(out), label) for label in labels]
+            made = [variant(args.config, args.data_root, Path(out), label) for label in labels]
         compare("step", [step for step, _, _ in made], labels, made[0][2], args.rounds)
         compare("data", [draw for _, draw, _ in made], labels, made[0][2], args.rounds)
 

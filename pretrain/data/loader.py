@@ -26,7 +26,7 @@ from pretrain.data.augment import MEAN, RECIPES, STD, Photometric, Recipe
 from pretrain.data.sources import Source
 from pretrain.data.views import Box, Views, box_of, cut, random_crop, random_flip
 
-Key = tuple[int, int]
+SampleId = tuple[int, int]
 """(epoch, index): a sample depends on these two numbers (and on the seed)."""
 
 
@@ -69,16 +69,16 @@ class TwoViews(Dataset):
         pixels = np.asarray(photometric(cut(image, crop, self.size), rng))
         return pixels, box_of(crop, image.width, image.height)
 
-    def __getitem__(self, key: Key) -> Sample | UserError:
+    def __getitem__(self, sample_id: SampleId) -> Sample | UserError:
         """Return the sample. The error of a broken image is returned too, as a raised error would get a worker's traceback."""
         try:
-            return self.sample(*key)
+            return self.sample(*sample_id)
         except UserError as error:
             return error
 
 
 class Batches:
-    """Yield the keys of batches ``first``, ``first + 1``, ..., ``last - 1`` of a whole run: this process's part of each.
+    """Yield the sample ids of batches ``first``, ``first + 1``, ..., ``last - 1`` of a whole run: this process's part of each.
 
     An epoch is a permutation of all images, split into full batches; the remaining images are dropped. Batch b holds the same
     images for any number of processes: process r of n takes every n-th image, starting with image r.
@@ -108,7 +108,7 @@ class Batches:
     def __len__(self) -> int:
         return self.last - self.first
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[SampleId]]:
         order, order_epoch = [], -1
         for batch in range(self.first, self.last):
             epoch, place = divmod(batch, self.per_epoch)
@@ -182,7 +182,7 @@ def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
                 views = next(iterator, None)
         except UserError as error:
             trouble = error
-        failed, stop.everywhere = any_process(trouble is not None, stop.wished > 0)
+        failed, stop.agreed = any_process(trouble is not None, stop.asked_at > 0)
         if failed:
             raise trouble or UserError(
                 "another process stopped with an error, so this one stops too; look for the error of that process in this output"

@@ -136,7 +136,7 @@ def _class_folder(root: Path, refused: Collection[str] = ()) -> Source:
     if wrong := [f"{name}/train" for name in sets] + [name for name in classes if name in refused and name not in sets]:
         meant = (
             f"did you mean {root / sets[0]}?"
-            if sets
+            if len(sets) == 1
             else "give the folder that holds train/, or one with class folders only"
         )
         raise UserError(

@@ -1,8 +1,9 @@
 """Crops with their boxes, and the batch type that every method takes.
 
-Shapes: B images in a batch, H = W = view size. A box is (x1, y1, x2, y2) in coordinates of the source image: x is divided
-by (width − 1) and y by (height − 1). The right and bottom ends are the last pixels inside the crop. A mirrored view has
-x1 > x2 (official PixPro code, `contrast/data/transform_coord.py`).
+Shapes: B images in a batch, H = W = view size. A box is (x1, y1, x2, y2) in relative coordinates of the source image, from 0
+to 1: x / (width − 1) and y / (height − 1). One unit is therefore the whole width or the whole height, so a distance in these
+coordinates is not in pixels if the image is not square. The right and bottom ends are the last pixels inside the crop. A
+flipped view has x1 > x2 (official PixPro code, `contrast/data/transform_coord.py`).
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ class Views(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """A rectangle in whole pixels, and whether it is mirrored left to right after cropping."""
+    """A rectangle in whole pixels, and whether it is flipped left to right after cropping."""
 
     top: int
     left: int
     height: int
     width: int
-    mirrored: bool = False
+    flipped: bool = False
 
 
 def random_crop(
@@ -85,8 +86,8 @@ def fallback_crop(width: int, height: int, ratio: tuple[float, float] = RATIO) -
 
 
 def random_flip(rng: random.Random, crop: Crop, probability: float = 0.5) -> Crop:
-    """Return ``crop``, mirrored with the given ``probability``."""
-    return crop._replace(mirrored=rng.random() < probability)
+    """Return ``crop``, flipped with the given ``probability``."""
+    return crop._replace(flipped=rng.random() < probability)
 
 
 def box_of(crop: Crop, width: int, height: int) -> Box:
@@ -94,18 +95,18 @@ def box_of(crop: Crop, width: int, height: int) -> Box:
     across, down = max(width - 1, 1), max(height - 1, 1)
     x1, x2 = crop.left / across, (crop.left + crop.width - 1) / across
     y1, y2 = crop.top / down, (crop.top + crop.height - 1) / down
-    if crop.mirrored:
+    if crop.flipped:
         x1, x2 = x2, x1
     return x1, y1, x2, y2
 
 
 def cut(image: Image.Image, crop: Crop, size: int) -> Image.Image:
-    """Cut ``crop`` out of ``image``, resize it to size × size (bilinear, antialiased), and mirror it if the crop says so.
+    """Cut ``crop`` out of ``image``, resize it to size × size (bilinear, antialiased), and flip it if the crop says so.
 
     The image is cropped before it is resized: with `resize(box=...)`, pixels outside the crop would change the border.
     """
     right, bottom = crop.left + crop.width, crop.top + crop.height
     view = image.crop((crop.left, crop.top, right, bottom)).resize((size, size), Image.Resampling.BILINEAR)
-    if crop.mirrored:
+    if crop.flipped:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return view

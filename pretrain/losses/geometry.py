@@ -1,10 +1,11 @@
 """Find the cells of two feature maps that show the same place of the source image.
 
 Shapes: B batch, (H, W) map of each view, N = H·W cells, cell index y·W + x.
-A box (x1, y1, x2, y2) is a crop box in coordinates of the source image. x1 > x2 means that the view was flipped
-left to right, y1 > y2 top to bottom. The cells then have a negative width or height, and the formula for their centres
-needs no special case. Source: `regression_loss` in `contrast/models/PixPro.py`; PixPro paper, Eq. 2 and the text around
-it.
+A box (x1, y1, x2, y2) is a crop box in relative coordinates of the source image, x / (width − 1) and y / (height − 1), as in
+the official code. Distances and cell diagonals are computed in these coordinates, so a distance is not in pixels if the image
+is not square. x1 > x2 means that the view was flipped left to right, y1 > y2 top to bottom. The cells then have a negative
+width or height, and the formula for their centres needs no special case. Source: `regression_loss` in
+`contrast/models/PixPro.py`; PixPro paper, Eq. 2 and the text around it.
 """
 
 from __future__ import annotations

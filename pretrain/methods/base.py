@@ -34,7 +34,7 @@ class Method(nn.Module):
 
     @property
     def left_behind(self) -> list[str]:
-        """Names of the sub-modules and buffers that conversion leaves out, without the momentum encoder."""
+        """Names of the sub-modules and buffers that conversion leaves out. The momentum encoder is not in this list."""
         names = dict.fromkeys(name.partition(".")[0] for name in self.state_dict())
         return [name for name in names if name not in (*self.exports, "momentum_encoder")]
 

@@ -49,7 +49,7 @@ class PixPro(MomentumMethod):
 
     @dataclass(frozen=True)
     class Config(PixelConfig, PropagationConfig):
-        """Settings of PixPro, with the values of the paper. The fields of the last base come first."""
+        """Settings of PixPro, with the values of the paper. Order of the settings: those of the PPM, then the others."""
 
     config: Config
 

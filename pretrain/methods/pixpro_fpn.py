@@ -1,7 +1,7 @@
 """PixPro on a feature pyramid and on the first layers of a detector's head (arXiv 2011.10043, text on FPN and head).
 
 Shapes: B batch, F channels of the pyramid, C channels of the projection; level l has a map (H_l, W_l) of
-N_l = H_l · W_l cells. The paper describes the recipe; its authors released neither code nor weights for it.
+N_l = H_l · W_l cells. The paper describes this training; its authors released neither code nor weights for it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 class BackboneSpec:
     """Shape of the ResNet backbone.
 
-    ``output_stride`` changes the size of the maps, never the weights. ``stride_in_1x1`` changes values, never shapes.
+    ``output_stride`` changes the size of the maps, never the weights. ``stride_in_1x1`` changes the outputs, never the shapes
+    of the weights.
 
     Args:
         depth: number of layers of the ResNet: 50, 101 or 152.

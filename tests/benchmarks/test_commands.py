@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks.commands import PIXBENCH
+from benchmarks.commands.main import build_parser, main
 from benchmarks.commands.protocols import register as register_protocols
 from benchmarks.commands.transfer import parse_settings, register, torchrun_command
 from pixbench.errors import UserError
@@ -128,3 +130,35 @@ def test_the_supervised_backbone_comes_from_torchs_cache_or_says_where_to_put_it
     torch.save(resnet50().state_dict(), path)
     assert supervised_file() == path
     assert load(path).spec.width == 1
+
+
+def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
+    """Yield the command and each argument of ``parser`` and of the parsers below it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            assert {listed.dest for listed in action._choices_actions if listed.help} == set(action.choices), (
+                parser.prog
+            )
+            for below in action.choices.values():
+                yield from arguments(below)
+        else:
+            yield parser.prog, action
+
+
+def test_every_argument_has_a_help_text() -> None:
+    found = list(arguments(build_parser()))
+    assert len(found) > 50
+    assert [(command, action.dest) for command, action in found if not action.help] == []
+
+
+def test_errors_begin_with_the_command_that_was_started(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "--epochs", "1"]) == 2
+    assert capsys.readouterr().err.startswith("pixbench pretrain: error: method.name is not set")
+
+
+def test_help_of_pretrain_shows_the_settings_of_the_given_method(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["pretrain", "--method.name", "moco_v2", "--help"])
+    said = capsys.readouterr().out
+    assert "--method.queue_size" in said
+    assert "settings of another method: pixbench pretrain --method.name NAME --help" in " ".join(said.split())

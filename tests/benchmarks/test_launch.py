@@ -203,6 +203,7 @@ def test_a_job_that_hangs_is_ended_and_one_that_writes_is_not(
             "print('pretrain: error: the loss is nan; lower it'); print('=' * 20); raise SystemExit(1)",
             "the loss is nan",
         ),
+        ("print('pixbench pretrain: error: the loss is nan'); print('='); raise SystemExit(1)", "the loss is nan"),
         (
             "print('pixbench: error: the disk is full\\npixbench: error: RuntimeError: Connection closed by peer "
             "(a defect in PixBench? run again)'); raise SystemExit(70)",

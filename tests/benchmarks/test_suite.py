@@ -103,7 +103,8 @@ def test_commands_are_shown_where_no_gpu_is(
 
 
 @pytest.mark.parametrize(
-    "words", [("--workers", "-1"), ("--workers", "0"), ("--gpus-per-run", "-1"), ("--stall-minutes", "-1")]
+    "words",
+    [("--jobs-at-a-time", "-1"), ("--jobs-at-a-time", "0"), ("--gpus-per-run", "-1"), ("--stall-minutes", "-1")],
 )
 def test_numbers_with_which_nothing_would_run(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite", str(DEMO), "--dry-run", *words]) == 2
@@ -197,8 +198,8 @@ def test_data_must_be_named_or_generated(scale: Literal["paper", "mini"], senten
         ({"overrides": {"voc_c4": [1]}}, "suite.yaml: .*overrides.*dict"),
         ({"seeds": 3}, "suite.yaml: .*seeds.*tuple.*3"),
         ({"seeds": ["x"]}, "suite.yaml: .*seeds.*int.*x"),
-        ({"workers": "many"}, "suite.yaml: .*workers.*int.*many"),
-        ({"workers": 0}, "suite.yaml: workers is 0; it must be 1 or more"),
+        ({"jobs_at_a_time": "many"}, "suite.yaml: .*jobs_at_a_time.*int.*many"),
+        ({"jobs_at_a_time": 0}, "suite.yaml: jobs_at_a_time is 0; it must be 1 or more"),
         ({"mini": 3}, "suite.yaml: .*mini.*dict"),
         ({"rowz": {}}, "suite.yaml: there is no setting 'rowz'; did you mean rows?"),
         ({"rows": None}, "suite.yaml: .*required.*rows"),
@@ -226,7 +227,7 @@ def test_settings_of_others_stay_as_they_are_written(tmp_path: Path) -> None:
 
 def test_a_key_without_a_value_counts_as_left_out(tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
-    path.write_text("scale: mini\nrows: {a: {set: }, b: }\nprotocols: [voc_c4]\nworkers:\noverrides:\n")
+    path.write_text("scale: mini\nrows: {a: {set: }, b: }\nprotocols: [voc_c4]\njobs_at_a_time:\noverrides:\n")
     assert read_suite(path) == Suite({"a": Row(), "b": Row()}, ("voc_c4",), "mini")
 
 

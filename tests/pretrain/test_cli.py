@@ -146,10 +146,19 @@ def test_two_machines(image_tree: Callable[..., Path], tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    meeting = ("--nnodes=2", "--nproc_per_node=1", "--master-addr=127.0.0.1", f"--master-port={port}")
+    rendezvous = ("--nnodes=2", "--nproc_per_node=1", "--master-addr=127.0.0.1", f"--master-port={port}")
     agents = [
         subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", *meeting, f"--node-rank={rank}", "-m", "pretrain", *words],
+            [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                *rendezvous,
+                f"--node-rank={rank}",
+                "-m",
+                "pretrain",
+                *words,
+            ],
             **{"cwd": REPO, "env": ENVIRONMENT, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
         )
         for rank in range(2)

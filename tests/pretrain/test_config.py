@@ -49,6 +49,16 @@ def test_pixpro_is_the_published_recipe() -> None:
     assert (schedule.min_lr, run.epochs, run.batch_size, run.zero_init_residual) == (1e-6, 100, 1024, True)
 
 
+def test_a_group_may_have_its_own_file(tmp_path: Path) -> None:
+    """As the help says: `--data FILE` changes what the file holds, and nothing else."""
+    (tmp_path / "data.yaml").write_text("image_size: 64\n", encoding="utf-8")
+    (tmp_path / "method.yaml").write_text("queue_size: 128\n", encoding="utf-8")
+    files = ("--data", str(tmp_path / "data.yaml"), "--method", str(tmp_path / "method.yaml"))
+    run, base = read("moco_v2_200ep", options=files), read("moco_v2_200ep").as_dict()
+    data, method = base["data"] | {"image_size": 64}, base["method"] | {"queue_size": 128}
+    assert run.as_dict() == base | {"data": data, "method": method}
+
+
 def test_longer_recipes_differ_in_length_alone() -> None:
     for short, long, epochs in (("pixpro_100ep", "pixpro_400ep", 400), ("moco_v2_200ep", "moco_v2_800ep", 800)):
         base = read(short)

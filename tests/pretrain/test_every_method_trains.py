@@ -11,12 +11,12 @@ import pytest
 from benchmarks.miniworld.generate import World, generate
 from pixbench.paths import CONFIGS
 from pretrain.__main__ import main
-
-pytestmark = pytest.mark.slow
+from pretrain.method_descriptions import config_files
+from pretrain.methods import METHODS
 
 CLASSES = "--method.classes=6"
 QUEUE = ("--method.queue_size=64", "--method.momentum=0.99")  # full after two steps: an empty one makes the loss rise
-RECIPES = {
+LEARNS = {
     "pixpro_100ep": ("mini",),
     "pixcontrast_100ep": ("mini",),
     "pixpro_instance_contrastive_100ep": ("mini",),
@@ -41,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(recipe: str, world: Path, out: Path, *settings: str) -> list[dict[str, float]]:
-    overlay, *own = RECIPES[recipe]
+    overlay, *own = LEARNS[recipe]
     files = [
         word
         for name in (recipe, *overlay.split(), "mini_short")
@@ -55,8 +55,12 @@ def mean(lines: list[dict[str, float]], name: str) -> float:
     return statistics.fmean(line[name] for line in lines)
 
 
+def test_every_method_is_here() -> None:
+    assert [name for name in METHODS if not {Path(file).stem for file in config_files(name)} & LEARNS.keys()] == []
+
+
 @pytest.mark.e2e
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", LEARNS)
 def test_it_learns(recipe: str, world: Path, tmp_path: Path) -> None:
     lines = train(recipe, world, tmp_path / "run")
     assert len(lines) == 200

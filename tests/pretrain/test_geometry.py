@@ -16,7 +16,7 @@ WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
 
 def random_boxes(count: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(count, 4, generator=generator, dtype=torch.float64)  # ends in any order: mirrored ones among them
+    return torch.rand(count, 4, generator=generator, dtype=torch.float64)  # ends in any order: flipped ones among them
 
 
 @pytest.mark.parametrize("case", GOLDEN["cases"])
@@ -32,7 +32,7 @@ def test_masks_and_counts_of_the_official_code(case: str, dtype: torch.dtype) ->
 
 
 def test_centres_by_hand() -> None:
-    """A map of 1 row and 2 columns over the left half; the same, mirrored left-right and top-bottom."""
+    """A map of 1 row and 2 columns over the left half; the same, flipped left-right and top-bottom."""
     boxes = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 0.0, 1.0], [0.5, 1.0, 0.0, 0.0]])
     x, y = cell_centres(boxes, (1, 2))
     assert x.tolist() == [[0.125, 0.375], [0.375, 0.125], [0.375, 0.125]]
@@ -69,14 +69,14 @@ def test_swapping_the_views_transposes_exactly(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("shape", [(4, 4), (3, 5)])
 @pytest.mark.parametrize(("axis", "order"), [(2, [0, 3, 2, 1]), (3, [2, 1, 0, 3])])
-def test_mirroring_a_view_moves_its_cells_and_changes_no_pair(
+def test_flipping_a_view_moves_its_cells_and_changes_no_pair(
     shape: tuple[int, int], axis: int, order: list[int]
 ) -> None:
     """Flipping the query map together with its box gives the mask of the same cells. axis 2: top-bottom, 3: left-right."""
     boxes_q, boxes_k = random_boxes(32, 2), random_boxes(32, 3)
     plain = cell_distances(boxes_q, boxes_k, shape).unflatten(1, shape)
-    mirrored = cell_distances(boxes_q[:, order], boxes_k, shape).unflatten(1, shape)
-    torch.testing.assert_close(mirrored, plain.flip(axis - 1), rtol=1e-9, atol=1e-12)
+    flipped = cell_distances(boxes_q[:, order], boxes_k, shape).unflatten(1, shape)
+    torch.testing.assert_close(flipped, plain.flip(axis - 1), rtol=1e-9, atol=1e-12)
 
 
 def test_scaling_and_shifting_both_boxes_changes_nothing() -> None:

@@ -88,6 +88,8 @@ def test_a_root_one_level_too_high(mini_root: Path, tmp_path: Path, image_tree: 
     parent = image_tree(2, 3, name="sets/ImageNet-1k").parent
     with pytest.raises(UserError, match=rf"holds ImageNet-1k/train: .*; did you mean {parent}/ImageNet-1k\?"):
         open_source(parent)
+    with pytest.raises(UserError, match=r"holds gtFine/train, leftImg8bit/train: .*; give the folder"):
+        open_source(mini_root / "cityscapes")
     for name in ("val", "test", "coco"):
         home = image_tree(2, 3, name=f"without {name}")
         (home / "train").rename(home / name)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import FrozenInstanceError, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from benchmarks.commands.methods import register
 from pixbench.errors import UserError
 from pixbench.paths import CONFIGS
+from pretrain import methods
 from pretrain.method_descriptions import config_files, setting_descriptions
 from pretrain.methods import METHODS
+from pretrain.methods.base import Method
 
 
 def run(*words: str) -> None:
@@ -29,6 +33,17 @@ def test_names() -> None:
     assert all("\n" not in title and len(title) < 100 for title in titles)
 
 
+def test_every_method_that_is_written_is_in_the_table() -> None:
+    files = {path.stem for path in Path(methods.__file__).parent.glob("*.py")}
+    written = {
+        value
+        for file in files
+        for value in vars(import_module(f"pretrain.methods.{file}")).values()
+        if isinstance(value, type) and issubclass(value, Method) and "title" in vars(value)
+    }
+    assert written == set(METHODS.values())
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_setting_has_a_default_and_a_line_of_its_own(name: str) -> None:
     config = METHODS[name].Config
@@ -38,7 +53,7 @@ def test_every_setting_has_a_default_and_a_line_of_its_own(name: str) -> None:
     assert all(described.values())
     settings = config()
     with pytest.raises(FrozenInstanceError):
-        setattr(settings, fields(config)[0].name, 1)
+        setattr(settings, next((f.name for f in fields(config)), "new"), 1)
 
 
 def test_the_list_names_every_method_setting_and_config(capsys: pytest.CaptureFixture[str]) -> None:

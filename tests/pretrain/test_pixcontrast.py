@@ -49,7 +49,7 @@ def test_a_centre_on_the_rim_is_inside() -> None:
 
 
 @pytest.mark.parametrize(("axis", "order"), [(1, [0, 3, 2, 1]), (2, [2, 1, 0, 3])])
-def test_mirroring_moves_the_cells_and_mirroring_the_other_view_changes_nothing(axis: int, order: list[int]) -> None:
+def test_flipping_moves_the_cells_and_flipping_the_other_view_changes_nothing(axis: int, order: list[int]) -> None:
     boxes, others = random_boxes(64, 0), random_boxes(64, 1)
     plain = in_intersection(boxes, others, (3, 5)).unflatten(1, (3, 5))
     assert plain.any()

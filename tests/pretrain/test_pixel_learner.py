@@ -100,7 +100,7 @@ def _same_weights(learner: PixelLearner, method: PixPro | PixContrast) -> None:
 
 
 def test_views_show_what_their_boxes_say() -> None:
-    """Pixel values are their own coordinates, so the mean of a view is the middle of its box, mirrored or not."""
+    """Pixel values are their own coordinates, so the mean of a view is the middle of its box, flipped or not."""
     learner = small(augment_fn=lambda x: x, prob_rand_hflip=0.5, cutout_ratio_range=(0.3, 0.6))
     y, x = torch.meshgrid(torch.linspace(0, 1, 90), torch.linspace(0, 1, 120), indexing="ij")
     torch.manual_seed(0)

@@ -64,17 +64,17 @@ def test_flips_swap_the_ends() -> None:
     crop = Crop(2, 3, 10, 20)
     x1, y1, x2, y2 = box_of(crop, 41, 31)
     assert (x1, y1, x2, y2) == (3 / 40, 2 / 30, 22 / 40, 11 / 30)
-    assert box_of(crop._replace(mirrored=True), 41, 31) == (x2, y1, x1, y2)
+    assert box_of(crop._replace(flipped=True), 41, 31) == (x2, y1, x1, y2)
     rng = random.Random(1)
     flips = [random_flip(rng, crop) for _ in range(2000)]
-    assert 900 < sum(flip.mirrored for flip in flips) < 1100
+    assert 900 < sum(flip.flipped for flip in flips) < 1100
     assert random_flip(rng, crop, 0.0) == crop
 
 
 def test_flips_turn_the_pixels() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8))
     plain = np.asarray(cut(image, Crop(2, 2, 8, 8), 8))
-    np.testing.assert_array_equal(np.asarray(cut(image, Crop(2, 2, 8, 8, mirrored=True), 8)), plain[:, ::-1])
+    np.testing.assert_array_equal(np.asarray(cut(image, Crop(2, 2, 8, 8, flipped=True), 8)), plain[:, ::-1])
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 9), (9, 1), (2, 2)])

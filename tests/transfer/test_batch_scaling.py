@@ -12,7 +12,7 @@ from transfer.batch_scaling import KEYS, divided, scaled, sentences
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol, leaves, protocols
 from transfer.published_config import published_config
-from transfer.run import scale
+from transfer.run import apply_batch
 
 D2 = {"SOLVER.IMS_PER_BATCH": 16, "SOLVER.BASE_LR": 0.02, "SOLVER.MAX_ITER": 90000, "SOLVER.STEPS": [60000, 80000]}
 D2 |= {"SOLVER.WARMUP_ITERS": 1000, "TEST.EVAL_PERIOD": 0, "MODEL.MASK_ON": True}
@@ -59,7 +59,7 @@ def test_what_the_user_sets_is_left_alone() -> None:
 def test_sentences() -> None:
     found = scaled("detectron2", D2, 4, {})
     (line,) = sentences("detectron2", D2, found, 1)
-    assert line.startswith("batch 4 instead of 16 by the linear rule: learning rate × 1/4, iterations, steps")
+    assert line.startswith("batch 4 instead of 16 by the linear rule: learning rate × 1/4, iterations, milestones")
     (line,) = sentences("detectron2", D2, {}, 8)
     assert line == "batch of 16 in 8 parts, gradients accumulated: BatchNorm sees 2 images"
     assert sentences("detectron2", D2, {}, 1) == []
@@ -76,7 +76,7 @@ def test_a_batch_is_shared_evenly_or_not_at_all() -> None:
 def test_every_protocol_scales_and_sees_as_many_images(protocol: Any, capsys: pytest.CaptureFixture[str]) -> None:
     published = published_config(protocol)
     flat, batch = dict(leaves(published)), KEYS[protocol.framework]["batch"]
-    job, said = scale(TransferJob(protocol, Path("data"), Path("run"), batch=flat[batch] // 2), published)
+    job, said = apply_batch(TransferJob(protocol, Path("data"), Path("run"), batch=flat[batch] // 2), published)
     iterations = {"detectron2": "SOLVER.MAX_ITER", "mmseg": "train_cfg.max_iters"}[protocol.framework]
     assert job.scaling[batch] * job.scaling[iterations] == flat[batch] * flat[iterations]
     assert len(said) == 1
@@ -89,6 +89,6 @@ def test_every_protocol_scales_and_sees_as_many_images(protocol: Any, capsys: py
 def test_at_mini_scale_the_mini_batch_is_the_measure() -> None:
     protocol = find_protocol("voc_c4")
     job = TransferJob(protocol, Path("data"), Path("run"), scale="mini", batch=2)
-    job, said = scale(job, published_config(protocol))
+    job, said = apply_batch(job, published_config(protocol))
     assert job.all_overrides["SOLVER.MAX_ITER"] == 2 * protocol.mini["SOLVER.MAX_ITER"]
     assert said[0].startswith("batch 2 instead of 4")

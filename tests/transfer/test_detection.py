@@ -389,10 +389,10 @@ def test_a_broken_picture_is_named(mini_root: Path, tmp_path: Path, workers: int
 
     root = tmp_path / "data"
     shutil.copytree(mini_root / "coco", root / "coco")
-    for picture in (root / "coco" / "train2017").iterdir():
-        picture.write_bytes(picture.read_bytes()[:600])
+    for image in (root / "coco" / "train2017").iterdir():
+        image.write_bytes(image.read_bytes()[:600])
     job = make_job("coco_fpn_1x", root, tmp_path / "run", DATALOADER__NUM_WORKERS=workers)
-    with pytest.raises(UserError, match=r"^picture \S+train2017/\d+\.jpg cannot be used \(.*\); replace it$"):
+    with pytest.raises(UserError, match=r"^image \S+train2017/\d+\.jpg cannot be used \(.*\); replace it$"):
         run(job, None)
 
 

@@ -25,6 +25,13 @@ SIZES = (  # what the mini overrides of Detectron2's protocols may change: sizes
     *("DATALOADER.NUM_WORKERS", "VITDET.MODEL."),
 )
 
+EVALUATED = {  # what the evaluators give, apart from the AP and IoU of single classes
+    "detectron2": {
+        f"{task}/AP{which}" for task in ("bbox", "segm", "keypoints") for which in ("", *"smlrcf", "50", "75")
+    },
+    "mmseg": {"aAcc", "mIoU", "mAcc", "fgIoU"},
+}
+
 every = pytest.mark.parametrize("protocol", protocols().values(), ids=lambda protocol: protocol.name)
 
 
@@ -42,6 +49,7 @@ def test_entry_is_whole(protocol: Protocol) -> None:
     assert protocol.source
     assert set(protocol.columns) <= set(protocol.metrics)
     assert protocol.mini
+    assert set(protocol.metrics.values()) <= EVALUATED[protocol.framework], "names that no evaluator gives"
 
 
 @every

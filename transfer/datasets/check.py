@@ -35,14 +35,14 @@ def check_dataset(data_root: Path, name: str, thorough: bool = False, checksums:
     ``thorough`` also compares counts and sizes with the published ones; ``checksums`` also compares checksums, and
     reads whole files for it.
     """
-    home, entry = home_of(data_root, name), SETS[name]
+    home, entry, mini = home_of(data_root, name), SETS[name], f"pixbench data mini --root {data_root}"
     real = not (data_root / MINI_WORLD_FILE).is_file()
     try:
         if not data_root.is_dir():
-            return [f"the data root {data_root} is not a folder; make one with: pixbench data mini --root {data_root}"]
+            return [f"the data root {data_root} is not a folder; correct it, or generate a mini world there: {mini}"]
         if not home.is_dir():
             return [
-                f"{home} is missing; download it from {entry['page']}, or generate a mini world with: pixbench data mini"
+                f"{home} is missing; download it from {entry['page']}, or generate a mini world: pixbench data mini --root DIR"
             ]
         os.listdir(home)
         found = [
@@ -88,19 +88,19 @@ def _part(home: Path, part: dict[str, Any], counted: bool) -> Iterator[str]:
     except ValueError as error:
         yield f"{where} {error}"
         return
-    if listing == "pictures":
+    if listing == "images":
         before, after = _around(part[listing])
         full = {os.path.dirname(before + name + after) for name in names}
         for folder in sorted(set(glob(os.path.dirname(part[listing]), root_dir=home)) - full):
             if (home / folder).is_dir():
-                yield f"{home / folder} holds no pictures"
+                yield f"{home / folder} holds no images"
         for name in ends(names):
             yield from _unreadable(home / (before + name + after))
     if counted and "count" in part:
         folder = (home / files[0]).parent if listing == "annotations" else where
         number = len(os.listdir(folder)) if folder.is_dir() else len(names)
         if number != part["count"]:
-            yield f"{folder} holds {number} pictures instead of {part['count']}"
+            yield f"{folder} holds {number} images instead of {part['count']}"
     for template in files:
         paths = [home / template.format(name) for name in names]
         missing = [path for path in paths if not path.exists()]
@@ -131,7 +131,7 @@ def _around(pattern: str) -> tuple[str, str]:
 
 
 def annotated(home: Path, name: str, field: str = "file_name") -> list[str]:
-    """Return the picture names in an annotation file of COCO's format: the last two path parts of each ``field``.
+    """Return the image names in an annotation file of COCO's format: the last two path parts of each ``field``.
 
     Only the first names of a large file are returned.
     """
@@ -160,7 +160,7 @@ def annotated(home: Path, name: str, field: str = "file_name") -> list[str]:
 
 NAMES: dict[str, Callable[[Path, str], list[str]]] = {
     "list": _listed,
-    "pictures": _matching,
+    "images": _matching,
     "annotations": annotated,
     "addresses": partial(annotated, field="coco_url"),
 }
@@ -185,7 +185,7 @@ def _unreadable(path: Path) -> Iterator[str]:
         Image.DecompressionBombError,
     ) as error:  # an XML ParseError is a SyntaxError
         wanted = (
-            "VOC annotation" if path.suffix == ".xml" else "JSON file" if path.suffix == ".json" else "readable picture"
+            "VOC annotation" if path.suffix == ".xml" else "JSON file" if path.suffix == ".json" else "readable image"
         )
         yield f"{path} is not a {wanted} ({error})"
 

@@ -62,12 +62,12 @@ def fit_cpus(cfg: CfgNode, processes: int) -> tuple[str, ...]:
 
     These are half precision and, with several processes, PyTorch's SyncBN.
     """
-    said: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     if cfg.SOLVER.AMP.ENABLED:
-        cfg.SOLVER.AMP.ENABLED, said = False, ("float32 instead of half precision, as on every CPU",)
+        cfg.SOLVER.AMP.ENABLED, changes = False, ("float32 instead of half precision, as on every CPU",)
     keys = [key for key, value in leaves(cfg) if value == "SyncBN" and processes > 1]
     cfg.merge_from_list([word for key in keys for word in (key, "naiveSyncBN")])
-    return (*said, "naiveSyncBN instead of SyncBN, as several CPU processes need") if keys else said
+    return (*changes, "naiveSyncBN instead of SyncBN, as several CPU processes need") if keys else changes
 
 
 def config_as_dict(cfg: CfgNode) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
 
     cfg = build_config(job, backbone)
     device = cfg.MODEL.DEVICE = _device(job)
-    said = fit_cpus(cfg, int(os.environ.get("WORLD_SIZE", 1))) if device == "cpu" else ()
+    changes = fit_cpus(cfg, int(os.environ.get("WORLD_SIZE", 1))) if device == "cpu" else ()
     backbone = backbone or random_backbone(backbone_spec(cfg), job.seed)
     with _process_group(device), _log_to(job, comm.get_rank()) as say:
         divided(cfg.SOLVER.IMS_PER_BATCH, job.accumulate, comm.get_world_size())
@@ -73,7 +73,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         except UserError as error:
             raise UserError(innermost(str(error))) from error
         metrics = flatten(trainer._last_eval_results) if comm.is_main_process() else {}
-    return Outcome(metrics, config_as_dict(cfg), cfg.SOLVER.MAX_ITER, said)
+    return Outcome(metrics, config_as_dict(cfg), cfg.SOLVER.MAX_ITER, changes)
 
 
 def flatten(results: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -138,15 +138,15 @@ def freeze(model: nn.Module, framework: Framework) -> None:
 
 
 class Mapper(DatasetMapper):
-    """Detectron2's mapper, with errors that name the picture."""
+    """Detectron2's mapper, with errors that name the image."""
 
     def __call__(self, dataset_dict: dict[str, Any]) -> Any:
-        """Load and augment one picture; raise UserError with its path if it cannot be used."""
+        """Load and augment one image; raise UserError with its path if it cannot be used."""
         try:
             return super().__call__(dataset_dict)
         except (OSError, SyntaxError, SizeMismatchError) as error:  # Pillow raises SyntaxError for a broken PNG
             reason = str(error).partition("\n")[0]
-            raise UserError(f"picture {dataset_dict['file_name']} cannot be used ({reason}); replace it") from error
+            raise UserError(f"image {dataset_dict['file_name']} cannot be used ({reason}); replace it") from error
 
 
 class StopWhenAsked(HookBase):
@@ -166,7 +166,7 @@ class StopWhenAsked(HookBase):
     def after_step(self) -> None:
         """Save and raise KeyboardInterrupt if a stop was requested."""
         done = self.trainer.iter + 1
-        if any_process(self._stop.wished > 0)[0] and done < self.trainer.max_iter:
+        if any_process(self._stop.asked_at > 0)[0] and done < self.trainer.max_iter:
             self.trainer.checkpointer.save("model_stopped", iteration=self.trainer.iter)  # always the same file
             self._say(f"stopped and saved after iteration {done}")
             raise KeyboardInterrupt

@@ -11,10 +11,10 @@ from pixbench.errors import UserError
 
 
 class NamingDataset(BaseSegDataset):
-    """A data set with errors that name the picture."""
+    """A data set with errors that name the image."""
 
     def prepare_data(self, idx: int) -> Any:
-        """Load and augment picture ``idx``; raise UserError with its paths if it cannot be read."""
+        """Load and augment image ``idx``; raise UserError with its paths if it cannot be read."""
         try:
             return super().prepare_data(idx)
         except (OSError, AssertionError, ValueError, SyntaxError) as error:

@@ -64,7 +64,7 @@ class StopWhenAsked(Hook):
         done = runner.iter + 1
         if not runner.optim_wrapper.should_update() or done >= runner.max_iters:
             return
-        if any_process(self.stop.wished > 0)[0]:
+        if any_process(self.stop.asked_at > 0)[0]:
             runner.save_checkpoint(runner.work_dir, f"iter_{done}.pth", by_epoch=False)
             if is_main_process():
                 print(f"stopped and saved after iteration {done}", file=self.console, flush=True)

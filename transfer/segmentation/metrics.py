@@ -42,6 +42,6 @@ class ObjectIoU(IoUMetric):
         """Return IoUMetric's metrics, the IoU of each class and, as "fgIoU", that of objects, in percent."""
         metrics = super().compute_metrics([tuple(area[:-1] for area in areas) for areas in results])
         intersect, union = (torch.stack([areas[i] for areas in results]).sum(0) for i in (0, 1))
-        iou = (100 * intersect / union).tolist()  # NaN (0 / 0) for a class that is in no picture
+        iou = (100 * intersect / union).tolist()  # NaN (0 / 0) for a class that is in no image
         names = [f"IoU/{name}" for name in self.dataset_meta["classes"]]
         return {**metrics, "fgIoU": iou[-1], **dict(zip(names, iou[:-1], strict=True))}

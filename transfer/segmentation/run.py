@@ -44,7 +44,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     If ``backbone`` is None, the run starts from this project's random weights, so that rows differ only in weights.
 
     Raises:
-        UserError: a picture cannot be read, an override is unknown, the weights do not fit, or the loss is not finite.
+        UserError: an image cannot be read, an override is unknown, the weights do not fit, or the loss is not finite.
     """
     config = resolve(job, backbone.spec if backbone else None)
     if BATCH not in job.all_overrides:
@@ -52,14 +52,14 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         config.train_dataloader.batch_size = divided(whole, job.accumulate, processes())
     if backbone:
         check_pixels(config, job, backbone.pixels)
-    described, said = config_as_dict(config), tuple[str, ...]()
+    described, changes = config_as_dict(config), tuple[str, ...]()
     with chatter_into(job.out) as console:
         import torch
 
         from transfer.initial_weights import random_backbone
 
         if processes() > 1 and not torch.cuda.is_available():
-            said = synchronise_on_cpus(config)
+            changes = synchronise_on_cpus(config)
             torch.distributed.init_process_group("gloo")
         runner, progress = build_runner(
             job, config, backbone or random_backbone(backbone_spec(config), job.seed), console
@@ -79,7 +79,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
             raise UserError(innermost(str(error))) from error
         finally:
             leave(runner)
-    return Outcome(progress.metrics, described, runner.iter // job.accumulate, said)
+    return Outcome(progress.metrics, described, runner.iter // job.accumulate, changes)
 
 
 @contextmanager

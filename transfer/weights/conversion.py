@@ -36,7 +36,7 @@ def convert(
     output: str | PathLike[str],
     framework: str,
     branch: str | None = None,
-    prove: bool = True,
+    check_forward: bool = True,
     format_name: str | None = None,
 ) -> Conversion:
     """Convert the backbone in ``source`` to a file for ``framework``. On any error, ``output`` and its record do not change."""
@@ -52,7 +52,7 @@ def convert(
     with atomic_path(record) as record_part, atomic_path(output) as part:
         written = write(reading.backbone, part, framework)
         parity = None
-        if prove:
+        if check_forward:
             from transfer.weights.models.parity import verify  # needs PyTorch and the framework
 
             parity = verify(reading.backbone, part, framework)

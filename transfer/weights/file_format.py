@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from pixbench.errors import UserError, did_you_mean
 from transfer.weights.naming import NAMINGS, Naming
 
 FOLDER = Path(__file__).with_name("formats")
@@ -53,7 +54,8 @@ class Format:
     dropped: dict[str, str] = field(default_factory=dict)
     """Keys left out on purpose: reason -> pattern that matches the whole key."""
     extras: dict[str, str] = field(default_factory=dict)
-    """Keys of pyramid and head that are kept: branch -> pattern that matches the whole key. Its group, if any, is the name."""
+    """Keys of pyramid and head that are kept: branch -> pattern that matches the whole key. If the pattern has a group, the
+    group is the name; otherwise the whole key is."""
     rename: dict[str, str] = field(default_factory=dict)
     """Pattern -> replacement, applied to each key before anything else."""
     backbone: dict[str, Any] = field(default_factory=dict)
@@ -78,7 +80,7 @@ def formats() -> dict[str, Format]:
 
 
 def parse(path: Path) -> Format:
-    """Read one YAML file."""
+    """Read one YAML file; raise `UserError` if it does not hold the fields of `Format`."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     entry: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), loader)
     for name in ("container", "required", "forbidden"):
@@ -87,4 +89,10 @@ def parse(path: Path) -> Format:
     if "pixels" in entry:
         order, mean, std = (entry["pixels"][name] for name in ("order", "mean", "std"))
         entry["pixels"] = Pixels(order, tuple(mean), tuple(std))
+    known = {item.name: item for item in fields(Format)}
+    problems = [f"there is no key {key!r} in a format{did_you_mean(key, known)}" for key in entry if key not in known]
+    needed = [name for name, item in known.items() if item.default is item.default_factory is MISSING]
+    problems += [f"the key {name!r} is missing" for name in needed if name not in entry]
+    if problems:
+        raise UserError(f"{path}: {'; '.join(problems)}")
     return Format(**entry)

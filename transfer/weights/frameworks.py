@@ -63,7 +63,7 @@ FRAMEWORKS: dict[str, Framework] = {
         {
             "7x7": NAMINGS["mmseg"],
             "deep": NAMINGS["mmseg"],
-            "deep, averaging": NAMINGS["mmseg_pooled"],
+            "deep, averaging": NAMINGS["mmseg_averaging"],
         },
         re.compile(r"backbone\."),
     ),
@@ -126,30 +126,40 @@ def express(backbone: Backbone, framework: str) -> Backbone:
     Raises:
         UserError: If the framework cannot represent the backbone; the message says why.
     """
-    rules, spec = find_framework(framework), backbone.spec
+    rules = find_framework(framework)
     names_of(backbone, framework)
-    lacks = []
-    if not rules.width and getattr(spec, "width", 1) != 1:
-        lacks.append(f"backbone of width {spec.width:g} (its stem always has 64 channels)")
-    if not rules.stride_in_1x1 and getattr(spec, "stride_in_1x1", False):
-        lacks.append("stride in the first 1×1 convolution of a stage (STRIDE_IN_1X1 or style='caffe')")
-    if not rules.pixels:
-        if backbone.pixels.order == "BGR":
-            first = next(name for name, tensor in backbone.state.items() if tensor.ndim == 4)
-            mean, std = backbone.pixels.mean[::-1], backbone.pixels.std[::-1]
-            state = backbone.state | {first: np.asarray(backbone.state[first])[:, ::-1].copy()}
-            backbone = replace(backbone, state=state, pixels=Pixels("RGB", mean, std))
-        if backbone.pixels != Pixels():
-            lacks.append(f"input pixels other than {Pixels()}, but these weights need {backbone.pixels}")
-    if lacks:
-        able = [
-            name
-            for name, other in FRAMEWORKS.items()
-            if spec.variant in other.variants and other.width and other.pixels
-        ]
-        advice = f"write this backbone for {' or '.join(able)}"
-        raise UserError(f"{backbone.source}: a {rules.title} supports no {'; no '.join(lacks)}; {advice}")
+    if not rules.pixels and backbone.pixels.order == "BGR":
+        first = next(name for name, tensor in backbone.state.items() if tensor.ndim == 4)
+        mean, std = backbone.pixels.mean[::-1], backbone.pixels.std[::-1]
+        state = backbone.state | {first: np.asarray(backbone.state[first])[:, ::-1].copy()}
+        backbone = replace(backbone, state=state, pixels=Pixels("RGB", mean, std))
+    if lacks := _lacks(rules, backbone):
+        able = [name for name, other in _able(backbone) if not _lacks(other, backbone)]
+        raise UserError(f"{backbone.source}: a {rules.title} supports no {'; no '.join(lacks)}; {_advice(able)}")
     return backbone
+
+
+def _lacks(rules: Framework, backbone: Backbone) -> list[str]:
+    """Return what the framework lacks for an RGB backbone of a variant that it has."""
+    lacks = []
+    if not rules.width and getattr(backbone.spec, "width", 1) != 1:
+        lacks.append(f"backbone of width {backbone.spec.width:g} (its stem always has 64 channels)")
+    if not rules.stride_in_1x1 and getattr(backbone.spec, "stride_in_1x1", False):
+        lacks.append("stride in the first 1×1 convolution of a stage (STRIDE_IN_1X1 or style='caffe')")
+    if not rules.pixels and backbone.pixels != Pixels():
+        lacks.append(f"input pixels other than {Pixels()}, but these weights need {backbone.pixels}")
+    return lacks
+
+
+def _able(backbone: Backbone) -> list[tuple[str, Framework]]:
+    """Return the frameworks that have the variant of this backbone, with their names."""
+    return [(name, rules) for name, rules in FRAMEWORKS.items() if backbone.spec.variant in rules.variants]
+
+
+def _advice(names: list[str]) -> str:
+    """Return the advice to write for one of these frameworks, in the words of `pixbench convert`."""
+    words = " or ".join(f"--to {name.replace('_', ' --detector ')}" for name in names)
+    return f"convert it with {words}" if names else "no framework supports it"
 
 
 def names_of(backbone: Backbone, framework: str) -> Naming:
@@ -158,8 +168,7 @@ def names_of(backbone: Backbone, framework: str) -> Naming:
     if backbone.spec.variant not in rules.variants:
         raise UserError(
             f"{backbone.source}: a {rules.title} supports backbones of variant {' / '.join(rules.variants)}, "
-            f"not {backbone.spec.variant}; write this backbone for "
-            f"{' or '.join(n for n, other in FRAMEWORKS.items() if backbone.spec.variant in other.variants)}"
+            f"not {backbone.spec.variant}; {_advice([name for name, _ in _able(backbone)])}"
         )
     return rules.variants[backbone.spec.variant]
 

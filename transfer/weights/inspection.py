@@ -19,6 +19,8 @@ from transfer.weights.file_format import Format, formats
 from transfer.weights.read_file import declared, spec_in
 from transfer.weights.vit_spec import VitSpec
 
+HEADERS = ("`--from`", "file", "backbones and their prefix", "left out on purpose", "source of the names (tested with)")
+
 
 def inspect(path: Path, wanted: str | None = None) -> dict[str, Any]:
     """Return size and sha256 of a file, and a description of its content for each format that fits (usually one)."""
@@ -35,22 +37,22 @@ def inspect(path: Path, wanted: str | None = None) -> dict[str, Any]:
 
 def _describe(content: Any, fmt: Format, path: Path) -> dict[str, Any]:
     fmt = recognition.as_declared(fmt, content)
-    held = recognition.table(content, fmt)
-    assert held is not None  # the format was recognised
-    weights = held.weights
+    table = recognition.table(content, fmt)
+    assert table is not None  # the format was recognised
+    weights = table.weights
     sorted_by = {branch: recognition.sort(weights, fmt, branch) for branch in fmt.branches}
     branches = [branch for branch, sorting in sorted_by.items() if sorting.backbone]
     sorting = sorted_by[branches[0]]
     arrays = {name: weights[key] for key, name in sorting.backbone.items() if isinstance(weights[key], np.ndarray)}
     shapes = {name: array.shape for name, array in arrays.items()}
-    said = content if "format" in fmt.beside else content.get(ABOUT)
-    said = said if isinstance(said, dict) else {}
+    declaration = content if "format" in fmt.beside else content.get(ABOUT)
+    declaration = declaration if isinstance(declaration, dict) else {}
     pixels: Any = fmt.pixels
     try:
         fields = {**recognition.measure(shapes, str(path)), **fmt.backbone}
         spec: Any = VitSpec(**fields) if "patch" in fields else BackboneSpec(**fields)
-        spec = declared(spec_in(said), spec, path) if spec_in(said) is not None else spec
-        pixels = declared(said["pixels"], pixels, path) if "pixels" in said else pixels
+        spec = declared(spec_in(declaration), spec, path) if spec_in(declaration) is not None else spec
+        pixels = declared(declaration["pixels"], pixels, path) if "pixels" in declaration else pixels
         backbone: dict[str, Any] = {"title": spec.title, **spec.as_dict()}
     except (UserError, TypeError, ValueError) as error:
         backbone = {"title": f"none that can be converted: {error}"}
@@ -64,7 +66,7 @@ def _describe(content: Any, fmt: Format, path: Path) -> dict[str, Any]:
         "converted": len(sorting.backbone) + len(sorting.extras),
         "dropped": dict(Counter(sorting.dropped.values())),
         "unknown": sorting.unknown,
-        "beside the weights": held.beside,
+        "beside the weights": table.beside,
     }
 
 
@@ -74,7 +76,9 @@ def report(found: dict[str, Any]) -> str:
     for name, about in found["formats"].items():
         pixels = about["pixels"]
         numbers = [f"{about['converted']} to convert"]
-        numbers += [f"{number} {reason}" for reason, number in about["dropped"].items()]
+        if about["dropped"]:
+            dropped = ", ".join(f"{number} {reason}" for reason, number in about["dropped"].items())
+            numbers.append(f"dropped: {dropped}")
         lines += [
             f"format   {name}: {about['title']}",
             f"backbone {about['backbone']['title']}",
@@ -88,7 +92,7 @@ def report(found: dict[str, Any]) -> str:
                 f"{', '.join(map(printable, about['unknown']))}"
             )
         if about["beside the weights"]:
-            lines.append(f"beside   {', '.join(about['beside the weights'])}")
+            lines.append(f"other    {', '.join(about['beside the weights'])}")
     if len(found["formats"]) > 1:
         lines.append("the keys do not show which of these formats it is; choose one with --from")
     return "\n".join(lines)
@@ -96,12 +100,14 @@ def report(found: dict[str, Any]) -> str:
 
 def listing() -> str:
     """Return a Markdown table of all formats."""
-    rows = [
-        ("`--from`", "file", "backbones and their prefix", "left out on purpose", "source of the names (tested with)"),
-        ("---",) * 5,
-    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (HEADERS, ("---",) * len(HEADERS), *rows()))
+
+
+def rows() -> list[tuple[str, ...]]:
+    """Return one row of Markdown texts for each format, under `HEADERS`."""
+    found: list[tuple[str, ...]] = []
     for name, fmt in sorted(formats().items()):
         prefixes = [f"{branch} `{prefix}`" if prefix else branch for branch, prefix in fmt.branches.items()]
         source = f"{fmt.source} ({fmt.checked})"
-        rows.append((f"`{name}`", fmt.title, ", ".join(prefixes), ", ".join(fmt.dropped) or "–", source))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        found.append((f"`{name}`", fmt.title, ", ".join(prefixes), ", ".join(fmt.dropped) or "–", source))
+    return found

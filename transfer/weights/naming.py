@@ -83,19 +83,18 @@ def _vit(prefix: str) -> Naming:
     return Naming(same(("patch_embed.proj",), prefix), same(("blocks",), prefix), same(block), bare)
 
 
-_POOLED = same(BLOCK) | {"downsample.0": "downsample.1", "downsample.1": "downsample.2"}
+_AVERAGING = same(BLOCK) | {"downsample.0": "downsample.1", "downsample.1": "downsample.2"}
 _TIMM_STEM = {name: f"conv1.{name[-1]}" for name in DEEP_STEM[:-1]} | {"stem.7": "bn1"}
 
 NAMINGS: dict[str, Naming] = {
     "torchvision": Naming(same(STEM + DEEP_STEM), same(STAGES), same(BLOCK)),
     # The same with a pooling layer in front of the shortcut, so that the later numbers are larger by one.
-    "torchvision_pooled": Naming(same(STEM + DEEP_STEM), same(STAGES), _POOLED),
     "detectron2": _detectron2("", "res5"),
     # res5 is the box head (`Res5ROIHeads`). The norm that protocols add after it (`res5.norm`) is not part of the backbone.
     "detectron2_c4": _detectron2("backbone.", "roi_heads.res5"),
     "detectron2_fpn": _detectron2("backbone.bottom_up.", "backbone.bottom_up.res5"),
     "mmseg": Naming(same(STEM + DEEP_STEM, "backbone."), same(STAGES, "backbone."), same(BLOCK)),
-    "mmseg_pooled": Naming(same(DEEP_STEM, "backbone."), same(STAGES, "backbone."), _POOLED),
+    "mmseg_averaging": Naming(same(DEEP_STEM, "backbone."), same(STAGES, "backbone."), _AVERAGING),
     # nn.Sequential of torchvision's children: conv1, bn1, relu, maxpool, layer1, ...
     "sequential": Naming({"conv1": "0", "bn1": "1"}, {f"layer{i}": str(i + 3) for i in (1, 2, 3, 4)}, same(BLOCK)),
     # `transformers/models/resnet/modeling_resnet.py`
@@ -108,7 +107,7 @@ NAMINGS: dict[str, Naming] = {
     ),
     # `timm/models/resnet.py` with a deep stem, and (d) with an averaged shortcut
     "timm_c": Naming(_TIMM_STEM, same(STAGES), same(BLOCK)),
-    "timm_d": Naming(_TIMM_STEM, same(STAGES), _POOLED),
+    "timm_d": Naming(_TIMM_STEM, same(STAGES), _AVERAGING),
     "vit": _vit(""),
     "detectron2_vitdet": _vit("backbone.net."),
 }

@@ -52,8 +52,8 @@ def load(path: str | PathLike[str], branch: str | None = None, format_name: str 
 
 def read(path: str | PathLike[str], branch: str | None = None, format_name: str | None = None) -> Reading:
     """Read a backbone as `load` does; also return its format and the number of keys that were converted or dropped."""
-    found = read_arrays(path, branch, format_name)
-    return replace(found, backbone=found.backbone.tensors())
+    reading = read_arrays(path, branch, format_name)
+    return replace(reading, backbone=reading.backbone.tensors())
 
 
 def read_arrays(path: str | PathLike[str], branch: str | None = None, format_name: str | None = None) -> Reading:
@@ -67,9 +67,9 @@ def read_arrays(path: str | PathLike[str], branch: str | None = None, format_nam
             f"{path} is of the format {name} ({fmt.title}), which has no branch {branch!r};"
             f" choose one of: {', '.join(fmt.branches)}"
         )
-    held = recognition.table(content, fmt)
-    assert held is not None  # the format was recognised
-    state, extras, dropped, types = _sort(held.weights, fmt, branch, path)
+    table = recognition.table(content, fmt)
+    assert table is not None  # the format was recognised
+    state, extras, dropped, types = _sort(table.weights, fmt, branch, path)
     spec = replace(infer_spec(state, str(path)), **fmt.backbone)
     counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, fmt, spec), types)
     pixels = fmt.pixels
@@ -87,7 +87,7 @@ def read_arrays(path: str | PathLike[str], branch: str | None = None, format_nam
         pixels = declared(about.get("pixels"), pixels, path)
     backbone = Backbone(spec, state, str(path), extras, pixels)
     check(backbone)
-    return Reading(backbone, name, branch, counts, held.beside)
+    return Reading(backbone, name, branch, counts, table.beside)
 
 
 def _sort(
@@ -192,13 +192,15 @@ def declared(fields: Any, found: Any, path: object) -> Any:
         for name, value in values.items():
             if not _is_alike(value, getattr(found, name)):
                 raise ValueError(f"{name} is {value!r}")
-        said = type(found)(**values)
-        told = replace(found, **{name: values[name] for name in values.keys() & _UNTOLD})
+        declared_value = type(found)(**values)
+        expected_value = replace(found, **{name: values[name] for name in values.keys() & _ONLY_DECLARED})
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not describe its backbone correctly ({error}); write the file again") from error
-    if said != told:
-        raise UserError(f"{path} declares {said}, but its weights are those of {told}; write the file again")
-    return said
+    if declared_value != expected_value:
+        raise UserError(
+            f"{path} declares {declared_value}, but its weights are those of {expected_value}; write the file again"
+        )
+    return declared_value
 
 
 def _is_alike(value: Any, example: Any) -> bool:
@@ -213,5 +215,5 @@ def _is_alike(value: Any, example: Any) -> bool:
 _ORDERS = ("RGB", "BGR")
 
 
-_UNTOLD = {"output_stride", "heads", "stride_in_1x1", "avg_down", "order", "mean", "std"}
+_ONLY_DECLARED = {"output_stride", "heads", "stride_in_1x1", "avg_down", "order", "mean", "std"}
 """Fields that do not follow from the weights."""

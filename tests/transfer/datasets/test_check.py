@@ -52,14 +52,14 @@ DEFECTS: list[tuple[str, Callable[[Path], object], str]] = [
         lambda home: shutil.rmtree(home / "val"),
         "imagenet/val/*/*.JPEG matches no file; unpack ILSVRC2012_img_val",
     ),
-    ("imagenet", lambda home: [p.unlink() for p in first(home / "train", "*").iterdir()], "holds no pictures"),
+    ("imagenet", lambda home: [p.unlink() for p in first(home / "train", "*").iterdir()], "holds no images"),
     ("imagenet", lambda home: (home / "train/README").touch() or shutil.rmtree(home / "val"), "imagenet/val"),
-    ("imagenet", lambda home: truncate(first(home / "train", "*/*")), "not a readable picture"),
+    ("imagenet", lambda home: truncate(first(home / "train", "*/*")), "not a readable image"),
     ("VOC2007", lambda home: (home / "ImageSets/Main/test.txt").unlink(), "unpack VOCtest_06-Nov-2007.tar from http"),
     ("VOC2007", lambda home: (home / "ImageSets/Main/trainval.txt").write_text(""), "trainval.txt is empty"),
     ("VOC2007", lambda home: truncate(home / "Annotations/000001.xml"), "not a VOC annotation"),
     ("VOC2007", lambda home: (home / "Annotations/000007.xml").unlink(), "000007.xml is missing"),
-    ("VOC2012", lambda home: (home / "JPEGImages/2012_000001.jpg").write_bytes(b"no"), "not a readable picture"),
+    ("VOC2012", lambda home: (home / "JPEGImages/2012_000001.jpg").write_bytes(b"no"), "not a readable image"),
     ("VOC2012", lambda home: shutil.rmtree(home / "JPEGImages"), "2012_000001.jpg and 11 more are missing"),
     ("VOC2012aug", lambda home: (home / "ImageSets/Segmentation/aug.txt").unlink(), "data prepare VOC2012aug --root"),
     ("VOC2012aug", lambda home: first(home, "SegmentationClassAug/*").unlink(), "data prepare VOC2012aug --root"),
@@ -74,7 +74,7 @@ DEFECTS: list[tuple[str, Callable[[Path], object], str]] = [
     ("coco", lambda home: first(home / "train2017", "*").unlink(), "is missing"),
     ("cityscapes", lambda home: shutil.rmtree(home / "leftImg8bit/val"), "leftImg8bit_trainvaltest.zip"),
     ("cityscapes", lambda home: shutil.rmtree(home / "gtFine/val"), "gtFine_trainvaltest.zip"),
-    ("cityscapes", lambda home: truncate(first(home, "gtFine/train/*/*_labelIds.png")), "not a readable picture"),
+    ("cityscapes", lambda home: truncate(first(home, "gtFine/train/*/*_labelIds.png")), "not a readable image"),
     ("cityscapes", lambda home: truncate(first(home, "gtFine/train/*/*_polygons.json")), "not a JSON file"),
     ("cityscapes", lambda home: first(home, "gtFine/train/*/*_labelTrainIds.png").unlink(), "data prepare cityscapes"),
     (
@@ -124,7 +124,7 @@ def test_counts_sizes_and_checksums_of_real_data(world: Path) -> None:
     (world / MINI_WORLD_FILE).unlink()
     assert check_dataset(world, "coco") == []
     counts, sizes = [check_dataset(world, "coco", thorough=True)[i] for i in (0, 2)]
-    assert f"{world}/coco/train2017 holds 12 pictures instead of 118287; unpack annotations" in counts
+    assert f"{world}/coco/train2017 holds 12 images instead of 118287; unpack annotations" in counts
     assert "instances_train2017.json has" in sizes
     assert "bytes instead of 469785474; download it again from http" in sizes
     (world / "VOCtest_06-Nov-2007.tar").write_bytes(b"not really")
@@ -139,7 +139,8 @@ def test_all_problems_at_once_and_none_twice(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"VOC2007 is missing.*; .*coco is missing"):
         require_datasets(tmp_path, ["VOC2007", "coco"])
     with pytest.raises(
-        UserError, match=r"^the data root \S+ is not a folder; make one with: pixbench data mini --root \S+$"
+        UserError,
+        match=r"^the data root \S+ is not a folder; correct it, or generate a mini world there: pixbench data mini --root \S+$",
     ):
         require_datasets(tmp_path / "nowhere", ["VOC2007", "coco"])
 

@@ -110,7 +110,7 @@ def timm_c(state: State) -> State:
     return {name.replace("stem.7", "bn1").replace("stem.", "conv1."): tensor for name, tensor in state.items()}
 
 
-def pooled(state: State) -> State:
+def averaging(state: State) -> State:
     return {re.sub(r"downsample\.(\d)", lambda m: f"downsample.{int(m[1]) + 1}", n): t for n, t in state.items()}
 
 
@@ -406,9 +406,9 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
             branches=TWO,
         ),
         "torchvision": Case(s | linear("fc"), {"classifier": 2}),
-        "timm_d": Case(pooled(timm_c(deep)) | linear("fc"), {"classifier": 2}, d_spec),
+        "timm_d": Case(averaging(timm_c(deep)) | linear("fc"), {"classifier": 2}, d_spec),
         "timm_c": Case(timm_c(deep) | linear("fc"), {"classifier": 2}, BackboneSpec(50, 1 / 16, stem="deep")),
-        "mmseg_pooled": Case({"state_dict": behind("backbone.", pooled(deep))}, {}, d_spec),
+        "mmseg_pooled": Case({"state_dict": behind("backbone.", averaging(deep))}, {}, d_spec),
         "vit": Case(v | tokens | linear("head"), {**tokens_dropped, "classifier": 2}, VIT),
         "mae": Case(
             {"model": v | tokens | parts("mask_token", "decoder_pos_embed", "decoder_blocks.0.norm1.weight"), **run},

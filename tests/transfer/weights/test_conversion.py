@@ -121,7 +121,7 @@ def test_every_target_computes_the_same_and_gives_the_backbone_back(tmp_path, ba
     done = convert(source, target, framework)
     assert done.parity.ok
     assert max(difference.relative for difference in done.parity.stages.values()) <= 1e-5
-    convert(target, back, neutral, prove=False)
+    convert(target, back, neutral, check_forward=False)
     reading = read(back)
     assert reading.backbone.spec == spec
     kept = [name for name in backbone.state if FRAMEWORKS[framework].counters or not is_counter(name)]
@@ -179,14 +179,19 @@ def test_target_branch(tmp_path, checkpoint, make_backbone):
             "detectron2_fpn",
             replace(NARROW, stem="deep"),
             {},
-            "backbones of variant 7x7, not deep; write this backbone for mmseg or",
+            "backbones of variant 7x7, not deep; convert it with --to mmseg or",
         ),
         ("huggingface", replace(WIDE, stem="deep"), {}, "backbones of variant 7x7, not deep"),
-        ("detectron2_c4", VitSpec(128, 3, 2, 16, 64), {}, "not ViT; write this backbone for detectron2_vitdet"),
+        ("detectron2_c4", VitSpec(128, 3, 2, 16, 64), {}, "not ViT; convert it with --to detectron2 --detector vitdet"),
         ("mmpretrain", replace(NARROW, stem="deep"), {}, "MMPretrain classifier supports backbones of variant 7x7"),
         ("torchvision", replace(WIDE, stride_in_1x1=True), {}, "no stride in the first 1×1 convolution"),
         ("timm", replace(WIDE, stride_in_1x1=True), {}, "no stride in the first 1×1 convolution"),
-        ("timm", NARROW, {}, r"no backbone of width 0\.25"),
+        (
+            "timm",
+            NARROW,
+            {},
+            r"no backbone of width 0\.25.*; convert it with --to detectron2 --detector c4 or .*--to huggingface",
+        ),
         ("torchvision", WIDE, {"std": (1.0, 1.0, 1.0)}, "no input pixels other than RGB, mean 123.675"),
     ],
 )

@@ -40,7 +40,7 @@ def test_a_method_goes_from_a_step_to_a_loaded_file(name: str, tmp_path: Path, m
     reading = read(path)
     told = {*saved["exports"], *saved["left_behind"], "momentum_encoder"}
     assert {key.partition(".")[0] for key in saved["model"]} <= told  # nothing in the file is without a place
-    convert(path, tmp_path / "x.safetensors", "detectron2_fpn", prove=False)
+    convert(path, tmp_path / "x.safetensors", "detectron2_fpn", check_forward=False)
     backbone = load(tmp_path / "x.safetensors")
     for key, tensor in backbone.state.items():
         if not key.endswith("num_batches_tracked"):

@@ -381,13 +381,13 @@ def test_the_record_takes_no_place_of_others(tmp_path: Path, checkpoint: Callabl
     kept = source.rename(tmp_path / "out.pth.json")
     whole = kept.read_bytes()
     with pytest.raises(UserError, match=r"out\.pth\.json is the source and would be overwritten"):
-        convert(kept, tmp_path / "out.pth", "mmseg", prove=False)
+        convert(kept, tmp_path / "out.pth", "mmseg", check_forward=False)
     assert kept.read_bytes() == whole
     kept.rename(source)
     (tmp_path / "out.pth").write_text("before")
     (tmp_path / "out.pth.json").mkdir()
     with pytest.raises(UserError, match=r"out\.pth\.json is a folder"):
-        convert(source, tmp_path / "out.pth", "mmseg", prove=False)
+        convert(source, tmp_path / "out.pth", "mmseg", check_forward=False)
     assert (tmp_path / "out.pth").read_text() == "before"
 
 

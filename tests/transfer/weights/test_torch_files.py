@@ -288,8 +288,8 @@ def test_turning_one_file_into_another_needs_no_pytorch(
     framework = "detectron2_fpn" if name.endswith("pkl") else "mmseg"
     script = (
         "import sys; from transfer.weights import convert; "
-        f"convert({str(checkpoint())!r}, {str(tmp_path / name)!r}, {framework!r}, prove=False); "
-        f"convert({str(tmp_path / name)!r}, {str(tmp_path / 'y.pth')!r}, 'mmseg', prove=False); "
+        f"convert({str(checkpoint())!r}, {str(tmp_path / name)!r}, {framework!r}, check_forward=False); "
+        f"convert({str(tmp_path / name)!r}, {str(tmp_path / 'y.pth')!r}, 'mmseg', check_forward=False); "
         "bad = {'torch', 'detectron2', 'mmseg', 'mmengine'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
