@@ -23,8 +23,9 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        file = next(place for place in (path, *path.parents) if place.exists())
-        raise UserError(f"{file} is a file, so the folder {path} cannot be created; choose another path") from error
+        file = next(place for place in (path, *path.parents) if os.path.lexists(place))
+        what = "is a file" if file.exists() else "is a link to a path that does not exist"
+        raise UserError(f"{file} {what}, so the folder {path} cannot be created; choose another path") from error
     return path
 
 

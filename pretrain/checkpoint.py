@@ -68,7 +68,10 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a pre-training checkpoint of this project; choose another --out")
     if content.get("version") == 1:
-        content = _from_version_1(content)
+        try:
+            content = _from_version_1(content)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged ({error!r}); delete it, then start again") from error
     if content.get("version") != CHECKPOINT_VERSION:
         raise UserError(
             f"{path} has checkpoint version {content.get('version')}, but this PixBench reads versions 1 to "

@@ -266,8 +266,14 @@ def _settings(parser: ArgumentParser) -> list[str]:
     return [action.dest for action in parser._actions if action.dest not in {"help", "config", "debug"}]
 
 
+RENAMED = {"trunk": "backbone"}
+"""Groups of settings that had another name before version 0.2 -> their name."""
+
+
 def _hint(key: str, settings: list[str], name: str, dashes: str = "") -> str:
     """Name the setting that ``key`` probably means, or the command that lists the settings of method ``name``."""
+    if (renamed := RENAMED.get(key.partition(".")[0])) is not None:
+        return f"since version 0.2 it is called {dashes}{renamed}{key[len(key.partition('.')[0]) :]}"
     near = difflib.get_close_matches(key, settings, n=1, cutoff=0.8)
     near += [setting for setting in settings if setting.endswith(f".{key}")]
     if near:

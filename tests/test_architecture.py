@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -73,6 +75,23 @@ def test_no_name_of_a_higher_package_is_hidden_in_a_string() -> None:
                     f"{name}: {word}" for word in words if word in MODULES and "." in word and floor(word) > floor(name)
                 ]
     assert hidden == []
+
+
+@pytest.mark.parametrize(
+    ("package", "higher"), [("pixbench", "pretrain transfer benchmarks"), ("pretrain", "transfer benchmarks")]
+)
+def test_every_module_can_be_imported_without_the_packages_above(package: str, higher: str) -> None:
+    """However an import is written, it fails here if it leads upwards."""
+    names = [name for name in MODULES if name.split(".")[0] == package and not name.endswith("__main__")]
+    code = f"""
+import importlib, sys
+for name in {higher.split()!r}:
+    sys.modules[name] = None  # importing it is an error
+for name in {names!r}:
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_floor_and_the_shared_packages_need_no_framework_when_imported() -> None:

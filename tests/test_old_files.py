@@ -12,12 +12,15 @@ import torch
 
 from benchmarks.miniworld.generate import World, is_there
 from benchmarks.tables import collect
+from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, CHECKPOINT_VERSION, MINI_WORLD_FILE, RESULT_FILE
+from pixbench.files import sha256
 from pixbench.results import read_result
 from pretrain import checkpoint, engine
-from pretrain.config import from_dict
+from pretrain.config import from_dict, parse
 from transfer.run_folder import claim
 from transfer.weights import load, read
+from transfer.weights.conversion import convert
 
 pytestmark = pytest.mark.slow
 
@@ -81,3 +84,39 @@ def test_a_run_folder_of_before_belongs_to_the_same_job(tmp_path: Path) -> None:
 def test_a_mini_world_of_before_is_recognised(tmp_path: Path) -> None:
     shutil.copyfile(OLD / MINI_WORLD_FILE, tmp_path / MINI_WORLD_FILE)
     assert is_there(tmp_path, World(seed=0, images=12))
+
+
+def test_a_probe_folder_of_before_belongs_to_the_same_probe(tmp_path: Path) -> None:
+    old = {"probe": {"layouts": ["imagenet"], "trunk": {"width": 1}}, "seed": 0, "weights": "random"}
+    (tmp_path / "job.json").write_text(json.dumps(old))
+    shutil.copyfile(OLD / "probe.result.json", tmp_path / RESULT_FILE)
+    assert claim(tmp_path, {**old, "probe": {"datasets": ["imagenet"], "backbone": {"width": 1}}})
+
+
+@pytest.mark.parametrize(("name", "framework"), [("detectron2_c4.pkl", "detectron2_c4"), ("mmseg.pth", "mmseg")])
+def test_converting_again_keeps_the_bytes_of_an_equal_file(tmp_path: Path, name: str, framework: str) -> None:
+    """Runs that started from it identify their weights by them."""
+    output = tmp_path / name
+    shutil.copyfile(OLD / name, output)
+    done = convert(OLD / "mmseg.pth", output, framework, check_forward=False)
+    assert output.read_bytes() == (OLD / name).read_bytes()
+    assert json.loads(done.record.read_text())["output"]["sha256"] == sha256(OLD / name)
+    convert(OLD / "checkpoint_v1.pth", output, framework, check_forward=False)  # other weights
+    assert output.read_bytes() != (OLD / name).read_bytes()
+
+
+@pytest.mark.parametrize("missing", ["config", "trunk", "model"])
+def test_a_damaged_checkpoint_of_version_1_is_one_sentence(tmp_path: Path, missing: str) -> None:
+    content = torch.load(OLD / "checkpoint_v1.pth", weights_only=True)
+    del content[missing]
+    torch.save(content, tmp_path / CHECKPOINT_FILE)
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.load(tmp_path / CHECKPOINT_FILE)
+
+
+def test_old_settings_are_named_by_their_new_names(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("method: {name: pixpro}\ntrunk: {width: 0.5}\n")
+    with pytest.raises(UserError, match=r"since version 0\.2 it is called backbone"):
+        parse(["--config", str(tmp_path / "old.yaml")])
+    with pytest.raises(UserError, match=r"since version 0\.2 it is called --backbone\.width"):
+        parse(["--method.name", "pixpro", "--trunk.width=0.5"])

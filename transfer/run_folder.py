@@ -36,8 +36,7 @@ def claim(out: Path, identity: dict[str, Any]) -> bool:
             other = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path} cannot be read ({error}); choose another --out or remove that folder") from error
-        if other.get("freeze") == "trunk":  # its name before version 0.2
-            other["freeze"] = "backbone"
+        _rename_from_before(other)
         differ = [key for key in identity if other.get(key) != identity[key]]
         if differ and _trained(out):
             what = "; ".join(f"{key} {_difference(other.get(key), identity[key])}" for key in differ)
@@ -51,6 +50,16 @@ def claim(out: Path, identity: dict[str, Any]) -> bool:
         raise UserError(f"{out} is not empty and is not a run folder; choose another --out")
     write_json(path, identity)
     return False
+
+
+def _rename_from_before(identity: dict[str, Any]) -> None:
+    """Give an ``identity`` that was recorded before version 0.2 the names of today."""
+    if identity.get("freeze") == "trunk":
+        identity["freeze"] = "backbone"
+    if isinstance(probe := identity.get("probe"), dict):
+        for old, new in (("layouts", "datasets"), ("trunk", "backbone")):
+            if old in probe:
+                probe[new] = probe.pop(old)
 
 
 def _trained(out: Path) -> bool:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 if __name__ == "__main__":
     here = Path(__file__).resolve().parent
-    if sys.path[0] == str(here):  # started by path: files in this folder must not be found as top-level modules
-        del sys.path[0]
-        if str(here.parents[1]) not in sys.path:
-            sys.path.append(str(here.parents[1]))
+    if not __package__:  # started by path
+        root = str(here.parents[1])
+        # the files in this folder are no top-level modules, and this PixBench comes before packages of other folders
+        sys.path[:] = [root, *(path for path in sys.path if path not in (root, str(here)))]
 
     from benchmarks.commands.main import main
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -118,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         launcher, how = Local(records, out / "logs", at_a_time, gpus, stall_s), f"{at_a_time} at a time"
     jobs = [replace(job, gpus=each.get(job.command_name, 0)) for job in jobs]
     if args.dry_run:
-        print("\n".join(" ".join(job.argv()) for job in jobs))
+        print("\n".join(shlex.join(job.argv()) for job in jobs))
         return 0
     if args.data_root and not args.data_root.is_dir():
         raise UserError(f"--data-root: there is no folder {args.data_root}; correct it, or make that folder")

@@ -237,6 +237,8 @@ class Slurm:
         options["additional_parameters"] = more
         if before:
             options["dependency"] = f"afterok:{before}"
+        # submitit starts Python in the current folder, whose packages may be called like ours (Python 3.11 and later)
+        os.environ["PYTHONSAFEPATH"] = "1"
         try:
             executor = submitit.AutoExecutor(self.out / "slurm", self.cluster, slurm_max_num_timeout=requeues)
             executor.update_parameters(**{f"slurm_{name}": value for name, value in options.items()})

@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tqdm import tqdm
 from benchmarks.miniworld import ade20k, cityscapes, coco, imagenet, voc
 from pixbench.errors import UserError
 from pixbench.file_versions import MINI_WORLD_FILE, MINI_WORLD_VERSION
-from pixbench.lock import OWNER, owned
+from pixbench.lock import CLAIMS, owned
 
 IMAGES = imagenet.SPLITS["train"]
 LEAST = 12  # minimum number of scenes in each split, however few images are requested
@@ -162,7 +163,8 @@ def unfinished(root: Path) -> Iterator[Path]:
     """
     part = root.with_name(f"{root.name}.part")
     found = {path.name for path in part.iterdir()} if part.is_dir() else set()
-    if found and (OWNER not in found or found - {OWNER, GROWING}):
+    claims = {name for name in found if fnmatch(name, CLAIMS)}
+    if found and (not claims or found - claims - {GROWING}):
         raise UserError(
             f"{part} is in the way and was not made by pixbench data mini; move it or choose another --root"
         )

@@ -25,7 +25,7 @@ from benchmarks.miniworld.scenes import MIN_VISIBLE, window
 from benchmarks.miniworld.trace import polygons, run_lengths
 from pixbench.errors import UserError
 from pixbench.file_versions import MINI_WORLD_FILE
-from pixbench.lock import OWNER, owned
+from pixbench.lock import CLAIMS, owned
 
 pytestmark = pytest.mark.slow
 
@@ -372,7 +372,7 @@ def test_foreign_files_beside_are_never_deleted(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="in the way"):
         generate(tmp_path / "data", SMALL, workers=1)
     assert (part / "coco" / "mine.txt").exists()
-    (part / OWNER).touch()  # looks like ours now, but holds something else beside it
+    (part / CLAIMS.replace("*", "killed")).touch()  # looks like ours now, but holds something else beside it
     (part / "notes.txt").touch()
     with pytest.raises(UserError, match="in the way"):
         generate(tmp_path / "data", SMALL, workers=1)

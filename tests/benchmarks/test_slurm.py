@@ -73,6 +73,17 @@ def test_submitit_runs_the_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "1 of 1 jobs were finished before" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always takes the current folder first")
+def test_it_starts_in_a_folder_with_packages_called_like_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("benchmarks", "pixbench"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('the wrong package')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    states = run_jobs([job(tmp_path, "data")], Records(tmp_path / "jobs"), launcher(tmp_path, "local"))
+    assert states == {"data": "done"}
+
+
 def test_submitit_in_this_process(tmp_path: Path) -> None:
     states = run_jobs([job(tmp_path, "data")], Records(tmp_path / "jobs"), launcher(tmp_path, "debug"))
     assert states == {"data": "done"}

@@ -13,7 +13,7 @@ from benchmarks.commands import PIXBENCH
 from benchmarks.commands.main import main
 from benchmarks.suite import Row, Suite, plan, read_suite
 from pixbench.errors import UserError
-from pixbench.lock import OWNER, owned
+from pixbench.lock import CLAIMS, owned
 from pixbench.paths import CONFIGS
 
 DEMO = CONFIGS / "suites" / "demo.yaml"
@@ -137,7 +137,7 @@ def test_a_suite_whose_folder_was_taken_over_stops_its_jobs(tmp_path: Path, monk
     interrupted = []
 
     def run_jobs(*_: object) -> None:
-        (tmp_path / OWNER).unlink()
+        next(tmp_path.glob(CLAIMS)).unlink()
         try:
             time.sleep(20)
         except KeyboardInterrupt:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pixbench.errors import UserError
 from pixbench.files import atomic_path, sha256, write_json
@@ -57,8 +60,28 @@ def convert(
 
             parity = verify(reading.backbone, part, framework)
             parity.require(output)
+        if output.exists() and _equal(output, part):
+            shutil.copyfile(output, part)  # the same bytes, by which runs that started from them identify their weights
         write_json(record_part, _record(reading, written, parity, sha256(source), sha256(part), output.name, framework))
     return Conversion(reading, written, parity, output, record)
+
+
+def _equal(file: Path, other: Path) -> bool:
+    """Return whether both files hold the same backbone, to the last bit. An earlier version may have written other bytes."""
+    try:
+        one, two = (read_arrays(path).backbone for path in (file, other))
+    except (UserError, OSError):
+        return False
+    if (one.spec, one.pixels, one.state.keys(), one.extras.keys()) != (
+        two.spec,
+        two.pixels,
+        two.state.keys(),
+        two.extras.keys(),
+    ):
+        return False
+    pairs = [(values, two.state[name]) for name, values in one.state.items()]
+    pairs += [(values, two.extras[name]) for name, values in one.extras.items()]
+    return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
 
 
 def prove(

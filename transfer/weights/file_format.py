@@ -41,8 +41,9 @@ class Format:
     naming: str = "torchvision"
     """Naming of the keys after the branch's prefix is removed: a key of `naming.NAMINGS`."""
     container: tuple[str, ...] = ("",)
-    """Entries of the file that may hold the weights; "a/b" is entry b of entry a. The first that fits is used. A file may also
-    consist of the weights alone."""
+    """Entries of the file that may hold the weights; "a/b" is entry b of entry a. The first that fits is used."""
+    weights_alone: bool = True
+    """Whether a file may also consist of the weights alone, without a container and without what is `beside` them."""
     branches: dict[str, str] = field(default_factory=lambda: {"student": ""})
     """Backbones that the file may hold: branch -> prefix of its keys. The first branch is the default."""
     required: tuple[str, ...] = ()

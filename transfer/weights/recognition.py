@@ -18,7 +18,7 @@ from transfer.weights.containers import ABOUT
 from transfer.weights.file_format import Format, formats
 from transfer.weights.vit_spec import measure_vit
 
-_MOST, _MOST_LETTERS, _LONGEST = 100_000, 1 << 23, 1000
+_MOST, _MOST_LETTERS, _LONGEST, _MOST_MODULES = 100_000, 1 << 23, 1000, 100
 """Largest number of entries of a file, of characters in all their names, and of characters in one name."""
 
 
@@ -58,7 +58,7 @@ def table(content: Any, fmt: Format, opened: dict[str, Any] | None = None) -> Ta
             flat = _flatten(inner) if isinstance(inner, Mapping) else {}
             opened[path] = flat, _unwrap("\n".join(flat))
         flat, text = opened[path]
-        alone = not path and "" not in fmt.container
+        alone = not path and "" not in fmt.container and fmt.weights_alone
         if flat and (alone or _stands_beside(content, fmt)) and _fits(text, fmt):
             others = [key for key in content if parts and key not in (parts[0], "_metadata", ABOUT)]
             return Table(flat, [printable(str(key)[:99]) for key in others])
@@ -181,10 +181,18 @@ def as_declared(fmt: Format, content: Any) -> Format:
     exports, left_behind = content["exports"], content.get("left_behind")
     if not _are_identifiers(exports) or not _are_identifiers(left_behind):
         return fmt
+    if len(exports) + len(left_behind) > _MOST_MODULES or any(
+        len(name) > _LONGEST for name in (*exports, *left_behind)
+    ):
+        raise UserError(
+            f"the checkpoint declares more than {_MOST_MODULES} modules or a very long name; use another file"
+        )
+    left_behind = [name for name in left_behind if name not in ("backbone", "momentum_encoder")]
     extras = "|".join(name for name in exports if name != "backbone")
     pattern = rf"((?:{extras})\..*)"
     return replace(
         fmt,
+        rename={},  # these names are of version 1
         extras={"student": pattern, "momentum_encoder": rf"momentum_encoder\.{pattern}"} if extras else {},
         dropped=fmt.dropped | {name: rf"(momentum_encoder\.)?{name}(\..*)?" for name in left_behind},
     )

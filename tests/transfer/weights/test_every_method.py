@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, engine
 from pretrain.config import from_dict
@@ -56,3 +57,20 @@ def test_a_head_of_any_name_is_left_behind(tmp_path: Path, make_backbone) -> Non
     content = {"format": "pixbench-pretrain", "version": 2, "backbone": spec, "model": model, "exports": ["backbone"]}
     torch.save({**content, "left_behind": ["prototypes"]}, tmp_path / "checkpoint.pth")
     assert read(tmp_path / "checkpoint.pth").counts.dropped == {"prototypes": 2}
+
+
+@pytest.mark.parametrize("names", [[f"m{i}" for i in range(101)], ["m" * 2000]])
+def test_a_hostile_declaration_is_refused_at_once(tmp_path: Path, make_backbone, names: list[str]) -> None:
+    model = {f"backbone.{key}": tensor for key, tensor in make_backbone().state.items()}
+    content = {"format": "pixbench-pretrain", "version": 2, "backbone": make_backbone().spec.as_dict(), "model": model}
+    torch.save({**content, "exports": ["backbone"], "left_behind": names}, tmp_path / "checkpoint.pth")
+    with pytest.raises(UserError, match="declares more than 100 modules or a very long name"):
+        read(tmp_path / "checkpoint.pth")
+
+
+def test_a_declaration_cannot_drop_keys_of_the_backbone(tmp_path: Path, make_backbone) -> None:
+    model = {f"backbone.{key}": tensor for key, tensor in make_backbone().state.items()} | {"backbone.x": torch.ones(1)}
+    content = {"format": "pixbench-pretrain", "version": 2, "backbone": make_backbone().spec.as_dict(), "model": model}
+    torch.save({**content, "exports": ["backbone"], "left_behind": ["backbone"]}, tmp_path / "checkpoint.pth")
+    with pytest.raises(UserError, match=r"1 unknown \(backbone.x\)"):
+        read(tmp_path / "checkpoint.pth")

@@ -104,6 +104,14 @@ def test_every_format_is_complete_and_its_patterns_compile():
             re.compile(pattern)
 
 
+def test_bare_weights_are_not_taken_for_a_checkpoint_of_ours(tmp_path, make_backbone):
+    """They are MMSegmentation's or solo-learn's, as before our checkpoints had the same prefix."""
+    state = {f"backbone.{name}": tensor for name, tensor in make_backbone().state.items()}
+    head = {"projector.0.weight": torch.ones(1), "classifier.weight": torch.ones(1)}
+    for content, name in ((state, "mmseg"), (state | head, "solo_learn")):
+        assert read(write(content, tmp_path / "x.pth")).format == name
+
+
 def test_a_wrong_format_file_is_named_with_its_keys(tmp_path):
     (tmp_path / "toynet.yaml").write_text("title: Toynet\nsource: here\ndroped: {head: 'fc.*'}\n")
     with pytest.raises(
