@@ -62,6 +62,8 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     finished: bool = False
+    loaded: int = 0
+    """Modification time in ns of the checkpoint that was loaded; 0 if there was none."""
 
     @property
     def out(self) -> Path:
@@ -88,6 +90,8 @@ def train(config: RunConfig) -> int:
             say(f"{run.latest}: this run is already finished ({config.epochs} epochs); nothing to do")
         else:
             with owned(run.out) if rank() == 0 else nullcontext():
+                if rank() == 0 and _modified(run.latest) != run.loaded:  # between loading it and owning the folder
+                    raise UserError(f"another process wrote {run.latest} meanwhile; start the same command again")
                 try:
                     fit(run)
                 except Exception as error:
@@ -166,7 +170,8 @@ def batches(config: RunConfig, images: int, first: int, last: int) -> Batches:
 
 def resume(run: Run) -> None:
     """Load the checkpoint in the run folder into ``run``, if there is one. It must belong to the same run."""
-    if not run.latest.exists():
+    run.loaded = _modified(run.latest)
+    if not run.loaded:
         return
     content = checkpoint.load(run.latest)
     checkpoint.check_same_run(content, run.config.as_dict(), run.images, run.latest)
@@ -174,6 +179,10 @@ def resume(run: Run) -> None:
     run.optimizer.load_state_dict(content["optimizer"])
     run.scaler.load_state_dict(content["scaler"])
     run.step, run.seconds, run.finished = content["step"], content["seconds"], content["finished"]
+
+
+def _modified(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def save(run: Run) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pixbench.errors import explain, worker_deaths_explained
+from pixbench.errors import UserError, explain, worker_deaths_explained
 from pixbench.file_versions import RESULT_FILE
 from pixbench.files import sha256, write_json
 from pixbench.lock import owned
@@ -92,6 +92,8 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
     }
     clock = time.monotonic()
     with owned(job.out) if is_main() else nullcontext():
+        if is_main() and (job.out / RESULT_FILE).exists():  # written between reading it and owning the folder
+            raise UserError(f"another process wrote {job.out / RESULT_FILE} meanwhile; start the same command again")
         try:
             with worker_deaths_explained():
                 outcome = _runner(job.protocol.framework)(job, backbone)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,23 @@ def test_a_finished_run_is_left_alone(tiny: Callable[..., RunConfig], capsys: py
     assert engine.train(config) == 0
     assert "already finished" in capsys.readouterr().out
     assert (Path(config.out) / CHECKPOINT_FILE).stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_checkpoint_that_another_process_wrote_meanwhile_is_not_overwritten(
+    tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny("run")
+
+    @contextmanager
+    def owned(out: Path) -> Iterator[None]:
+        out.mkdir(exist_ok=True)
+        (out / CHECKPOINT_FILE).write_bytes(b"of another process")
+        yield
+
+    monkeypatch.setattr(engine, "owned", owned)
+    with pytest.raises(UserError, match=r"another process wrote .* start the same command again"):
+        engine.train(config)
+    assert (Path(config.out) / CHECKPOINT_FILE).read_bytes() == b"of another process"
 
 
 def test_other_settings_in_the_same_folder_are_refused(tiny: Callable[..., RunConfig], image_tree: Tree) -> None:
