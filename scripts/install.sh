@@ -56,8 +56,10 @@ pip() {
 if [ -z "$TORCH" ]; then
   TORCH="torch==$TORCH_VERSION torchvision==$TORCHVISION_VERSION"
   cpu="torch==$TORCH_VERSION+cpu torchvision==$TORCHVISION_VERSION+cpu"
+  # a torch that is there already stays: this may be the login node of a cluster with GPUs
   # shellcheck disable=SC2086
-  if ! compgen -G '/dev/nvidia[0-9]*' > /dev/null && "$python" -m pip install --dry-run --no-deps --quiet $cpu > /dev/null 2>&1; then
+  if ! compgen -G '/dev/nvidia[0-9]*' > /dev/null && ! "$python" -m pip show --quiet torch 2> /dev/null \
+    && "$python" -m pip install --dry-run --no-deps --quiet $cpu > /dev/null 2>&1; then
     TORCH=$cpu
   fi
 fi

@@ -123,7 +123,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.data_root and not args.data_root.is_dir():
         raise UserError(f"--data-root: there is no folder {args.data_root}; correct it, or make that folder")
-    if suite.scale == "paper" and args.launcher == "local" and not args.on_cpu:
+    left = not all(map(records.done, jobs))  # tables alone need no GPU
+    if left and suite.scale == "paper" and args.launcher == "local" and not args.on_cpu:
         check_gpu(args.suite)
     print(f"{args.suite}: {len(jobs)} jobs, {how}, into {out}", flush=True)
     with owned(out, partial(os.kill, os.getpid(), signal.SIGINT)):  # stops its jobs, too, if the lock is lost
