@@ -14,7 +14,7 @@ import yaml
 from benchmarks.jobs import Job
 from pixbench.errors import UserError, did_you_mean
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE
-from pixbench.paths import CONFIGS
+from pixbench.paths import CONFIGS, find_config
 from transfer.protocols import find_protocol, table_of
 
 
@@ -53,6 +53,7 @@ class Suite:
 
 def read_suite(path: Path) -> Suite:
     """Read and check a suite file; raise UserError if it cannot be read or has a wrong setting."""
+    path = find_config(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or an impossible date

@@ -8,3 +8,14 @@ _PACKAGE = Path(__file__).resolve().parent
 # A wheel has `configs/` inside this package (see pyproject.toml), a checkout has it next to this package.
 CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir())
 """Folder of the config files: `pretrain/`, `detection/`, `segmentation/`, `protocols/`, `suites/`, `data.yaml`."""
+
+
+def find_config(path: str | Path) -> Path:
+    """Return ``path``, or the config file of this program if ``path`` begins with `configs/` and does not exist here.
+
+    So `configs/pretrain/pixpro_100ep.yaml` is found from any folder, also if PixBench was installed from a wheel.
+    """
+    path = Path(path)
+    if path.parts[:1] == ("configs",) and not path.exists() and (own := CONFIGS.parent / path).exists():
+        return own
+    return path

@@ -21,6 +21,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from pixbench.errors import UserError, did_you_mean, explain
+from pixbench.paths import find_config
 from pretrain.data.augment import Recipe
 from pretrain.data.sources import Layout
 from pretrain.methods import METHODS
@@ -143,6 +144,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
         known, rest = first.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise UserError(f"{error}; see {PROG} --help") from error
+    known.config = [str(find_config(path)) for path in known.config]
     files = {path: _read_yaml(path) for path in known.config}
     named = [content["method"].get("name") for content in files.values() if isinstance(content.get("method"), dict)]
     name = known.name or next((name for name in reversed(named) if name is not None), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -52,6 +53,19 @@ def run(installed: Path, folder: Path, *words: str) -> str:
 def test_configs_formats_and_published_numbers_are_in_the_wheel(installed: Path, crowded: Path) -> None:
     assert "pixpro_100ep.yaml" in run(installed, crowded, "methods", "pixpro")
     assert "voc_c4" in run(installed, crowded, "protocols")
+    assert "/pretrain" in run(installed, crowded, "suite", "configs/suites/demo.yaml", "--dry-run")
+    words = (
+        "--config",
+        "configs/pretrain/pixpro_100ep.yaml",
+        "--config",
+        "configs/pretrain/mini.yaml",
+        "--data.root",
+        "images",
+    )
+    refused = subprocess.run(
+        [installed / "pixbench", "pretrain", *words, "--out", "x"], cwd=crowded, capture_output=True, text=True
+    )
+    assert "data.root images does not exist" in refused.stderr  # the configs were read
     assert "moco_v2" in run(installed, crowded, "weights", "formats")
     code = "from benchmarks.published import published; print(published()['pixpro_100ep'].title)"
     # -P (Python 3.11) or another way round: here the interpreter is started in a folder without packages of these names
@@ -78,6 +92,6 @@ def test_a_suite_is_planned_and_its_jobs_start_in_a_folder_with_packages_of_the_
         "transfer",
     ]
     for line in commands[:3]:
-        done = subprocess.run(line.split(), cwd=crowded, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(shlex.split(line), cwd=crowded, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr + done.stdout
     assert list((crowded / "runs" / "suite" / "weights").glob("*.pkl"))
