@@ -41,7 +41,13 @@ def steps(out: Path) -> list[int]:
 def start(*words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pretrain", *words]
     return subprocess.Popen(
-        command, cwd=REPO, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+        command,
+        cwd=REPO,
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 

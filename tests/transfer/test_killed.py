@@ -46,7 +46,7 @@ def starter(
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            process_group=0,
+            start_new_session=True,
         )
 
     return start
