@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from pixbench.errors import UserError, printable
+from pixbench.file_versions import WEIGHTS_KEY
 from pixbench.files import sha256
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.weights import recognition
-from transfer.weights.containers import ABOUT, safe
+from transfer.weights.containers import safe
 from transfer.weights.containers.arrays import type_name
 from transfer.weights.file_format import Format, formats
 from transfer.weights.read_file import declared, spec_in
@@ -45,7 +46,7 @@ def _describe(content: Any, fmt: Format, path: Path) -> dict[str, Any]:
     sorting = sorted_by[branches[0]]
     arrays = {name: weights[key] for key, name in sorting.backbone.items() if isinstance(weights[key], np.ndarray)}
     shapes = {name: array.shape for name, array in arrays.items()}
-    declaration = content if "format" in fmt.beside else content.get(ABOUT)
+    declaration = content if "format" in fmt.beside else content.get(WEIGHTS_KEY)
     declaration = declaration if isinstance(declaration, dict) else {}
     pixels: Any = fmt.pixels
     try:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from pixbench.errors import UserError
-from pixbench.file_versions import CHECKPOINT_VERSION
+from pixbench.file_versions import CHECKPOINT_VERSION, WEIGHTS_KEY
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.weights import pyramid_head, recognition
 from transfer.weights.backbone import Backbone, Counts, Problems, check, infer_spec
-from transfer.weights.containers import ABOUT, safe
+from transfer.weights.containers import safe
 from transfer.weights.containers.arrays import cast, equal, in_order, is_brief, is_stretched, type_name
 from transfer.weights.expected_shapes import expected
 from transfer.weights.file_format import Format, formats
@@ -82,7 +82,7 @@ def read_arrays(path: str | PathLike[str], branch: str | None = None, format_nam
                 f"but this PixBench reads versions 1 to {CHECKPOINT_VERSION}; use the PixBench that wrote it"
             )
         spec = declared(spec_in(content), spec, path)
-    elif isinstance(about := content.get(ABOUT), Mapping):
+    elif isinstance(about := content.get(WEIGHTS_KEY), Mapping):
         spec = declared(spec_in(about), spec, path)
         pixels = declared(about.get("pixels"), pixels, path)
     backbone = Backbone(spec, state, str(path), extras, pixels)

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeGuard
 
 from pixbench.errors import UserError, did_you_mean, printable
+from pixbench.file_versions import WEIGHTS_KEY
 from pretrain.models.backbone_spec import BLOCKS
-from transfer.weights.containers import ABOUT
 from transfer.weights.file_format import Format, formats
 from transfer.weights.vit_spec import measure_vit
 
@@ -60,7 +60,7 @@ def table(content: Any, fmt: Format, opened: dict[str, Any] | None = None) -> Ta
         flat, text = opened[path]
         alone = not path and "" not in fmt.container and fmt.weights_alone
         if flat and (alone or _stands_beside(content, fmt)) and _fits(text, fmt):
-            others = [key for key in content if parts and key not in (parts[0], "_metadata", ABOUT)]
+            others = [key for key in content if parts and key not in (parts[0], "_metadata", WEIGHTS_KEY)]
             return Table(flat, [printable(str(key)[:99]) for key in others])
     return None
 
@@ -87,7 +87,7 @@ def _flatten(inner: Mapping[Any, Any]) -> dict[str, Any]:
         visits, letters = visits + 1, letters + len(name)
         if visits >= _MOST or letters > _MOST_LETTERS:
             raise UserError(f"the file holds {_MOST} entries or more, which no checkpoint does; use another file")
-        if key in ("_metadata", ABOUT):  # metadata of PyTorch's state dicts and of PixBench's files
+        if key in ("_metadata", WEIGHTS_KEY):  # metadata of PyTorch's state dicts and of PixBench's files
             continue
         if isinstance(value, dict) and value:
             levels.append((iter(value.items()), f"{name}/"))

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from pixbench.errors import UserError
+from pixbench.file_versions import WEIGHTS_KEY
 from pixbench.files import atomic_path
 from transfer.weights.backbone import Backbone, Counts, check
-from transfer.weights.containers import ABOUT, torch_writer
+from transfer.weights.containers import torch_writer
 from transfer.weights.containers.arrays import fingerprint, in_order
 from transfer.weights.frameworks import FRAMEWORKS, express, find_framework, to_framework
 from transfer.weights.naming import COUNTER, is_counter
@@ -54,7 +55,9 @@ def write(backbone: Backbone, path: Path, framework: str) -> Counts:
     else:
         mm = framework in ("mmseg", "mmpretrain")
         # a plain state dict for torchvision, timm and `transformers`; otherwise as in `mmengine/runner/checkpoint.py`
-        torch_writer.write_zip({"state_dict": state, "meta": {"author": AUTHOR}, ABOUT: about} if mm else state, path)
+        torch_writer.write_zip(
+            {"state_dict": state, "meta": {"author": AUTHOR}, WEIGHTS_KEY: about} if mm else state, path
+        )
     held = [*backbone.state, *(backbone.extras if rules.pyramid_head else ())]
     left_out = {COUNTER: 0 if rules.counters else sum(map(is_counter, held))}
     left_out["pyramid and head"] = 0 if rules.pyramid_head else len(backbone.extras)
@@ -67,7 +70,7 @@ def _detectron2(state: dict[str, np.ndarray], about: dict[str, Any], path: Path)
     Detectron2 uses the names as they are. A pickle has no checksums, so a fingerprint is added.
     """
     about = about | {"sha256": fingerprint(state, about)}
-    content = {"model": state, "__author__": AUTHOR, "matching_heuristics": False, ABOUT: about}
+    content = {"model": state, "__author__": AUTHOR, "matching_heuristics": False, WEIGHTS_KEY: about}
     with path.open("wb") as stream:
         pickle.dump(content, stream, protocol=4)
 
@@ -79,7 +82,7 @@ def _safetensors(state: dict[str, np.ndarray], about: dict[str, Any], path: Path
 
     about = about | {"sha256": fingerprint(state, about)}
     try:
-        save_file(state, path, {"format": "pt", ABOUT: json.dumps(about)})
+        save_file(state, path, {"format": "pt", WEIGHTS_KEY: json.dumps(about)})
     except SafetensorError as error:
         if number := re.search(r"os error (\d+)", str(error)):  # for example a full disk
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error

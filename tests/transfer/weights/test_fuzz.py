@@ -177,7 +177,7 @@ def test_changed_keys_and_tensors(tmp_path: Path, files: dict[str, bytes], backb
     def run(place: int, kind: str) -> None:
         content = safe.read(original)
         where = {"zip": "state_dict", "pickle": "model"}.get(container)
-        arrays = content[where] if where else {k: v for k, v in content.items() if k != safe.ABOUT}
+        arrays = content[where] if where else {k: v for k, v in content.items() if k != safe.WEIGHTS_KEY}
         weights = {name: torch.tensor(array) for name, array in arrays.items()}
         keys = list(weights)
         key, other = keys[place % len(keys)], keys[(place // len(keys)) % len(keys)]
@@ -192,7 +192,7 @@ def test_changed_keys_and_tensors(tmp_path: Path, files: dict[str, bytes], backb
         if container == "safetensors":
             if not all(isinstance(value, torch.Tensor) for value in weights.values()):
                 return
-            about = {safe.ABOUT: json.dumps(content[safe.ABOUT])}
+            about = {safe.WEIGHTS_KEY: json.dumps(content[safe.WEIGHTS_KEY])}
             save_file({name: tensor.clone() for name, tensor in weights.items()}, path, about)
         elif container == "pickle":
             as_array = {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in weights.items()}

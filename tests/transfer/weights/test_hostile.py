@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from pixbench.errors import UserError
+from pixbench.file_versions import WEIGHTS_KEY
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.weights import convert, inspection, load, read_arrays
-from transfer.weights.containers import ABOUT, safe
+from transfer.weights.containers import safe
 from transfer.weights.expected_shapes import expected
 
 pytestmark = pytest.mark.slow
@@ -143,7 +144,7 @@ HOSTILE = {
     + b"K\x01ss.",
     "notes without end": P
     + b"}"
-    + text(ABOUT)
+    + text(WEIGHTS_KEY)
     + b"}"
     + text("sha256")
     + text("x")
@@ -154,7 +155,7 @@ HOSTILE = {
     "weights without end": P
     + (
         b"}"
-        + text(ABOUT)
+        + text(WEIGHTS_KEY)
         + b"}"
         + text("sha256")
         + text("x")
@@ -260,7 +261,7 @@ STRETCHED = tensor("Float", 1, (10**9,), (0,))
     [
         b"}" + text("conv1.weight") + STRETCHED + b"s.",
         b"}"
-        + text(ABOUT)
+        + text(WEIGHTS_KEY)
         + b"}"
         + text("sha256")
         + text("x")
@@ -288,7 +289,7 @@ def saved(path: Path, backbone: dict[str, torch.Tensor], **beside: object) -> Pa
     [((5, 1, 1, 1), (2**60, 1, 1, 1)), ((2**31 + 1, 1), (2**31, 1)), ((9, 1), (2**59, 1)), ((2,) * 4, (2**60,) * 4)],
 )
 def test_a_view_so_far_away_that_numpy_loses_count(tmp_path: Path, shape: tuple, strides: tuple) -> None:
-    notes = b"}" + text(ABOUT) + b"}" + text("sha256") + text("x") + b"ss"
+    notes = b"}" + text(WEIGHTS_KEY) + b"}" + text("sha256") + text("x") + b"ss"
     far = notes + text("model") + b"}" + text("w") + tensor("Float", 64, shape, strides) + b"ss."
     with pytest.raises(UserError, match="larger than its stored data"):
         load(archive(tmp_path / "x.pth", P + far, _0=bytes(256)))
@@ -340,10 +341,10 @@ def test_what_a_file_of_ours_says_is_checked(
 ) -> None:
     backbone = make_backbone()
     about = {"backbone": backbone.spec.as_dict(), "pixels": vars(backbone.pixels)}
-    path = saved(tmp_path / "x.pth", backbone.state, **{ABOUT: about})
+    path = saved(tmp_path / "x.pth", backbone.state, **{WEIGHTS_KEY: about})
     assert load(path).pixels == backbone.pixels
     about[part] = {**about[part], field: value}
-    saved(path, backbone.state, **{ABOUT: about})
+    saved(path, backbone.state, **{WEIGHTS_KEY: about})
     with pytest.raises(UserError, match=r"does not describe its backbone correctly|but its weights are those of"):
         load(path)
     for found in inspection.inspect(path)["formats"].values():

@@ -211,8 +211,8 @@ def test_a_fingerprint_is_compared(tmp_path):
     weights = {"a": torch.rand(3, 2)}
     about = {"backbone": {"depth": 50}, "sha256": fingerprint(weights, {"backbone": {"depth": 50}})}
     arrays = {name: tensor.numpy() for name, tensor in weights.items()}
-    pickled = _write_pickle(tmp_path / "x.pkl", {"model": arrays, safe.ABOUT: about})
-    save_file(weights, tmp_path / "x.safetensors", {safe.ABOUT: json.dumps(about)})
+    pickled = _write_pickle(tmp_path / "x.pkl", {"model": arrays, safe.WEIGHTS_KEY: about})
+    save_file(weights, tmp_path / "x.safetensors", {safe.WEIGHTS_KEY: json.dumps(about)})
     for path in (pickled, tmp_path / "x.safetensors"):
         content = safe.read(path)
         assert equal(content.get("model", content)["a"], weights["a"])
@@ -221,7 +221,7 @@ def test_a_fingerprint_is_compared(tmp_path):
         )
         with pytest.raises(UserError, match="not those that were written"):
             safe.read(path)
-    save_file(weights, tmp_path / "x.safetensors", {safe.ABOUT: json.dumps(about | {"backbone": {"depth": 51}})})
+    save_file(weights, tmp_path / "x.safetensors", {safe.WEIGHTS_KEY: json.dumps(about | {"backbone": {"depth": 51}})})
     with pytest.raises(UserError, match="not those that were written"):
         safe.read(tmp_path / "x.safetensors")
 

@@ -15,7 +15,8 @@ from typing import IO, Any
 import numpy as np
 
 from pixbench.errors import UserError
-from transfer.weights.containers import ABOUT, torch_reader
+from pixbench.file_versions import WEIGHTS_KEY
+from transfer.weights.containers import torch_reader
 from transfer.weights.containers.admitted import NotAdmitted, without_stand_ins
 from transfer.weights.containers.arrays import dtype_of, fingerprint, is_brief
 from transfer.weights.containers.unpickler import Unpickler
@@ -93,11 +94,11 @@ def _map(stream: IO[bytes]) -> memoryview:
 
 
 def _check_fingerprint(content: Any, size: int) -> None:
-    about, author = (content.get(key) if isinstance(content, dict) else None for key in (ABOUT, "__author__"))
+    about, author = (content.get(key) if isinstance(content, dict) else None for key in (WEIGHTS_KEY, "__author__"))
     if about is None and isinstance(author, str) and author == "PixBench":
         raise ValueError("what PixBench says of its files is not there")
     if isinstance(about, dict) and "sha256" in about:
-        weights = content.get("model", {name: value for name, value in content.items() if name != ABOUT})
+        weights = content.get("model", {name: value for name, value in content.items() if name != WEIGHTS_KEY})
         sound = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
         if not sound or not all(isinstance(value, np.ndarray) for value in weights.values()):
             raise ValueError("there is more beside its weights than PixBench writes")
@@ -128,7 +129,7 @@ def _read_safetensors(path: Path, whole: memoryview) -> dict[str, Any]:
             raise NotAdmitted(f"numbers of type {entry['dtype']}")
         dtype = dtype_of(_SAFETENSORS[entry["dtype"]]).newbyteorder("<")
         content[name] = np.ndarray(entry["shape"], dtype, whole, start + entry["data_offsets"][0])
-    about = json.loads(metadata.pop(ABOUT, "{}"))
+    about = json.loads(metadata.pop(WEIGHTS_KEY, "{}"))
     if any('"sha256"' in text for text in metadata.values()):
-        raise ValueError(f"what stands behind {ABOUT!r} elsewhere has another name")
-    return content | ({ABOUT: about} if about else {})
+        raise ValueError(f"what stands behind {WEIGHTS_KEY!r} elsewhere has another name")
+    return content | ({WEIGHTS_KEY: about} if about else {})
