@@ -105,6 +105,16 @@ def test_converting_again_keeps_the_bytes_of_an_equal_file(tmp_path: Path, name:
     assert output.read_bytes() != (OLD / name).read_bytes()
 
 
+def test_converting_again_replaces_a_file_that_holds_more(tmp_path: Path) -> None:
+    output = tmp_path / "mmseg.pth"
+    content = torch.load(OLD / "mmseg.pth", weights_only=True)
+    content["state_dict"]["decode_head.conv_seg.weight"] = torch.ones(1)
+    torch.save(content, output)
+    assert read(output).backbone.state.keys() == read(OLD / "mmseg.pth").backbone.state.keys()
+    convert(OLD / "mmseg.pth", output, "mmseg", check_forward=False)
+    assert "decode_head.conv_seg.weight" not in torch.load(output, weights_only=True)["state_dict"]
+
+
 @pytest.mark.parametrize("missing", ["config", "trunk", "model"])
 def test_a_damaged_checkpoint_of_version_1_is_one_sentence(tmp_path: Path, missing: str) -> None:
     content = torch.load(OLD / "checkpoint_v1.pth", weights_only=True)

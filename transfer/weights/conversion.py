@@ -54,34 +54,40 @@ def convert(
     check_framework(reading.backbone, output, framework)
     with atomic_path(record) as record_part, atomic_path(output) as part:
         written = write(reading.backbone, part, framework)
+        if output.exists() and _equal(output, part):
+            shutil.copyfile(output, part)  # the same bytes, by which runs that started from them identify their weights
         parity = None
         if check_forward:
             from transfer.weights.models.parity import verify  # needs PyTorch and the framework
 
             parity = verify(reading.backbone, part, framework)
             parity.require(output)
-        if output.exists() and _equal(output, part):
-            shutil.copyfile(output, part)  # the same bytes, by which runs that started from them identify their weights
         write_json(record_part, _record(reading, written, parity, sha256(source), sha256(part), output.name, framework))
     return Conversion(reading, written, parity, output, record)
 
 
 def _equal(file: Path, other: Path) -> bool:
-    """Return whether both files hold the same backbone, to the last bit. An earlier version may have written other bytes."""
+    """Return whether both files hold the same and nothing else, to the last bit of every tensor.
+
+    Their bytes may still differ if an earlier version wrote one of them.
+    """
     try:
-        one, two = (read_arrays(path).backbone for path in (file, other))
+        one, two = (read_arrays(path) for path in (file, other))
     except (UserError, OSError):
         return False
-    if (one.spec, one.pixels, one.state.keys(), one.extras.keys()) != (
-        two.spec,
-        two.pixels,
-        two.state.keys(),
-        two.extras.keys(),
+    old, new = one.backbone, two.backbone
+    if (one.format, one.counts, one.beside, old.spec, old.pixels) != (
+        two.format,
+        two.counts,
+        two.beside,
+        new.spec,
+        new.pixels,
     ):
         return False
-    pairs = [(values, two.state[name]) for name, values in one.state.items()]
-    pairs += [(values, two.extras[name]) for name, values in one.extras.items()]
-    return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
+    tensors, wanted = {**old.state, **old.extras}, {**new.state, **new.extras}
+    return tensors.keys() == wanted.keys() and all(
+        np.array_equal(np.asarray(tensors[name]), np.asarray(wanted[name])) for name in wanted
+    )
 
 
 def prove(
