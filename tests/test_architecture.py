@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,3 +103,14 @@ def test_the_floor_and_the_shared_packages_need_no_framework_when_imported() -> 
         heads = {alias.name.partition(".")[0] for node in top if isinstance(node, ast.Import) for alias in node.names}
         heads |= {str(node.module).partition(".")[0] for node in top if isinstance(node, ast.ImportFrom)}
         assert heads.isdisjoint({"torch", "torchvision", "detectron2", "mmengine", "mmseg"}), name
+
+
+@pytest.mark.parametrize("package", ["pretrain", "transfer.weights"])
+def test_public_names_are_the_same_for_type_checkers_and_at_run_time(package: str) -> None:
+    public = importlib.import_module(package)
+    (typed,) = (node for node in MODULES[package].body if isinstance(node, ast.If))
+    imports_ = [node for node in typed.body if isinstance(node, ast.ImportFrom)]
+    assert {(node.module, alias.name) for node in imports_ for alias in node.names} == {
+        (f"{package}.{module}", name) for module, names in public._MODULES.items() for name in names
+    }
+    assert all(hasattr(public, name) for name in public.__all__)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transfer.weights.read_file import read_arrays as read_arrays
     from transfer.weights.write_file import save as save
 
-_HOMES = {
+_MODULES = {
     "conversion": ("Conversion", "convert"),
     "frameworks": ("FRAMEWORKS", "express", "to_framework"),
     "models.load_into": ("load_into",),
@@ -42,7 +42,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
+    for module, names in _MODULES.items():
         if name in names:
             return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
