@@ -39,6 +39,7 @@ _MODULES = {
     "backbone": ("Counts", "Backbone", "check", "infer_spec"),
     "write_file": ("save",),
 }
+__all__ = sorted(name for names in _MODULES.values() for name in names)
 
 
 def __getattr__(name: str) -> Any:
