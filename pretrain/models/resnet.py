@@ -1,13 +1,18 @@
 """ResNet backbones with torchvision's parameter names and a width multiplier.
 
-Shapes: B batch, H × W input pixels, w width multiplier. C2..C5 have 256w, 512w, 1024w, 2048w channels.
+Shapes: B batch, H × W input pixels, w width multiplier. C2..C5 have 256w, 512w, 1024w, 2048w channels, or 64w, 128w, 256w,
+512w with basic blocks.
 This is own code because torchvision's class always has 64 channels in the stem. The parameter names, the stride in the
 3×3 convolution and the initialisation are the same (He fan-out; the last BN gamma of each block is 0, as in
 `contrast/resnet.py` of the official PixPro code). A deep stem replaces ``conv1`` and ``bn1``; its parts are called
-``stem.0`` (convolution), ``stem.1`` (norm), ``stem.3``, ``stem.4``, ``stem.6``, ``stem.7``, as in MMSegmentation.
+``stem.0`` (convolution), ``stem.1`` (norm), ``stem.3``, ``stem.4``, ``stem.6``, ``stem.7``, as in MMSegmentation. The 3×3 stem
+has ``conv1`` and ``bn1``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,58 +20,95 @@ from torch import Tensor, nn
 from pretrain.models.backbone_spec import BLOCKS, STAGES, BackboneSpec
 
 
-class Bottleneck(nn.Module):
-    """Block of a 1×1, a 3×3 and a 1×1 convolution, added to a shortcut.
+def _conv(inplanes: int, out: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
+    """Return a convolution without bias, padded so that only the stride changes the size of a map."""
+    return nn.Conv2d(inplanes, out, kernel, stride, kernel // 2 * dilation, dilation, groups, bias=False)
 
-    ``project`` puts a convolution into the shortcut; for the other flags see `BackboneSpec`.
+
+class Block(nn.Module):
+    """Residual block: convolutions with batch norm, added to a shortcut.
+
+    The shortcut has a convolution if the block changes the size or the number of channels. With ``avg_down`` this
+    convolution does not stride, but an average before it does.
     """
 
-    expansion = 4
+    def __init__(self, convolutions: Sequence[nn.Conv2d], stride: int, avg_down: bool) -> None:
+        super().__init__()
+        inplanes, out = convolutions[0].in_channels, convolutions[-1].out_channels
+        self.numbers = range(1, len(convolutions) + 1)
+        for number, conv in zip(self.numbers, convolutions, strict=True):
+            self.add_module(f"conv{number}", conv)
+            self.add_module(f"bn{number}", nn.BatchNorm2d(conv.out_channels))
+        self.relu = nn.ReLU(inplace=True)
+        self.pool = stride if avg_down else 1
+        self.downsample = (
+            nn.Sequential(_conv(inplanes, out, 1, stride // self.pool), nn.BatchNorm2d(out))
+            if stride > 1 or inplanes != out
+            else None
+        )
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """Norm before the sum with the shortcut."""
+        norm: nn.BatchNorm2d = getattr(self, f"bn{self.numbers[-1]}")
+        return norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', H / stride, W / stride), rounded up."""
+        shortcut = x if self.pool == 1 else F.avg_pool2d(x, self.pool, ceil_mode=True, count_include_pad=False)
+        shortcut = x if self.downsample is None else self.downsample(shortcut)
+        for number in self.numbers:
+            x = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(x))
+            x = self.relu(x if number < self.numbers[-1] else x + shortcut)
+        return x
+
+
+class BasicBlock(Block):
+    """Block of two 3×3 convolutions.
+
+    ``dilations`` are those of a convolution that may stride and of one after it. They differ in the first block of a stage
+    whose stride was replaced by dilation.
+    """
+
+    def __init__(
+        self, inplanes: int, planes: int, stride: int, dilations: tuple[int, int], avg_down: bool = False
+    ) -> None:
+        first, second = dilations
+        convolutions = _conv(inplanes, planes, 3, stride, first), _conv(planes, planes, 3, 1, second)
+        super().__init__(convolutions, stride, avg_down)
+
+
+class Bottleneck(Block):
+    """Block of a 1×1, a 3×3 and a 1×1 convolution; only the 3×3 one is dilated. For the options see `BackboneSpec`."""
 
     def __init__(
         self,
         inplanes: int,
         planes: int,
         stride: int,
-        dilation: int,
-        project: bool,
-        stride_in_1x1: bool = False,
+        dilations: tuple[int, int],
         avg_down: bool = False,
+        stride_in_1x1: bool = False,
+        groups: int = 1,
+        width_per_group: int = 64,
     ) -> None:
-        super().__init__()
-        out = planes * self.expansion
-        first, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
-        self.conv1 = nn.Conv2d(inplanes, planes, 1, first, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride_3x3, dilation, dilation, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, out, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out)
-        self.relu = nn.ReLU(inplace=True)
-        self.pool = stride if avg_down else 1
-        self.downsample = (
-            nn.Sequential(nn.Conv2d(inplanes, out, 1, stride // self.pool, bias=False), nn.BatchNorm2d(out))
-            if project
-            else None
+        inner = planes * width_per_group // 64 * groups
+        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
+        convolutions = (
+            _conv(inplanes, inner, 1, stride_1x1),
+            _conv(inner, inner, 3, stride_3x3, dilations[0], groups),
+            _conv(inner, 4 * planes, 1),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inplanes, H, W) to (B, 4 · planes, H / stride, W / stride), rounded up."""
-        shortcut = x if self.pool == 1 else F.avg_pool2d(x, self.pool, ceil_mode=True, count_include_pad=False)
-        shortcut = x if self.downsample is None else self.downsample(shortcut)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+        super().__init__(convolutions, stride, avg_down)
 
 
 def _unit(inplanes: int, planes: int, stride: int = 1) -> tuple[nn.Module, ...]:
     """Return one third of a deep stem: 3×3 convolution, BN and ReLU."""
-    conv = nn.Conv2d(inplanes, planes, 3, stride, 1, bias=False)
-    return conv, nn.BatchNorm2d(planes), nn.ReLU(inplace=True)
+    return _conv(inplanes, planes, 3, stride), nn.BatchNorm2d(planes), nn.ReLU(inplace=True)
 
 
 class ResNet(nn.Module):
-    """Bottleneck ResNet without a classifier."""
+    """ResNet without a classifier; for the options see `BackboneSpec`."""
 
     def __init__(
         self,
@@ -77,26 +119,31 @@ class ResNet(nn.Module):
         stem: str = "7x7",
         stride_in_1x1: bool = False,
         avg_down: bool = False,
+        basic: bool = False,
+        groups: int = 1,
+        width_per_group: int = 64,
     ) -> None:
         super().__init__()
-        base = int(64 * width)
+        base, small = int(64 * width), stem == "3x3"
         if stem == "deep":
             half = base // 2
             self.stem = nn.Sequential(*_unit(3, half, 2), *_unit(half, half), *_unit(half, base))
         else:
-            self.conv1 = nn.Conv2d(3, base, 7, 2, 3, bias=False)
+            self.conv1 = _conv(3, base, 3) if small else _conv(3, base, 7, 2)
             self.bn1 = nn.BatchNorm2d(base)
             self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        inplanes, stride_so_far, dilation = base, 4, 1
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
+        bottleneck = partial(Bottleneck, stride_in_1x1=stride_in_1x1, groups=groups, width_per_group=width_per_group)
+        block: Callable[..., Block] = BasicBlock if basic else bottleneck
+        inplanes, stride_so_far, dilation = base, 1 if small else 4, 1
         for index, count in enumerate(blocks):
             planes, stride, first_dilation = base * 2**index, 1 if index == 0 else 2, dilation
             if stride_so_far * stride > output_stride:  # as in torchvision, the first block keeps the old dilation
                 dilation, stride = dilation * stride, 1
             stride_so_far *= stride
-            layer = [Bottleneck(inplanes, planes, stride, first_dilation, True, stride_in_1x1, avg_down)]
-            inplanes = planes * Bottleneck.expansion
-            layer += [Bottleneck(inplanes, planes, 1, dilation, project=False) for _ in range(1, count)]
+            layer = [block(inplanes, planes, stride, (first_dilation, dilation), avg_down)]
+            inplanes = layer[0].last_norm.num_features
+            layer += [block(inplanes, planes, 1, (dilation, dilation)) for _ in range(1, count)]
             setattr(self, f"layer{index + 1}", nn.Sequential(*layer))
         self.channels = inplanes
         self.reset_parameters(zero_init_residual)
@@ -106,13 +153,11 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if zero_init_residual:
-            for module in self.modules():
-                if isinstance(module, Bottleneck):
-                    nn.init.zeros_(module.bn3.weight)
+            if zero_init_residual and isinstance(module, Block):
+                nn.init.zeros_(module.last_norm.weight)
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the maps of all `STAGES` for images ``x`` (B, 3, H, W); "stem" is after the pooling, "layer4" is C5."""
+        """Return the maps of all `STAGES` for images ``x`` (B, 3, H, W); "stem" is after the pooling, if any, "layer4" is C5."""
         x = self.maxpool(self.stem(x) if hasattr(self, "stem") else self.relu(self.bn1(self.conv1(x))))
         maps = {"stem": x}
         for name in STAGES[1:]:
@@ -135,4 +180,7 @@ def build_resnet(spec: BackboneSpec, zero_init_residual: bool = True) -> ResNet:
         spec.stem,
         spec.stride_in_1x1,
         spec.avg_down,
+        spec.basic,
+        spec.groups,
+        spec.width_per_group,
     )

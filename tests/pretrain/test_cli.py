@@ -12,10 +12,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pixbench.file_versions import CHECKPOINT_FILE
+from pretrain import checkpoint
 from pretrain.__main__ import main
+from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.resnet import build_resnet
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +69,34 @@ def test_a_run_from_the_command_line(image_tree: Callable[..., Path], tmp_path: 
     assert main(words) == 0
     assert steps(tmp_path / "run") == [1, 2]
     assert main(words) == 0  # finished: nothing to do
+
+
+@pytest.mark.parametrize(
+    ("kind", "described"),
+    [
+        ("--backbone.depth 18", {"depth": 18, "width": 0.0625, "output_stride": 16}),
+        (
+            "--backbone.width 0.25 --backbone.groups 32 --backbone.width_per_group 4",
+            {"depth": 50, "width": 0.25, "output_stride": 16, "groups": 32, "width_per_group": 4},
+        ),
+        (
+            "--backbone.depth 18 --backbone.stem 3x3 --backbone.output_stride 8",
+            {"depth": 18, "width": 0.0625, "output_stride": 8, "stem": "3x3"},
+        ),
+    ],
+    ids=["basic blocks", "groups", "stem of CIFAR"],
+)
+def test_every_kind_of_backbone_is_trained(
+    image_tree: Callable[..., Path], tmp_path: Path, kind: str, described: dict[str, Any]
+) -> None:
+    out = tmp_path / "run"
+    assert main(arguments(image_tree(2, 4), out, "--epochs", "1", *kind.split())) == 0
+    assert steps(out) == [1]
+    content = checkpoint.load(out / CHECKPOINT_FILE)
+    spec = BackboneSpec(**described)
+    assert content["backbone"] == spec.as_dict()
+    own = {key: tensor for key, tensor in content["model"].items() if key.startswith("backbone.")}
+    build_resnet(spec).load_state_dict({key.removeprefix("backbone."): tensor for key, tensor in own.items()})
 
 
 @pytest.mark.parametrize(

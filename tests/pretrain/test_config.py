@@ -140,7 +140,7 @@ def test_one_sentence_for_each_mistake(tmp_path: Path) -> None:
     assert "data.recipe" in complaint(*good, "--data.recipe", "mocov2")
     assert "data.min_scale 2.0" in complaint(*good, "--data.min_scale", "2")
     assert "batch_size is 0" in complaint(*good, "--batch_size", "0")
-    assert "backbone depth 18" in complaint(*good, "--backbone.depth", "18")
+    assert "backbone depth 20" in complaint(*good, "--backbone.depth", "20")
     assert "choose one of pixpro" in complaint("--method.name", "pixpo")
     assert "; did you mean pixpro?" in complaint("--method.name", "pixpo")
     assert "method.name is not set" in complaint()

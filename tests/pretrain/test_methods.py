@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+from tiny import views
 
 from benchmarks.commands.methods import register
 from pixbench.errors import UserError
@@ -16,6 +18,8 @@ from pretrain import methods
 from pretrain.method_descriptions import config_files, setting_descriptions
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
+from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.resnet import build_resnet
 
 
 def run(*words: str) -> None:
@@ -81,3 +85,18 @@ def test_one_method(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_method() -> None:
     with pytest.raises(UserError, match=r"there is no method pixpo; did you mean pixpro\? \(known: pixpro"):
         run("pixpo")
+
+
+@pytest.mark.parametrize(
+    "spec", [BackboneSpec(18, 1 / 16), BackboneSpec(50, 1 / 16, groups=4, width_per_group=16)], ids=["basic", "groups"]
+)
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_takes_every_kind_of_block(name: str, spec: BackboneSpec) -> None:
+    sizes = {"hidden": 8, "dim": 8, "queue_size": 8, "channels": 32, "classes": 4}
+    config = METHODS[name].Config(**{f.name: sizes[f.name] for f in fields(METHODS[name].Config) if f.name in sizes})
+    torch.manual_seed(0)
+    method = METHODS[name](build_resnet(spec), config, total_steps=10).train()
+    loss = method(views())["loss"]
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is not None for p in method.backbone.parameters())
