@@ -60,22 +60,24 @@ def _conv_norm(conv: str, norm: str, out: int, inner: int, kernel: int) -> Entri
 
 
 def _resnet(spec: BackboneSpec) -> Entries:
-    base = inner = int(64 * spec.width)
+    base = before = int(64 * spec.width)
     if spec.stem == "deep":
-        for place, out, before in ((0, base // 2, 3), (3, base // 2, base // 2), (6, base, base // 2)):
-            yield from _conv_norm(f"stem.{place}", f"stem.{place + 1}", out, before, 3)
+        for place, out, inner in ((0, base // 2, 3), (3, base // 2, base // 2), (6, base, base // 2)):
+            yield from _conv_norm(f"stem.{place}", f"stem.{place + 1}", out, inner, 3)
     else:
-        yield from _conv_norm("conv1", "bn1", base, 3, 7)
+        yield from _conv_norm("conv1", "bn1", base, 3, 3 if spec.stem == "3x3" else 7)
     for stage, count in enumerate(BLOCKS[spec.depth]):
-        planes = base * 2**stage
+        out, group = spec.channels // 2 ** (3 - stage), spec.group_channels * 2**stage
+        inner = spec.groups * group
         for number in range(count):
             at = f"layer{stage + 1}.{number}."
-            layers = ((1, planes, inner, 1), (2, planes, planes, 3), (3, 4 * planes, planes, 1))
-            for i, out, before, kernel in layers:
-                yield from _conv_norm(f"{at}conv{i}", f"{at}bn{i}", out, before, kernel)
-            if number == 0:
-                yield from _conv_norm(f"{at}downsample.0", f"{at}downsample.1", 4 * planes, inner, 1)
-            inner = 4 * planes
+            bottleneck = ((inner, before, 1), (inner, group, 3), (out, inner, 1))
+            layers = ((out, before, 3), (out, out, 3)) if spec.basic else bottleneck
+            for i, (after, held, kernel) in enumerate(layers, 1):
+                yield from _conv_norm(f"{at}conv{i}", f"{at}bn{i}", after, held, kernel)
+            if before != out:
+                yield from _conv_norm(f"{at}downsample.0", f"{at}downsample.1", out, before, 1)
+            before = out
 
 
 def _vit(spec: VitSpec) -> Entries:

@@ -18,11 +18,24 @@ def entries(state: dict[str, torch.Tensor]) -> dict[str, tuple[tuple[int, ...], 
     return {name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in state.items()}
 
 
+VARIANTS = list(itertools.product((1 / 32, 1, 2), ("7x7", "deep"), (False, True)))
 RESNETS = [
-    BackboneSpec(depth, width, stem=stem, avg_down=avg_down, stride_in_1x1=avg_down)
-    for depth, width, stem, avg_down in itertools.product(
-        (50, 101, 152), (1 / 32, 1, 2), ("7x7", "deep"), (False, True)
-    )
+    *(
+        BackboneSpec(depth, width, stem=stem, avg_down=avg_down, stride_in_1x1=avg_down)
+        for depth in (50, 101, 152)
+        for width, stem, avg_down in VARIANTS
+    ),
+    *(
+        BackboneSpec(depth, width, stem=stem, avg_down=avg_down)
+        for depth in (18, 34)
+        for width, stem, avg_down in VARIANTS
+    ),
+    *(
+        BackboneSpec(depth, width, stem=stem, groups=groups, width_per_group=per_group)
+        for depth, width, stem in itertools.product((50, 101), (1 / 4, 1), ("7x7", "deep"))
+        for groups, per_group in ((32, 4), (64, 4), (32, 8), (1, 128))
+    ),
+    *(BackboneSpec(depth, width, 8, "3x3") for depth, width in itertools.product((18, 50), (1 / 64, 1))),
 ]
 
 
@@ -38,12 +51,13 @@ DENSE = ("fpn.p6.bias",)
 HEADS = [(), ("head.conv1.weight",), ("head.conv1.weight", "head.norm1.weight")]
 
 
+@pytest.mark.parametrize("spec", [BackboneSpec(50, 1 / 4), BackboneSpec(18, 1 / 4)], ids=["bottlenecks", "basic"])
 @pytest.mark.parametrize("width", [16, 64, 256])
 @pytest.mark.parametrize(
     "names", [*((*DENSE, *head) for head in HEADS), ("fpn.lateral2.norm.weight", "box.fc1.bias")], ids=str
 )
-def test_pyramid_and_head(names: tuple[str, ...], width: int) -> None:
-    spec, extras = BackboneSpec(50, 1 / 4), dict.fromkeys(names, torch.empty(width))
+def test_pyramid_and_head(names: tuple[str, ...], width: int, spec: BackboneSpec) -> None:
+    extras = dict.fromkeys(names, torch.empty(width))
     with torch.device("meta"):
         state = pyramid_head_model.build(spec, extras).state_dict()
     assert expected(spec, extras) == entries(build_network(spec).state_dict()) | entries(state)
