@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pixbench.errors import UserError
+from transfer.weights.frameworks import FRAMEWORKS, Framework
 
 if TYPE_CHECKING:
     from transfer.weights.conversion import Conversion
-
-FRAMEWORKS_OF = {
-    "detectron2": ("detectron2_fpn", "detectron2_c4", "detectron2_vitdet"),
-    "mmseg": ("mmseg",),
-    "mmdet": ("mmseg",),
-    "mmpretrain": ("mmpretrain",),
-    "torchvision": ("torchvision",),
-    "timm": ("timm",),
-    "huggingface": ("huggingface",),
-}
-"""Value of --to -> keys of `transfer.weights.frameworks.FRAMEWORKS`; the first key is the default."""
+    from transfer.weights.read_file import Reading
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser("convert", help="convert a checkpoint to the file of a framework and verify it")
     parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="checkpoint in any format of docs/weights.md")
-    parser.add_argument("--to", required=True, choices=tuple(FRAMEWORKS_OF), help="framework to convert to")
+    words = dict.fromkeys(word for rules in FRAMEWORKS.values() for word in rules.words)
+    parser.add_argument("--to", required=True, choices=tuple(words), help="framework to convert to")
     parser.add_argument(
         "-o",
         "--output",
@@ -36,15 +28,13 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="output file: .pkl for detectron2, else .pth; or .safetensors",
     )
+    detectors = dict.fromkeys(rules.detector for rules in FRAMEWORKS.values() if rules.detector)
     parser.add_argument(
-        "--detector", choices=("fpn", "c4", "vitdet"), help="type of detector in Detectron2 (default: fpn)"
+        "--detector",
+        choices=tuple(detectors),
+        help=f"type of detector in Detectron2 (default: {next(iter(detectors))})",
     )
-    parser.add_argument(
-        "--branch", choices=("student", "momentum_encoder"), help="which backbone to convert (default: student)"
-    )
-    parser.add_argument(
-        "--from", dest="format_name", metavar="FORMAT", help="format of CKPT, if its keys do not show it"
-    )
+    add_choice(parser, "CKPT")
     parser.add_argument(
         "--verify",
         action=argparse.BooleanOptionalAction,
@@ -54,31 +44,80 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
+def add_choice(parser: argparse.ArgumentParser, file: str) -> None:
+    """Add the options that choose a backbone in a file."""
+    parser.add_argument(
+        "--branch",
+        choices=("student", "momentum_encoder", "ema"),
+        help="which backbone to take: the trained one (default), its momentum encoder, or the moving average of all weights "
+        "that some training programs keep",
+    )
+    parser.add_argument(
+        "--from", dest="format_name", metavar="FORMAT", help=f"format of {file}, if its keys do not show it"
+    )
+    parser.add_argument(
+        "--prefix",
+        help="take the backbone whose names begin with PREFIX (module.encoder.), in a file of no known format; other keys are "
+        "left out and named",
+    )
+    parser.add_argument(
+        "--container", metavar="KEY", help=f"entry of {file} that holds the weights (model_state_dict), for --prefix"
+    )
+
+
+def choice_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the options of `add_choice` choose, as arguments of `transfer.weights.read`."""
+    return {name: getattr(args, name) for name in ("branch", "format_name", "prefix", "container")}
+
+
+def _framework(args: argparse.Namespace) -> Framework:
+    named = [rules for rules in FRAMEWORKS.values() if args.to in rules.words]
+    found = [rules for rules in named if args.detector in (None, rules.detector)]
+    if not found:
+        raise UserError(f"--detector {args.detector} does not apply to {args.to}; leave it out")
+    return found[0]
+
+
 def run(args: argparse.Namespace) -> None:
     """Convert the checkpoint and print the report."""
+    framework = _framework(args)
     from transfer.weights.conversion import convert
 
-    framework = f"{args.to}_{args.detector}" if args.detector else FRAMEWORKS_OF[args.to][0]
-    if framework not in FRAMEWORKS_OF[args.to]:
-        raise UserError(f"--detector {args.detector} does not apply to {args.to}; leave it out")
-    print(report(convert(args.checkpoint, args.output, framework, args.branch, args.verify, args.format_name)))
+    print(report(convert(args.checkpoint, args.output, framework.name, check_forward=args.verify, **choice_of(args))))
 
 
 def report(done: Conversion) -> str:
     """Return the text that the command prints."""
-    from transfer.weights.file_format import formats
-
-    reading = done.reading
-    file_format = formats()[reading.format]
-    branch = f", {reading.branch} branch" if len(file_format.branches) > 1 else ""
-    lines = [
-        f"read     {reading.backbone.source}: {file_format.title}{branch}",
-        f"backbone {reading.backbone.spec.title}",
-        f"keys     {reading.counts}" + (f"; the file also holds {', '.join(reading.beside)}" if reading.beside else ""),
-        f"written  {done.written}",
-    ]
+    lines = [*_read(done.reading), f"written  {done.written}"]
     if done.parity is None:
         lines.append("verified no (--no-verify)")
     else:
         lines += [*done.parity.table(), done.parity.verdict]
-    return "\n".join([*lines, f"output   {done.output} (record: {done.record.name})"])
+    usage = [f"    {line}" for line in done.usage.splitlines()]
+    return "\n".join([*lines, f"output   {done.output} (record: {done.record.name})", "to use it:", *usage])
+
+
+def _read(reading: Reading) -> list[str]:
+    from transfer.weights.contents import grouped
+
+    backbone = reading.backbone
+    branch = f", {reading.branch} branch" if len(reading.layout.branches) > 1 or reading.branch == "ema" else ""
+    strides = "" if backbone.spec.variant == "ViT" else f"; strides in the {'1×1' if _strided_1x1(reading) else '3×3'}"
+    lines = [
+        f"read     {backbone.source}: {reading.layout.title}{branch}",
+        f"backbone {backbone.spec.title}",
+        f"takes    {backbone.pixels}{strides}",
+        f"keys     {reading.counts}",
+    ]
+    lines += [f"left out {reason}: {grouped(keys)}" for reason, keys in reading.dropped.items()]
+    if reading.averages and reading.branch != "ema":
+        lines.append(f"average  {', '.join(reading.averages)} was not taken; --branch ema takes it")
+    if reading.beside:
+        lines.append(f"beside   {', '.join(reading.beside)}")
+    if reading.asked:
+        lines.append(f"objects  {', '.join(reading.asked)} were read as plain data, never run")
+    return lines
+
+
+def _strided_1x1(reading: Reading) -> bool:
+    return bool(getattr(reading.backbone.spec, "stride_in_1x1", False))

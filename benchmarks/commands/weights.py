@@ -9,6 +9,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.commands.convert import add_choice, choice_of
+
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
@@ -16,9 +18,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
     parser = actions.add_parser("inspect", help="show the format of a file and its backbone (takes a second)")
     parser.add_argument("file", type=Path, metavar="FILE", help="weight file in any format of docs/weights.md")
-    parser.add_argument(
-        "--from", dest="format_name", metavar="FORMAT", help="format of FILE, if its keys do not show it"
-    )
+    add_choice(parser, "FILE")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_inspect)
     parser = actions.add_parser("verify", help="verify that two files hold the same backbone, stage by stage")
@@ -26,10 +26,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "other", type=Path, metavar="B", help="other file; a framework's file runs in that framework's model"
     )
-    parser.add_argument(
-        "--branch", choices=("student", "momentum_encoder"), help="which backbone of A to compare (default: student)"
-    )
-    parser.add_argument("--from", dest="format_name", metavar="FORMAT", help="format of A, if its keys do not show it")
+    add_choice(parser, "A")
     parser.set_defaults(run=run_verify)
     parser = actions.add_parser("formats", help="list the formats that can be read, with their names for --from")
     parser.set_defaults(run=run_formats)
@@ -49,7 +46,7 @@ def run_inspect(args: argparse.Namespace) -> None:
     """Print the format and the backbone of a file."""
     from transfer.weights import inspection
 
-    found = inspection.inspect(args.file, args.format_name)
+    found = inspection.inspect(args.file, **choice_of(args))
     print(json.dumps(found, indent=2) if args.json else inspection.report(found))
 
 
@@ -57,7 +54,7 @@ def run_verify(args: argparse.Namespace) -> None:
     """Compare the backbones of two files and print the differences; raise UserError if they are not the same."""
     from transfer.weights.conversion import prove
 
-    parity, record = prove(args.file, args.other, args.branch, args.format_name)
+    parity, record = prove(args.file, args.other, **choice_of(args))
     print("\n".join([*parity.table(), f"record   {record or 'none, the folder is not writable'}"]))
     parity.require(args.other)
     print(parity.verdict)

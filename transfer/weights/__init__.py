@@ -2,8 +2,7 @@
 
 The interface is `load(path) -> Backbone`, `save(backbone, path, framework)`, `load_into(model, backbone, framework)`,
 `verify(backbone, path, framework)` and `convert(source, output, framework)`. Each name is imported at its first use, so that
-PyTorch is needed only by `load`, `read`, `load_into` and `verify`, and the frameworks only by `verify`. Conversion without
-verification needs neither.
+the command line starts without PyTorch; the frameworks are needed only by `verify`, and by `convert` for its proof.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from transfer.weights.read_file import Reading as Reading
     from transfer.weights.read_file import load as load
     from transfer.weights.read_file import read as read
-    from transfer.weights.read_file import read_arrays as read_arrays
     from transfer.weights.write_file import save as save
 
 _MODULES = {
@@ -35,7 +33,7 @@ _MODULES = {
     "frameworks": ("FRAMEWORKS", "express", "to_framework"),
     "models.load_into": ("load_into",),
     "models.parity": ("Parity", "verify"),
-    "read_file": ("Reading", "load", "read", "read_arrays"),
+    "read_file": ("Reading", "load", "read"),
     "backbone": ("Counts", "Backbone", "check", "infer_spec"),
     "write_file": ("save",),
 }

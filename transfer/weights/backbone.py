@@ -7,30 +7,29 @@ Every file is read into a `Backbone` and written from one. A deep stem has the n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from pixbench.errors import UserError, printable
 from pretrain.models.backbone_spec import BackboneSpec
-from transfer.weights.containers.arrays import Array, is_finite, type_name
 from transfer.weights.expected_shapes import Shape, expected
 from transfer.weights.file_format import Pixels
-from transfer.weights.recognition import measure
+from transfer.weights.measure import measure
+from transfer.weights.tensors import is_finite, type_name
 from transfer.weights.vit_spec import VitSpec
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """Weights of one backbone, with exactly the names, shapes and types of ``build_network(spec).state_dict()``.
-
-    The values are numpy arrays while one file is converted into another, which needs no PyTorch; otherwise they are tensors.
-    """
+    """Weights of one backbone, with exactly the names, shapes and types of ``build_network(spec).state_dict()``."""
 
     spec: BackboneSpec | VitSpec
-    state: dict[str, Array]
+    state: dict[str, Tensor]
     source: str
     """Path of the file or another description of the origin, for messages and records."""
-    extras: dict[str, Array] = field(default_factory=dict)
+    extras: dict[str, Tensor] = field(default_factory=dict)
     """Feature pyramid and head that were pre-trained with the backbone, if any; see `transfer.weights.pyramid_head`."""
     pixels: Pixels = field(default_factory=Pixels)
     """How input images must be prepared."""
@@ -41,18 +40,6 @@ class Backbone:
         if isinstance(self.spec, BackboneSpec):
             return self.spec
         raise UserError(f"{self.source} holds a {self.spec.title}, but a ResNet is needed; choose another checkpoint")
-
-    def tensors(self) -> Backbone:
-        """Return the backbone with PyTorch tensors. They share memory with the arrays where those are writable."""
-        import torch
-
-        def tensor(values: Array) -> torch.Tensor:
-            if isinstance(values, torch.Tensor):
-                return values
-            return torch.from_numpy(values if values.flags.writeable else values.copy())
-
-        both = ({name: tensor(values) for name, values in table.items()} for table in (self.state, self.extras))
-        return replace(self, state=next(both), extras=next(both))
 
 
 @dataclass(frozen=True)
@@ -107,9 +94,14 @@ _LONGEST = 200
 """Largest number of characters of a key that a message shows."""
 
 
-def infer_spec(state: Mapping[str, Array], source: str = "the state dict") -> BackboneSpec | VitSpec:
-    """Return the spec that follows from names and shapes of the weights, see `transfer.weights.recognition.measure`."""
-    fields = measure({name: tuple(tensor.shape) for name, tensor in state.items()}, source)
+def infer_spec(state: Mapping[str, Tensor], source: str = "the state dict") -> BackboneSpec | VitSpec:
+    """Return the spec that follows from names and shapes of the weights, see `transfer.weights.measure`."""
+    return spec_of({name: tuple(tensor.shape) for name, tensor in state.items()}, source)
+
+
+def spec_of(shapes: Mapping[str, tuple[int, ...]], source: str) -> BackboneSpec | VitSpec:
+    """Return the spec that follows from the shapes of the weights by name."""
+    fields = measure(shapes, source)
     try:
         return VitSpec(**fields) if "patch" in fields else BackboneSpec(**fields)
     except ValueError as error:

@@ -8,14 +8,16 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 
 from pixbench.errors import UserError
 from pixbench.files import atomic_path, sha256, write_json
 from pixbench.results import versions
 from transfer.weights.backbone import Counts
-from transfer.weights.read_file import Reading, read_arrays
-from transfer.weights.write_file import check_framework, write
+from transfer.weights.contents import grouped
+from transfer.weights.frameworks import express, find_framework
+from transfer.weights.read_file import Reading, read
+from transfer.weights.write_file import check_suffix, write
 
 if TYPE_CHECKING:
     from transfer.weights.models.parity import Parity
@@ -32,6 +34,8 @@ class Conversion:
     output: Path
     record: Path
     """JSON file next to the output: sha256 of both files, counts, differences."""
+    usage: str
+    """Lines of the framework's configuration or program that use the output."""
 
 
 def convert(
@@ -41,29 +45,42 @@ def convert(
     branch: str | None = None,
     check_forward: bool = True,
     format_name: str | None = None,
+    **place: str | None,
 ) -> Conversion:
-    """Convert the backbone in ``source`` to a file for ``framework``. On any error, ``output`` and its record do not change."""
+    """Convert the backbone in ``source`` to a file for ``framework``. On any error, ``output`` and its record do not change.
+
+    Args:
+        source: Checkpoint of any known format.
+        output: File to write; its suffix must be one that the framework reads.
+        framework: Key of `FRAMEWORKS`.
+        branch: Which backbone of the source to read, as for `read`.
+        check_forward: Whether to run the output in the framework and compare its maps with ours.
+        format_name: Format of the source, as for `read`.
+        **place: ``prefix`` and ``container`` in the source, as for `read`.
+    """
     output = Path(output)
     record = output.with_name(output.name + ".json")
-    for place in (output, record):
-        if place.exists() and Path(source).exists() and place.samefile(source):
-            raise UserError(f"{place} is the source and would be overwritten; choose another output")
-        if place.is_dir():
-            raise UserError(f"{place} is a folder and cannot be written as a file; choose another output")
-    reading = read_arrays(source, branch, format_name)
-    check_framework(reading.backbone, output, framework)
+    for written_to in (output, record):
+        if written_to.exists() and Path(source).exists() and written_to.samefile(source):
+            raise UserError(f"{written_to} is the source and would be overwritten; choose another output")
+        if written_to.is_dir():
+            raise UserError(f"{written_to} is a folder and cannot be written as a file; choose another output")
+    check_suffix(output, framework)
+    reading = read(source, branch, format_name, **place)
+    backbone = express(reading.backbone, framework)
     with atomic_path(record) as record_part, atomic_path(output) as part:
-        written = write(reading.backbone, part, framework)
+        written = write(backbone, part, framework)
         if output.exists() and _equal(output, part):
             shutil.copyfile(output, part)  # the same bytes, by which runs that started from them identify their weights
         parity = None
         if check_forward:
-            from transfer.weights.models.parity import verify  # needs PyTorch and the framework
+            from transfer.weights.models.parity import prove_written  # needs the framework
 
-            parity = verify(reading.backbone, part, framework)
+            parity = prove_written(backbone, part, framework, reading)
             parity.require(output)
         write_json(record_part, _record(reading, written, parity, sha256(source), sha256(part), output.name, framework))
-    return Conversion(reading, written, parity, output, record)
+    usage = find_framework(framework).usage(backbone, output)
+    return Conversion(reading, written, parity, output, record, usage)
 
 
 def _equal(file: Path, other: Path) -> bool:
@@ -72,26 +89,23 @@ def _equal(file: Path, other: Path) -> bool:
     Their bytes may still differ if an earlier version wrote one of them.
     """
     try:
-        one, two = (read_arrays(path) for path in (file, other))
+        one, two = (read(path) for path in (file, other))
     except (UserError, OSError):
         return False
-    old, new = one.backbone, two.backbone
-    if (one.format, one.counts, one.beside, old.spec, old.pixels) != (
-        two.format,
-        two.counts,
-        two.beside,
-        new.spec,
-        new.pixels,
-    ):
+    if any(getattr(one, name) != getattr(two, name) for name in ("format", "counts", "beside")):
         return False
+    old, new = one.backbone, two.backbone
     tensors, wanted = {**old.state, **old.extras}, {**new.state, **new.extras}
-    return tensors.keys() == wanted.keys() and all(
-        np.array_equal(np.asarray(tensors[name]), np.asarray(wanted[name])) for name in wanted
-    )
+    alike = (old.spec, old.pixels, tensors.keys()) == (new.spec, new.pixels, wanted.keys())
+    return alike and all(torch.equal(tensors[name], wanted[name]) for name in wanted)
 
 
 def prove(
-    source: str | PathLike[str], other: str | PathLike[str], branch: str | None = None, format_name: str | None = None
+    source: str | PathLike[str],
+    other: str | PathLike[str],
+    branch: str | None = None,
+    format_name: str | None = None,
+    **place: str | None,
 ) -> tuple[Parity, Path | None]:
     """Compare the backbones in two files and write a record next to ``other``.
 
@@ -100,7 +114,7 @@ def prove(
     """
     from transfer.weights.models.parity import verify
 
-    reading, other = read_arrays(source, branch, format_name), Path(other)
+    reading, other = read(source, branch, format_name, **place), Path(other)
     parity, record = verify(reading.backbone, other), other.with_name(other.name + ".verified.json")
     found = _record(reading, None, parity, sha256(source), sha256(other), other.name, parity.framework)
     try:
@@ -128,6 +142,8 @@ def _record(
             "backbone": reading.backbone.spec.as_dict(),
             "counts": reading.counts.as_dict(),
             "beside": reading.beside,
+            "dropped": {reason: grouped(keys) for reason, keys in reading.dropped.items()},
+            "architecture": reading.architecture,
         },
         "output": {"file": name, "sha256": output, "framework": framework, "counts": written and written.as_dict()},
         "parity": parity and parity.as_dict(),

@@ -1,4 +1,4 @@
-"""Names, shapes and types of all tensors of a complete backbone, pyramid and head. Needs no PyTorch.
+"""Names, shapes and types of all tensors of a complete backbone, pyramid and head.
 
 They equal the state dicts of `pretrain/models/resnet.py`, `models/vit.py` and `models/pyramid_head_model.py`; tests check this.
 """
@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from torch import Tensor
+
 from pretrain.models.backbone_spec import BLOCKS, GROUPS, TOWER_DEPTH, BackboneSpec
 from transfer.weights import pyramid_head
-from transfer.weights.containers.arrays import Array
 from transfer.weights.naming import COUNTER
 from transfer.weights.vit_spec import VitSpec
 
@@ -26,7 +27,7 @@ class Shape(NamedTuple):
 Entries = Iterable[tuple[str, Shape]]
 
 
-def expected(spec: BackboneSpec | VitSpec, extras: Mapping[str, Array] | None = None) -> dict[str, Shape]:
+def expected(spec: BackboneSpec | VitSpec, extras: Mapping[str, Tensor] | None = None) -> dict[str, Shape]:
     """Return the shapes by name of a backbone of ``spec``, and of its pyramid and head if there are ``extras``."""
     if extras and isinstance(spec, BackboneSpec):
         return _backbone(spec) | dict(
@@ -94,7 +95,7 @@ def _vit(spec: VitSpec) -> Entries:
         yield from _weight(f"{at}mlp.fc2", width, 4 * width)
 
 
-def _dense(spec: BackboneSpec, extras: Mapping[str, Array]) -> Entries:
+def _dense(spec: BackboneSpec, extras: Mapping[str, Tensor]) -> Entries:
     wide = pyramid_head.width(extras)
     for stage in (3, 4, 5):
         yield from _weight(f"fpn.lateral{stage}", wide, spec.channels // 2 ** (5 - stage), 1, 1)
@@ -107,7 +108,7 @@ def _dense(spec: BackboneSpec, extras: Mapping[str, Array]) -> Entries:
             yield from _weight(f"head.norm{i}", wide)
 
 
-def _two_stage(spec: BackboneSpec, extras: Mapping[str, Array]) -> Entries:
+def _two_stage(spec: BackboneSpec, extras: Mapping[str, Tensor]) -> Entries:
     wide, out = pyramid_head.width(extras), pyramid_head.length(extras, "box.fc1.bias")
     for stage in (2, 3, 4, 5):
         lateral, output = f"fpn.lateral{stage}", f"fpn.output{stage}"

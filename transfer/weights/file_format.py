@@ -1,4 +1,4 @@
-"""Formats of checkpoint files. Each is one YAML file in `formats/` with the fields of `Format`. Needs no PyTorch."""
+"""Formats of checkpoint files. Each is one YAML file in `formats/` with the fields of `Format`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ class Pixels:
 class Format:
     """One format; each field is a key of its YAML file."""
 
+    name: str
+    """Name of the YAML file without its suffix; the word behind ``--from``."""
     title: str
     source: str
     """Repository and files from which the names were taken."""
@@ -59,6 +61,11 @@ class Format:
     group is the name; otherwise the whole key is."""
     rename: dict[str, str] = field(default_factory=dict)
     """Pattern -> replacement, applied to each key before anything else."""
+    folded: bool = False
+    """Whether norms have no statistics because these were folded into weight and bias. In other formats, norms without
+    statistics are no batch norms."""
+    on_request: bool = False
+    """Whether only ``--from`` chooses the format, because no key distinguishes its files from those of another."""
     backbone: dict[str, Any] = field(default_factory=dict)
     """Fields of the backbone's spec that do not follow from names and shapes of the weights."""
     pixels: Pixels = field(default_factory=Pixels)
@@ -83,7 +90,7 @@ def formats() -> dict[str, Format]:
 def parse(path: Path) -> Format:
     """Read one YAML file; raise `UserError` if it does not hold the fields of `Format`."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    entry: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), loader)
+    entry: dict[str, Any] = {"name": path.stem, **yaml.load(path.read_text(encoding="utf-8"), loader)}
     for name in ("container", "required", "forbidden"):
         if name in entry:
             entry[name] = (entry[name],) if isinstance(entry[name], str) else tuple(entry[name])

@@ -3,71 +3,82 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pixbench.errors import UserError, printable
 from pixbench.file_versions import WEIGHTS_KEY
 from pixbench.files import sha256
-from pretrain.models.backbone_spec import BackboneSpec
-from transfer.weights import recognition
-from transfer.weights.containers import safe
-from transfer.weights.containers.arrays import type_name
-from transfer.weights.file_format import Format, formats
-from transfer.weights.read_file import declared, spec_in
-from transfer.weights.vit_spec import VitSpec
+from transfer.weights import discovery, files, other_networks, recognition
+from transfer.weights.backbone import infer_spec
+from transfer.weights.contents import Contents
+from transfer.weights.file_format import formats
+from transfer.weights.read_file import Choice, declared, recognise, spec_in
+from transfer.weights.recognition import Match
+from transfer.weights.stand_ins import entries
+from transfer.weights.tensors import as_tensor, type_name
 
 HEADERS = ("`--from`", "file", "backbones and their prefix", "left out on purpose", "source of the names (tested with)")
 
 
-def inspect(path: Path, wanted: str | None = None) -> dict[str, Any]:
-    """Return size and sha256 of a file, and a description of its content for each format that fits (usually one)."""
-    content = safe.read(path, checked=False)
-    names = [recognition.recognise(content, path, wanted)] if wanted else recognition.candidates(content)
-    names = names or [recognition.recognise(content, path)]  # raises an error with the reason
+def inspect(
+    path: Path,
+    format_name: str | None = None,
+    branch: str | None = None,
+    prefix: str | None = None,
+    container: str | None = None,
+) -> dict[str, Any]:
+    """Return size and sha256 of a file, a description for each format that fits (usually one), and all backbones inside.
+
+    The arguments after the first choose as for `transfer.weights.read`.
+    """
+    choice = Choice(branch, format_name, prefix, container)
+    content = files.read(path, checked=False)
+    contents = Contents(content.value)
+    found = discovery.find(contents)
+    matches = [] if choice != Choice() else recognition.candidates(contents)
+    matches = matches or [recognise(contents, path, choice)]  # raises an error with the reason
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
         "sha256": sha256(path),
-        "formats": {name: _describe(content, formats()[name], path) for name in names},
+        "formats": {match.format.name: _describe(contents, match, path) for match in matches},
+        "backbones": [
+            {"options": inside.options, "backbone": inside.title, "tensors": inside.size, "lacks": list(inside.lacks)}
+            for inside in found
+        ],
+        "averages": contents.averages,
+        "objects": content.asked,
+        "architecture": other_networks.declared_architecture(contents),
     }
 
 
-def _describe(content: Any, fmt: Format, path: Path) -> dict[str, Any]:
-    fmt = recognition.as_declared(fmt, content)
-    table = recognition.table(content, fmt)
-    assert table is not None  # the format was recognised
-    weights = table.weights
-    sorted_by = {branch: recognition.sort(weights, fmt, branch) for branch in fmt.branches}
-    branches = [branch for branch, sorting in sorted_by.items() if sorting.backbone]
-    sorting = sorted_by[branches[0]]
-    arrays = {name: weights[key] for key, name in sorting.backbone.items() if isinstance(weights[key], np.ndarray)}
-    shapes = {name: array.shape for name, array in arrays.items()}
-    declaration = content if "format" in fmt.beside else content.get(WEIGHTS_KEY)
-    declaration = declaration if isinstance(declaration, dict) else {}
+def _describe(contents: Contents, match: Match, path: Path) -> dict[str, Any]:
+    fmt, weights = match.format, match.table.weights
+    branches = [branch for branch in fmt.branches if match.sort(branch).backbone]
+    sorting = match.sort(branches[0])
+    tensors = {name: t for key, name in sorting.backbone.items() if (t := as_tensor(weights[key])) is not None}
+    declaration = contents.entries if "format" in fmt.beside else entries(contents.entries.get(WEIGHTS_KEY)) or {}
     pixels: Any = fmt.pixels
     try:
-        fields = {**recognition.measure(shapes, str(path)), **fmt.backbone}
-        spec: Any = VitSpec(**fields) if "patch" in fields else BackboneSpec(**fields)
+        spec: Any = infer_spec(tensors, str(path))
+        spec = replace(spec, **fmt.backbone)
         spec = declared(spec_in(declaration), spec, path) if spec_in(declaration) is not None else spec
         pixels = declared(declaration["pixels"], pixels, path) if "pixels" in declaration else pixels
         backbone: dict[str, Any] = {"title": spec.title, **spec.as_dict()}
     except (UserError, TypeError, ValueError) as error:
         backbone = {"title": f"none that can be converted: {error}"}
-    types = Counter(map(type_name, arrays.values()))
     return {
         "title": fmt.title,
         "backbone": backbone,
         "branches": branches,
         "pixels": asdict(pixels),
-        "types": dict(types),
+        "types": dict(Counter(map(type_name, tensors.values()))),
         "converted": len(sorting.backbone) + len(sorting.extras),
         "dropped": dict(Counter(sorting.dropped.values())),
-        "unknown": sorting.unknown,
-        "beside the weights": table.beside,
+        "unknown": [match.table.written[key] for key in sorting.unknown],
+        "beside the weights": contents.beside(match.container),
     }
 
 
@@ -96,6 +107,15 @@ def report(found: dict[str, Any]) -> str:
             lines.append(f"other    {', '.join(about['beside the weights'])}")
     if len(found["formats"]) > 1:
         lines.append("the keys do not show which of these formats it is; choose one with --from")
+    for inside in found["backbones"]:
+        lacks = f"; it lacks {', '.join(inside['lacks'][:3])}" if inside["lacks"] else ""
+        lines.append(f"inside   {inside['backbone']}, {inside['tensors']} tensors, by {inside['options']}{lacks}")
+    if found["averages"]:
+        lines.append(f"average  {', '.join(found['averages'])}, by --branch ema")
+    if found["architecture"]:
+        lines.append(f"declared {found['architecture']}")
+    if found["objects"]:
+        lines.append(f"objects  {', '.join(map(printable, found['objects']))} (read as plain data, never run)")
     return "\n".join(lines)
 
 

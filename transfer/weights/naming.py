@@ -36,8 +36,16 @@ class Naming:
             raise ValueError("two modules of a framework have the same name")
         self.stem = stem
         self.stages = stages
+        self.block = block
+        self.bare = bare or {}
         self.to_framework = _translator(*tables)
         self.to_canonical = _translator(*inverses)
+
+    def under(self, prefix: str) -> Naming:
+        """Return the same naming with ``prefix`` before each name of the framework."""
+        tables = (self.stem, self.stages, self.bare)
+        stem, stages, bare = ({key: prefix + name for key, name in table.items()} for table in tables)
+        return Naming(stem, stages, self.block, bare)
 
 
 def is_counter(name: str) -> bool:
@@ -61,9 +69,9 @@ def _translator(
     return translate
 
 
-def same(names: tuple[str, ...], prefix: str = "") -> dict[str, str]:
-    """Map each name to itself with ``prefix`` in front."""
-    return {name: prefix + name for name in names}
+def same(names: tuple[str, ...]) -> dict[str, str]:
+    """Map each name to itself."""
+    return {name: name for name in names}
 
 
 def _detectron2(backbone: str, res5: str) -> Naming:
@@ -76,25 +84,16 @@ def _detectron2(backbone: str, res5: str) -> Naming:
     )
 
 
-def _vit(prefix: str) -> Naming:
-    """Return the naming of a plain ViT as in timm, DINO, iBOT and MAE, without class token and last norm (as in ViTDet)."""
-    block = tuple("norm1 attn.qkv attn.proj norm2 mlp.fc1 mlp.fc2".split())
-    bare = same(("pos_embed",), prefix)
-    return Naming(same(("patch_embed.proj",), prefix), same(("blocks",), prefix), same(block), bare)
-
-
 _AVERAGING = same(BLOCK) | {"downsample.0": "downsample.1", "downsample.1": "downsample.2"}
 _TIMM_STEM = {name: f"conv1.{name[-1]}" for name in DEEP_STEM[:-1]} | {"stem.7": "bn1"}
 
 NAMINGS: dict[str, Naming] = {
     "torchvision": Naming(same(STEM + DEEP_STEM), same(STAGES), same(BLOCK)),
-    # The same with a pooling layer in front of the shortcut, so that the later numbers are larger by one.
     "detectron2": _detectron2("", "res5"),
     # res5 is the box head (`Res5ROIHeads`). The norm that protocols add after it (`res5.norm`) is not part of the backbone.
     "detectron2_c4": _detectron2("backbone.", "roi_heads.res5"),
-    "detectron2_fpn": _detectron2("backbone.bottom_up.", "backbone.bottom_up.res5"),
-    "mmseg": Naming(same(STEM + DEEP_STEM, "backbone."), same(STAGES, "backbone."), same(BLOCK)),
-    "mmseg_averaging": Naming(same(DEEP_STEM, "backbone."), same(STAGES, "backbone."), _AVERAGING),
+    # as torchvision's with a pooling layer in front of the shortcut, so that the later numbers are larger by one
+    "mmcv_averaging": Naming(same(DEEP_STEM), same(STAGES), _AVERAGING),
     # nn.Sequential of torchvision's children: conv1, bn1, relu, maxpool, layer1, ...
     "sequential": Naming({"conv1": "0", "bn1": "1"}, {f"layer{i}": str(i + 3) for i in (1, 2, 3, 4)}, same(BLOCK)),
     # `transformers/models/resnet/modeling_resnet.py`
@@ -108,6 +107,12 @@ NAMINGS: dict[str, Naming] = {
     # `timm/models/resnet.py` with a deep stem, and (d) with an averaged shortcut
     "timm_c": Naming(_TIMM_STEM, same(STAGES), same(BLOCK)),
     "timm_d": Naming(_TIMM_STEM, same(STAGES), _AVERAGING),
-    "vit": _vit(""),
-    "detectron2_vitdet": _vit("backbone.net."),
+    # a plain ViT as in timm, DINO, iBOT and MAE, without class token and last norm (as in ViTDet)
+    "vit": Naming(
+        same(("patch_embed.proj",)),
+        same(("blocks",)),
+        same(tuple("norm1 attn.qkv attn.proj norm2 mlp.fc1 mlp.fc2".split())),
+        same(("pos_embed",)),
+    ),
 }
+"""Families of names. Frameworks and checkpoints put a prefix before them."""

@@ -8,11 +8,13 @@ convolutions are 0, 3 and 6 if each has a norm (FCOS), otherwise 0, 2 and 4 (Ret
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pretrain.models.backbone_spec import TOWER_DEPTH
-from transfer.weights.containers.arrays import Array
 from transfer.weights.naming import LEAVES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BOX_DEPTH = 4
 """Number of convolutions in the box head."""
@@ -38,12 +40,12 @@ def two_stage(extras: Mapping[str, object]) -> bool:
     return any(name.startswith("box.") or ".norm." in name for name in extras)
 
 
-def width(extras: Mapping[str, Array]) -> int:
+def width(extras: Mapping[str, Tensor]) -> int:
     """Return the number of channels of the pyramid."""
     return length(extras, "fpn.lateral2.norm.weight" if two_stage(extras) else "fpn.p6.bias")
 
 
-def length(extras: Mapping[str, Array], name: str) -> int:
+def length(extras: Mapping[str, Tensor], name: str) -> int:
     """Return the length of the vector called ``name``, or 1 if there is no such vector."""
     vector = extras.get(name)
     return 1 if vector is None or vector.ndim != 1 or not len(vector) else len(vector)

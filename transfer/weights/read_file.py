@@ -1,30 +1,49 @@
-"""Read a file into a `Backbone`. `transfer.weights.recognition` assigns the keys; the values are checked and converted here."""
+"""Read a file into a `Backbone`. `recognition` and `discovery` assign the keys; the values are checked and converted here."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_VERSION, WEIGHTS_KEY
 from pretrain.models.backbone_spec import BackboneSpec
-from transfer.weights import pyramid_head, recognition
+from transfer.weights import discovery, files, other_networks, pyramid_head, recognition
 from transfer.weights.backbone import Backbone, Counts, Problems, check, infer_spec
-from transfer.weights.containers import safe
-from transfer.weights.containers.arrays import cast, equal, in_order, is_brief, is_stretched, type_name
+from transfer.weights.contents import Contents
 from transfer.weights.expected_shapes import expected
 from transfer.weights.file_format import Format, formats
 from transfer.weights.naming import is_counter
+from transfer.weights.recognition import Match, Sorting
+from transfer.weights.stand_ins import entries
+from transfer.weights.tensors import as_tensor, cast, equal, in_order, is_brief, is_stretched, type_name
 from transfer.weights.vit_spec import VitSpec
 
-Arrays = dict[str, np.ndarray]
+AVERAGE = "ema"
+"""The branch that takes the moving average of the weights, if a file holds one beside them."""
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a user may choose in a file; everything else follows from the file."""
+
+    branch: str | None = None
+    """Which backbone to read if the file holds two: a branch of its format, or `AVERAGE`. The default is the first branch."""
+    format: str | None = None
+    """Name of the format."""
+    prefix: str | None = None
+    """What stands before the names of the backbone, as in "module.encoder."; all other keys are then left out."""
+    container: str | None = None
+    """The entry of the file that holds the weights, as in "model_state_dict"."""
 
 
 @dataclass(frozen=True)
@@ -32,153 +51,231 @@ class Reading:
     """A backbone and how it was read."""
 
     backbone: Backbone
-    format: str
+    layout: Format
+    """Its format."""
     branch: str
     counts: Counts
     beside: list[str]
     """Other entries of the file: "epoch", "optimizer", ..."""
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    """Keys that were left out, as written in the file: reason -> keys."""
+    averages: list[str] = field(default_factory=list)
+    """Entries of the file with a moving average of the weights, which the branch "ema" takes."""
+    asked: list[str] = field(default_factory=list)
+    """Classes of which the file holds objects; these were read as plain data, and nothing of them was run."""
+    architecture: str | None = None
+    """The name of the network that the file declares, if any."""
+
+    @property
+    def format(self) -> str:
+        """Name of its format."""
+        return self.layout.name
 
 
-def load(path: str | PathLike[str], branch: str | None = None, format_name: str | None = None) -> Backbone:
+def load(
+    path: str | PathLike[str], branch: str | None = None, format_name: str | None = None, **place: str
+) -> Backbone:
     """Return the backbone in a file of any known format; all its weights are present and finite.
 
     Args:
         path: The checkpoint file.
-        branch: Which backbone to read if the file holds two. The default is the first branch of the format.
+        branch: Which backbone to read if the file holds two; see `Choice`.
         format_name: Name of the format. The default is to recognise it.
+        **place: ``prefix`` and ``container`` of the backbone, for a file of no known format; see `Choice`.
     """
-    return read(path, branch, format_name).backbone
+    return read(path, branch, format_name, **place).backbone
 
 
-def read(path: str | PathLike[str], branch: str | None = None, format_name: str | None = None) -> Reading:
-    """Read a backbone as `load` does; also return its format and the number of keys that were converted or dropped."""
-    reading = read_arrays(path, branch, format_name)
-    return replace(reading, backbone=reading.backbone.tensors())
+def read(
+    path: str | PathLike[str],
+    branch: str | None = None,
+    format_name: str | None = None,
+    prefix: str | None = None,
+    container: str | None = None,
+) -> Reading:
+    """Read a backbone as `load` does; also return its format and what was converted, dropped and left alone.
 
-
-def read_arrays(path: str | PathLike[str], branch: str | None = None, format_name: str | None = None) -> Reading:
-    """Read a backbone as `read` does, but with numpy arrays and without importing PyTorch."""
-    content = safe.read(Path(path))
-    name = recognition.recognise(content, path, format_name)
-    fmt = recognition.as_declared(formats()[name], content)
+    Raises:
+        UserError: The file cannot be read, is of no known format, does not hold the chosen backbone, or holds a network that
+            is not one of ours; the message says what is inside.
+    """
+    choice = Choice(branch, format_name, prefix, container)
+    content = files.read(Path(path))
+    whole = Contents(content.value)
+    contents, branch = (whole.averaged(path), None) if branch == AVERAGE else (whole, branch)
+    match = recognise(contents, path, replace(choice, branch=branch))
+    fmt = match.format
+    architecture = other_networks.declared_architecture(contents)
+    if what := other_networks.declared_in(contents, architecture):
+        raise UserError(
+            f"{path} declares a network with {what}, which PixBench cannot convert; its weights do not show it"
+        )
     branch = branch or next(iter(fmt.branches))
     if branch not in fmt.branches:
         raise UserError(
-            f"{path} is of the format {name} ({fmt.title}), which has no branch {branch!r};"
-            f" choose one of: {', '.join(fmt.branches)}"
+            f"{path} is of the format {fmt.name} ({fmt.title}), which has no branch {branch!r};"
+            f" choose one of: {', '.join([*fmt.branches, *([AVERAGE] if whole.averages else [])])}"
         )
-    table = recognition.table(content, fmt)
-    assert table is not None  # the format was recognised
-    state, extras, dropped, types = _sort(table.weights, fmt, branch, path)
+    sorting = match.sort(branch)
+    state, extras, dropped, types = _values(match, sorting, branch, path)
     spec = replace(infer_spec(state, str(path)), **fmt.backbone)
-    counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, fmt, spec), types)
-    pixels = fmt.pixels
-    if name == "pixbench" and "format" in content:
-        version = content.get("version")
+    counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, fmt, spec, path), types)
+    spec, pixels = _as_the_file_says(contents, fmt, spec, path)
+    backbone = Backbone(spec, state, str(path), extras, pixels)
+    check(backbone)
+    return Reading(
+        backbone,
+        fmt,
+        AVERAGE if choice.branch == AVERAGE else branch,
+        counts,
+        contents.beside(match.container),
+        _by_reason(match, sorting),
+        whole.averages,
+        content.asked,
+        architecture,
+    )
+
+
+def recognise(contents: Contents, path: object, choice: Choice) -> Match:
+    """Return the format of a file and the place of its weights.
+
+    Raises:
+        UserError: If no format fits, more than one does, or what the user chose does not.
+    """
+    if choice.prefix is not None or choice.container is not None:
+        return discovery.choose(contents, path, choice.container, choice.prefix)
+    if choice.format is not None:
+        return recognition.wanted(contents, path, choice.format)
+    matches = recognition.candidates(contents)
+    if not matches or matches[0].sorted.unknown:
+        if found := discovery.only_one(contents):
+            return found
+        raise discovery.no_format(contents, path, matches)
+    if len(matches) > 1:
+        looks = recognition.titles(matches)
+        raise UserError(f"{path} may be of the format {looks}, and its keys do not show which one; choose with --from")
+    return matches[0]
+
+
+def _by_reason(match: Match, sorting: Sorting) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for key, reason in sorting.dropped.items():
+        found.setdefault(reason, []).append(match.table.written[key])
+    return found
+
+
+def _values(
+    match: Match, sorting: Sorting, branch: str, path: str | PathLike[str]
+) -> tuple[State, State, dict[str, int], dict[str, int]]:
+    """Return backbone and extras of the branch by canonical name, the number of dropped keys by reason, and of cast types."""
+    fmt, weights = match.format, match.table.weights
+    if not sorting.backbone:
+        raise UserError(
+            f"{path} holds no {branch} backbone: no key begins with {fmt.branches[branch]!r}; choose another branch or file"
+        )
+    problems, dropped = Problems(), Counter(sorting.dropped.values())
+    problems.add("unknown", (match.table.written[key] for key in sorting.unknown))
+    named = sorting.backbone | sorting.extras
+    owners = {name: key for key, name in named.items()}
+    problems.add("with the same name as another key", (key for key, name in named.items() if owners[name] != key))
+    tensors = {name: as_tensor(weights[key]) for key, name in named.items()}
+    problems.add("not a plain tensor", (name for name, tensor in tensors.items() if tensor is None))
+    sound = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    problems.add("larger than their stored data", (name for name, tensor in sound.items() if is_stretched(tensor)))
+    found = {name: sound[name] for name in sorting.backbone.values() if name in sound}
+    extras = {name: sound[name] for name in sorting.extras.values() if name in sound}
+    if extras and fmt.naming == "detectron2" and fmt.name != "detectron2_soco":
+        extras, second = _of_detectron2(extras, problems)
+        dropped.update({"second tower of the head": second} if second else {})
+    else:
+        known = pyramid_head.TWO_STAGE if pyramid_head.two_stage(extras) else pyramid_head.NAMES
+        problems.add("unknown", (name for name in extras if name not in known))
+    sign = other_networks.seen_in(sorting.unknown)
+    problems.raise_if_any(
+        f"{path} holds "
+        + (f"a network with {sign}, and " if sign else "")
+        + f"keys that a {fmt.title} should not have",
+        "unknown keys are never skipped in silence; `pixbench weights inspect` lists them and all backbones in the file, and "
+        f"`--prefix {fmt.branches[branch] or chr(39) * 2}` takes the backbone alone and names what it leaves out",
+        most=12,
+    )
+    if sum(tensor.nbytes for tensor in sound.values()) > 2 * Path(path).stat().st_size:
+        raise UserError(f"{path} holds the same numbers under many names, together larger than the file; save it again")
+    types: Counter[str] = Counter()
+    uniform = {name: _uniform(name, in_order(tensor), types) for name, tensor in {**found, **extras}.items()}
+    return {n: uniform[n] for n in found}, {n: uniform[n] for n in extras}, dict(dropped), dict(types)
+
+
+def _of_detectron2(extras: State, problems: Problems) -> tuple[State, int]:
+    """Return pyramid and head by our names, and the number of tensors of the second tower, which must equal the first."""
+    ours = pyramid_head.from_detectron2(extras)
+    again = pyramid_head.to_detectron2(ours)
+    second = [place for place in again if pyramid_head.TOWERS[1] in place and place in extras]
+    problems.add("unknown", (place for place in extras if place not in again))
+    different = (place for place in second if not equal(extras[place], again[place]))
+    problems.add("of a second tower that differs from the first", different)
+    return ours, len(second)
+
+
+def _uniform(name: str, tensor: Tensor, types: Counter[str]) -> Tensor:
+    """Cast to the type of a backbone if no value changes. Otherwise return ``tensor`` unchanged; `check` will refuse it."""
+    wanted, others = (torch.int64, _INTEGERS) if is_counter(name) else (torch.float32, _FLOATS)
+    if tensor.dtype not in others or (other := cast(tensor, wanted)) is None:
+        return tensor
+    types[f"{type_name(tensor)} to {type_name(other)}"] += 1
+    return other
+
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float64)
+_INTEGERS = (torch.int32, torch.float32, torch.float64)
+
+
+def _fill_norms(state: State, extras: State, fmt: Format, spec: BackboneSpec | VitSpec, path: object) -> dict[str, int]:
+    """Fill in what norms lack by design, and return how many tensors were added for which reason.
+
+    Added are counters (0), and in formats that say so, statistics that were folded into weight and bias (mean 0, variance 1,
+    as in Detectron2). Nothing is added to a file that has some of the counters or statistics; `check` refuses it. Detectron2
+    is an exception for counters: its frozen norms have none, but its trained norms do.
+    """
+    wanted, filled = expected(spec), {}
+    if not any(map(is_counter, state)) or fmt.naming.startswith("detectron2"):
+        missing = [name for name in expected(spec, extras) if is_counter(name) and name not in state | extras]
+        for name in missing:
+            (state if name in wanted else extras)[name] = torch.zeros((), dtype=torch.int64)
+        filled["BatchNorm counters"] = len(missing)
+    statistics = [name for name in wanted if name.endswith((".running_mean", ".running_var"))]
+    if statistics and not any(name in state for name in statistics):
+        if not fmt.folded:
+            raise UserError(
+                f"{path}: the norms of this network have a weight and a bias but no running_mean and running_var, so they are "
+                "not BatchNorm but GroupNorm or another norm; PixBench converts ResNets with BatchNorm only. (Of the known "
+                f"formats only {', '.join(n for n, f in formats().items() if f.folded)} have statistics folded into the weights)"
+            )
+        state |= {n: torch.full(wanted[n].shape, 1.0 if n.endswith("var") else 0.0) for n in statistics}
+        filled["BatchNorm statistics, folded into weight and bias"] = len(statistics)
+    return {what: number for what, number in filled.items() if number}
+
+
+def _as_the_file_says(
+    contents: Contents, fmt: Format, spec: BackboneSpec | VitSpec, path: object
+) -> tuple[BackboneSpec | VitSpec, Any]:
+    """Return spec and pixels: those that a file of this project declares, otherwise those of the format."""
+    held = contents.entries
+    if fmt.name == "pixbench" and "format" in held:
+        version = held.get("version")
         if type(version) is not int or not 1 <= version <= CHECKPOINT_VERSION:
             raise UserError(
                 f"{path} is a pre-training checkpoint "
                 f"{f'of version {version}' if is_brief(version) else 'without a valid version'}, "
                 f"but this PixBench reads versions 1 to {CHECKPOINT_VERSION}; use the PixBench that wrote it"
             )
-        spec = declared(spec_in(content), spec, path)
-    elif isinstance(about := content.get(WEIGHTS_KEY), Mapping):
-        spec = declared(spec_in(about), spec, path)
-        pixels = declared(about.get("pixels"), pixels, path)
-    backbone = Backbone(spec, state, str(path), extras, pixels)
-    check(backbone)
-    return Reading(backbone, name, branch, counts, table.beside)
+        return declared(spec_in(held), spec, path), fmt.pixels
+    if (about := entries(held.get(WEIGHTS_KEY))) is not None:
+        return declared(spec_in(about), spec, path), declared(about.get("pixels"), fmt.pixels, path)
+    return spec, fmt.pixels
 
 
-def _sort(
-    weights: Mapping[str, Any], fmt: Format, branch: str, path: str | PathLike[str]
-) -> tuple[Arrays, Arrays, dict[str, int], dict[str, int]]:
-    """Return backbone and extras of the branch by canonical name, the number of dropped keys by reason, and of cast types."""
-    sorting = recognition.sort(weights, fmt, branch)
-    if not sorting.backbone:
-        prefix = fmt.branches[branch]
-        raise UserError(
-            f"{path} holds no {branch} backbone: no key begins with {prefix!r}; choose another branch or file"
-        )
-    problems, dropped = Problems(), Counter(sorting.dropped.values())
-    problems.add("unknown", sorting.unknown)
-    named = sorting.backbone | sorting.extras
-    owners = {name: key for key, name in named.items()}
-    problems.add("with the same name as another key", (key for key, name in named.items() if owners[name] != key))
-    found = {name: weights[key] for key, name in sorting.backbone.items()}
-    beside = {name: weights[key] for key, name in sorting.extras.items()}
-    if beside and fmt.naming == "detectron2_fpn":
-        extras = pyramid_head.from_detectron2(beside)
-        again = pyramid_head.to_detectron2(extras)
-        second = [place for place in again if pyramid_head.TOWERS[1] in place and place in beside]
-        problems.add("unknown", (place for place in beside if place not in again))
-        problems.add(
-            "of a second tower that differs from the first", (n for n in second if not _equal(beside[n], again[n]))
-        )
-        dropped.update({"second tower of the head": len(second)} if second else {})
-    else:
-        extras = beside
-        known = pyramid_head.TWO_STAGE if pyramid_head.two_stage(extras) else pyramid_head.NAMES
-        problems.add("unknown", (name for name in extras if name not in known))
-    both = found | extras
-    problems.add("not a tensor", (name for name, value in both.items() if not isinstance(value, np.ndarray)))
-    problems.add("larger than their stored data", (name for name, value in both.items() if _is_stretched(value)))
-    problems.raise_if_any(
-        f"{path} holds keys that a {fmt.title} should not have",
-        "unknown keys are never skipped, so use another file; `pixbench weights inspect` lists all unknown keys",
-        most=12,
-    )
-    if sum(array.nbytes for array in both.values()) > 2 * Path(path).stat().st_size:
-        raise UserError(f"{path} holds the same numbers under many names, together larger than the file; save it again")
-    types: Counter[str] = Counter()
-    uniform = {name: _uniform(name, in_order(array), types) for name, array in both.items()}
-    return {n: uniform[n] for n in found}, {n: uniform[n] for n in extras}, dict(dropped), dict(types)
-
-
-def _is_stretched(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and is_stretched(value)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return all(isinstance(x, np.ndarray) for x in (a, b)) and not is_stretched(a) and equal(a, b)
-
-
-def _uniform(name: str, array: np.ndarray, types: Counter[str]) -> np.ndarray:
-    """Cast to the type of a backbone if no value changes. Otherwise return ``array`` unchanged; `check` will refuse it."""
-    wanted, others = ("int64", _INTEGERS) if is_counter(name) else ("float32", _FLOATS)
-    before = type_name(array)
-    if before not in others or (other := cast(array, wanted)) is None:
-        return array
-    types[f"{before} to {wanted}"] += 1
-    return other
-
-
-_FLOATS = ("float16", "bfloat16", "float64")
-_INTEGERS = ("int32", "float32", "float64")
-
-
-def _fill_norms(state: Arrays, extras: Arrays, fmt: Format, spec: BackboneSpec | VitSpec) -> dict[str, int]:
-    """Fill in what norms lack by design, and return how many tensors were added for which reason.
-
-    Added are counters (0), and statistics that were folded into weight and bias (mean 0, variance 1, as in Detectron2).
-    Nothing is added to a file that has some of the counters or statistics; `check` refuses it. Detectron2 is an exception for
-    counters: its frozen norms have none, but its trained norms do.
-    """
-    wanted, filled = expected(spec), {}
-    if not any(map(is_counter, state)) or fmt.naming.startswith("detectron2"):
-        missing = [name for name in expected(spec, extras) if is_counter(name) and name not in state | extras]
-        for name in missing:
-            (state if name in wanted else extras)[name] = np.zeros((), np.int64)
-        filled["BatchNorm counters"] = len(missing)
-    if not any(name.endswith((".running_mean", ".running_var")) for name in state):
-        missing = [name for name in wanted if name.endswith((".running_mean", ".running_var"))]
-        fill = {n: np.full(wanted[n].shape, 1.0 if n.endswith("var") else 0.0, np.float32) for n in missing}
-        state.update(fill)
-        filled["BatchNorm statistics, folded into weight and bias"] = len(missing)
-    return {what: number for what, number in filled.items() if number}
-
-
-def spec_in(content: Mapping[str, Any]) -> Any:
+def spec_in(content: Mapping[Any, Any]) -> Any:
     """Return the fields of the backbone's spec in a file of this project; the key was "trunk" before version 0.2."""
     return content.get("backbone", content.get("trunk"))
 

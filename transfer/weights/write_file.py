@@ -1,4 +1,4 @@
-"""Write a `Backbone` to a file of a framework, without PyTorch. The same backbone always gives the same bytes."""
+"""Write a `Backbone` to a file of a framework. The same backbone always gives the same bytes."""
 
 from __future__ import annotations
 
@@ -10,75 +10,72 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from pixbench.errors import UserError
 from pixbench.file_versions import WEIGHTS_KEY
 from pixbench.files import atomic_path
 from transfer.weights.backbone import Backbone, Counts, check
-from transfer.weights.containers import torch_writer
-from transfer.weights.containers.arrays import fingerprint, in_order
-from transfer.weights.frameworks import FRAMEWORKS, express, find_framework, to_framework
+from transfer.weights.frameworks import express, find_framework, to_framework
 from transfer.weights.naming import COUNTER, is_counter
+from transfer.weights.tensors import alone, fingerprint, in_order
 
 AUTHOR = "PixBench"
 
 
 def save(backbone: Backbone, path: str | PathLike[str], framework: str) -> Counts:
     """Write ``backbone`` to ``path`` for ``framework``. An existing file is replaced completely or, on an error, not at all."""
-    check_framework(backbone, path, framework)
+    check_suffix(path, framework)
+    backbone = express(backbone, framework)
     check(backbone)
     with atomic_path(path) as part:
         return write(backbone, part, framework)
 
 
-def check_framework(backbone: Backbone, path: str | PathLike[str], framework: str) -> None:
-    """Raise `UserError` if the framework cannot represent this backbone or does not read files with this suffix."""
-    suffixes = find_framework(framework).suffixes
-    if Path(path).suffix not in suffixes:
-        raise UserError(
-            f"{path}: {FRAMEWORKS[framework].title} files end in {' or '.join(suffixes)}; choose such a name"
-        )
-    express(backbone, framework)
+def check_suffix(path: str | PathLike[str], framework: str) -> None:
+    """Raise `UserError` if the framework does not read files with this suffix."""
+    rules = find_framework(framework)
+    if Path(path).suffix not in rules.suffixes:
+        raise UserError(f"{path}: {rules.title} files end in {' or '.join(rules.suffixes)}; choose such a name")
 
 
 def write(backbone: Backbone, path: Path, framework: str) -> Counts:
-    """Write as `save` does, but directly to ``path`` and without checks."""
-    backbone = express(backbone, framework)
-    rules = FRAMEWORKS[framework]
-    state = {name: in_order(np.asarray(values)) for name, values in to_framework(backbone, framework).items()}
+    """Write a backbone that is already in the form of the framework (`express`), directly to ``path`` and without checks."""
+    rules = find_framework(framework)
+    taken: set[int] = set()
+    state = {name: alone(in_order(tensor), taken) for name, tensor in to_framework(backbone, framework).items()}
     about = {"backbone": backbone.spec.as_dict(), "pixels": vars(backbone.pixels)}
     if path.suffix == ".safetensors":
         _safetensors(state, about, path)
     elif path.suffix == ".pkl":
-        _detectron2(state, about, path)
+        _pickle(state, about, path)
     else:
-        mm = framework in ("mmseg", "mmpretrain")
-        # a plain state dict for torchvision, timm and `transformers`; otherwise as in `mmengine/runner/checkpoint.py`
-        torch_writer.write_zip(
-            {"state_dict": state, "meta": {"author": AUTHOR}, WEIGHTS_KEY: about} if mm else state, path
-        )
+        notes = {"meta": {"author": AUTHOR}, WEIGHTS_KEY: about}
+        with path.open("wb") as stream:  # a path would become part of the file
+            torch.save({rules.container: state, **notes} if rules.container else state, stream)
     held = [*backbone.state, *(backbone.extras if rules.pyramid_head else ())]
     left_out = {COUNTER: 0 if rules.counters else sum(map(is_counter, held))}
     left_out["pyramid and head"] = 0 if rules.pyramid_head else len(backbone.extras)
     return Counts(len(state), {reason: number for reason, number in left_out.items() if number})
 
 
-def _detectron2(state: dict[str, np.ndarray], about: dict[str, Any], path: Path) -> None:
+def _pickle(state: dict[str, Tensor], about: dict[str, Any], path: Path) -> None:
     """Write the model zoo format of `detectron2/checkpoint/detection_checkpoint.py`, which ignores our other keys.
 
     Detectron2 uses the names as they are. A pickle has no checksums, so a fingerprint is added.
     """
     about = about | {"sha256": fingerprint(state, about)}
-    content = {"model": state, "__author__": AUTHOR, "matching_heuristics": False, WEIGHTS_KEY: about}
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    content = {"model": arrays, "__author__": AUTHOR, "matching_heuristics": False, WEIGHTS_KEY: about}
     with path.open("wb") as stream:
         pickle.dump(content, stream, protocol=4)
 
 
-def _safetensors(state: dict[str, np.ndarray], about: dict[str, Any], path: Path) -> None:
+def _safetensors(state: dict[str, Tensor], about: dict[str, Any], path: Path) -> None:
     """Write the tensors as `transformers` and timm read them, and the rest, with a fingerprint, as metadata."""
     from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.torch import save_file
 
     about = about | {"sha256": fingerprint(state, about)}
     try:

@@ -184,7 +184,7 @@ def test_target_branch(tmp_path, checkpoint, make_backbone):
             "detectron2_fpn",
             replace(NARROW, stem="deep"),
             {},
-            "backbones of variant 7x7, not deep; convert it with --to mmseg or",
+            "backbones of variant 7x7, not deep; convert it with --to mmseg",
         ),
         ("huggingface", replace(WIDE, stem="deep"), {}, "backbones of variant 7x7, not deep"),
         ("detectron2_c4", VitSpec(128, 3, 2, 16, 64), {}, "not ViT; convert it with --to detectron2 --detector vitdet"),
@@ -195,9 +195,9 @@ def test_target_branch(tmp_path, checkpoint, make_backbone):
             "timm",
             NARROW,
             {},
-            r"no backbone of width 0\.25.*; convert it with --to detectron2 --detector c4 or .*--to huggingface",
+            r"no backbone of width 0\.25.*; convert it with --to detectron2 --detector fpn or .*--to huggingface",
         ),
-        ("torchvision", WIDE, {"std": (1.0, 1.0, 1.0)}, "no input pixels other than RGB, mean 123.675"),
+        ("torchvision", WIDE, {"std": (1.0, 1.0, 1.0)}, "no pixels other than RGB, mean 123.675"),
     ],
 )
 def test_what_a_target_cannot_express_is_refused(tmp_path, framework, spec, pixels, says):

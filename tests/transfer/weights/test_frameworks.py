@@ -13,11 +13,16 @@ from transfer.weights.naming import NAMINGS, Naming, is_counter
 from transfer.weights.vit_spec import VitSpec
 
 KINDS = [(framework, kind) for framework in FRAMEWORKS for kind in FRAMEWORKS[framework].variants]
-SPECS = {"7x7": {}, "deep": {"stem": "deep"}, "deep, averaging": {"stem": "deep", "avg_down": True}}
+SPECS = {
+    "7x7": {},
+    "deep": {"stem": "deep"},
+    "deep, averaging": {"stem": "deep", "avg_down": True},
+    "3x3": {"stem": "3x3", "output_stride": 8},
+}
 
 
 @pytest.mark.parametrize(("framework", "kind"), KINDS)
-@pytest.mark.parametrize("depth", [50, 101, 152])
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
 def test_there_and_back_gives_the_same_names(framework, kind, depth):
     spec = VitSpec(depth=depth) if kind == "ViT" else BackboneSpec(depth, **SPECS[kind])
     assert spec.variant == kind
@@ -65,7 +70,7 @@ def test_two_modules_under_one_name_are_not_a_layout():
 
 
 def test_unknown_layout():
-    with pytest.raises(UserError, match="known: detectron2_c4"):
+    with pytest.raises(UserError, match="known: detectron2_fpn"):
         to_framework(Backbone(BackboneSpec(), {}, "test"), "caffe2")
 
 

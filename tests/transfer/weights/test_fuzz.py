@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from pixbench.errors import UserError
+from pixbench.file_versions import WEIGHTS_KEY
 from pretrain.models.backbone_spec import BackboneSpec
-from transfer.weights import Backbone, load, save, to_framework
-from transfer.weights.containers import safe
+from transfer.weights import Backbone, files, load, save, to_framework
 from transfer.weights.naming import is_counter
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def backbone(backbone_of: Callable[[BackboneSpec], Backbone]) -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def files(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def originals(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The same backbone in every container."""
     folder = tmp_path_factory.mktemp("whole")
     save(backbone, folder / "zip.pth", "mmseg")
@@ -115,8 +115,8 @@ def _opcodes(whole: bytes, container: str) -> list[int]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("container", EXAMPLES)
-def test_damaged_bytes(tmp_path: Path, files: dict[str, bytes], backbone: Backbone, container: str) -> None:
-    whole, path, survived = files[container], tmp_path / "x", []
+def test_damaged_bytes(tmp_path: Path, originals: dict[str, bytes], backbone: Backbone, container: str) -> None:
+    whole, path, survived = originals[container], tmp_path / "x", []
     path.write_bytes(whole)
     assert _holds(path, backbone)
     starts = _opcodes(whole, container)
@@ -133,8 +133,8 @@ def test_damaged_bytes(tmp_path: Path, files: dict[str, bytes], backbone: Backbo
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_pickles_of_chance_under_a_right_checksum(tmp_path: Path, files: dict[str, bytes]) -> None:
-    whole, path = files["zip"], tmp_path / "x.pth"
+def test_pickles_of_chance_under_a_right_checksum(tmp_path: Path, originals: dict[str, bytes]) -> None:
+    whole, path = originals["zip"], tmp_path / "x.pth"
 
     @fuzz(80)
     @given(PLACE, OPCODES, st.integers(1, 3))
@@ -167,18 +167,18 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("container", ["zip", "pickle", "safetensors"])
-def test_changed_keys_and_tensors(tmp_path: Path, files: dict[str, bytes], backbone: Backbone, container: str) -> None:
+def test_changed_keys_and_tensors(tmp_path: Path, originals: dict[str, bytes], backbone: Backbone, container: str) -> None:
     """Written anew by the libraries themselves: in a zip, which has no fingerprint, a new value is then a new backbone."""
     path, original = tmp_path / f"x.{container}", tmp_path / "original"
-    original.write_bytes(files[container])
+    original.write_bytes(originals[container])
 
     @fuzz(60)
     @given(PLACE, st.sampled_from(["rename", "swap", "drop", *CHANGES]))
     def run(place: int, kind: str) -> None:
-        content = safe.read(original)
+        content = files.read(original).value
         where = {"zip": "state_dict", "pickle": "model"}.get(container)
-        arrays = content[where] if where else {k: v for k, v in content.items() if k != safe.WEIGHTS_KEY}
-        weights = {name: torch.tensor(array) for name, array in arrays.items()}
+        arrays = content[where] if where else {k: v for k, v in content.items() if k != WEIGHTS_KEY}
+        weights = {name: torch.as_tensor(array).clone() for name, array in arrays.items()}
         keys = list(weights)
         key, other = keys[place % len(keys)], keys[(place // len(keys)) % len(keys)]
         if kind == "rename":
@@ -192,7 +192,7 @@ def test_changed_keys_and_tensors(tmp_path: Path, files: dict[str, bytes], backb
         if container == "safetensors":
             if not all(isinstance(value, torch.Tensor) for value in weights.values()):
                 return
-            about = {safe.WEIGHTS_KEY: json.dumps(content[safe.WEIGHTS_KEY])}
+            about = {WEIGHTS_KEY: json.dumps(content[WEIGHTS_KEY])}
             save_file({name: tensor.clone() for name, tensor in weights.items()}, path, about)
         elif container == "pickle":
             as_array = {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in weights.items()}

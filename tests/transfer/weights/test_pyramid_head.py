@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from pixbench.errors import UserError
 from pretrain.models.backbone_spec import STAGES, BackboneSpec
 from pretrain.models.fpn import LEVELS, Tower
-from transfer.weights import Backbone, convert, load, load_into, read, save, to_framework, verify
+from transfer.weights import FRAMEWORKS, Backbone, convert, load, load_into, read, save, to_framework, verify
 from transfer.weights.backbone import check
 from transfer.weights.expected_shapes import expected
 from transfer.weights.models import pyramid_head_model
 from transfer.weights.models.networks import build_network
 from transfer.weights.models.pyramid_head_fit import fit
-from transfer.weights.naming import NAMINGS as layout_names
 from transfer.weights.naming import is_counter
 from transfer.weights.pyramid_head import NAMES, TOWERS, from_detectron2, numbers, to_detectron2
 
@@ -291,7 +290,7 @@ def test_a_fresh_detectors_own_weights_compute_the_same_in_our_modules(
     state = model.state_dict()
     extras = from_detectron2(state)
     assert len(extras) == KINDS[kind]
-    names = layout_names["detectron2_fpn"].to_canonical
+    names = FRAMEWORKS["detectron2_fpn"].variants["7x7"].to_canonical
     backbone = Backbone(SPEC, {names(name): tensor for name, tensor in state.items() if names(name)}, "fresh", extras)
     check(backbone)
     same = close(*forward(model, backbone, torch.randn(1, 3, 96, 96)))

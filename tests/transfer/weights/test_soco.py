@@ -133,7 +133,7 @@ def test_what_soco_made_for_detectron2_is_the_same(tmp_path: Path, with_pyramid:
         (lambda m: m["module.head.conv2.weight"].fill_(float("nan")), r"NaN or infinite values \(box\.conv2\.weight\)"),
         (
             lambda m: m.update({"head.fc1.bias": torch.ones(16)}),
-            r"with the same name as another key \(module\.head\.fc1",
+            r"1 unknown \(module\.head\.fc1\.bias\)",
         ),
         (lambda m: [m.pop(n) for n in list(m) if n.startswith("module.head.")], r"26 missing \(box"),
     ],

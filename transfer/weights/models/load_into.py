@@ -83,7 +83,6 @@ def _strides_elsewhere(model: nn.Module, backbone: Backbone, framework: str) -> 
 
 def _wanted(model: nn.Module, backbone: Backbone, framework: str) -> tuple[dict[str, Tensor], pyramid_head_fit.Fit]:
     """Return all tensors by their names in ``model``, and how pyramid and head fit into it."""
-    backbone = backbone.tensors()
     state = to_framework(replace(backbone, extras={}), framework)
     if find_framework(framework).pyramid_head:
         fit = pyramid_head_fit.fit(model, backbone.extras)

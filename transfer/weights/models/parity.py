@@ -1,12 +1,15 @@
 """Forward parity: check that the framework computes the same with a file as our network does with the backbone.
 
+What our network is must not rest on our reading of the file alone. Where the library is installed that the file's own
+network comes from (torchvision, timm, transformers), that network computes the maps as well.
+
 Shapes: B images of H × W pixels; one map for each stage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,12 @@ from pixbench.errors import UserError
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.weights import pyramid_head
 from transfer.weights.backbone import Backbone
-from transfer.weights.frameworks import FRAMEWORKS, express, find_framework
-from transfer.weights.models import framework_models, pyramid_head_model
+from transfer.weights.frameworks import FRAMEWORKS, FrameworkModel, express, find_framework
+from transfer.weights.models import pyramid_head_model
+from transfer.weights.models.framework_models import loaded
 from transfer.weights.models.load_into import same, unequal
 from transfer.weights.models.networks import build_network
+from transfer.weights.models.source_network import SourceNetwork, network_of
 from transfer.weights.naming import is_counter
 from transfer.weights.read_file import Reading, read
 from transfer.weights.vit_spec import VitSpec
@@ -60,18 +65,23 @@ class Parity:
     silent: list[str]
     """Blocks whose last BN gamma is 0 everywhere, as at the start of training. No map depends on their inner weights, so
     only their tensors were compared."""
+    source: dict[str, Difference] = field(default_factory=dict)
+    """Differences between our network and the network that the source was made for, where its library is installed."""
+    source_network: str | None = None
+    """That network, in words; None if there was none to compare with."""
 
     @property
     def title(self) -> str:
         """Return the name of the model in which the file was compared."""
         if self.framework == "mmpretrain":
-            return "MMSegmentation's ResNet, for MMPretrain"  # MMPretrain is not installed; see `framework_models.BUILDERS`
+            return "MMSegmentation's ResNet, for MMPretrain"  # MMPretrain is not installed; see `frameworks/mmseg.py`
         return find_framework(self.framework).title if self.framework else "our own network"
 
     @property
     def ok(self) -> bool:
         """Whether all tensors are equal and all differences allowed."""
-        return not self.unequal and all(difference.ok for difference in self.stages.values())
+        differences = [*self.stages.values(), *self.source.values()]
+        return not self.unequal and all(difference.ok for difference in differences)
 
     @property
     def verdict(self) -> str:
@@ -82,6 +92,9 @@ class Parity:
         """Return the lines that a command prints: differences of each stage, and a note if maps could not be compared."""
         rows = [(stage, f"{d.max_abs:.2e}", f"{d.relative:.2e}") for stage, d in self.stages.items()]
         lines = ["", tabulate(rows, headers=("stage", "max abs difference", "relative"), disable_numparse=True), ""]
+        if self.source_network:
+            largest = max(d.relative for d in self.source.values())
+            lines.append(f"source   {self.source_network}: largest relative difference of its maps {largest:.2e}")
         if silent := len(self.silent):
             lines.append(f"note     {silent} blocks have a last BN gamma of 0; only their tensors were compared")
         return lines
@@ -94,6 +107,11 @@ class Parity:
         """Raise `UserError` with the differences unless everything agrees; ``path`` is named in the message."""
         if self.ok:
             return
+        if self.source_network and not all(d.ok for d in self.source.values()):
+            raise UserError(
+                f"the source is not the network that its weights show: {self.source_network} computes other maps with them "
+                f"({', '.join(stage for stage, d in self.source.items() if not d.ok)} differ); it cannot be converted"
+            )
         reasons = [
             f"{stage} differs by {d.max_abs:.2g} (relative {d.relative:.2g})"
             for stage, d in self.stages.items()
@@ -109,10 +127,6 @@ class Parity:
         )
 
 
-_FRAMEWORK_OF = {name: name for name in FRAMEWORKS} | {"timm_c": "timm", "timm_d": "timm", "mmseg_pooled": "mmseg"}
-"""Format of a file -> the framework that reads such files."""
-
-
 def verify(backbone: Backbone, path: str | PathLike[str], framework: str | None = None) -> Parity:
     """Load ``path`` into the framework's model and compare the maps of every stage with those of our own network.
 
@@ -123,44 +137,64 @@ def verify(backbone: Backbone, path: str | PathLike[str], framework: str | None 
     runs in our own network. The pixels that the file declares must then be those of ``backbone``, because equal tensors with
     different inputs are not the same backbone.
 
-    Both networks are in eval mode and run at output stride 32, whatever the output stride in pre-training was, because
-    strides and dilation are not part of the weights.
+    Both networks are in eval mode and run without dilation, whatever the output stride in pre-training was, because strides
+    and dilation are not part of the weights.
     """
-    other = None if framework else _same_kind(backbone, Path(path))
-    if other is not None:
-        framework = _FRAMEWORK_OF.get(other.format)
-    backbone = _at_stride_32(backbone)
-    backbone = (express(backbone, framework) if framework else backbone).tensors()
-    if other is not None and other.backbone.pixels != backbone.pixels:
+    if framework is not None:
+        return prove_written(express(backbone, framework), Path(path), framework)
+    return prove_same(backbone, Path(path))
+
+
+def prove_written(backbone: Backbone, path: Path, framework: str, source: Reading | None = None) -> Parity:
+    """Compare as `verify` does, for a backbone in the form of the framework; ``source`` is compared with its own network."""
+    backbone, images = _undilated(backbone), probe()
+    with torch.no_grad():
+        wanted = _own(backbone, images)
+        model = loaded(framework, backbone, path)
+        found = _maps(model, images)
+        if model.pyramid_head is not None:
+            wanted, found = wanted | _pyramid_head_maps(backbone, wanted), found | model.pyramid_head(images)
+        parity = _parity(framework, backbone, wanted, found, unequal(model.model, backbone, framework))
+        if source is not None and (network := network_of(source)) is not None:
+            parity = replace(parity, **_with_source(source, network, images))
+    return parity
+
+
+def _with_source(source: Reading, network: SourceNetwork, images: Tensor) -> dict[str, Any]:
+    ours, theirs = _own(_undilated(source.backbone), images), _maps(network.model, images)
+    return {
+        "source": {stage: compare(theirs[stage], ours[stage]) for stage in ours if stage in theirs},
+        "source_network": network.title,
+    }
+
+
+def prove_same(backbone: Backbone, path: Path) -> Parity:
+    """Compare with the backbone in ``path``, in the framework that reads its format or else in our own network."""
+    other = _same_kind(backbone, path)
+    framework = next((name for name, rules in FRAMEWORKS.items() if other.format in rules.reads), None)
+    expressed = express(backbone, framework) if framework else backbone
+    if other.backbone.pixels != expressed.pixels:
         raise UserError(
             f"{path} needs input pixels {other.backbone.pixels}, but {backbone.source} needs {backbone.pixels}; "
             "choose the format of the latter with --from, or compare backbones with the same pixels"
         )
-    images = probe()
+    if framework:
+        return prove_written(expressed, path, framework)
+    backbone, images = _undilated(backbone), probe()
     with torch.no_grad():
-        wanted = _own(backbone, images)
-        if framework:
-            loaded = framework_models.build(framework, backbone, Path(path))
-            found = _maps(loaded, images)
-            if loaded.pyramid_head is not None:
-                wanted, found = wanted | _pyramid_head_maps(backbone, wanted), found | loaded.pyramid_head(images)
-            wrong = unequal(loaded.model, backbone, framework)
-        else:
-            assert other is not None
-            found = _own(_at_stride_32(other.backbone), images)
-            wrong = [
-                n for n, t in backbone.state.items() if not is_counter(n) and not same(other.backbone.state.get(n), t)
-            ]
-    return Parity(
-        framework,
-        {stage: compare(found[stage], wanted[stage]) for stage in wanted if stage in found},
-        wrong,
-        [
-            name.removesuffix(".bn3.weight")
-            for name, t in backbone.state.items()
-            if name.endswith(".bn3.weight") and not t.any()
-        ],
-    )
+        wanted, found = _own(backbone, images), _own(_undilated(other.backbone), images)
+    held = other.backbone.state
+    wrong = [name for name, t in backbone.state.items() if not is_counter(name) and not same(held.get(name), t)]
+    return _parity(None, backbone, wanted, found, wrong)
+
+
+def _parity(
+    framework: str | None, backbone: Backbone, wanted: dict[str, Tensor], found: dict[str, Tensor], wrong: list[str]
+) -> Parity:
+    last = ".bn2.weight" if getattr(backbone.spec, "basic", False) else ".bn3.weight"
+    silent = [name.removesuffix(last) for name, t in backbone.state.items() if name.endswith(last) and not t.any()]
+    stages = {stage: compare(found[stage], wanted[stage]) for stage in wanted if stage in found}
+    return Parity(framework, stages, wrong, silent)
 
 
 def _own(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
@@ -171,18 +205,17 @@ def _own(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
     return network.forward_stages(images)
 
 
-def _at_stride_32(backbone: Backbone) -> Backbone:
-    return (
-        replace(backbone, spec=replace(backbone.spec, output_stride=32))
-        if isinstance(backbone.spec, BackboneSpec)
-        else backbone
-    )
+def _undilated(backbone: Backbone) -> Backbone:
+    spec = backbone.spec
+    if not isinstance(spec, BackboneSpec):
+        return backbone
+    return replace(backbone, spec=replace(spec, output_stride=spec.natural_stride))
 
 
 def _same_kind(backbone: Backbone, path: Path) -> Reading:
     """Read ``path``; raise `UserError` if its backbone has another spec than ``backbone``."""
     other = read(path)
-    mine, theirs = (replace(_at_stride_32(t), state={}, extras={}, source="") for t in (backbone, other.backbone))
+    mine, theirs = (replace(_undilated(t), state={}, extras={}, source="") for t in (backbone, other.backbone))
     if mine.spec != theirs.spec:
         raise UserError(
             f"{path} holds a {theirs.spec.title}, {backbone.source} a {mine.spec.title}"
@@ -218,7 +251,7 @@ def compare(found: Tensor, wanted: Tensor) -> Difference:
 
 
 def _pyramid_head_maps(backbone: Backbone, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the maps of `framework_models.FrameworkModel.pyramid_head`, computed by our own modules from ``maps``."""
+    """Return the maps of `FrameworkModel.pyramid_head`, computed by our own modules from ``maps``."""
     with torch.device("meta"):
         reference = pyramid_head_model.build(backbone.resnet, backbone.extras).eval()
     reference.load_state_dict(backbone.extras, assign=True)
@@ -229,7 +262,7 @@ def _pyramid_head_maps(backbone: Backbone, maps: dict[str, Tensor]) -> dict[str,
     return levels | {f"{level} {tower}": reference["head"](x) for level, x in levels.items() for tower in towers}
 
 
-def _maps(loaded: framework_models.FrameworkModel, images: Tensor) -> dict[str, Tensor]:
+def _maps(built: FrameworkModel, images: Tensor) -> dict[str, Tensor]:
     """Return the outputs of the stages during the framework's own forward pass."""
     maps: dict[str, Tensor] = {}
 
@@ -239,11 +272,9 @@ def _maps(loaded: framework_models.FrameworkModel, images: Tensor) -> dict[str, 
 
         return hook
 
-    hooks = [
-        loaded.model.get_submodule(name).register_forward_hook(keep(stage)) for stage, name in loaded.stages.items()
-    ]
+    hooks = [built.model.get_submodule(name).register_forward_hook(keep(stage)) for stage, name in built.stages.items()]
     try:
-        loaded.run(images)
+        built.run(images)
     finally:
         for hook in hooks:
             hook.remove()

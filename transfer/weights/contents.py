@@ -1,0 +1,179 @@
+"""The content of a file as tables of named weights, whatever containers and wrappers are around them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pixbench.errors import UserError, printable
+from pixbench.file_versions import WEIGHTS_KEY
+from transfer.weights.stand_ins import Record, entries
+
+_MOST, _MOST_LETTERS, _LONGEST = 100_000, 1 << 23, 1000
+"""Largest number of entries of a file, of characters in all their names, and of characters in one name."""
+_WRAPPERS = re.compile(
+    r"(?:(?<=[./])|(?<=^))(?:(?:module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module|_forward_module)\.)+",
+    re.MULTILINE,
+)
+"""What DistributedDataParallel, ``torch.compile``, FSDP, activation checkpointing and Lightning Fabric put into names."""
+_AVERAGE, _PARTS = (
+    {"ema", "avg", "average", "averaged", "swa", "shadow"},
+    {*"state dict model net module network params weights encoder backbone".split()},
+)
+NOTES = ("_metadata", WEIGHTS_KEY)
+"""Notes of PyTorch's state dicts and of PixBench's files, which are no weights."""
+
+
+class Table(NamedTuple):
+    """The weights in one container of a file."""
+
+    weights: dict[str, Any]
+    """Values by name without wrappers; names of nested dicts are joined as "a/b"."""
+    written: dict[str, str]
+    """The same names -> names as written in the file."""
+    text: str
+    """All names, one per line, for patterns."""
+
+
+class Contents:
+    """Everything in a file. Containers are flattened when they are first asked for."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.entries: Mapping[Any, Any] = entries(value) or {}
+        self._tables: dict[str, Table] = {}
+
+    def table(self, container: str = "") -> Table:
+        """Return the weights in ``container`` ("model", "a/b"; "" for the whole file); empty if there is no such container."""
+        if container not in self._tables:
+            inner = self.value
+            for part in container.split("/") if container else []:
+                inner = (entries(inner) or {}).get(part)
+            self._tables[container] = _table(_flatten(inner))
+        return self._tables[container]
+
+    def beside(self, container: str) -> list[str]:
+        """Return the names of the entries of the file beside ``container``."""
+        first = container.split("/")[0]
+        keys = [key for key in self.entries if container and key not in (first, *NOTES)]
+        return [printable(str(key)[:99]) for key in keys]
+
+    @property
+    def averages(self) -> list[str]:
+        """Names of the entries that hold a moving average of the weights, beside the weights themselves."""
+        named = [key for key in self.entries if isinstance(key, str) and entries(self.entries[key])]
+        parts = {key: set(key.lower().split("_")) for key in named}
+        return [key for key in named if parts[key] & _AVERAGE and parts[key] <= _AVERAGE | _PARTS]
+
+    def averaged(self, path: object) -> Contents:
+        """Return the same content with the moving average in the place of the weights."""
+        averages = self.averages
+        if len(averages) != 1:
+            raise UserError(
+                f"{path} holds {'no moving average' if not averages else 'several averages: ' + ', '.join(averages)} of its "
+                "weights; choose a part of the file with --container and --prefix"
+            )
+        others = {key: value for key, value in self.entries.items() if key not in averages}
+        raw = next(
+            (key for key in others if isinstance(key, str) and _is_place(key) and entries(others[key])), "state_dict"
+        )
+        return Contents(others | {raw: self.entries[averages[0]]})
+
+
+def _is_place(key: str) -> bool:
+    return set(key.lower().split("_")) <= _PARTS
+
+
+def _table(flat: dict[str, Any]) -> Table:
+    if not flat:
+        return Table({}, {}, "")
+    names = unwrap("\n".join(flat)).split("\n")
+    often = Counter(names)
+    # two names that differ only in wrappers keep them, and so are reported as unknown
+    pairs = {(name if often[name] == 1 else written): written for name, written in zip(names, flat, strict=True)}
+    return Table({name: flat[written] for name, written in pairs.items()}, pairs, "\n".join(pairs))
+
+
+def unwrap(names: str) -> str:
+    """Remove the names of wrappers from ``names``, one per line."""
+    return _WRAPPERS.sub("", names)
+
+
+def _children(value: Any) -> tuple[Mapping[Any, Any], str] | None:
+    """Return the entries of a container and what joins their names; a module that was pickled whole gives its weights."""
+    if isinstance(value, Record) and isinstance(modules := value.entries.get("_modules"), dict):
+        own = [value.entries.get(part) for part in ("_parameters", "_buffers")]
+        return {
+            k: v for part in (*own, modules) if isinstance(part, dict) for k, v in part.items() if v is not None
+        }, "."
+    inner = entries(value)
+    return (inner, "/") if inner else None
+
+
+def _flatten(value: Any) -> dict[str, Any]:
+    """Return all values by name; those of inner containers are called "a/b".
+
+    The number of entries is limited, because a hostile file can nest its containers almost without end. A container within
+    itself, as in configurations that know their parents, is passed over.
+    """
+    flat: dict[str, Any] = {}
+    first = _children(value)
+    levels: list[tuple[int, Iterator[tuple[Any, Any]], str, str]] = []
+    if first is not None:
+        levels.append((id(value), iter(first[0].items()), "", first[1]))
+    visits = letters = 0
+    while levels:
+        _, items, above, join = levels[-1]
+        entry = next(items, None)
+        if entry is None:
+            levels.pop()
+            continue
+        key, inner = entry
+        if isinstance(key, str) and key in NOTES:
+            continue
+        name = f"{above}{str(key)[: _LONGEST + 1]}"
+        if len(name) > _LONGEST or "\n" in name:
+            raise UserError(
+                f"the file holds a name that is too long or has line breaks ({printable(name[:40])}...); use another file"
+            )
+        visits, letters = visits + 1, letters + len(name)
+        if visits >= _MOST or letters > _MOST_LETTERS:
+            raise UserError(f"the file holds {_MOST} entries or more, which no checkpoint does; use another file")
+        children = _children(inner)
+        if children is not None:
+            if all(id(inner) != level[0] for level in levels):
+                levels.append((id(inner), iter(children[0].items()), f"{name}{join}", children[1]))
+        elif name in flat:
+            raise UserError(
+                f"the file holds two entries that are both called {name[:99]}; save it again with only one of them"
+            )
+        else:
+            flat[name] = inner
+    return flat
+
+
+def text_in(value: Any) -> str:
+    """Return all text in ``value``, up to a limit, one string per line."""
+    texts: list[str] = []
+    parts, left = [value], 10_000
+    while parts and left > 0:
+        part, left = parts.pop(), left - 1
+        inner = entries(part)
+        if isinstance(part, str):
+            texts.append(part)
+            left -= len(part) // 1000
+        elif inner is not None and len(inner) < left:
+            parts += inner.values()
+        elif isinstance(part, list | tuple) and len(part) < left:
+            parts += part
+    return "\n".join(texts)
+
+
+def grouped(names: Iterable[str]) -> str:
+    """Return names in few words: those that begin alike as one, "head.* (6)"."""
+    groups = Counter(re.sub(r"(?<=[^/.])\.[^/]*$", ".*", name) for name in names)
+    return ", ".join(
+        f"{printable(name)} ({number})" if number > 1 else printable(name) for name, number in groups.items()
+    )

@@ -1,0 +1,254 @@
+"""Find every backbone in a file by its own names, whatever is around it: for files of no known format, and for ``--prefix``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pixbench.errors import UserError, printable
+from transfer.weights import other_networks, recognition
+from transfer.weights.backbone import spec_of
+from transfer.weights.contents import Contents, Table, unwrap
+from transfer.weights.expected_shapes import expected
+from transfer.weights.file_format import Format, formats
+from transfer.weights.naming import COUNTER, NAMINGS, Naming, is_counter
+from transfer.weights.recognition import Match
+from transfer.weights.tensors import as_tensor
+
+_FAMILIES = [name for name in NAMINGS if name != "detectron2_c4"]
+"""Namings whose names all have the same prefix."""
+_HEADS = r"(fc|last_linear|heads?|classifier|logits|linear)(\..*)?"
+_AROUND = rf"(.*\.)?(n_averaged|steps|{COUNTER})"
+_FEW = 12
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A backbone inside a file, complete or not."""
+
+    container: str
+    prefix: str
+    """What stands before its names in the container, without wrappers."""
+    written: str
+    """The same as written in the file."""
+    family: str
+    size: int
+    """Number of its tensors."""
+    title: str
+    """Its spec in one phrase, or why there is none."""
+    lacks: tuple[str, ...]
+    """What it lacks; empty for a complete backbone."""
+
+    @property
+    def options(self) -> str:
+        """The options that choose it."""
+        named = {"--container": self.container, "--prefix": self.written}
+        return (
+            " ".join(f"{option} {printable(value) or chr(39) * 2}" for option, value in named.items() if value)
+            or "--prefix ''"
+        )
+
+    @property
+    def format(self) -> Format:
+        """A format for exactly this backbone: it leaves out all keys but those within the modules of the backbone."""
+        names = NAMINGS[self.family]
+        modules = "|".join(map(re.escape, (*names.stem.values(), *names.stages.values(), *names.bare.values())))
+        place = f"under {self.written!r}" if self.written else "without a prefix"
+        return Format(
+            name="prefix",
+            title=f"backbone {place}" + (f" in {self.container!r}" if self.container else ""),
+            source="",
+            checked="generated file",
+            naming=self.family,
+            container=(self.container,),
+            branches={"student": self.prefix},
+            dropped={"left out": rf"(?!{re.escape(self.prefix)}(?:{modules})(?:\.|$)).*"},
+            folded=False,
+        )
+
+    def match(self, contents: Contents) -> Match:
+        """Return the match of the file with `format`."""
+        return Match(self.format, contents.table(self.container), self.container)
+
+
+def find(contents: Contents) -> list[Inside]:
+    """Return all backbones in a file, complete ones first; of several families that fit the same place, the best."""
+    table, found = contents.table(), dict[str, Inside]()
+    tensors = {name: tuple(t.shape) for name, value in table.weights.items() if (t := _tensor(value)) is not None}
+    for family in _FAMILIES:
+        for place in _places(tensors, NAMINGS[family]):
+            inside = _inspect(table, tensors, family, place)
+            if place not in found or len(inside.lacks) < len(found[place].lacks):
+                found[place] = inside
+    return sorted(found.values(), key=lambda inside: len(inside.lacks))
+
+
+def _tensor(value: object) -> Tensor | None:
+    return value if isinstance(value, Tensor) else as_tensor(value)
+
+
+def _places(tensors: dict[str, tuple[int, ...]], names: Naming) -> Iterator[str]:
+    """Yield what stands before the names of a stem that a first stage follows."""
+    stems = tuple(f"{name}.weight" for name in (next(iter(names.stem.values())), names.stem.get("stem.0")) if name)
+    stage = next(iter(names.stages.values()))
+    for name, shape in tensors.items():
+        stem = next((stem for stem in stems if name.endswith(stem)), None)
+        if stem is None or len(shape) != 4:
+            continue
+        place = name.removesuffix(stem)
+        if place[-1:] in ("", ".", "/") and any(other.startswith(f"{place}{stage}.0.") for other in tensors):
+            yield place
+
+
+def _inspect(table: Table, tensors: dict[str, tuple[int, ...]], family: str, place: str) -> Inside:
+    names = NAMINGS[family]
+    held = {n: shape for n, shape in tensors.items() if n.startswith(place)}
+    shapes = {c: shape for n, shape in held.items() if (c := names.to_canonical(n.removeprefix(place)))}
+    written = _as_written(table, place)
+    container, _, prefix = place.rpartition("/")
+    lacks: tuple[str, ...]
+    try:
+        spec = spec_of(shapes, "it")
+        title, wanted = spec.title, {n: s.shape for n, s in expected(spec).items() if not is_counter(n)}
+        wrong = [n for n in wanted if n in shapes and shapes[n] != wanted[n]]
+        without = [n for n in wanted if n not in shapes]
+        statistics = [n for n in without if n.endswith((".running_mean", ".running_var"))]
+        parts = [f"{n} has the shape {shapes[n]}, not {wanted[n]}" for n in wrong]
+        if statistics and not any(n.endswith(".running_mean") for n in shapes):
+            parts.append("running_mean and running_var: its norms are no batch norms, but GroupNorm or another norm")
+            without = [n for n in without if n not in statistics]
+        lacks = tuple(parts + without)
+    except UserError as error:
+        title, lacks = f"no network that can be converted: {error}", (str(error),)
+    return Inside(container, prefix, written.rpartition("/")[2], family, len(shapes), title, lacks)
+
+
+def _as_written(table: Table, place: str) -> str:
+    """Return ``place`` with the wrappers that stand in the file."""
+    name = next(name for name in table.weights if name.startswith(place))
+    written, rest = table.written[name], name.removeprefix(place)
+    return written.removesuffix(rest) if written.endswith(rest) else place
+
+
+def choose(contents: Contents, path: object, container: str | None, prefix: str | None) -> Match:
+    """Return the match with the backbone that the user chose by ``--container`` and ``--prefix``."""
+    all_of_them = find(contents)
+    plain = None if prefix is None else unwrap(prefix if not prefix or prefix.endswith(".") else f"{prefix}.")
+    found = [
+        inside
+        for inside in all_of_them
+        if (container is None or inside.container == container) and (plain is None or inside.prefix == plain)
+    ]
+    complete = [inside for inside in found if not inside.lacks]
+    if len(complete) == 1:
+        return complete[0].match(contents)
+    asked = " ".join(f"--{k} {v!r}" for k, v in (("container", container), ("prefix", prefix)) if v is not None)
+    if len(complete) > 1:
+        raise UserError(
+            f"{path} holds several complete backbones for {asked}; choose one of them:\n{listing(complete)}"
+        )
+    if found:
+        few = ", ".join(found[0].lacks[:4]) + (
+            f" and {len(found[0].lacks) - 4} more" if len(found[0].lacks) > 4 else ""
+        )
+        raise UserError(f"{path} holds no complete backbone for {asked}: it lacks {few}; choose another part or file")
+    raise UserError(
+        f"{path} holds no backbone for {asked}; it holds:\n{listing(all_of_them) or what_is_inside(contents)}"
+    )
+
+
+def only_one(contents: Contents) -> Match | None:
+    """Return the match with the only complete backbone of a file, if nothing but a classifier stands beside it."""
+    complete = [inside for inside in find(contents) if not inside.lacks]
+    raw = [inside for inside in complete if inside.container.split("/")[0] not in contents.averages]
+    if len(raw or complete) != 1:
+        return None
+    match = (raw or complete)[0].match(contents)
+    sorting, prefix = match.sorted, re.escape((raw or complete)[0].prefix)
+    explained = re.compile(rf"{prefix}{_HEADS}|{_AROUND}")
+    return match if not sorting.unknown and all(map(explained.fullmatch, sorting.dropped)) else None
+
+
+def listing(found: list[Inside]) -> str:
+    """Return one line for each backbone: the options that choose it, and what it is."""
+    lines = []
+    for inside in found:
+        lack = f", but it lacks {', '.join(inside.lacks[:3])}" if inside.lacks else ""
+        lines.append(f"  {inside.options}: {inside.title}, {inside.size} tensors{lack}")
+    return "\n".join(lines)
+
+
+def what_is_inside(contents: Contents) -> str:
+    """Return the containers of a file with the beginnings of their keys and numbers of tensors."""
+    tensors = [name for name, value in contents.table().weights.items() if _tensor(value) is not None]
+    if not tensors:
+        kinds = ", ".join(
+            f"{printable(str(key)[:40])} ({type(v).__name__})" for key, v in list(contents.entries.items())[:_FEW]
+        )
+        return f"  no tensors: {kinds or type(contents.value).__name__}"
+    by_container: dict[str, list[str]] = {}
+    for name in tensors:
+        container, _, rest = contents.table().written[name].rpartition("/")
+        by_container.setdefault(container, []).append(rest)
+    lines = []
+    for container, names in list(by_container.items())[:_FEW]:
+        beginnings: dict[str, int] = {}
+        for name in names:
+            first = name.split(".")[0] + (".*" if "." in name else "")
+            beginnings[first] = beginnings.get(first, 0) + 1
+        shown = [f"{printable(first[:99])} ({number})" for first, number in list(beginnings.items())[:_FEW]]
+        more = f" and {len(beginnings) - _FEW} more" if len(beginnings) > _FEW else ""
+        lines.append(f"  {printable(container[:99]) + ': ' if container else ''}{', '.join(shown)}{more}")
+    return "\n".join(lines)
+
+
+def nearest(contents: Contents) -> tuple[Format, str] | None:
+    """Return the format that a file fits except for few conditions, and what it lacks; None if no stem of any is there."""
+    best: tuple[int, Format, str] | None = None
+    for fmt in formats().values():
+        for container in dict.fromkeys((*fmt.container, "")):
+            text = contents.table(container).text
+            if not text or not recognition.has_stem(text, fmt):
+                continue
+            lacks = recognition.unmet(contents, text, fmt)
+            if best is None or len(lacks) < best[0]:
+                best = len(lacks), fmt, " and ".join(lacks)
+    return (best[1], best[2]) if best else None
+
+
+def no_format(contents: Contents, path: object, almost: list[Match]) -> UserError:
+    """Return the error for a file that no format explains: what is inside, what comes nearest, and a way on.
+
+    Args:
+        contents: What the file holds.
+        path: The file, for the message.
+        almost: Formats that fit except for keys that they do not know.
+    """
+    holds = f"It holds:\n{what_is_inside(contents)}"
+    if almost:
+        unknown = [printable(almost[0].table.written[key][:200]) for key in almost[0].sorted.unknown]
+        more = f" and {len(unknown) - _FEW} more" if len(unknown) > _FEW else ""
+        parts = [
+            f"{path} is most like the format {recognition.titles(almost)}, but holds keys that such a file does not have: "
+            f"{len(unknown)} unknown ({', '.join(unknown[:_FEW])}{more}). They are never skipped in silence. {holds}"
+        ]
+    else:
+        parts = [f"{path} is of no known format. {holds}"]
+        if near := nearest(contents):
+            parts.append(f"Nearest format: {near[0].name} ({near[0].title}), but such a file has {near[1]}.")
+    if sign := other_networks.seen_in(contents.table().weights):
+        parts.append(f"This is a network with {sign}, which PixBench cannot convert.")
+    found = find(contents)
+    complete = [inside for inside in found if not inside.lacks]
+    if complete:
+        parts.append(
+            f"Complete backbones in it, and the options that take them and name what they leave out:\n{listing(complete)}"
+        )
+    elif found:
+        parts.append(f"No backbone in it is complete:\n{listing(found[:3])}")
+    else:
+        parts.append("No backbone was found in it; docs/weights.md lists the known formats.")
+    return UserError("\n".join(parts))

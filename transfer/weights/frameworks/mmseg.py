@@ -1,0 +1,108 @@
+"""The ResNet of OpenMMLab: MMSegmentation's, and MMDetection's and MMPretrain's, which have the same code and names.
+
+(`mmseg/models/backbones/resnet.py`, `resnext.py`; MMPretrain's deep stem consists of ConvModules, which have other names.)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer.weights.frameworks.record import Framework, FrameworkModel, reader, stages, tensors_in
+from transfer.weights.naming import NAMINGS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from transfer.weights.backbone import Backbone
+
+PREFIX = "backbone."
+
+
+def _settings(backbone: Backbone) -> dict[str, Any]:
+    """Return the network's part of ``model.backbone`` in a configuration."""
+    spec, base = backbone.resnet, int(64 * backbone.resnet.width)
+    settings: dict[str, Any] = {"type": "ResNet", "depth": spec.depth}
+    if spec.groups > 1:
+        settings |= {"type": "ResNeXt", "groups": spec.groups, "base_width": spec.group_channels}
+    if base != 64:
+        settings |= {"stem_channels": base, "base_channels": base}
+    if spec.stem == "deep":
+        settings |= {"deep_stem": True, "avg_down": spec.avg_down}
+    return settings | {"style": "caffe" if spec.stride_in_1x1 else "pytorch"}
+
+
+def _lacks(backbone: Backbone) -> str | None:
+    spec = backbone.resnet
+    wide = spec.groups == 1 and spec.width_per_group != 64
+    return f"{spec.title} (its ResNeXt has no other width with one group)" if wide else None
+
+
+def _build(backbone: Backbone) -> FrameworkModel:
+    import mmseg.models  # noqa: F401  (fills the registry)
+    from mmseg.registry import MODELS
+    from torch import nn
+
+    network = MODELS.build(_settings(backbone) | {"norm_cfg": {"type": "BN", "requires_grad": True}})
+    return FrameworkModel(nn.ModuleDict({"backbone": network}), stages("backbone.maxpool", PREFIX), network)
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    network: Any = model.get_submodule("backbone")
+    if path.suffix == ".safetensors":  # which MMEngine's loader does not read
+        network.load_state_dict({name.removeprefix(PREFIX): tensor for name, tensor in tensors_in(path).items()})
+        return
+    network.init_cfg = _init(path)
+    network.init_weights()
+
+
+def _init(path: Path) -> dict[str, str]:
+    return {"type": "Pretrained", "checkpoint": str(path), "prefix": PREFIX}
+
+
+def _usage(backbone: Backbone, path: Path) -> str:
+    if path.suffix == ".safetensors":
+        weights = f"{{name.removeprefix({PREFIX!r}): t for name, t in {reader(path)}.items()}}"
+        return f"model.backbone.load_state_dict({weights})  # MMEngine's loader does not read safetensors"
+    pixels = backbone.pixels
+    inputs = {"mean": [*pixels.mean], "std": [*pixels.std], "bgr_to_rgb": pixels.order == "RGB"}
+    return (
+        "# without prefix='backbone.' nothing is loaded, and without a word\n"
+        f"model = dict(\n    data_preprocessor=dict({_arguments(inputs)}),\n"
+        f"    backbone=dict({_arguments(_settings(backbone))},\n        init_cfg=dict({_arguments(_init(path))})))"
+    )
+
+
+def _arguments(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+
+
+_MMSEG = Framework(
+    name="mmseg",
+    title="MMSegmentation segmentor",
+    words=("mmseg", "mmdet"),
+    variants={
+        "7x7": NAMINGS["torchvision"].under(PREFIX),
+        "deep": NAMINGS["torchvision"].under(PREFIX),
+        "deep, averaging": NAMINGS["mmcv_averaging"].under(PREFIX),
+    },
+    owns=re.compile(re.escape(PREFIX)),
+    build=_build,
+    load=_load,
+    usage=_usage,
+    reads=("mmseg", "mmseg_pooled"),
+    container="state_dict",
+    lacks=_lacks,
+)
+# MMPretrain is not among the packages of this project; MMSegmentation's class has the same names for this stem
+_MMPRETRAIN = replace(
+    _MMSEG,
+    name="mmpretrain",
+    title="MMPretrain classifier",
+    words=("mmpretrain",),
+    variants={"7x7": NAMINGS["torchvision"].under(PREFIX)},
+    reads=(),
+)
+RECORDS = (_MMSEG, _MMPRETRAIN)

@@ -1,0 +1,99 @@
+"""timm's ResNet (`timm/models/resnet.py`)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transfer.weights.frameworks import torchvision
+from transfer.weights.frameworks.record import Framework, FrameworkModel, stages
+from transfer.weights.naming import NAMINGS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from transfer.weights.backbone import Backbone
+
+
+def _arguments(backbone: Backbone) -> dict[str, Any]:
+    """Return the arguments of timm's class; its functions (`resnet50d`, ...) give the same ones for some networks."""
+    from timm.models.resnet import BasicBlock, Bottleneck
+
+    from pretrain.models.backbone_spec import BLOCKS
+
+    spec = backbone.resnet
+    given: dict[str, Any] = {"block": BasicBlock if spec.basic else Bottleneck, "layers": BLOCKS[spec.depth]}
+    if spec.stem == "deep":
+        given |= {"stem_width": 32, "stem_type": "deep", "avg_down": spec.avg_down}
+    if not spec.basic:
+        given |= {"cardinality": spec.groups, "base_width": spec.width_per_group}
+    return given
+
+
+def _build(backbone: Backbone) -> FrameworkModel:
+    from timm.models.resnet import ResNet
+
+    model = ResNet(**_arguments(backbone), num_classes=0)
+    return FrameworkModel(model, stages("maxpool"), model.forward_features)
+
+
+def named(architecture: str) -> FrameworkModel | None:
+    """Return timm's ResNet of that name, newly initialised, or None if there is none."""
+    try:
+        import timm
+        from timm.models.resnet import ResNet
+    except ImportError:
+        return None
+    if not timm.is_model(architecture):
+        return None
+    model: Any = timm.create_model(architecture, num_classes=0)
+    return FrameworkModel(model, stages("maxpool"), model.forward_features) if isinstance(model, ResNet) else None
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    from timm.models import load_checkpoint
+
+    load_checkpoint(model, str(path))
+
+
+def _usage(backbone: Backbone, path: Path) -> str:
+    spec = backbone.resnet
+    letter = {"7x7": "", "deep": "c", "deep, averaging": "d"}[spec.variant]
+    name = f"resnet{spec.depth}{letter}"
+    if spec.groups > 1:
+        name = f"resnext{spec.depth}{letter}_{spec.groups}x{spec.width_per_group}d"
+    elif spec.width_per_group != 64:
+        name = f"wide_resnet{spec.depth}{letter}_{spec.width_per_group / 64:g}"
+    import timm
+
+    if timm.is_model(name):
+        return f"model = timm.create_model({name!r}, num_classes=0, checkpoint_path={str(path)!r})"
+    given = ", ".join(
+        f"{key}={f'timm.models.resnet.{value.__name__}' if key == 'block' else repr(value)}"
+        for key, value in _arguments(backbone).items()
+    )
+    return (
+        f"model = timm.models.resnet.ResNet({given}, num_classes=0)\ntimm.models.load_checkpoint(model, {str(path)!r})"
+    )
+
+
+RECORDS = (
+    Framework(
+        name="timm",
+        title="timm ResNet",
+        words=("timm",),
+        variants={
+            "7x7": NAMINGS["torchvision"],
+            "deep": NAMINGS["timm_c"],
+            "deep, averaging": NAMINGS["timm_d"],
+        },
+        owns=re.compile(r"(?!fc\.)"),
+        build=_build,
+        load=_load,
+        usage=_usage,
+        reads=("timm_c", "timm_d"),
+        pixels=False,
+        lacks=torchvision.lacks,
+    ),
+)
