@@ -16,6 +16,7 @@ from pixbench.errors import UserError, did_you_mean
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE
 from pixbench.paths import CONFIGS, find_config
 from transfer.protocols import find_protocol, table_of
+from transfer.weights.sources import SCHEMES
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def plan(suite: Suite, out: Path, data_root: Path | None, pixbench: tuple[str, .
         mini = {f"--{key}": value for key, value in suite.mini.items()}
         jobs["data"] = Job("data", ("data", "mini", *_words({"--root": data_root, **mini})), data_root)
     for label, row in suite.rows.items():
-        if row.weights and not Path(row.weights).exists():
+        if row.weights and not row.weights.startswith(SCHEMES) and not Path(row.weights).exists():
             raise UserError(f"row {label}: there is no file {row.weights} here ({Path.cwd()}); correct its `weights:`")
         if row.pretrain:
             jobs[f"pretrain/{label}"] = _pretrain_job(label, row, out, data_root, ready)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pixbench.errors import UserError, explain, worker_deaths_explained
 from pixbench.file_versions import RESULT_FILE
-from pixbench.files import sha256, write_json
+from pixbench.files import write_json
 from pixbench.lock import owned
 from pixbench.progress import note_progress
 from pixbench.results import config_hash
@@ -41,12 +41,14 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         UserError: data is missing, the weights cannot be used, or ``job.out`` belongs to another job.
     """
     from transfer.weights import load
+    from transfer.weights.sources import locate
 
     require_datasets(job.data_root, job.protocol.datasets)
-    backbone = load(job.weights) if job.weights else None
+    located = locate(job.weights) if job.weights else None
+    backbone = load(located) if located else None
     weights = (
-        {"path": str(job.weights), "sha256": sha256(job.weights), "source": backbone.source}
-        if job.weights and backbone
+        {"path": str(job.weights), "sha256": located.sha256, "source": backbone.source}
+        if located and backbone
         else None
     )
     published = published_config(job.protocol)

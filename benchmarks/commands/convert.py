@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from transfer.weights.read_file import Reading
 
 
+SOURCE = "checkpoint of any format in docs/weights.md: a file, a folder, hf:org/name or timm:name"
+"""Help of an argument that names weights."""
+
+
 def register(subparsers: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser("convert", help="convert a checkpoint to the file of a framework and verify it")
-    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="checkpoint in any format of docs/weights.md")
+    parser.add_argument("checkpoint", metavar="CKPT", help=SOURCE)
     words = dict.fromkeys(word for rules in FRAMEWORKS.values() for word in rules.words)
     parser.add_argument("--to", required=True, choices=tuple(words), help="framework to convert to")
     parser.add_argument(

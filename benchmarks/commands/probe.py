@@ -50,24 +50,23 @@ def probe(args: argparse.Namespace) -> None:
         raise UserError(f"--width {args.width} is for --init random; leave it out: {args.weights} decides the width")
     from benchmarks.probe import classify, dense, qscore
     from pixbench.file_versions import RESULT_FILE
-    from pixbench.files import sha256
     from pixbench.results import config_hash
     from pretrain.models.backbone_spec import BackboneSpec
     from transfer.datasets.check import require_datasets
     from transfer.initial_weights import random_backbone
     from transfer.run_folder import claim, close, finished_result, now
     from transfer.weights import load
+    from transfer.weights.sources import locate
 
     datasets = [name for name in DATASETS if name in args.datasets]
     require_datasets(args.data_root, datasets)
     width = 1.0 if args.width is None else args.width
+    located = locate(args.weights) if args.weights else None
     try:
-        backbone = load(args.weights) if args.weights else random_backbone(BackboneSpec(width=width), args.seed)
+        backbone = load(located) if located else random_backbone(BackboneSpec(width=width), args.seed)
     except ValueError as error:
         raise UserError(f"--width {width}: {error}") from error
-    weights = (
-        {"path": str(args.weights), "sha256": sha256(args.weights), "source": backbone.source} if args.weights else None
-    )
+    weights = {"path": str(args.weights), "sha256": located.sha256, "source": backbone.source} if located else None
     config = {
         "datasets": datasets,
         "backbone": backbone.spec.as_dict(),

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.commands.convert import add_choice, choice_of
+from benchmarks.commands.convert import SOURCE, add_choice, choice_of
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -17,12 +17,12 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     weights = subparsers.add_parser("weights", help="inspect and compare weight files")
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
     parser = actions.add_parser("inspect", help="show the format of a file and its backbone (takes a second)")
-    parser.add_argument("file", type=Path, metavar="FILE", help="weight file in any format of docs/weights.md")
+    parser.add_argument("file", metavar="FILE", help=SOURCE)
     add_choice(parser, "FILE")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_inspect)
     parser = actions.add_parser("verify", help="verify that two files hold the same backbone, stage by stage")
-    parser.add_argument("file", type=Path, metavar="A", help="file in any format of docs/weights.md")
+    parser.add_argument("file", metavar="A", help=SOURCE)
     parser.add_argument(
         "other", type=Path, metavar="B", help="other file; a framework's file runs in that framework's model"
     )

@@ -17,6 +17,7 @@ from transfer.weights.backbone import Counts
 from transfer.weights.contents import grouped
 from transfer.weights.frameworks import express, find_framework
 from transfer.weights.read_file import Reading, read
+from transfer.weights.sources import Source, locate
 from transfer.weights.write_file import check_suffix, write
 
 if TYPE_CHECKING:
@@ -58,15 +59,15 @@ def convert(
         format_name: Format of the source, as for `read`.
         **place: ``prefix`` and ``container`` in the source, as for `read`.
     """
-    output = Path(output)
+    output, located = Path(output), locate(source)
     record = output.with_name(output.name + ".json")
     for written_to in (output, record):
-        if written_to.exists() and Path(source).exists() and written_to.samefile(source):
+        if written_to.exists() and any(map(written_to.samefile, located.files)):
             raise UserError(f"{written_to} is the source and would be overwritten; choose another output")
         if written_to.is_dir():
             raise UserError(f"{written_to} is a folder and cannot be written as a file; choose another output")
     check_suffix(output, framework)
-    reading = read(source, branch, format_name, **place)
+    reading = read(located, branch, format_name, **place)
     backbone = express(reading.backbone, framework)
     with atomic_path(record) as record_part, atomic_path(output) as part:
         written = write(backbone, part, framework)
@@ -78,7 +79,7 @@ def convert(
 
             parity = prove_written(backbone, part, framework, reading)
             parity.require(output)
-        write_json(record_part, _record(reading, written, parity, sha256(source), sha256(part), output.name, framework))
+        write_json(record_part, _record(reading, written, parity, located, sha256(part), output.name, framework))
     usage = find_framework(framework).usage(backbone, output)
     return Conversion(reading, written, parity, output, record, usage)
 
@@ -114,9 +115,10 @@ def prove(
     """
     from transfer.weights.models.parity import verify
 
-    reading, other = read(source, branch, format_name, **place), Path(other)
+    located, other = locate(source), Path(other)
+    reading = read(located, branch, format_name, **place)
     parity, record = verify(reading.backbone, other), other.with_name(other.name + ".verified.json")
-    found = _record(reading, None, parity, sha256(source), sha256(other), other.name, parity.framework)
+    found = _record(reading, None, parity, located, sha256(other), other.name, parity.framework)
     try:
         write_json(record, found)
     except OSError:  # the folder may be read-only
@@ -128,7 +130,7 @@ def _record(
     reading: Reading,
     written: Counts | None,
     parity: Parity | None,
-    source: str,
+    source: Source,
     output: str,
     name: str,
     framework: str | None,
@@ -136,7 +138,9 @@ def _record(
     return {
         "source": {
             "file": reading.backbone.source,
-            "sha256": source,
+            "sha256": source.sha256,
+            "files": [file.name for file in source.files],
+            "revision": source.revision,
             "format": reading.format,
             "branch": reading.branch,
             "backbone": reading.backbone.spec.as_dict(),

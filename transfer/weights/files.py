@@ -22,6 +22,7 @@ from torch.serialization import safe_globals
 
 from pixbench.errors import UserError
 from pixbench.file_versions import WEIGHTS_KEY
+from transfer.weights.sources import Source
 from transfer.weights.stand_ins import NUMPY_TYPES, PLAIN, Kind, NotAdmitted, stand_in
 from transfer.weights.tensors import as_tensor, fingerprint, is_brief
 
@@ -39,6 +40,29 @@ class Content(NamedTuple):
     value: Any
     asked: list[str]
     """Names of the classes of which it holds objects. They were read as plain data; nothing of them was run."""
+
+
+def read_source(source: Source, checked: bool = True) -> Content:
+    """Return the content of all files of a source together; see `read`.
+
+    Raises:
+        UserError: A file cannot be read, or the shards are not those of their index.
+    """
+    if source.index is None:
+        return read(source.files[0], checked)
+    merged: dict[Any, Any] = {}
+    asked: list[str] = []
+    for file in source.files:
+        content = read(file, checked)
+        wanted = {name for name, shard in source.index.items() if Path(shard).name == file.name}
+        held = content.value if isinstance(content.value, dict) else {}
+        if missing := sorted(wanted - held.keys()):
+            raise UserError(
+                f"{file} lacks {missing[0]}, which the index of {source.name} names there; download it again"
+            )
+        merged |= {name: held[name] for name in wanted}
+        asked += content.asked
+    return Content(merged, asked)
 
 
 def read(path: Path, checked: bool = True) -> Content:

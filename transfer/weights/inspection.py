@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, replace
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from pixbench.errors import UserError, printable
 from pixbench.file_versions import WEIGHTS_KEY
-from pixbench.files import sha256
 from transfer.weights import discovery, files, other_networks, recognition
 from transfer.weights.backbone import infer_spec
 from transfer.weights.contents import Contents
 from transfer.weights.file_format import formats
 from transfer.weights.read_file import Choice, declared, recognise, spec_in
 from transfer.weights.recognition import Match
+from transfer.weights.sources import locate
 from transfer.weights.stand_ins import entries
 from transfer.weights.tensors import as_tensor, type_name
 
@@ -23,7 +23,7 @@ HEADERS = ("`--from`", "file", "backbones and their prefix", "left out on purpos
 
 
 def inspect(
-    path: Path,
+    source: str | PathLike[str],
     format_name: str | None = None,
     branch: str | None = None,
     prefix: str | None = None,
@@ -34,15 +34,17 @@ def inspect(
     The arguments after the first choose as for `transfer.weights.read`.
     """
     choice = Choice(branch, format_name, prefix, container)
-    content = files.read(path, checked=False)
+    located = locate(source)
+    content, path = files.read_source(located, checked=False), located.name
     contents = Contents(content.value)
     found = discovery.find(contents)
     matches = [] if choice != Choice() else recognition.candidates(contents)
     matches = matches or [recognise(contents, path, choice)]  # raises an error with the reason
     return {
-        "file": str(path),
-        "bytes": path.stat().st_size,
-        "sha256": sha256(path),
+        "file": path,
+        "files": [str(file) for file in located.files],
+        "bytes": located.size,
+        "sha256": located.sha256,
         "formats": {match.format.name: _describe(contents, match, path) for match in matches},
         "backbones": [
             {"options": inside.options, "backbone": inside.title, "tensors": inside.size, "lacks": list(inside.lacks)}
@@ -50,11 +52,11 @@ def inspect(
         ],
         "averages": contents.averages,
         "objects": content.asked,
-        "architecture": other_networks.declared_architecture(contents),
+        "architecture": located.architecture or other_networks.declared_architecture(contents),
     }
 
 
-def _describe(contents: Contents, match: Match, path: Path) -> dict[str, Any]:
+def _describe(contents: Contents, match: Match, path: str) -> dict[str, Any]:
     fmt, weights = match.format, match.table.weights
     branches = [branch for branch in fmt.branches if match.sort(branch).backbone]
     sorting = match.sort(branches[0])
@@ -62,7 +64,7 @@ def _describe(contents: Contents, match: Match, path: Path) -> dict[str, Any]:
     declaration = contents.entries if "format" in fmt.beside else entries(contents.entries.get(WEIGHTS_KEY)) or {}
     pixels: Any = fmt.pixels
     try:
-        spec: Any = infer_spec(tensors, str(path))
+        spec: Any = infer_spec(tensors, path)
         spec = replace(spec, **fmt.backbone)
         spec = declared(spec_in(declaration), spec, path) if spec_in(declaration) is not None else spec
         pixels = declared(declaration["pixels"], pixels, path) if "pixels" in declaration else pixels

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from transfer.weights.expected_shapes import expected
 from transfer.weights.file_format import Format, formats
 from transfer.weights.naming import is_counter
 from transfer.weights.recognition import Match, Sorting
+from transfer.weights.sources import Source, locate
 from transfer.weights.stand_ins import entries
 from transfer.weights.tensors import as_tensor, cast, equal, in_order, is_brief, is_stretched, type_name
 from transfer.weights.vit_spec import VitSpec
@@ -73,21 +73,21 @@ class Reading:
 
 
 def load(
-    path: str | PathLike[str], branch: str | None = None, format_name: str | None = None, **place: str
+    source: str | PathLike[str] | Source, branch: str | None = None, format_name: str | None = None, **place: str
 ) -> Backbone:
     """Return the backbone in a file of any known format; all its weights are present and finite.
 
     Args:
-        path: The checkpoint file.
+        source: A file or folder, or a name of the hub or of timm, see `transfer.weights.sources.locate`.
         branch: Which backbone to read if the file holds two; see `Choice`.
         format_name: Name of the format. The default is to recognise it.
         **place: ``prefix`` and ``container`` of the backbone, for a file of no known format; see `Choice`.
     """
-    return read(path, branch, format_name, **place).backbone
+    return read(source, branch, format_name, **place).backbone
 
 
 def read(
-    path: str | PathLike[str],
+    source: str | PathLike[str] | Source,
     branch: str | None = None,
     format_name: str | None = None,
     prefix: str | None = None,
@@ -100,12 +100,13 @@ def read(
             is not one of ours; the message says what is inside.
     """
     choice = Choice(branch, format_name, prefix, container)
-    content = files.read(Path(path))
+    located = source if isinstance(source, Source) else locate(source)
+    content, path = files.read_source(located), located.name
     whole = Contents(content.value)
     contents, branch = (whole.averaged(path), None) if branch == AVERAGE else (whole, branch)
     match = recognise(contents, path, replace(choice, branch=branch))
     fmt = match.format
-    architecture = other_networks.declared_architecture(contents)
+    architecture = located.architecture or other_networks.declared_architecture(contents)
     if what := other_networks.declared_in(contents, architecture):
         raise UserError(
             f"{path} declares a network with {what}, which PixBench cannot convert; its weights do not show it"
@@ -117,11 +118,11 @@ def read(
             f" choose one of: {', '.join([*fmt.branches, *([AVERAGE] if whole.averages else [])])}"
         )
     sorting = match.sort(branch)
-    state, extras, dropped, types = _values(match, sorting, branch, path)
-    spec = replace(infer_spec(state, str(path)), **fmt.backbone)
+    state, extras, dropped, types = _values(match, sorting, branch, located)
+    spec = replace(infer_spec(state, path), **fmt.backbone)
     counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, fmt, spec, path), types)
     spec, pixels = _as_the_file_says(contents, fmt, spec, path)
-    backbone = Backbone(spec, state, str(path), extras, pixels)
+    backbone = Backbone(spec, state, path, extras, pixels)
     check(backbone)
     return Reading(
         backbone,
@@ -165,10 +166,10 @@ def _by_reason(match: Match, sorting: Sorting) -> dict[str, list[str]]:
 
 
 def _values(
-    match: Match, sorting: Sorting, branch: str, path: str | PathLike[str]
+    match: Match, sorting: Sorting, branch: str, source: Source
 ) -> tuple[State, State, dict[str, int], dict[str, int]]:
     """Return backbone and extras of the branch by canonical name, the number of dropped keys by reason, and of cast types."""
-    fmt, weights = match.format, match.table.weights
+    fmt, weights, path = match.format, match.table.weights, source.name
     if not sorting.backbone:
         raise UserError(
             f"{path} holds no {branch} backbone: no key begins with {fmt.branches[branch]!r}; choose another branch or file"
@@ -199,7 +200,7 @@ def _values(
         f"`--prefix {fmt.branches[branch] or chr(39) * 2}` takes the backbone alone and names what it leaves out",
         most=12,
     )
-    if sum(tensor.nbytes for tensor in sound.values()) > 2 * Path(path).stat().st_size:
+    if sum(tensor.nbytes for tensor in sound.values()) > 2 * source.size:
         raise UserError(f"{path} holds the same numbers under many names, together larger than the file; save it again")
     types: Counter[str] = Counter()
     uniform = {name: _uniform(name, in_order(tensor), types) for name, tensor in {**found, **extras}.items()}

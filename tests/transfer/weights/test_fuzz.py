@@ -167,7 +167,9 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("container", ["zip", "pickle", "safetensors"])
-def test_changed_keys_and_tensors(tmp_path: Path, originals: dict[str, bytes], backbone: Backbone, container: str) -> None:
+def test_changed_keys_and_tensors(
+    tmp_path: Path, originals: dict[str, bytes], backbone: Backbone, container: str
+) -> None:
     """Written anew by the libraries themselves: in a zip, which has no fingerprint, a new value is then a new backbone."""
     path, original = tmp_path / f"x.{container}", tmp_path / "original"
     original.write_bytes(originals[container])

@@ -142,7 +142,7 @@ def verify(backbone: Backbone, path: str | PathLike[str], framework: str | None 
     """
     if framework is not None:
         return prove_written(express(backbone, framework), Path(path), framework)
-    return prove_same(backbone, Path(path))
+    return prove_same(backbone, path)
 
 
 def prove_written(backbone: Backbone, path: Path, framework: str, source: Reading | None = None) -> Parity:
@@ -168,7 +168,7 @@ def _with_source(source: Reading, network: SourceNetwork, images: Tensor) -> dic
     }
 
 
-def prove_same(backbone: Backbone, path: Path) -> Parity:
+def prove_same(backbone: Backbone, path: str | PathLike[str]) -> Parity:
     """Compare with the backbone in ``path``, in the framework that reads its format or else in our own network."""
     other = _same_kind(backbone, path)
     framework = next((name for name, rules in FRAMEWORKS.items() if other.format in rules.reads), None)
@@ -179,7 +179,7 @@ def prove_same(backbone: Backbone, path: Path) -> Parity:
             "choose the format of the latter with --from, or compare backbones with the same pixels"
         )
     if framework:
-        return prove_written(expressed, path, framework)
+        return prove_written(expressed, Path(path), framework)
     backbone, images = _undilated(backbone), probe()
     with torch.no_grad():
         wanted, found = _own(backbone, images), _own(_undilated(other.backbone), images)
@@ -212,7 +212,7 @@ def _undilated(backbone: Backbone) -> Backbone:
     return replace(backbone, spec=replace(spec, output_stride=spec.natural_stride))
 
 
-def _same_kind(backbone: Backbone, path: Path) -> Reading:
+def _same_kind(backbone: Backbone, path: str | PathLike[str]) -> Reading:
     """Read ``path``; raise `UserError` if its backbone has another spec than ``backbone``."""
     other = read(path)
     mine, theirs = (replace(_undilated(t), state={}, extras={}, source="") for t in (backbone, other.backbone))

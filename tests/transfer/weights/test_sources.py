@@ -22,7 +22,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from pixbench.errors import UserError, explain
-from transfer.weights.source import Source, locate
+from transfer.weights.sources import Source, locate
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
 """Two commits."""
