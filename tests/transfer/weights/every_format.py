@@ -46,6 +46,15 @@ def linear(*names: str) -> State:
     return parts(*(f"{name}.{leaf}" for name in names for leaf in ("weight", "bias")))
 
 
+def norm(*names: str) -> State:
+    return parts(*(f"{name}.{leaf}" for name in names for leaf in ("weight", "bias", "running_mean", "running_var")))
+
+
+def last(name: str) -> State:
+    """The last layer of DINO's head, under weight norm."""
+    return parts(f"{name}.last_layer.weight_g", f"{name}.last_layer.weight_v")
+
+
 def detectron2(state: State, counters: bool = True) -> dict[str, np.ndarray]:
     """As `tools/convert-torchvision-to-d2.py` and its many copies rename."""
     found = {}
@@ -92,6 +101,19 @@ def without_counters(state: State) -> State:
 def sequential(state: State) -> State:
     table = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
     return {".".join([table[name.split(".")[0]], *name.split(".")[1:]]): tensor for name, tensor in state.items()}
+
+
+def shortcut(state: State) -> State:
+    return {name.replace("downsample", "shortcut"): tensor for name, tensor in state.items()}
+
+
+def feature_blocks(state: State) -> State:
+    """As OBoW numbers the layers of torchvision's ResNet."""
+    found = {}
+    for name, tensor in state.items():
+        name = re.sub(r"^conv1", "0.Conv", re.sub(r"^bn1", "0.bn", name)).removeprefix("layer")
+        found[f"_feature_blocks.{name}"] = tensor
+    return found
 
 
 def huggingface(state: State) -> State:
@@ -143,6 +165,17 @@ def mm(state: State, **extra: Any) -> dict[str, Any]:
     }
 
 
+def lightning(state: State) -> dict[str, Any]:
+    """A checkpoint as Lightning's trainer writes it."""
+    return {
+        "epoch": 99,
+        "pytorch-lightning_version": "2.0",
+        "state_dict": state,
+        "hyper_parameters": {"lr": 0.3},
+        "optimizer_states": [OPT],
+    }
+
+
 DETECTOR = parts("neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight") | linear("roi_head.bbox_head.fc_cls")
 DETECTOR_DROPPED = {"pyramid": 1, "region proposals": 1, "heads": 2}
 TWO = ("student", "momentum_encoder")
@@ -181,6 +214,24 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
             spec,
             branches=TWO,
         ),
+        "pixbench_learner": Case(
+            behind("backbone.net.", s | linear("fc"))
+            | behind("momentum_encoder.backbone.net.", t)
+            | linear(
+                "projector.linear1", "predictor.linear1", "propagation.transform", "momentum_encoder.projector.linear1"
+            )
+            | {"momentum_encoder.step": torch.tensor(3)},
+            {
+                "momentum encoder backbone": 318,
+                "classifier": 2,
+                "projector": 4,
+                "predictor": 2,
+                "propagation": 2,
+                "EMA counter": 1,
+            },
+            branches=TWO,
+        ),
+        "caffe_in_torchvision": Case(s | linear("fc"), {"classifier": 2}, zoo, MSRA, forced=True),
         "pixpro": Case(
             {
                 "opt": ARGS,
@@ -361,25 +412,207 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
             MSRA,
         ),
         "solo_learn": Case(
-            {"pytorch-lightning_version": "1.6", "hyper_parameters": {"lr": 0.3}}
-            | {
-                "state_dict": behind("backbone.", s)
+            lightning(
+                behind("backbone.", s)
                 | behind("momentum_backbone.", t)
                 | linear("classifier", "projector.0", "momentum_projector.0", "predictor.0")
-            },
+            ),
             {"momentum encoder backbone": 318, "classifier": 2, "projector": 4, "predictor": 2},
             branches=TWO,
         ),
         "lightly": Case(
-            {"pytorch-lightning_version": "2.0"}
-            | {
-                "state_dict": behind("backbone.", sequential(s))
-                | behind("backbone_momentum.", sequential(t))
-                | linear("projection_head.layers.0", "projection_head_momentum.layers.0")
-                | parts("criterion.memory_bank.bank")
-            },
+            lightning(
+                behind("backbone.", s)
+                | behind("teacher_backbone.", t)
+                | linear("projection_head.layers.0", "prediction_head.layers.0", "teacher_projection_head.layers.0")
+                | linear("online_classifier.classification_head")
+            ),
+            {"momentum encoder backbone": 318, "projector": 4, "predictor": 2, "classifier": 2},
+            branches=TWO,
+        ),
+        "lightly_dino": Case(
+            lightning(
+                behind("teacher_backbone.", t)
+                | behind("student_backbone.", s)
+                | linear("student_head.layers.0", "teacher_head.layers.0")
+                | parts("criterion.center")
+            ),
             {"momentum encoder backbone": 318, "projector": 4, "queue and loss": 1},
             branches=TWO,
+        ),
+        "lightly_teacher": Case(
+            lightning(
+                behind("backbone.", t)
+                | behind("student_backbone.", s)
+                | linear("projection_head.layers.0", "student_projection_head.layers.0")
+                | last("projection_head")
+                | last("student_projection_head")
+                | linear("online_classifier.classification_head")
+                | parts("criterion.center")
+            ),
+            {"momentum encoder backbone": 318, "projector": 8, "classifier": 2, "queue and loss": 1},
+            branches=TWO,
+        ),
+        "lightly_vit": Case(
+            lightning(
+                behind("backbone.vit.", v | tokens | linear("head"))
+                | parts("backbone.mask_token", "decoder.mask_token", "decoder.pos_embed", "decoder.norm.weight")
+                | linear("decoder_embed", "prediction_head", "online_classifier.classification_head")
+            ),
+            {**tokens_dropped, "mask token": 1, "decoder": 7, "classifier": 4},
+            VIT,
+        ),
+        "lightly_vit_teacher": Case(
+            lightning(
+                behind("backbone.vit.", w | tokens | linear("head"))
+                | behind("student_backbone.vit.", v | tokens | linear("head"))
+                | linear("projection_head.layers.0", "student_projection_head.layers.0")
+                | last("projection_head")
+                | last("student_projection_head")
+                | parts("backbone.mask_token", "student_backbone.mask_token", "criterion.center")
+                | linear("online_classifier.classification_head")
+            ),
+            {"momentum encoder backbone": len(v), **four, "mask token": 2, "projector": 8, "classifier": 6, "loss": 1},
+            VIT,
+            branches=TWO,
+        ),
+        "sequential": Case(sequential(s), {}),
+        "pixelcl": Case(
+            behind("online_encoder.net.", s)
+            | behind("target_encoder.net.", t)
+            | linear("online_encoder.net.fc", "target_encoder.net.fc")
+            | linear("online_encoder.pixel_projector.net.0", "target_encoder.pixel_projector.net.0")
+            | linear("online_encoder.instance_projector.net.3", "target_encoder.instance_projector.net.3")
+            | linear("online_predictor.net.0", "propagate_pixels.transform_net")
+            | parts("augment1.3._param_generator.thresholds", "augment2.3._param_generator.thresholds"),
+            {"momentum encoder backbone": 318, "classifier": 4, "projector": 8}
+            | {"predictor": 2, "propagation": 2, "augmentation": 2},
+            branches=TWO,
+        ),
+        "vicregl": Case(
+            {
+                "model": behind("module.backbone.", s)
+                | linear("module.maps_projector.0", "module.projector.0", "module.classifier")
+                | norm("module.maps_projector.1", "module.projector.1")
+                | parts("module.maps_projector.6.weight", "module.projector.6.weight"),
+                **run,
+            },
+            {"projector": 14, "classifier": 2},
+        ),
+        "supcontrast": Case(
+            {"opt": ARGS, "model": behind("encoder.module.", shortcut(s)) | linear("head.0", "head.2"), **run},
+            {"projector": 4},
+        ),
+        "lightning_bolts": Case(
+            lightning(
+                behind("online_network.encoder.", s)
+                | behind("target_network.encoder.", t)
+                | linear("online_network.projector.model.3", "target_network.projector.model.3", "predictor.model.3")
+                | norm("predictor.model.1")
+            ),
+            {"momentum encoder backbone": 318, "projector": 4, "predictor": 6},
+            branches=TWO,
+        ),
+        "resim": Case(
+            {
+                "arch": "resnet50",
+                "state_dict": q
+                | k
+                | queue
+                | linear("module.encoder_q.fc.0", "module.encoder_k.fc.2", "module.encoder_q.fc.2")
+                | linear("module.encoder_q.fpn_lateral5.0", "module.encoder_k.fpn_output4.0")
+                | norm("module.encoder_q.fpn_lateral5.1"),
+                **run,
+            },
+            {"momentum encoder backbone": 318, "queue": 2, "projector": 6, "pyramid": 8},
+            branches=TWO,
+        ),
+        "msf": Case(
+            {
+                "opt": ARGS,
+                "state_dict": behind("encoder_q.module.", s)
+                | behind("encoder_t.module.", t)
+                | linear("encoder_q.module.fc.0", "encoder_t.module.fc.3", "predict_q.module.0")
+                | norm("encoder_q.module.fc.1")
+                | parts("queue", "queue_ptr", "labels"),
+                **run,
+            },
+            {"momentum encoder backbone": 318, "queue": 3, "projector": 8, "predictor": 2},
+            branches=TWO,
+        ),
+        "ressl": Case(
+            {
+                "model": behind("module.encoder_q.net.", s)
+                | behind("module.encoder_k.net.", t)
+                | linear("module.encoder_q.head.linear1", "module.encoder_k.head.linear2")
+                | queue,
+                **run,
+            },
+            {"momentum encoder backbone": 318, "projector": 4, "queue": 2},
+            branches=TWO,
+        ),
+        "cp2": Case(
+            {
+                "arch": "resnet50",
+                "state_dict": behind("module.encoder_q.backbone.", s)
+                | behind("module.encoder_k.backbone.", t)
+                | parts("module.encoder_q.decode_head.bottleneck.conv.weight")
+                | linear("module.encoder_q.decode_head.conv_seg", "module.encoder_k.decode_head.conv_seg")
+                | queue,
+                **run,
+            },
+            {"momentum encoder backbone": 318, "decode head": 5, "queue": 2},
+            branches=TWO,
+        ),
+        "lewel": Case(
+            {
+                "arch": "resnet50",
+                "state_dict": behind("module.online_net.backbone.", s)
+                | behind("module.target_net.backbone.", t)
+                | linear("module.online_net.neck.proj.mlp.0", "module.target_net.neck.proj_obj.mlp.0")
+                | linear("module.predictor.mlp.0", "module.predictor_obj.mlp.3"),
+                **run,
+            },
+            {"momentum encoder backbone": 318, "projector": 4, "predictor": 4},
+            branches=TWO,
+        ),
+        "twist": Case(
+            {
+                "model": behind("backbone.", s) | linear("projection_heads.projection_head.0"),
+                "backbone": s,
+                "teacher": behind("backbone.", t) | linear("projection_heads.last_linear"),
+                "teacher_backbone": t,
+                "args": ARGS,
+                **run,
+            },
+            {"momentum encoder backbone": 318, "projector": 4, "second copy of the backbone": 636}
+            | {"training state": 7},
+            branches=TWO,
+        ),
+        "paws": Case(
+            {
+                "encoder": behind("module.", s | linear("fc.fc1", "pred.fc1") | norm("fc.bn1", "pred.bn1")),
+                "opt": OPT,
+                "unlabel_prob": 0.9,
+                "amp": {"scale": 65536.0},
+            },
+            {"projector": 6, "predictor": 6},
+        ),
+        "obow": Case(
+            {
+                "epoch": 200,
+                "meters": None,
+                "network": behind("feature_extractor.", feature_blocks(s))
+                | behind("feature_extractor_teacher.", feature_blocks(t))
+                | linear("bow_predictor.layers_w.0.1", "linear_classifier.layers.prediction_layer")
+                | parts("bow_predictor.scale", "bow_extractor.bow_extractor.0._embedding", "_alpha", "_iteration"),
+            },
+            {"momentum encoder backbone": 318, "predictor": 3, "bag of words": 3, "classifier": 2},
+            branches=TWO,
+        ),
+        "detcon_isaaccorley": Case(
+            lightning(behind("network.encoder.", sequential(s)) | linear("network.projector.0", "predictor.3")),
+            {"projector": 2, "predictor": 2},
         ),
         "vissl": Case(
             {"phase_idx": 99, "iteration": 7}
@@ -406,6 +639,23 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
             branches=TWO,
         ),
         "torchvision": Case(s | linear("fc"), {"classifier": 2}),
+        "torchvision_detection": Case(
+            behind("backbone.body.", s)
+            | linear("backbone.fpn.inner_blocks.0.0", "backbone.fpn.layer_blocks.3.0", "rpn.head.cls_logits")
+            | linear("roi_heads.box_head.fc6", "roi_heads.box_predictor.cls_score", "roi_heads.mask_head.mask_fcn1"),
+            {"pyramid": 4, "region proposals": 2, "heads": 6},
+        ),
+        "torchvision_segmentation": Case(
+            {
+                "model": behind("backbone.", s)
+                | parts("classifier.0.convs.0.0.weight")
+                | linear("classifier.4", "aux_classifier.4"),
+                "args": ARGS,
+                "scaler": None,
+                **run,
+            },
+            {"heads": 5},
+        ),
         "timm_d": Case(averaging(timm_c(deep)) | linear("fc"), {"classifier": 2}, d_spec),
         "timm_c": Case(timm_c(deep) | linear("fc"), {"classifier": 2}, BackboneSpec(50, 1 / 16, stem="deep")),
         "mmseg_pooled": Case({"state_dict": behind("backbone.", averaging(deep))}, {}, d_spec),
@@ -463,4 +713,365 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
         "detectron2_fpn_own": Case({"model": fpn(s, lateral), "iteration": 89999}, detector, forced=True),
         "detectron2_fpn_zoo": Case({"model": fpn(s, lateral), "__author__": "X"}, detector, zoo, MSRA, True),
         "huggingface": Case(behind("resnet.", huggingface(s)) | linear("classifier.1"), {"classifier": 2}),
+    }
+
+
+def variants(s: State, t: State) -> dict[str, tuple[str, Case]]:
+    """Other layouts of some formats: what the file is -> format and file; s is the student's state, t the target's."""
+    b, seq, other = behind("backbone.", s), behind("backbone.", sequential(s)), sequential(t)
+    momentum, ema = behind("momentum_backbone.", t), {"momentum encoder backbone": 318}
+    both = behind("student_backbone.", s) | behind("backbone.", t)
+    probe = linear("online_classifier.classification_head")
+    heads = linear("projection_head.layers.0", "projection_head.layers.2") | norm("projection_head.layers.1")
+    projection = linear("projection_head_momentum.layers.0")
+    pixelcl = linear("online_encoder.instance_projector.net.0", "online_predictor.net.0")
+    online, target = behind("online_encoder.net.", s), behind("target_encoder.net.", t)
+    classifier = linear("classifier")
+    mlp = linear("fc.0", "fc.3") | norm("fc.1")
+    queue, counted = parts("queue", "queue_ptr"), {"averaging counter": 1}
+
+    def small(state: State, **dropped: int) -> Case:
+        return Case(lightning(state), {reason.replace("_", " "): number for reason, number in dropped.items()})
+
+    def large(state: State, **dropped: int) -> Case:
+        return Case(lightning(state), small({}, **dropped).dropped | ema, branches=TWO)
+
+    def selfsup(online_net: str, target_net: str, extra: State, **dropped: int) -> Case:
+        state = behind(f"{online_net}.0.", s) | b | behind(f"{target_net}.0.", t)
+        state |= linear(f"{online_net}.1.fc0", "neck.fc0", f"{target_net}.1.fc0") | extra
+        more = {"second copy of the backbone": 318, "neck": 6, **dropped}
+        return Case(mm(s) | {"state_dict": state}, more | ema, branches=TWO)
+
+    def published(state: State, reason: str = "classifier", container: str = "") -> Case:
+        content: dict[str, Any] = {container: s | state} if container else s | state
+        return Case(content, {reason: len(state)})
+
+    return {
+        "Lightly's benchmark of SimCLR": ("lightly", small(b | heads | probe, projector=8, classifier=2)),
+        "Lightly's benchmark of SwAV": (
+            "lightly",
+            small(b | heads | probe | linear("prototypes.heads.0"), projector=8, classifier=2, prototypes=2),
+        ),
+        "Lightly's benchmark of MoCo v2": (
+            "lightly",
+            large(
+                b
+                | behind("key_backbone.", t)
+                | heads
+                | linear("key_projection_head.layers.0")
+                | probe
+                | parts("criterion.memory_bank.bank", "criterion.memory_bank.bank_ptr"),
+                projector=10,
+                classifier=2,
+                queue_and_loss=2,
+            ),
+        ),
+        "Lightly's benchmark of TiCo": (
+            "lightly",
+            large(b | behind("backbone_momentum.", t) | heads | projection | probe, projector=10, classifier=2),
+        ),
+        "Lightly's linear evaluation": (
+            "lightly",
+            small(behind("model.", b | heads | probe) | linear("classification_head"), projector=8, classifier=4),
+        ),
+        "Lightly's benchmark of BYOL before 2024": (
+            "lightly_teacher",
+            large(
+                both | heads | probe | linear("student_projection_head.layers.0", "student_prediction_head.layers.0"),
+                projector=10,
+                predictor=2,
+                classifier=2,
+            ),
+        ),
+        "Lightly's benchmark of MoCo v2 before 2024": (
+            "lightly_teacher",
+            large(
+                behind("query_", b) | behind("backbone.", t) | heads | linear("query_projection_head.layers.0"),
+                projector=10,
+            ),
+        ),
+        "Lightly's example of DINO": (
+            "lightly_dino",
+            large(
+                behind("student_", seq)
+                | behind("teacher_backbone.", other)
+                | linear("student_head.layers.0", "teacher_head.layers.0")
+                | last("student_head")
+                | last("teacher_head")
+                | parts("criterion.center"),
+                projector=8,
+                queue_and_loss=1,
+            ),
+        ),
+        "Lightly's ImageNet-100 benchmark of DINO": (
+            "lightly",
+            large(
+                seq
+                | behind("teacher_backbone.", other)
+                | linear("head.layers.0", "teacher_head.layers.0")
+                | last("head")
+                | last("teacher_head")
+                | parts("criterion.center"),
+                projector=8,
+                queue_and_loss=1,
+            ),
+        ),
+        "Lightly's example of SimSiam": (
+            "lightly",
+            small(seq | heads | linear("prediction_head.layers.0"), projector=8, predictor=2),
+        ),
+        "Lightly's example of DenseCL": (
+            "lightly",
+            large(
+                seq
+                | behind("backbone_momentum.", other)
+                | linear("projection_head_global.layers.0", "projection_head_local.layers.0")
+                | linear("projection_head_global_momentum.layers.0", "projection_head_local_momentum.layers.0")
+                | parts("criterion_global.memory_bank.bank", "criterion_local.memory_bank.bank_ptr"),
+                projector=8,
+                queue_and_loss=2,
+            ),
+        ),
+        "Lightly's example of SMoG": (
+            "lightly",
+            large(
+                seq
+                | behind("backbone_momentum.", other)
+                | heads
+                | projection
+                | linear("prediction_head.layers.0")
+                | parts("smog.group_features", "memory_bank.bank"),
+                projector=10,
+                predictor=2,
+                prototypes=1,
+                queue_and_loss=1,
+            ),
+        ),
+        "Lightly's example of SwAV with a queue": (
+            "lightly",
+            Case(
+                seq | heads | linear("prototypes.heads.0") | parts("queues.0.bank", "queues.1.bank_ptr"),
+                {"projector": 8, "prototypes": 2, "queue and loss": 2},
+            ),
+        ),
+        "Lightly's example of VICRegL": (
+            "lightly",
+            Case(seq | heads | linear("local_projection_head.layers.0"), {"projector": 10}),
+        ),
+        "the backbone of a Lightly example": ("sequential", Case(seq, {})),
+        "solo-learn's DINO": (
+            "solo_learn",
+            large(
+                b
+                | momentum
+                | classifier
+                | linear("momentum_classifier", "head.mlp.0", "momentum_head.mlp.0")
+                | last("head")
+                | last("momentum_head")
+                | parts("dino_loss_func.center"),
+                classifier=4,
+                projector=8,
+                loss_state=1,
+            ),
+        ),
+        "solo-learn's DeepCluster v2": (
+            "solo_learn",
+            small(
+                b
+                | classifier
+                | linear("projector.0")
+                | parts("prototypes.0.weight", "local_memory_index", "local_memory_embeddings"),
+                classifier=2,
+                projector=2,
+                prototypes=1,
+                queue_and_memory=2,
+            ),
+        ),
+        "solo-learn's All4One": (
+            "solo_learn",
+            large(
+                b
+                | momentum
+                | classifier
+                | linear("projector.0", "momentum_projector.0", "predictor.0", "predictor2.0")
+                | linear("transformer_encoder.layers.0.self_attn.out_proj")
+                | parts("pos_enc.penc.penc.inv_freq", "queue", "queue_y", "queue_ptr", "queue_index"),
+                classifier=2,
+                projector=4,
+                predictor=4,
+                transformer=3,
+                queue_and_memory=4,
+            ),
+        ),
+        "solo-learn's SwAV": (
+            "solo_learn",
+            small(
+                b | classifier | linear("projector.0") | parts("prototypes.weight_g", "prototypes.weight_v", "queue"),
+                classifier=2,
+                projector=2,
+                prototypes=2,
+                queue_and_memory=1,
+            ),
+        ),
+        "solo-learn's linear evaluation": ("solo_learn", small(b | classifier, classifier=2)),
+        "solo-learn's BYOL before 2022": (
+            "solo_learn",
+            large(
+                behind("encoder.", s)
+                | behind("momentum_encoder.", t)
+                | classifier
+                | linear("projector.0", "momentum_projector.0", "predictor.0"),
+                classifier=2,
+                projector=4,
+                predictor=2,
+            ),
+        ),
+        "PixelCL without propagation": (
+            "pixelcl",
+            Case(
+                online | target | pixelcl | linear("online_encoder.pixel_projector.net.0"),
+                {"projector": 4, "predictor": 2} | ema,
+                branches=TWO,
+            ),
+        ),
+        "PixelCL with two layers of propagation": (
+            "pixelcl",
+            Case(
+                online | target | pixelcl | linear("propagate_pixels.transform_net.0"),
+                {"projector": 2, "predictor": 2, "propagation": 2} | ema,
+                branches=TWO,
+            ),
+        ),
+        "SupContrast's cross-entropy": (
+            "supcontrast",
+            Case({"model": behind("module.encoder.", shortcut(s)) | linear("module.fc")}, {"classifier": 2}),
+        ),
+        "SupContrast with a linear head": (
+            "supcontrast",
+            Case({"model": behind("encoder.", shortcut(s)) | linear("head")}, {"projector": 2}),
+        ),
+        "the maps alone in VICRegL": (
+            "vicregl",
+            Case(
+                {"model": behind("module.", b | classifier | linear("maps_projector.0"))},
+                {"projector": 2, "classifier": 2},
+            ),
+        ),
+        "Lightning Bolts' SimCLR": (
+            "lightning_bolts",
+            small(
+                behind("encoder.", s | linear("fc"))
+                | linear("projection.model.0", "non_linear_evaluator.block_forward.2")
+                | norm("projection.model.1"),
+                classifier=4,
+                projector=6,
+            ),
+        ),
+        "Lightning Bolts' SimSiam before 2023": (
+            "lightning_bolts",
+            large(
+                behind("online_network.encoder.", s)
+                | behind("target_network.encoder.", t)
+                | linear("online_network.predictor.model.0", "target_network.predictor.model.0"),
+                predictor=4,
+            ),
+        ),
+        "Lightning Bolts' SwAV": (
+            "swav",
+            small(
+                behind("model.", s | linear("projection_head.0") | parts("prototypes.weight")),
+                projector=2,
+                prototypes=1,
+            ),
+        ),
+        "Lightning Bolts' MoCo": (
+            "moco_v1",
+            large(
+                behind("encoder_q.", s | linear("fc"))
+                | behind("encoder_k.", t | linear("fc"))
+                | parts("queue.representations", "queue.pointer", "val_queue.representations", "val_queue.pointer"),
+                projector=4,
+                queue=4,
+            ),
+        ),
+        "OBoW's feature extractor": ("obow", Case({"network": feature_blocks(s), "epoch": 200, "meters": None}, {})),
+        "OBoW's file with torchvision's names": ("torchvision", published(linear("fc"), container="network")),
+        "torchvision's FCN": (
+            "torchvision_segmentation",
+            Case(b | linear("classifier.0", "classifier.4", "aux_classifier.0"), {"heads": 6}),
+        ),
+        "torchvision's RetinaNet": (
+            "torchvision_detection",
+            Case(
+                {
+                    "model": behind("backbone.body.", s)
+                    | linear("backbone.fpn.inner_blocks.0.0", "backbone.fpn.extra_blocks.p6")
+                    | linear("head.classification_head.conv.0.0", "head.regression_head.bbox_reg"),
+                    "epoch": 25,
+                },
+                {"pyramid": 4, "heads": 4},
+            ),
+        ),
+        "MMSelfSup's SimSiam (0.x)": (
+            "openselfsup",
+            Case(
+                mm(s)
+                | {
+                    "state_dict": behind("encoder.0.", s)
+                    | b
+                    | linear("encoder.1.fc0", "neck.fc0", "head.predictor.fc0")
+                },
+                {"second copy of the backbone": 318, "neck": 4, "head": 2},
+            ),
+        ),
+        "MMSelfSup's MoCo v3 (0.x)": (
+            "openselfsup",
+            selfsup("base_encoder", "momentum_encoder", linear("head.predictor.fc0"), head=2),
+        ),
+        "MMSelfSup's InterCLR (0.x)": (
+            "openselfsup",
+            selfsup("encoder_q", "encoder_k", linear("inter_neck_q.mlp.0") | queue, queue=2, neck=8),
+        ),
+        "ORL": (
+            "openselfsup",
+            selfsup(
+                "online_net",
+                "target_net",
+                linear("global_head.predictor.fc0", "local_intra_head.predictor.fc0"),
+                head=4,
+            ),
+        ),
+        "MMPretrain's MoCo v3": (
+            "mmpretrain",
+            Case(
+                mm(s)
+                | {
+                    "state_dict": b
+                    | behind("momentum_encoder.module.0.", t)
+                    | linear("neck.fc0", "momentum_encoder.module.1.fc0", "head.predictor.fc0")
+                    | parts("momentum_encoder.steps")
+                },
+                {"neck": 4, "head": 2, "EMA counter": 1} | ema,
+                branches=TWO,
+            ),
+        ),
+        "MMSelfSup's ODC (1.x)": (
+            "mmpretrain",
+            Case(
+                mm(s)
+                | {"state_dict": b | linear("neck.fc0", "head.fc_cls") | parts("memory_bank.centroids", "loss_weight")},
+                {"neck": 2, "head": 2, "queue": 1, "class weights of the loss": 1},
+            ),
+        ),
+        "an average of torch.optim.swa_utils": (
+            "torchvision",
+            Case({"n_averaged": torch.tensor(5), **behind("module.", s)}, counted),
+        ),
+        "an average of MMEngine": ("mmseg", Case({"state_dict": behind("module.", b) | parts("steps")}, counted)),
+        "a head of three layers in fc": ("torchvision", published(mlp)),
+        "a head called last_linear": ("torchvision", published(linear("last_linear"))),
+        "a head called head": ("torchvision", published(linear("head.0", "head.2"), container="model")),
+        "a head called heads": ("torchvision", published(linear("heads.head"), container="state_dict")),
+        "a classifier of two layers": ("torchvision", published(linear("classifier.0", "classifier.2"))),
+        "a head after nn.Sequential": ("sequential", Case(sequential(s) | linear("fc"), {"classifier": 2})),
     }

@@ -39,7 +39,12 @@ def content_of(name: str, vit: State) -> dict:
     student = {"masked_embed": one} if name == "ibot" else {}
     loss = {"ibot_loss": {"center": one, "center2": one}} if name == "ibot" else {"dino_loss": {"center": one}}
     other = {key: tensor + 1 for key, tensor in vit.items()}
+    lightly = {"student_projection_head.last_layer.weight_g": one, "criterion.center": one}
     return {
+        "lightly_vit": {"state_dict": behind("backbone.vit.", vit) | {"decoder_embed.weight": one}},
+        "lightly_vit_teacher": {
+            "state_dict": behind("student_backbone.vit.", vit) | behind("backbone.vit.", other) | lightly
+        },
         "vit": vit | {"head.weight": one, "head.bias": one},
         "mae": {
             "model": vit | {"mask_token": one, "decoder_embed.weight": one, "decoder_blocks.0.norm1.bias": one},
