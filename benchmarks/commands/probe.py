@@ -65,6 +65,11 @@ def probe(args: argparse.Namespace) -> None:
         backbone = load(args.weights) if args.weights else random_backbone(BackboneSpec(width=width), args.seed)
     except ValueError as error:
         raise UserError(f"--width {width}: {error}") from error
+    if "cityscapes" in datasets and backbone.resnet.natural_stride < dense.OUTPUT_STRIDE:
+        raise UserError(
+            f"{backbone.source} holds a {backbone.spec.title}; the dense probe needs a backbone whose C5 can have cells of "
+            f"{dense.OUTPUT_STRIDE} pixels; choose --datasets imagenet"
+        )
     weights = (
         {"path": str(args.weights), "sha256": sha256(args.weights), "source": backbone.source} if args.weights else None
     )
