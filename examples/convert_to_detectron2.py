@@ -30,7 +30,6 @@ FRAMEWORK = "detectron2_fpn"
 def mask_rcnn_fpn(backbone: Backbone) -> CfgNode:
     """Return the config of a Mask R-CNN FPN with a backbone of the same shape and the same pixel statistics."""
     cfg, spec = get_cfg(), backbone.resnet
-    base = int(64 * spec.width)
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.MODEL.MASK_ON = True
     cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
@@ -38,7 +37,8 @@ def mask_rcnn_fpn(backbone: Backbone) -> CfgNode:
 
     resnet = cfg.MODEL.RESNETS
     resnet.DEPTH = spec.depth
-    resnet.STEM_OUT_CHANNELS, resnet.WIDTH_PER_GROUP, resnet.RES2_OUT_CHANNELS = base, base, 4 * base
+    resnet.STEM_OUT_CHANNELS, resnet.RES2_OUT_CHANNELS = int(64 * spec.width), spec.channels // 8
+    resnet.NUM_GROUPS, resnet.WIDTH_PER_GROUP = spec.groups, spec.group_channels
     resnet.STRIDE_IN_1X1 = spec.stride_in_1x1  # False for PyTorch's ResNets; Detectron2's default is True
     resnet.NORM = "BN"  # "SyncBN" on several GPUs; Detectron2's default keeps the statistics frozen
     resnet.OUT_FEATURES = ["res2", "res3", "res4", "res5"]

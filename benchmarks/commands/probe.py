@@ -66,6 +66,11 @@ def probe(args: argparse.Namespace) -> None:
         backbone = load(located) if located else random_backbone(BackboneSpec(width=width), args.seed)
     except ValueError as error:
         raise UserError(f"--width {width}: {error}") from error
+    if "cityscapes" in datasets and backbone.resnet.natural_stride < dense.OUTPUT_STRIDE:
+        raise UserError(
+            f"{backbone.source} holds a {backbone.spec.title}; the dense probe needs a backbone whose C5 can have cells of "
+            f"{dense.OUTPUT_STRIDE} pixels; choose --datasets imagenet"
+        )
     weights = {"path": str(args.weights), "sha256": located.sha256, "source": backbone.source} if located else None
     config = {
         "datasets": datasets,

@@ -36,6 +36,7 @@ from transfer.weights.file_format import Pixels
 pytestmark = pytest.mark.slow
 
 WIDTH = 1 / 32
+CIFAR = BackboneSpec(18, WIDTH, output_stride=8, stem="3x3")
 
 
 def test_auroc_by_hand() -> None:
@@ -150,11 +151,12 @@ def test_a_random_backbone_and_one_layout(mini_root: Path, tmp_path: Path) -> No
     assert "dense_mIoU" not in result["metrics"]
 
 
-def test_embedding_is_the_mean_of_c5(mini_root: Path) -> None:
+@pytest.mark.parametrize("spec", [BackboneSpec(50, WIDTH), BackboneSpec(18, WIDTH), CIFAR], ids=str)
+def test_embedding_is_the_mean_of_c5(mini_root: Path, spec: BackboneSpec) -> None:
     train, _ = class_folders(mini_root / "imagenet")
-    model = Frozen(random_backbone(BackboneSpec(50, WIDTH), 0))
+    model = Frozen(random_backbone(spec, 0))
     features = embed(model, train.thinned(3), size=64, batch=2, workers=0)
-    assert features.shape == (3, 64)
+    assert features.shape == (3, spec.channels)
     image = Crops(train.thinned(3), 64)[2]
     assert image.shape == (3, 64, 64)
     torch.testing.assert_close(features[2], model(image[None]).mean((2, 3))[0])
@@ -200,6 +202,18 @@ def test_what_can_be_seen_is_found(tmp_path: Path) -> None:
     found = dense_probe(Frozen(backbone, OUTPUT_STRIDE), tmp_path / "cityscapes", seed=0)
     assert found["dense_accuracy"] > 90
     assert found["dense_mIoU"] > 85
+
+
+def test_a_backbone_without_cells_of_16_pixels_has_no_dense_probe(
+    mini_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("transfer.weights.load", lambda path: random_backbone(CIFAR, 0))
+    (tmp_path / "x.pth").touch()
+    words = _words(mini_root, tmp_path / "run", str(tmp_path / "x.pth"))
+    assert main(words) == 2
+    assert "3×3 stem (CIFAR); the dense probe needs" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main([*words, "--datasets", "imagenet"]) == 0
 
 
 def _save(values: np.ndarray, path: Path) -> None:

@@ -9,7 +9,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from pixbench.errors import UserError, did_you_mean
-from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
 from transfer.detection import vitdet
 from transfer.job import TransferJob
 from transfer.protocols import Protocol, leaves
@@ -32,10 +32,8 @@ def build_config(job: TransferJob, backbone: Backbone | None) -> CfgNode:
     if backbone is not None:
         _fit_backbone(cfg, job, backbone.spec)
         _check_pixels(cfg, job, backbone.pixels)
-    if cfg.MODEL.RESNETS.STEM_OUT_CHANNELS * 4 != cfg.MODEL.RESNETS.RES2_OUT_CHANNELS:
-        raise UserError(
-            "MODEL.RESNETS: RES2_OUT_CHANNELS must be four times STEM_OUT_CHANNELS; set both, and WIDTH_PER_GROUP"
-        )
+    else:
+        _check_buildable(cfg, job, backbone_spec(cfg))
     cfg.OUTPUT_DIR, cfg.SEED = str(job.out), job.seed
     return cfg
 
@@ -50,11 +48,31 @@ def read_config(protocol: Protocol) -> CfgNode:
 
 
 def backbone_spec(cfg: CfgNode) -> BackboneSpec | VitSpec:
-    """Return the spec of the backbone that ``cfg`` builds."""
+    """Return the spec of the backbone that ``cfg`` builds.
+
+    Raises:
+        UserError: it is none that this project has.
+    """
     if "VITDET" in cfg:
         return vitdet.backbone_spec(cfg)
     resnet = cfg.MODEL.RESNETS
-    return BackboneSpec(resnet.DEPTH, resnet.STEM_OUT_CHANNELS / 64, stride_in_1x1=resnet.STRIDE_IN_1X1)
+    base, basic = resnet.STEM_OUT_CHANNELS, resnet.DEPTH in BASIC_BLOCKS
+    res2 = base if basic else 4 * base
+    if res2 != resnet.RES2_OUT_CHANNELS:
+        raise UserError(
+            f"MODEL.RESNETS: RES2_OUT_CHANNELS must be {'equal to' if basic else 'four times'} STEM_OUT_CHANNELS at DEPTH "
+            f"{resnet.DEPTH}; set both, and WIDTH_PER_GROUP"
+        )
+    try:
+        return BackboneSpec(
+            resnet.DEPTH,
+            base / 64,
+            stride_in_1x1=resnet.STRIDE_IN_1X1 and not basic,  # Detectron2 reads it for bottlenecks only
+            groups=resnet.NUM_GROUPS,
+            width_per_group=64 if basic else width_per_group(resnet.WIDTH_PER_GROUP, base),
+        )
+    except ValueError as error:
+        raise UserError(f"MODEL.RESNETS: {error}") from error
 
 
 def fit_cpus(cfg: CfgNode, processes: int) -> tuple[str, ...]:
@@ -81,7 +99,8 @@ def config_as_dict(cfg: CfgNode) -> dict[str, Any]:
 
 def _fit_backbone(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> None:
     """Set the backbone options from ``spec``; raise UserError if that changes them at paper scale."""
-    node, wanted = _backbone_options(cfg, job, spec)
+    _check_buildable(cfg, job, spec)
+    node, wanted = _backbone_options(spec)
     settings, now = {f"{node}.{key}": value for key, value in wanted.items()}, dict(leaves(cfg))
     differ = {key: value for key, value in settings.items() if now[key] != value}
     if differ and job.scale == "paper":
@@ -93,20 +112,41 @@ def _fit_backbone(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) 
         cfg.merge_from_list([key, value])
 
 
-def _backbone_options(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> tuple[str, dict[str, Any]]:
-    """Return the config node that describes the backbone, and the values that it needs there for ``spec``."""
-    if type(spec) is not type(backbone_spec(cfg)):
+def _check_buildable(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> None:
+    """Raise `UserError` if Detectron2 cannot build ``spec`` in the detector of the protocol."""
+    what = f"{job.weights or 'MODEL.RESNETS'} holds a {spec.title}"
+    if ("VITDET" in cfg) is isinstance(spec, BackboneSpec):
         raise UserError(
-            f"{job.weights} holds a {spec.title}, which {job.protocol.name} cannot use: it is for "
-            f"{backbone_spec(cfg).title}; choose another protocol"
+            f"{what}, which {job.protocol.name} cannot use: it is for {backbone_spec(cfg).title}; choose another protocol"
         )
     if isinstance(spec, VitSpec):
-        return "VITDET.MODEL.backbone.net", {name: getattr(spec, field) for name, field in vitdet.FIELDS.items()}
+        return
     if spec.variant != "7x7":
-        raise UserError(f"{job.weights} holds a ResNet of variant {spec.variant}; Detectron2 has only the 7x7 stem")
-    base = int(64 * spec.width)
-    sizes = {"STEM_OUT_CHANNELS": base, "RES2_OUT_CHANNELS": 4 * base, "WIDTH_PER_GROUP": base}
-    return "MODEL.RESNETS", {"DEPTH": spec.depth, **sizes, "STRIDE_IN_1X1": spec.stride_in_1x1}
+        raise UserError(f"{what}, a ResNet of variant {spec.variant}; Detectron2 has only the 7x7 stem")
+    if spec.basic and job.protocol.weights_framework == "detectron2_c4":
+        raise UserError(
+            f"{what}, which {job.protocol.name} cannot use: the box head of a C4 detector, res5, has bottlenecks in "
+            "Detectron2; choose a protocol with a feature pyramid"
+        )
+    if spec.basic and spec.width != 1:
+        raise UserError(
+            f"{what}, but Detectron2 builds ResNet-18 and ResNet-34 only with 64 channels in the stem; use a backbone of "
+            "width 1"
+        )
+
+
+def _backbone_options(spec: BackboneSpec | VitSpec) -> tuple[str, dict[str, Any]]:
+    """Return the config node that describes the backbone, and the values that it needs there for ``spec``."""
+    if isinstance(spec, VitSpec):
+        return "VITDET.MODEL.backbone.net", {name: getattr(spec, field) for name, field in vitdet.FIELDS.items()}
+    return "MODEL.RESNETS", {
+        "DEPTH": spec.depth,
+        "STEM_OUT_CHANNELS": int(64 * spec.width),
+        "RES2_OUT_CHANNELS": spec.channels // 8,
+        "NUM_GROUPS": spec.groups,
+        "WIDTH_PER_GROUP": spec.group_channels,
+        "STRIDE_IN_1X1": spec.stride_in_1x1,
+    }
 
 
 def _check_pixels(cfg: CfgNode, job: TransferJob, pixels: Pixels) -> None:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
 from pixbench.errors import UserError, did_you_mean
-from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
 from transfer.batch_scaling import KEYS
 from transfer.protocols import leaves
 
@@ -26,12 +26,16 @@ BY_OPTION = {
     r"model\.backbone\.frozen_stages": "--freeze",
 }
 """Patterns of config keys that cannot be overridden -> the command-line option that sets them."""
-BACKBONE_TYPES: dict[tuple[Literal["7x7", "deep"], bool], str] = {
+BACKBONE_TYPES: dict[tuple[Literal["7x7", "deep", "3x3"], bool], str] = {
     ("7x7", False): "ResNet",
     ("deep", False): "ResNetV1c",
     ("deep", True): "ResNetV1d",
 }
 """(stem, whether the shortcuts average) -> class name of the backbone in MMSegmentation."""
+WITH_GROUPS = "ResNeXt"
+"""Class name of the backbones with groups; their stem and their shortcuts are options, as in `GROUP_OPTIONS`."""
+GROUP_OPTIONS = {"groups": 1, "base_width": 4, "deep_stem": False, "avg_down": False}
+"""Options that only the class `WITH_GROUPS` takes, with MMSegmentation's defaults."""
 
 
 def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Config:
@@ -69,33 +73,52 @@ def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Con
 
 
 def fit_backbone(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
-    """Set stem, depth and width from ``spec``; raise UserError if that changes them at paper scale."""
-    base, model = int(64 * spec.width), config.model
-    if (spec.stem, spec.avg_down) not in BACKBONE_TYPES:
-        raise UserError(
-            f"{job.weights} holds a ResNet with a {spec.stem} stem and averaging shortcuts; MMSegmentation has none"
-        )
-    wanted: dict[str, Any] = {
-        "model.backbone.type": BACKBONE_TYPES[spec.stem, spec.avg_down],
-        "model.backbone.style": "caffe" if spec.stride_in_1x1 else "pytorch",
-        "model.backbone.depth": spec.depth,
-        "model.backbone.stem_channels": base,
-        "model.backbone.base_channels": base,
-    }
+    """Set the backbone and the channels of the heads from ``spec``; raise UserError if that changes them at paper scale."""
+    what, model = f"{job.weights or 'model.backbone'} holds a {spec.title}", config.model
+    wanted = {f"model.backbone.{name}": value for name, value in _backbone_options(spec, what).items()}
     for head in ("decode_head", "auxiliary_head"):
         if model[head]:
-            stage = model[head].in_index  # C2 is 0
-            channels = [4 * base << i for i in stage] if isinstance(stage, list) else 4 * base << stage
+            stage, c2 = model[head].in_index, spec.channels // 8  # stage 0 is C2
+            channels = [c2 << i for i in stage] if isinstance(stage, list) else c2 << stage
             wanted[f"model.{head}.in_channels"] = channels
-    differ = {key: value for key, value in wanted.items() if look_up(config, key) != value}
+    now = {f"model.backbone.{name}": value for name, value in GROUP_OPTIONS.items()} | dict(leaves(config.to_dict()))
+    differ = {key: value for key, value in wanted.items() if now[key] != value}
     if differ and job.scale == "paper":
         raise UserError(
-            f"{job.weights or 'the random backbone'} is a ResNet-{spec.depth} of width {spec.width:g} with a {spec.stem} "
-            f"stem, but {job.protocol.name} is defined for another backbone; use --scale mini, or deviate from the protocol "
+            f"{what}, but {job.protocol.name} is defined for another backbone; use --scale mini, or deviate from the protocol "
             f"with {_settings(differ)}"
         )
     for key, value in differ.items():
         override(config, key, value)
+
+
+def _backbone_options(spec: BackboneSpec, what: str) -> dict[str, Any]:
+    """Return the options of MMSegmentation's backbone for ``spec``; the type comes first, because others depend on it.
+
+    Raises:
+        UserError: MMSegmentation has no such backbone.
+    """
+    if (spec.stem, spec.avg_down) not in BACKBONE_TYPES:
+        raise UserError(
+            f"{what}, but MMSegmentation has no ResNet of variant {spec.variant}; choose another checkpoint"
+        )
+    if spec.groups == 1 and spec.width_per_group != 64:
+        raise UserError(
+            f"{what}, but MMSegmentation has no wide bottlenecks (ResNeXt ignores base_width if there is one group); choose "
+            "another checkpoint"
+        )
+    base, with_groups = int(64 * spec.width), spec.groups > 1
+    options = {
+        "type": WITH_GROUPS if with_groups else BACKBONE_TYPES[spec.stem, spec.avg_down],
+        "style": "caffe" if spec.stride_in_1x1 else "pytorch",
+        "depth": spec.depth,
+        "stem_channels": base,
+        "base_channels": base,
+    }
+    if with_groups:
+        options |= {"groups": spec.groups, "base_width": spec.group_channels}
+        options |= {"deep_stem": spec.stem == "deep", "avg_down": spec.avg_down}
+    return options
 
 
 def check_pixels(config: Config, job: TransferJob, pixels: Pixels) -> None:
@@ -122,15 +145,30 @@ def synchronise_on_cpus(config: Config) -> tuple[str, ...]:
 
 
 def backbone_spec(config: Config) -> BackboneSpec:
-    """Return the spec of the backbone that ``config`` builds."""
-    backbone = config.model.backbone
-    if backbone.type not in BACKBONE_TYPES.values():
-        raise UserError(
-            f"model.backbone.type {backbone.type} is not supported; choose one of {', '.join(BACKBONE_TYPES.values())}"
+    """Return the spec of the backbone that ``config`` builds.
+
+    Raises:
+        UserError: it is none that this project has.
+    """
+    backbone = {**GROUP_OPTIONS, **config.model.backbone}
+    types, base = {name: key for key, name in BACKBONE_TYPES.items()}, backbone["base_channels"]
+    types[WITH_GROUPS] = "deep" if backbone["deep_stem"] else "7x7", backbone["avg_down"]
+    if backbone["type"] not in types:
+        raise UserError(f"model.backbone.type {backbone['type']} is not supported; choose one of {', '.join(types)}")
+    stem, avg_down = types[backbone["type"]]
+    groups = backbone["groups"] if backbone["type"] == WITH_GROUPS else 1
+    try:
+        return BackboneSpec(
+            backbone["depth"],
+            base / 64,
+            stem=stem,
+            stride_in_1x1=backbone["style"] == "caffe" and backbone["depth"] not in BASIC_BLOCKS,
+            avg_down=avg_down,
+            groups=groups,
+            width_per_group=64 if groups == 1 else width_per_group(backbone["base_width"], base),
         )
-    stem, avg_down = next(key for key, backbone_type in BACKBONE_TYPES.items() if backbone_type == backbone.type)
-    width, caffe = backbone.base_channels / 64, backbone.style == "caffe"
-    return BackboneSpec(backbone.depth, width, stem=stem, stride_in_1x1=caffe, avg_down=avg_down)
+    except ValueError as error:
+        raise UserError(f"model.backbone: {error}") from error
 
 
 def data_sets(loader: Any) -> list[Any]:
@@ -160,6 +198,12 @@ def override(config: Config, key: str, value: Any) -> None:
             f"override {key} = {value!r} has another type than the protocol's {old!r}; give a value of that type"
         )
     node[place] = tuple(value) if isinstance(old, tuple) else value
+    if key == "model.backbone.type":
+        for name, default in GROUP_OPTIONS.items():
+            if value == WITH_GROUPS:
+                node.setdefault(name, default)
+            else:
+                node.pop(name, None)
 
 
 def config_as_dict(config: Config) -> dict[str, Any]:

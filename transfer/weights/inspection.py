@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from os import PathLike
 from typing import Any
 
@@ -13,7 +13,7 @@ from transfer.weights import discovery, files, other_networks, recognition
 from transfer.weights.backbone import infer_spec
 from transfer.weights.contents import Contents
 from transfer.weights.file_format import formats
-from transfer.weights.read_file import Choice, declared, recognise, spec_in
+from transfer.weights.read_file import Choice, as_in_format, declared, recognise, spec_in
 from transfer.weights.recognition import Match
 from transfer.weights.sources import locate
 from transfer.weights.stand_ins import entries
@@ -64,8 +64,7 @@ def _describe(contents: Contents, match: Match, path: str) -> dict[str, Any]:
     declaration = contents.entries if "format" in fmt.beside else entries(contents.entries.get(WEIGHTS_KEY)) or {}
     pixels: Any = fmt.pixels
     try:
-        spec: Any = infer_spec(tensors, path)
-        spec = replace(spec, **fmt.backbone)
+        spec: Any = as_in_format(infer_spec(tensors, path), fmt)
         spec = declared(spec_in(declaration), spec, path) if spec_in(declaration) is not None else spec
         pixels = declared(declaration["pixels"], pixels, path) if "pixels" in declaration else pixels
         backbone: dict[str, Any] = {"title": spec.title, **spec.as_dict()}

@@ -119,7 +119,7 @@ def read(
         )
     sorting = match.sort(branch)
     state, extras, dropped, types = _values(match, sorting, branch, located)
-    spec = replace(infer_spec(state, path), **fmt.backbone)
+    spec = as_in_format(infer_spec(state, path), fmt)
     counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, fmt, spec, path), types)
     spec, pixels = _as_the_file_says(contents, fmt, spec, path)
     backbone = Backbone(spec, state, path, extras, pixels)
@@ -274,6 +274,14 @@ def _as_the_file_says(
     if (about := entries(held.get(WEIGHTS_KEY))) is not None:
         return declared(spec_in(about), spec, path), declared(about.get("pixels"), fmt.pixels, path)
     return spec, fmt.pixels
+
+
+def as_in_format(spec: BackboneSpec | VitSpec, fmt: Format) -> BackboneSpec | VitSpec:
+    """Return the spec with the fields that the format defines; where the stride is in a bottleneck is no matter of others."""
+    fields = dict(fmt.backbone)
+    if isinstance(spec, BackboneSpec) and spec.basic:
+        fields.pop("stride_in_1x1", None)
+    return replace(spec, **fields)
 
 
 def spec_in(content: Mapping[Any, Any]) -> Any:

@@ -73,7 +73,7 @@ def _strides_elsewhere(model: nn.Module, backbone: Backbone, framework: str) -> 
 
     The weights do not show this. A model with the stride in the other convolution silently computes something else.
     """
-    if not isinstance(backbone.spec, BackboneSpec):
+    if not isinstance(backbone.spec, BackboneSpec) or backbone.spec.basic:
         return []
     names, modules = names_of(backbone, framework), dict(model.named_modules())
     place = {i: (names.to_framework(f"layer2.0.conv{i}.weight") or "").removesuffix(".weight") for i in (1, 2)}
