@@ -69,6 +69,10 @@ class Format:
     backbone: dict[str, Any] = field(default_factory=dict)
     """Fields of the backbone's spec that do not follow from names and shapes of the weights."""
     pixels: Pixels = field(default_factory=Pixels)
+    variants: tuple[dict[str, Any], ...] = ()
+    """What entries beside the weights change: "beside" as above, and "backbone" or "pixels" that then apply."""
+    other_stems: dict[str, str] = field(default_factory=dict)
+    """Stems (`BackboneSpec.stem`) that are other networks in this format, though no weight shows it -> what they have."""
 
     @property
     def names(self) -> Naming:
@@ -94,9 +98,11 @@ def parse(path: Path) -> Format:
     for name in ("container", "required", "forbidden"):
         if name in entry:
             entry[name] = (entry[name],) if isinstance(entry[name], str) else tuple(entry[name])
-    if "pixels" in entry:
-        order, mean, std = (entry["pixels"][name] for name in ("order", "mean", "std"))
-        entry["pixels"] = Pixels(order, tuple(mean), tuple(std))
+    entry["variants"] = tuple(entry.get("variants", ()))
+    for part in (entry, *entry["variants"]):
+        if "pixels" in part:
+            order, mean, std = (part["pixels"][name] for name in ("order", "mean", "std"))
+            part["pixels"] = Pixels(order, tuple(mean), tuple(std))
     known = {item.name: item for item in fields(Format)}
     problems = [f"there is no key {key!r} in a format{did_you_mean(key, known)}" for key in entry if key not in known]
     needed = [name for name, item in known.items() if item.default is item.default_factory is MISSING]

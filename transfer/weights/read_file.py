@@ -120,6 +120,12 @@ def read(
     sorting = match.sort(branch)
     state, extras, dropped, types = _values(match, sorting, branch, located)
     spec = as_in_format(infer_spec(state, path), fmt)
+    if isinstance(spec, BackboneSpec) and spec.stem in fmt.other_stems:
+        raise UserError(
+            f"{path} holds a ResNet with a {spec.stem} stem, which in a {fmt.title} is another one than ours "
+            f"({fmt.other_stems[spec.stem]}), though no weight shows it; `--prefix {fmt.branches[branch]}` takes its weights "
+            "nevertheless, with our stem"
+        )
     counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, fmt, spec, path), types)
     spec, pixels = _as_the_file_says(contents, fmt, spec, path)
     backbone = Backbone(spec, state, path, extras, pixels)

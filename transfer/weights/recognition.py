@@ -52,22 +52,27 @@ class Match:
 
 def match(contents: Contents, fmt: Format) -> Match | None:
     """Return the match of ``contents`` with ``fmt``, or None if the weights are not in the expected place or have other names."""
-    fmt = _as_declared(fmt, contents.value)
+    fmt = _as_declared(_as_configured(fmt, contents), contents.value)
     for container in dict.fromkeys((*fmt.container, "")):
         table = contents.table(container)
         alone = not container and "" not in fmt.container and fmt.weights_alone
-        if table.weights and (alone or _stands_beside(contents, fmt)) and _fits(table.text, fmt):
+        if table.weights and (alone or not _missing_beside(contents, fmt.beside)) and _fits(table.text, fmt):
             return Match(fmt, table, container)
     return None
 
 
-def _stands_beside(contents: Contents, fmt: Format) -> bool:
-    return not _missing_beside(contents, fmt)
-
-
-def _missing_beside(contents: Contents, fmt: Format) -> list[str]:
+def _missing_beside(contents: Contents, beside: Mapping[str, str]) -> list[str]:
     held = contents.entries
-    return [k for k, pattern in fmt.beside.items() if k not in held or not re.search(pattern, text_in(held[k]))]
+    return [k for k, pattern in beside.items() if k not in held or not re.search(pattern, text_in(held[k]))]
+
+
+def _as_configured(fmt: Format, contents: Contents) -> Format:
+    """Return ``fmt`` with the variants that the entries beside the weights show."""
+    for variant in fmt.variants:
+        if not _missing_beside(contents, variant["beside"]):
+            backbone, pixels = {**fmt.backbone, **variant.get("backbone", {})}, variant.get("pixels", fmt.pixels)
+            fmt = replace(fmt, backbone=backbone, pixels=pixels)
+    return fmt
 
 
 def _fits(text: str, fmt: Format) -> bool:
@@ -82,7 +87,7 @@ def has_stem(text: str, fmt: Format) -> bool:
 
 def unmet(contents: Contents, text: str, fmt: Format) -> list[str]:
     """Return the conditions of a format that a file does not meet, each as a phrase that says what the format has."""
-    beside = [f"an entry {key!r} beside the weights" for key in _missing_beside(contents, fmt)]
+    beside = [f"an entry {key!r} beside the weights" for key in _missing_beside(contents, fmt.beside)]
     return beside + _unmet(_rename(text, fmt), fmt)
 
 

@@ -404,13 +404,6 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
             {"decode head": 2, "auxiliary head": 2},
         ),
         "mmdet_model": Case(mm(s) | {"state_dict": behind("backbone.", s) | DETECTOR}, DETECTOR_DROPPED),
-        "mmdet_caffe": Case(
-            {"meta": {"config": "backbone=dict(type='ResNet', style='caffe')"}}
-            | {"state_dict": behind("backbone.", s) | DETECTOR},
-            DETECTOR_DROPPED,
-            zoo,
-            MSRA,
-        ),
         "solo_learn": Case(
             lightning(
                 behind("backbone.", s)
@@ -746,7 +739,25 @@ def variants(s: State, t: State) -> dict[str, tuple[str, Case]]:
         content: dict[str, Any] = {container: s | state} if container else s | state
         return Case(content, {reason: len(state)})
 
+    zoo = BackboneSpec(50, 1 / 16, stride_in_1x1=True)
+    caffe = "backbone=dict(type='ResNet', style='caffe')), data_preprocessor=dict(mean=[103.53, 116.28, 123.675])"
+
+    def openmmlab(extra: State, dropped: dict[str, int], configuration: str, pixels: Pixels) -> Case:
+        return Case({"meta": {"cfg": configuration}, "state_dict": b | extra}, dropped, zoo, pixels)
+
     return {
+        "MMDetection's detector of style caffe": (
+            "mmdet_model",
+            openmmlab(DETECTOR, DETECTOR_DROPPED, caffe, MSRA),
+        ),
+        "MMSegmentation's segmentor of style caffe on RGB pixels": (
+            "mmseg_model",
+            openmmlab(linear("decode_head.conv_seg"), {"decode head": 2}, "style = 'caffe'", Pixels()),
+        ),
+        "MMPretrain's classifier of style caffe": (
+            "mmpretrain",
+            openmmlab(linear("head.fc"), {"head": 2}, caffe, MSRA),
+        ),
         "Lightly's benchmark of SimCLR": ("lightly", small(b | heads | probe, projector=8, classifier=2)),
         "Lightly's benchmark of SwAV": (
             "lightly",

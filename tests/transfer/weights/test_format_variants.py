@@ -22,6 +22,7 @@ def test_each_layout_gives_the_backbones_back(tmp_path, files, make_backbone, ti
         reading = read(tmp_path / "x.pth", branch)
         wanted = make_backbone(seed=number).state
         assert (reading.format, reading.branch, reading.backbone.spec) == (name, branch, case.spec)
+        assert reading.backbone.pixels == case.pixels
         assert reading.backbone.state.keys() == wanted.keys()
         assert all(torch.equal(reading.backbone.state[key], wanted[key]) for key in wanted)
         if branch == "student":
