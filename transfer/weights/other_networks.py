@@ -11,8 +11,8 @@ from transfer.weights.stand_ins import entries
 
 _SIGNS = {
     "GroupNorm": r"(.*\.)?gn\d*\.(weight|bias)",
+    "efficient channel attention": r".*\.(eca\w*\..*|se\.conv\.weight)",
     "squeeze-and-excitation": r".*\.(se|se_module|se_layer|senet)\d?\..*",
-    "efficient channel attention": r".*\.eca\w*\..*",
     "weight standardisation": r".*\.(weight_gamma|weight_beta)",
     "deformable convolutions": r".*\.conv\d_offset\..*|.*\.conv_offset\w*\..*",
     "anti-aliased down-sampling": r".*\.filt",

@@ -1,0 +1,178 @@
+"""Files of no known format: every complete backbone is found by its own names, and nothing is left out in silence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from every_format import behind, detectron2, linear, norm, sequential
+from torch import Tensor, nn
+
+from benchmarks.commands.main import main
+from pixbench.errors import UserError
+from transfer.weights import Backbone, inspection, load, read
+
+State = dict[str, Tensor]
+FSDP = "_fsdp_wrapped_module"
+
+
+@pytest.fixture(scope="module")
+def one(make_backbone: Callable[..., Backbone]) -> State:
+    return make_backbone().state
+
+
+@pytest.fixture(scope="module")
+def two(make_backbone: Callable[..., Backbone]) -> State:
+    return make_backbone(seed=1).state
+
+
+def wrapped(state: State, inside: str, wrapper: str) -> State:
+    return {name.replace(inside, f"{inside}{wrapper}."): tensor for name, tensor in state.items()}
+
+
+def same(path: Path, wanted: State, **choice: Any) -> bool:
+    found = read(path, **choice).backbone.state
+    return found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+BY_THEMSELVES: dict[str, Callable[[State], Any]] = {
+    "a prefix": lambda s: {"state_dict": behind("model.", s)},
+    "two prefixes": lambda s: behind("net.resnet.", s),
+    "a container": lambda s: {"model_state_dict": s, "optimizer_state_dict": {}, "loss": 0.1},
+    "containers in containers": lambda s: {"checkpoint": {"weights": {"student": behind("encoder.", s)}}},
+    "Detectron2's names": lambda s: {"net": behind("trunk.", {n: torch.tensor(a) for n, a in detectron2(s).items()})},
+    "names of nn.Sequential": lambda s: {"net": behind("features.", sequential(s))},
+    "an official PixPro file that was stripped": lambda s: {"model": behind("module.encoder.", s)},
+    "torch.compile within a module": lambda s: {"state_dict": behind("model._orig_mod.", s)},
+    "DistributedDataParallel within a module": lambda s: {"model": behind("encoder.module.", s)},
+    "FSDP and compile": lambda s: {"model": behind("_fsdp_wrapped_module._orig_mod.", wrapped(s, "layer2.", FSDP))},
+    "activation checkpointing": lambda s: {"state_dict": wrapped(s, "layer3.", "_checkpoint_wrapped_module")},
+    "a classifier in the backbone's names": lambda s: behind("net.", s | linear("fc", "head.0", "last_linear")),
+    "an average alone": lambda s: {"n_averaged": torch.tensor(5), **behind("module.", s)},
+    "a teacher alone": lambda s: {"teacher": s, "epoch": 3},
+    "an average in a container": lambda s: {"ema": behind("module.", s), "step": 3},
+    "weights beside an average": lambda s: {"net": s, "ema": {name: tensor + 1 for name, tensor in s.items()}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", BY_THEMSELVES)
+def test_the_only_backbone_is_taken_by_itself(tmp_path: Path, one: State, title: str) -> None:
+    torch.save(BY_THEMSELVES[title](one), tmp_path / "x.pth")
+    assert same(tmp_path / "x.pth", one)
+
+
+def test_a_network_that_was_saved_whole(tmp_path: Path) -> None:
+    from torchvision.models import resnet18
+
+    model = resnet18()
+    torch.save({"model": nn.DataParallel(model), "epoch": 3}, tmp_path / "x.pth")
+    reading = read(tmp_path / "x.pth")
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("fc.")}
+    assert all(torch.equal(reading.backbone.state[name], tensor) for name, tensor in wanted.items())
+    assert reading.dropped == {"classifier": ["model/module.fc.weight", "model/module.fc.bias"]} or reading.dropped
+    assert "torchvision.models.resnet.ResNet" in reading.asked
+
+
+@pytest.mark.parametrize(
+    ("choice", "which"),
+    [
+        ({"prefix": "module.encoder."}, 0),
+        ({"prefix": "encoder"}, 0),
+        ({"prefix": "module.target.net."}, 1),
+        ({"container": "weights", "prefix": "target.net."}, 1),
+    ],
+)
+def test_a_prefix_takes_one_of_several_and_names_the_rest(
+    tmp_path: Path, one: State, two: State, choice: dict[str, str], which: int
+) -> None:
+    content = behind("module.", behind("encoder.", one) | behind("target.net.", two) | linear("projector.0", "centers"))
+    torch.save({"weights": content, "epoch": 1}, tmp_path / "x.pth")
+    with pytest.raises(UserError) as error:
+        load(tmp_path / "x.pth")
+    assert "weights: module.* (640)" in str(error.value)
+    assert "--container weights --prefix module.encoder.: ResNet-50 of width 0.0625, 318 tensors" in str(error.value)
+    assert "--container weights --prefix module.target.net.: ResNet-50" in str(error.value)
+    assert same(tmp_path / "x.pth", (one, two)[which], **choice)
+    left_out = read(tmp_path / "x.pth", **choice).dropped["left out"]
+    assert len(left_out) == 318 + 4
+    assert {"module.projector.0.weight", "module.centers.bias"} <= set(left_out)
+
+
+def test_what_stands_within_the_backbone_is_never_left_out(tmp_path: Path, one: State) -> None:
+    torch.save(behind("net.", one | linear("layer1.0.se.fc1", "projector")), tmp_path / "x.pth")
+    for choice in ({}, {"prefix": "net."}):
+        with pytest.raises(UserError, match=r"squeeze-and-excitation \(net\.layer1\.0\.se\.fc1\.weight\)"):
+            read(tmp_path / "x.pth", **choice)
+
+
+def test_a_backbone_that_is_not_complete_says_what_it_lacks(tmp_path: Path, one: State) -> None:
+    torch.save({"net": {k: t for k, t in behind("a.", one).items() if "layer4.2.bn3" not in k}}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"No backbone in it is complete:\n.*it lacks layer4\.2\.bn3\.weight"):
+        load(tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"no complete backbone for --prefix 'a\.': it lacks layer4\.2\.bn3"):
+        load(tmp_path / "x.pth", prefix="a.")
+    with pytest.raises(UserError, match=r"no backbone for --prefix 'b\.'; it holds:\n  --container net --prefix a\."):
+        load(tmp_path / "x.pth", prefix="b.")
+
+
+def test_two_backbones_are_never_chosen_between(tmp_path: Path, one: State, two: State) -> None:
+    torch.save({"student": one, "teacher": two}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"--container student: ResNet-50.*\n  --container teacher: ResNet-50"):
+        load(tmp_path / "x.pth")
+    assert same(tmp_path / "x.pth", two, container="teacher")
+    with pytest.raises(UserError, match="several complete backbones for --prefix ''"):
+        load(tmp_path / "x.pth", prefix="")
+
+
+AVERAGES = {
+    "timm": lambda a, b: {"arch": "resnet50", "state_dict": a, "state_dict_ema": b, "epoch": 1},
+    "torchvision": lambda a, b: {"model": a, "model_ema": {"n_averaged": torch.tensor(9), **behind("module.", b)}},
+    "a program of one's own": lambda a, b: {"net": behind("m.", a), "ema": {"state_dict": behind("m.", b)}, "step": 2},
+    "MoCo's names": lambda a, b: {
+        "state_dict": behind("module.encoder_q.", a) | linear("module.encoder_q.fc"),
+        "ema_state_dict": behind("module.encoder_q.", b) | linear("module.encoder_q.fc"),
+    },
+}
+
+
+@pytest.mark.parametrize("title", AVERAGES)
+def test_the_average_beside_the_weights_is_named_and_taken_on_request(
+    tmp_path: Path, one: State, two: State, title: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.pth"
+    torch.save(AVERAGES[title](one, two), path)
+    assert same(path, one)
+    assert same(path, two, branch="ema")
+    assert main(["convert", str(path), "--to", "mmseg", "-o", str(tmp_path / "y.pth"), "--no-verify"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"average  \w*ema\w* was not taken; --branch ema takes it", printed)
+    assert main(["weights", "inspect", str(path)]) == 0
+    assert re.search(r"average  \w*ema\w*, by --branch ema", capsys.readouterr().out)
+
+
+def test_no_average_is_said(tmp_path: Path, one: State) -> None:
+    torch.save(one, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="holds no moving average of its weights"):
+        load(tmp_path / "x.pth", "ema")
+
+
+def test_inspect_lists_every_backbone(tmp_path: Path, one: State, two: State) -> None:
+    torch.save({"state_dict": behind("backbone.", one) | behind("momentum.", two) | linear("neck")}, tmp_path / "x.pth")
+    found = inspection.inspect(tmp_path / "x.pth", prefix="backbone.")["backbones"]
+    assert [inside["options"] for inside in found] == [
+        "--container state_dict --prefix backbone.",
+        "--container state_dict --prefix momentum.",
+    ]
+    assert all(not inside["lacks"] for inside in found)
+
+
+def test_the_nearest_format_and_what_it_lacks(tmp_path: Path, one: State) -> None:
+    torch.save({"model": behind("module.encoder.", one) | norm("module.mystery")}, tmp_path / "x.pth")
+    with pytest.raises(
+        UserError, match=r"(?s)Nearest format: \w+ \(.*\), but such a file has .*--prefix module\.encoder\."
+    ):
+        load(tmp_path / "x.pth")
