@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from pixbench.errors import UserError, printable
 from pixbench.file_versions import WEIGHTS_KEY
 from transfer.weights.stand_ins import Record, entries
+from transfer.weights.tensors import as_tensor
 
 _MOST, _MOST_LETTERS, _LONGEST = 100_000, 1 << 23, 1000
 """Largest number of entries of a file, of characters in all their names, and of characters in one name."""
@@ -54,13 +56,21 @@ class Contents:
             self._tables[container] = _table(_flatten(inner))
         return self._tables[container]
 
+    @cached_property
+    def containers(self) -> list[str]:
+        """Names of the containers that hold tensors at once, except for averages of the weights; "" is the file itself."""
+        held = dict.fromkeys(
+            name.rpartition("/")[0] for name, value in self.table().weights.items() if is_tensor(value)
+        )
+        return [container for container in held if container.split("/")[0] not in self.averages]
+
     def beside(self, container: str) -> list[str]:
         """Return the names of the entries of the file beside ``container``."""
         first = container.split("/")[0]
         keys = [key for key in self.entries if container and key not in (first, *NOTES)]
         return [printable(str(key)[:99]) for key in keys]
 
-    @property
+    @cached_property
     def averages(self) -> list[str]:
         """Names of the entries that hold a moving average of the weights, beside the weights themselves."""
         named = [key for key in self.entries if isinstance(key, str) and entries(self.entries[key])]
@@ -80,6 +90,11 @@ class Contents:
             (key for key in others if isinstance(key, str) and _is_place(key) and entries(others[key])), "state_dict"
         )
         return Contents(others | {raw: self.entries[averages[0]]})
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether ``value`` is a tensor or an array of plain numbers."""
+    return as_tensor(value) is not None
 
 
 def _is_place(key: str) -> bool:

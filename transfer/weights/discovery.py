@@ -6,17 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from pixbench.errors import UserError, printable
 from transfer.weights import other_networks, recognition
 from transfer.weights.backbone import spec_of
-from transfer.weights.contents import Contents, Table, unwrap
+from transfer.weights.contents import Contents, Table, is_tensor, unwrap
 from transfer.weights.expected_shapes import expected
 from transfer.weights.file_format import Format, formats
 from transfer.weights.naming import COUNTER, NAMINGS, Naming, is_counter
 from transfer.weights.recognition import Match
-from transfer.weights.tensors import as_tensor
 
 _FAMILIES = [name for name in NAMINGS if name != "detectron2_c4"]
 """Namings whose names all have the same prefix."""
@@ -77,17 +74,13 @@ class Inside:
 def find(contents: Contents) -> list[Inside]:
     """Return all backbones in a file, complete ones first; of several families that fit the same place, the best."""
     table, found = contents.table(), dict[str, Inside]()
-    tensors = {name: tuple(t.shape) for name, value in table.weights.items() if (t := _tensor(value)) is not None}
+    tensors = {name: tuple(value.shape) for name, value in table.weights.items() if is_tensor(value)}
     for family in _FAMILIES:
         for place in _places(tensors, NAMINGS[family]):
             inside = _inspect(table, tensors, family, place)
             if place not in found or len(inside.lacks) < len(found[place].lacks):
                 found[place] = inside
     return sorted(found.values(), key=lambda inside: len(inside.lacks))
-
-
-def _tensor(value: object) -> Tensor | None:
-    return value if isinstance(value, Tensor) else as_tensor(value)
 
 
 def _places(tensors: dict[str, tuple[int, ...]], names: Naming) -> Iterator[str]:
@@ -183,7 +176,7 @@ def listing(found: list[Inside]) -> str:
 
 def what_is_inside(contents: Contents) -> str:
     """Return the containers of a file with the beginnings of their keys and numbers of tensors."""
-    tensors = [name for name, value in contents.table().weights.items() if _tensor(value) is not None]
+    tensors = [name for name, value in contents.table().weights.items() if is_tensor(value)]
     if not tensors:
         kinds = ", ".join(
             f"{printable(str(key)[:40])} ({type(v).__name__})" for key, v in list(contents.entries.items())[:_FEW]

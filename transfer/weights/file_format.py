@@ -64,6 +64,8 @@ class Format:
     folded: bool = False
     """Whether norms have no statistics because these were folded into weight and bias. In other formats, norms without
     statistics are no batch norms."""
+    decides: bool = False
+    """Whether a file that has what is `beside` the weights is of this format and of no other, whatever its keys are."""
     on_request: bool = False
     """Whether only ``--from`` chooses the format, because no key distinguishes its files from those of another."""
     backbone: dict[str, Any] = field(default_factory=dict)

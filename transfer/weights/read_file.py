@@ -111,7 +111,7 @@ def read(
         raise UserError(
             f"{path} declares a network with {what}, which PixBench cannot convert; its weights do not show it"
         )
-    branch = branch or next(iter(fmt.branches))
+    branch = branch or match.branch
     if branch not in fmt.branches:
         raise UserError(
             f"{path} is of the format {fmt.name} ({fmt.title}), which has no branch {branch!r};"

@@ -42,23 +42,49 @@ class Match:
 
     def sort(self, branch: str) -> Sorting:
         """Assign every key of the table for ``branch``."""
-        return self.sorted if branch == next(iter(self.format.branches)) else _sort(self.table, self.format, branch)
+        return self.sorted if branch == self.branch else _sort(self.table, self.format, branch)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the weights are where the format has them."""
+        return self.container in (*self.format.container, "")
+
+    @cached_property
+    def branch(self) -> str:
+        """The first branch of the format that the file holds."""
+        names = _rename(self.table.text, self.format).split("\n")
+        stems = {
+            b: [f"{prefix}{name}.weight" for name in self.format.names.stem.values()]
+            for b, prefix in self.format.branches.items()
+        }
+        return next((b for b in stems if not set(names).isdisjoint(stems[b])), next(iter(stems)))
 
     @cached_property
     def sorted(self) -> Sorting:
-        """The keys as assigned for the first branch."""
-        return _sort(self.table, self.format, next(iter(self.format.branches)))
+        """The keys as assigned for `branch`."""
+        return _sort(self.table, self.format, self.branch)
 
 
 def match(contents: Contents, fmt: Format) -> Match | None:
-    """Return the match of ``contents`` with ``fmt``, or None if the weights are not in the expected place or have other names."""
+    """Return the match of ``contents`` with ``fmt``, or None if no container holds weights of these names.
+
+    The containers of the format are tried first, then the file itself, then any other container if it is the only one.
+    """
     fmt = _as_declared(_as_configured(fmt, contents), contents.value)
     for container in dict.fromkeys((*fmt.container, "")):
-        table = contents.table(container)
-        alone = not container and "" not in fmt.container and fmt.weights_alone
-        if table.weights and (alone or not _missing_beside(contents, fmt.beside)) and _fits(table.text, fmt):
-            return Match(fmt, table, container)
-    return None
+        if found := _match_in(contents, fmt, container):
+            return found
+    others = (_match_in(contents, fmt, place) for place in contents.containers if place not in (*fmt.container, ""))
+    several = [found for found in others if found]
+    return several[0] if len(several) == 1 else None
+
+
+def _match_in(contents: Contents, fmt: Format, container: str) -> Match | None:
+    alone = container not in fmt.container and fmt.weights_alone
+    if not alone and _missing_beside(contents, fmt.beside):
+        return None
+    table = contents.table(container)
+    return Match(fmt, table, container) if table.weights and _fits(table.text, fmt) else None
 
 
 def _missing_beside(contents: Contents, beside: Mapping[str, str]) -> list[str]:
@@ -165,9 +191,15 @@ def _are_identifiers(names: Any) -> TypeGuard[list[str]]:
 
 
 def candidates(contents: Contents) -> list[Match]:
-    """Return the formats that fit best: those without unknown keys if any, and of these the ones with most conditions."""
+    """Return the formats that fit best.
+
+    These are the ones without unknown keys if any, of these the ones with the weights where the format has them, and of these
+    the ones with most conditions.
+    """
     found = [held for fmt in formats().values() if not fmt.on_request and (held := match(contents, fmt))]
-    ranks = [(not held.sorted.unknown, held.format.conditions) for held in found]
+    if deciding := [held for held in found if held.format.decides]:
+        return deciding
+    ranks = [(not held.sorted.unknown, held.in_place, held.format.conditions) for held in found]
     return [held for held, rank in zip(found, ranks, strict=True) if rank == max(ranks)]
 
 
