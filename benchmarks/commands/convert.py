@@ -113,10 +113,7 @@ def _read(reading: Reading) -> list[str]:
         f"takes    {backbone.pixels}{strides}",
         f"keys     {reading.counts}",
     ]
-    if getattr(backbone.spec, "stem", None) == "3x3":
-        lines.append(
-            "note     no weight shows what else its 3×3 stem has; taken are stride 1, padding 1 and no pooling"
-        )
+    lines += [f"note     {note}" for note in reading.notes]
     lines += [f"left out {reason}: {grouped(keys)}" for reason, keys in reading.dropped.items()]
     if reading.averages and reading.branch != "ema":
         lines.append(f"average  {', '.join(reading.averages)} was not taken; --branch ema takes it")

@@ -57,12 +57,15 @@ class Contents:
         return self._tables[container]
 
     @cached_property
-    def containers(self) -> list[str]:
-        """Names of the containers that hold tensors at once, except for averages of the weights; "" is the file itself."""
-        held = dict.fromkeys(
-            name.rpartition("/")[0] for name, value in self.table().weights.items() if is_tensor(value)
+    def _held(self) -> list[str]:
+        return list(
+            dict.fromkeys(n.rpartition("/")[0] for n, value in self.table().weights.items() if is_tensor(value))
         )
-        return [container for container in held if container.split("/")[0] not in self.averages]
+
+    @property
+    def containers(self) -> list[str]:
+        """Names of the containers that hold tensors, except for averages of the weights; "" is the file itself."""
+        return [container for container in self._held if container not in self.averages]
 
     def beside(self, container: str) -> list[str]:
         """Return the names of the entries of the file beside ``container``."""
@@ -70,26 +73,39 @@ class Contents:
         keys = [key for key in self.entries if container and key not in (first, *NOTES)]
         return [printable(str(key)[:99]) for key in keys]
 
+    @property
+    def is_swapped(self) -> bool:
+        """Whether MMEngine's EMAHook wrote the file: the weights are then the average, and "ema_state_dict" the raw ones."""
+        return "message_hub" in self.entries and "ema_state_dict" in self.entries
+
     @cached_property
     def averages(self) -> list[str]:
-        """Names of the entries that hold a moving average of the weights, beside the weights themselves."""
-        named = [key for key in self.entries if isinstance(key, str) and entries(self.entries[key])]
-        parts = {key: set(key.lower().split("_")) for key in named}
-        return [key for key in named if parts[key] & _AVERAGE and parts[key] <= _AVERAGE | _PARTS]
+        """Names of the containers that hold a moving average of the weights, beside the weights themselves."""
+        return [] if self.is_swapped else [name for name in self._held if any(map(_is_average, name.split("/")))]
 
     def averaged(self, path: object) -> Contents:
         """Return the same content with the moving average in the place of the weights."""
+        if self.is_swapped:
+            return self
         averages = self.averages
         if len(averages) != 1:
             raise UserError(
                 f"{path} holds {'no moving average' if not averages else 'several averages: ' + ', '.join(averages)} of its "
                 "weights; choose a part of the file with --container and --prefix"
             )
-        others = {key: value for key, value in self.entries.items() if key not in averages}
+        average, others = self.value, dict(self.entries)
+        for part in averages[0].split("/"):
+            average = (entries(average) or {})[part]
+        del others[averages[0].split("/")[0]]
         raw = next(
             (key for key in others if isinstance(key, str) and _is_place(key) and entries(others[key])), "state_dict"
         )
-        return Contents(others | {raw: self.entries[averages[0]]})
+        return Contents(others | {raw: average})
+
+
+def _is_average(key: str) -> bool:
+    words = set(key.lower().split("_"))
+    return bool(words & _AVERAGE) and words <= _AVERAGE | _PARTS
 
 
 def is_tensor(value: Any) -> bool:

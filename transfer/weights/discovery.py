@@ -156,7 +156,7 @@ def choose(contents: Contents, path: object, container: str | None, prefix: str 
 def only_one(contents: Contents) -> Match | None:
     """Return the match with the only complete backbone of a file, if nothing but a classifier stands beside it."""
     complete = [inside for inside in find(contents) if not inside.lacks]
-    raw = [inside for inside in complete if inside.container.split("/")[0] not in contents.averages]
+    raw = [inside for inside in complete if inside.container not in contents.averages]
     if len(raw or complete) != 1:
         return None
     match = (raw or complete)[0].match(contents)

@@ -63,6 +63,8 @@ class Reading:
     """Entries of the file with a moving average of the weights, which the branch "ema" takes."""
     asked: list[str] = field(default_factory=list)
     """Classes of which the file holds objects; these were read as plain data, and nothing of them was run."""
+    notes: list[str] = field(default_factory=list)
+    """What a user should know of the backbone, one sentence each."""
     architecture: str | None = None
     """The name of the network that the file declares, if any."""
 
@@ -139,8 +141,20 @@ def read(
         _by_reason(match, sorting),
         whole.averages,
         content.asked,
+        _notes(spec, whole),
         architecture,
     )
+
+
+def _notes(spec: BackboneSpec | VitSpec, contents: Contents) -> list[str]:
+    notes = []
+    if isinstance(spec, BackboneSpec) and spec.stem == "3x3":
+        notes.append("no weight shows what else its 3×3 stem has; taken are stride 1, padding 1 and no pooling")
+    if contents.is_swapped:
+        notes.append(
+            "MMEngine swapped the weights: state_dict is the moving average, ema_state_dict holds the raw weights"
+        )
+    return notes
 
 
 def recognise(contents: Contents, path: object, choice: Choice) -> Match:

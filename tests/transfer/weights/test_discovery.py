@@ -132,6 +132,10 @@ AVERAGES = {
     "timm": lambda a, b: {"arch": "resnet50", "state_dict": a, "state_dict_ema": b, "epoch": 1},
     "torchvision": lambda a, b: {"model": a, "model_ema": {"n_averaged": torch.tensor(9), **behind("module.", b)}},
     "a program of one's own": lambda a, b: {"net": behind("m.", a), "ema": {"state_dict": behind("m.", b)}, "step": 2},
+    "Lightning's callback": lambda a, b: {
+        "state_dict": behind("model.", a),
+        "callbacks": {"EMA": {"decay": 0.9, "ema_state_dict": behind("model.", b)}},
+    },
     "MoCo's names": lambda a, b: {
         "state_dict": behind("module.encoder_q.", a) | linear("module.encoder_q.fc"),
         "ema_state_dict": behind("module.encoder_q.", b) | linear("module.encoder_q.fc"),
@@ -149,9 +153,20 @@ def test_the_average_beside_the_weights_is_named_and_taken_on_request(
     assert same(path, two, branch="ema")
     assert main(["convert", str(path), "--to", "mmseg", "-o", str(tmp_path / "y.pth"), "--no-verify"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"average  \w*ema\w* was not taken; --branch ema takes it", printed)
+    assert re.search(r"average  [\w/]*ema[\w/]* was not taken; --branch ema takes it", printed)
     assert main(["weights", "inspect", str(path)]) == 0
-    assert re.search(r"average  \w*ema\w*, by --branch ema", capsys.readouterr().out)
+    assert re.search(r"average  [\w/]*ema[\w/]*, by --branch ema", capsys.readouterr().out)
+
+
+def test_mmengine_swaps_the_average_into_the_weights(tmp_path: Path, one: State, two: State) -> None:
+    content = {"meta": {"cfg": ""}, "message_hub": {}, "state_dict": behind("backbone.", one)}
+    torch.save(
+        content | {"ema_state_dict": {"steps": torch.tensor(3), **behind("module.backbone.", two)}}, tmp_path / "x.pth"
+    )
+    assert same(tmp_path / "x.pth", one)
+    assert same(tmp_path / "x.pth", one, branch="ema")
+    assert same(tmp_path / "x.pth", two, container="ema_state_dict", prefix="module.backbone.")
+    assert "state_dict is the moving average" in read(tmp_path / "x.pth").notes[0]
 
 
 def test_no_average_is_said(tmp_path: Path, one: State) -> None:
