@@ -14,6 +14,7 @@ import pickletools
 import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -186,7 +187,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
-        return _TENSORS[full] if full in _TENSORS else stand_in(full, self.asked)
+        return partial(_TENSORS[full]) if full in _TENSORS else stand_in(full, self.asked)
 
 
 def _read_pickle(stream: IO[bytes]) -> Content:

@@ -164,6 +164,11 @@ def recognise(contents: Contents, path: object, choice: Choice) -> Match:
         UserError: If no format fits, more than one does, or what the user chose does not.
     """
     if choice.prefix is not None or choice.container is not None:
+        if choice.format is not None or choice.branch is not None:
+            raise UserError(
+                "--prefix and --container choose a backbone by its place, --from and --branch by its format; give only one of "
+                "the two (the momentum encoder has a prefix of its own, which `pixbench weights inspect` shows)"
+            )
         return discovery.choose(contents, path, choice.container, choice.prefix)
     if choice.format is not None:
         return recognition.wanted(contents, path, choice.format)

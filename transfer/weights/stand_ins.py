@@ -7,8 +7,10 @@ they are. A name that acts on the machine is refused at once, and so is the call
 
 from __future__ import annotations
 
+import builtins
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -87,8 +89,10 @@ _FILLED_LIKE["collections.deque"] = "list"
 
 def _is_unknown_function(name: str) -> bool:
     """Whether ``name`` is that of a function: classes begin with a capital letter, except for a few known ones."""
-    last = name.rpartition(".")[2].lstrip("_")
-    return not last[:1].isupper() and name not in _HARMLESS and not name.startswith("builtins.")
+    module, _, last = name.rpartition(".")
+    if module == "builtins":
+        return not isinstance(getattr(builtins, last, None), type)
+    return not last.lstrip("_")[:1].isupper() and name not in _HARMLESS
 
 
 class Array(np.ndarray):
@@ -99,6 +103,12 @@ class Array(np.ndarray):
         if size:
             raise NotAdmitted("a numpy array of a size without content")
         return np.ndarray.__new__(cls, (0,), np.int8)
+
+
+def _reconstruct(kind: Any, *_: Any) -> np.ndarray:
+    if not isinstance(kind, type) or not issubclass(kind, Array):
+        raise NotAdmitted("an array of another class")
+    return kind()
 
 
 def _dtype(code: Any, *_: Any) -> np.dtype:
@@ -140,7 +150,7 @@ PLAIN: dict[str, Any] = {
     "numpy.dtype": _dtype,
 }
 for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
-    PLAIN[f"{_core}.multiarray._reconstruct"] = lambda *_: Array()
+    PLAIN[f"{_core}.multiarray._reconstruct"] = _reconstruct
     PLAIN[f"{_core}.multiarray.scalar"] = _scalar
     PLAIN[f"{_core}.numeric._frombuffer"] = _frombuffer
 NUMPY_TYPES = [(type(np.dtype(code)), f"numpy.dtypes.{code}") for code in "?bhilqBHILQefdgFDGSU"]
@@ -158,8 +168,9 @@ def stand_in(name: str, asked: list[str], kind: Kind | None = None) -> Callable[
     Raises:
         NotAdmitted: if the name is one that acts on the machine.
     """
-    if name in PLAIN:
-        return PLAIN[name]
+    if name in PLAIN:  # each file gets its own, because a pickle can set attributes of what it names
+        plain = PLAIN[name]
+        return type("Array", (Array,), {}) if plain is Array else plain if isinstance(plain, type) else partial(plain)
     if name.partition(".")[0] in _MACHINE or name in _REFUSED:
         raise NotAdmitted(name)
     kind = kind or _FILLED_LIKE.get(name, "object")

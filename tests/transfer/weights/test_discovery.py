@@ -119,6 +119,13 @@ def test_a_backbone_that_is_not_complete_says_what_it_lacks(tmp_path: Path, one:
         load(tmp_path / "x.pth", prefix="b.")
 
 
+@pytest.mark.parametrize("other", [{"format_name": "torchvision"}, {"branch": "momentum_encoder"}])
+def test_a_place_and_a_format_exclude_each_other(tmp_path: Path, one: State, other: dict[str, str]) -> None:
+    torch.save(one, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="give only one of the two"):
+        read(tmp_path / "x.pth", prefix="", **other)
+
+
 def test_two_backbones_are_never_chosen_between(tmp_path: Path, one: State, two: State) -> None:
     torch.save({"student": one, "teacher": two}, tmp_path / "x.pth")
     with pytest.raises(UserError, match=r"--container student: ResNet-50.*\n  --container teacher: ResNet-50"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import enum
 import functools
@@ -73,6 +74,7 @@ FORBIDDEN: list[tuple[Callable, tuple, str]] = [
     (eval, ("open('{mark}', 'w')",), "builtins.eval"),
     (exec, ("open('{mark}', 'w')",), "builtins.exec"),
     (open, ("{mark}", "w"), r"_?io\.open"),
+    (print, ("text",), "builtins.print"),
     (subprocess.Popen, (["touch", "{mark}"],), "subprocess.Popen"),
     (shutil.copy, (__file__, "{mark}"), "shutil.copy"),
     (getattr, ("text", "upper"), "builtins.getattr"),
@@ -340,6 +342,23 @@ def test_other_files_are_called_what_they_are(tmp_path):
     torch.jit.save(torch.jit.trace(nn.Linear(1, 1), torch.zeros(1)), tmp_path / "x.pth")
     with pytest.raises(UserError, match="asks for TorchScript's code"):
         files.read(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("state", [b"N}X\x08\x00\x00\x00__dict__Ns\x86", b"N}X\x07\x00\x00\x00__new__Ns\x86"])
+@pytest.mark.parametrize(
+    "name", [b"numpy\ndtype", b"numpy\nndarray", b"argparse\nNamespace", b"collections\nOrderedDict"]
+)
+def test_a_pickle_cannot_change_what_it_names(tmp_path, name, state):
+    """BUILD sets attributes of anything; an honest file is read as before afterwards."""
+    honest = write(
+        tmp_path / "honest.pkl", {"a": np.ones(2, np.float32), "b": argparse.Namespace(c=OrderedDict(d=1))}, "pickle"
+    )
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02c" + name + b"\n" + state + b"b.")
+    with contextlib.suppress(UserError):
+        files.read(tmp_path / "x.pkl")
+    content = files.read(honest).value
+    assert content["a"].tolist() == [1, 1]
+    assert entries(content["b"])["c"] == {"d": 1}
 
 
 @pytest.mark.parametrize("container", ["zip", "legacy"])
