@@ -38,6 +38,8 @@ class Naming:
         self.stages = stages
         self.block = block
         self.bare = bare or {}
+        self.averages = block.get("downsample.0") == "downsample.1"
+        """Whether its shortcuts have a pooling layer in front (`BackboneSpec.avg_down`)."""
         self.to_framework = _translator(*tables)
         self.to_canonical = _translator(*inverses)
 

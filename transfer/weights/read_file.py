@@ -129,7 +129,7 @@ def read(
             "nevertheless, with our stem"
         )
     counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, fmt, spec, path), types)
-    spec, pixels = _as_the_file_says(contents, fmt, spec, path)
+    spec, pixels = _as_the_file_says(contents, fmt, spec, located)
     backbone = Backbone(spec, state, path, extras, pixels)
     check(backbone)
     return Reading(
@@ -283,10 +283,10 @@ def _fill_norms(state: State, extras: State, fmt: Format, spec: BackboneSpec | V
 
 
 def _as_the_file_says(
-    contents: Contents, fmt: Format, spec: BackboneSpec | VitSpec, path: object
+    contents: Contents, fmt: Format, spec: BackboneSpec | VitSpec, source: Source
 ) -> tuple[BackboneSpec | VitSpec, Any]:
-    """Return spec and pixels: those that a file of this project declares, otherwise those of the format."""
-    held = contents.entries
+    """Return spec and pixels: those that a file of this project declares, otherwise those of the source or the format."""
+    held, path = contents.entries, source.name
     if fmt.name == "pixbench" and "format" in held:
         version = held.get("version")
         if type(version) is not int or not 1 <= version <= CHECKPOINT_VERSION:
@@ -298,12 +298,12 @@ def _as_the_file_says(
         return declared(spec_in(held), spec, path), fmt.pixels
     if (about := entries(held.get(WEIGHTS_KEY))) is not None:
         return declared(spec_in(about), spec, path), declared(about.get("pixels"), fmt.pixels, path)
-    return spec, fmt.pixels
+    return spec, source.pixels or fmt.pixels
 
 
 def as_in_format(spec: BackboneSpec | VitSpec, fmt: Format) -> BackboneSpec | VitSpec:
     """Return the spec with the fields that the format defines; where the stride is in a bottleneck is no matter of others."""
-    fields = dict(fmt.backbone)
+    fields = fmt.backbone | ({"avg_down": True} if fmt.names.averages else {})
     if isinstance(spec, BackboneSpec) and spec.basic:
         fields.pop("stride_in_1x1", None)
     return replace(spec, **fields)

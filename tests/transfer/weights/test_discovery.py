@@ -119,6 +119,17 @@ def test_a_backbone_that_is_not_complete_says_what_it_lacks(tmp_path: Path, one:
         load(tmp_path / "x.pth", prefix="b.")
 
 
+@pytest.mark.parametrize("name", ["resnet18d", "resnet50d"])
+def test_averaged_shortcuts_under_a_prefix(tmp_path: Path, name: str) -> None:
+    import timm
+
+    torch.save({"net": behind("model.", timm.create_model(name, num_classes=0).state_dict())}, tmp_path / "x.pth")
+    for choice in ({}, {"prefix": "model."}):
+        reading = read(tmp_path / "x.pth", **choice)
+        assert reading.format == "prefix"
+        assert reading.backbone.resnet.avg_down
+
+
 @pytest.mark.parametrize("other", [{"format_name": "torchvision"}, {"branch": "momentum_encoder"}])
 def test_a_place_and_a_format_exclude_each_other(tmp_path: Path, one: State, other: dict[str, str]) -> None:
     torch.save(one, tmp_path / "x.pth")

@@ -118,7 +118,14 @@ def test_the_declared_network_of_timm_computes_other_maps(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
-    ("library", "name"), [("timm", "resnet50"), ("torchvision", "resnet18"), ("timm", "resnet50d")]
+    ("library", "name"),
+    [
+        ("timm", "resnet50"),
+        ("torchvision", "resnet18"),
+        ("timm", "resnet50d"),
+        ("timm", "resnet18d"),
+        ("timm", "resnet50c"),
+    ],
 )
 def test_the_sources_own_network_computes_the_same(tmp_path: Path, library: str, name: str) -> None:
     import timm

@@ -22,6 +22,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from pixbench.errors import UserError, explain
+from transfer.weights import read
+from transfer.weights.file_format import Pixels
 from transfer.weights.sources import Source, locate
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
@@ -735,7 +737,9 @@ def test_a_model_of_timm_from_the_cache_of_the_hub(name: str, file: str, hub: Hu
     write(snapshot / "pytorch_model.bin", "")
     write(snapshot / file, "")
     write(snapshot / "config.json", {"architecture": "something else"})
-    assert locate(f"timm:{name}") == Source(f"timm:{name}", (hub.keep(snapshot) / file,), None, "resnet50", NEW)
+    assert locate(f"timm:{name}") == Source(
+        f"timm:{name}", (hub.keep(snapshot) / file,), None, "resnet50", NEW, Pixels()
+    )
 
 
 def test_a_model_of_timm_downloaded_from_the_hub(online: Hub, torch_home: Path, tmp_path: Path) -> None:
@@ -749,7 +753,7 @@ def test_a_model_of_timm_from_the_cache_of_torch(hub: Hub, torch_home: Path) -> 
 
     url = timm.models.get_pretrained_cfg("resnet50.a1_in1k").url
     file = write(torch_home / url.rpartition("/")[2], "")  # as timm kept it before it used the hub
-    assert locate("timm:resnet50.a1_in1k") == Source("timm:resnet50.a1_in1k", (file,), None, "resnet50")
+    assert locate("timm:resnet50.a1_in1k") == Source("timm:resnet50.a1_in1k", (file,), None, "resnet50", None, Pixels())
 
 
 def test_timm_offline(hub: Hub, torch_home: Path) -> None:
@@ -800,7 +804,7 @@ def test_models_of_timm_with_an_address_or_a_file(
         monkeypatch.setitem(_registry._model_pretrained_cfgs, "own_net.tag", PretrainedCfg(**settings))
 
     registered(file=str(server))
-    assert locate("timm:own_net.tag") == Source("timm:own_net.tag", (server,), None, "own_net")
+    assert locate("timm:own_net.tag") == Source("timm:own_net.tag", (server,), None, "own_net", None, Pixels())
     registered(url=server.as_uri())
     for _ in range(2):
         found = locate("timm:own_net.tag")
@@ -820,4 +824,45 @@ def test_models_of_timm_with_an_address_or_a_file(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub.cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     safe = tensors(hub_cache / "nets", "own.safetensors")
-    assert locate("timm:own_net.tag") == Source("timm:own_net.tag", (safe,), None, "own_net", OLD)
+    assert locate("timm:own_net.tag") == Source("timm:own_net.tag", (safe,), None, "own_net", OLD, Pixels())
+
+
+HALVES = Pixels("RGB", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+
+
+@pytest.mark.parametrize(
+    ("files", "pixels"),
+    [
+        (
+            {"config.json": {"architecture": "resnet50d", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}},
+            HALVES,
+        ),
+        ({"preprocessor_config.json": {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}}, HALVES),
+        (
+            {"preprocessor_config.json": {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}},
+            Pixels(),
+        ),
+        ({"preprocessor_config.json": {"image_mean": 0.5, "image_std": ["a"] * 3}}, None),
+        ({"config.json": {"architecture": "resnet50d"}}, None),
+    ],
+)
+def test_pixels_that_are_declared_beside_the_weights(
+    tmp_path: Path, files: dict[str, Any], pixels: Pixels | None
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert locate(tmp_path).pixels == pixels
+
+
+def test_declared_pixels_are_those_of_the_backbone(tmp_path: Path) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    config = timm.models.get_pretrained_cfg("resnet18d.ra4_e3600_r224_in1k")
+    assert config is not None
+    held = {"architecture": "resnet18d", "pretrained_cfg": {"mean": config.mean, "std": config.std}}
+    (tmp_path / "config.json").write_text(json.dumps(held))
+    save_file(timm.create_model("resnet18d").state_dict(), tmp_path / "model.safetensors")
+    reading = read(tmp_path)
+    assert (reading.format, reading.architecture, reading.backbone.pixels) == ("timm_d", "resnet18d", HALVES)

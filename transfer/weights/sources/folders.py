@@ -11,12 +11,15 @@ from typing import Any
 
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
+from transfer.weights.file_format import Pixels
 from transfer.weights.sources.record import Source
 
 INDEX = (".safetensors.index.json", ".bin.index.json")
 WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pkl", ".pth.tar")
 PREFERRED = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Names that Hugging Face's libraries give to the weights of a model, in the order in which they look for them."""
+DECLARATIONS = ("config.json", "preprocessor_config.json")
+"""Files of Hugging Face that describe the network and its images."""
 _BESIDE = re.compile(r"(optimizer|scheduler|scaler|sampler|training_args|rng_state|random_states)\w*\.\w+")
 """What trainers of Hugging Face write beside the weights, with the same endings."""
 _SHARD = re.compile(r".+-\d{5}-of-(?!00001\.)\d{5}\.\w+")
@@ -39,9 +42,9 @@ def exists(path: Path) -> bool:
 def from_file(name: str, file: Path) -> Source:
     """Return the source that ``name`` gives: one file, or the shards that it names."""
     # config.json describes the file beside it only if the file has the name that goes with it.
-    architecture = architecture_in(file.with_name("config.json")) if file.name in PREFERRED else None
+    beside = declared_in(file.parent) if file.name in PREFERRED else {}
     if not file.name.endswith(INDEX):
-        return Source(name, (file,), architecture=architecture)
+        return Source(name, (file,), **beside)
     index = read_index(file)
     shards = sorted(set(index.values()))
     if missing := [shard for shard in shards if not (file.parent / shard).is_file()]:
@@ -49,7 +52,7 @@ def from_file(name: str, file: Path) -> Source:
             f"{file} names the shard {missing[0]}, which is not beside it ({len(missing)} of {len(shards)} are missing); "
             "put all shards into the folder of the index"
         )
-    return Source(name, tuple(file.parent / shard for shard in shards), index, architecture)
+    return Source(name, tuple(file.parent / shard for shard in shards), index, **beside)
 
 
 def in_folder(name: str, folder: Path) -> Source:
@@ -158,15 +161,37 @@ def read_index(file: Path) -> dict[str, str]:
     return index
 
 
-def architecture_in(config: Path) -> str | None:
-    """Return the network that ``config`` declares: timm's "architecture", or the first of transformers' "architectures"."""
-    try:
-        content = _read_json(config)
-    except (OSError, ValueError, RecursionError):  # the weights can be read without it
+def declared_in(folder: Path) -> dict[str, Any]:
+    """Return what the files of Hugging Face in ``folder`` declare: "architecture" and "pixels" of a `Source`, if they do.
+
+    timm writes both into config.json; transformers writes "architectures" there and the pixels into a file of their own.
+    """
+    config, images = (_read_declaration(folder / name) for name in DECLARATIONS)
+    several, timm = config.get("architectures"), config.get("pretrained_cfg")
+    names = (config.get("architecture"), several[0] if isinstance(several, list) and several else None)
+    found: dict[str, Any] = {}
+    if name := next((n for n in names if isinstance(n, str) and re.fullmatch(r"[\w.-]{1,100}", n)), None):
+        found["architecture"] = name
+    mean, std = images.get("image_mean"), images.get("image_std")
+    if isinstance(timm, dict):
+        mean, std = timm.get("mean"), timm.get("std")
+    if pixels := pixels_of(mean, std):
+        found["pixels"] = pixels
+    return found
+
+
+def pixels_of(mean: Any, std: Any) -> Pixels | None:
+    """Return the pixels with a mean and a standard deviation of values from 0 to 1; None if these are no three numbers each."""
+    both = [list(values) if isinstance(values, list | tuple) else [] for values in (mean, std)]
+    if any(len(values) != 3 or not all(isinstance(v, float | int) and 0 <= v <= 1 for v in values) for values in both):
         return None
-    content = content if isinstance(content, dict) else {}
-    several = content.get("architectures")
-    for value in (content.get("architecture"), several[0] if isinstance(several, list) and several else None):
-        if isinstance(value, str) and re.fullmatch(r"[\w.-]{1,100}", value):
-            return value
-    return None
+    mean, std = (tuple(round(255 * value, 6) for value in values) for values in both)
+    return Pixels("RGB", mean, std) if min(std) > 0 else None
+
+
+def _read_declaration(file: Path) -> dict[str, Any]:
+    try:
+        content = _read_json(file)
+    except (OSError, ValueError, RecursionError):  # the weights can be read without it
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from pixbench.errors import UserError, did_you_mean
-from transfer.weights.sources.folders import INDEX, WEIGHTS, architecture_in, choose, is_inside, read_index
+from transfer.weights.sources.folders import DECLARATIONS, INDEX, WEIGHTS, choose, declared_in, is_inside, read_index
 from transfer.weights.sources.record import Source
 
 HUB = re.compile(r"hf:(\w[\w.-]*/\w[\w.-]*)(?:@([^:@\s]+))?(?::(\S.*))?", re.ASCII)
@@ -89,9 +89,9 @@ class Repository:
         if chosen.endswith(INDEX):
             index = read_index(file)
             files = [fetch(str(folder / shard), commit) for shard in sorted(set(index.values()))]
-        config = str(folder / "config.json")
-        architecture = architecture_in(fetch(config, commit)) if config in names else None
-        return Source(self.given, tuple(files), index, architecture, commit)
+        beside = [fetch(str(folder / name), commit) for name in DECLARATIONS if str(folder / name) in names]
+        declared = declared_in(beside[0].parent) if beside else {}
+        return Source(self.given, tuple(files), index, revision=commit, **declared)
 
     def _cached(self) -> Path | None:
         """Return the folder of the local cache with the files of the revision that were fetched before."""

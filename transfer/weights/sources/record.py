@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixbench.files import sha256
+from transfer.weights.file_format import Pixels
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Source:
     """What config.json or timm calls the network: "resnet50d", "ResNetForImageClassification"."""
     revision: str | None = None
     """Commit of a repository of the hub."""
+    pixels: Pixels | None = None
+    """How the network's images are prepared, if it is declared beside the weights."""
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pixbench.errors import UserError, did_you_mean
+from transfer.weights.sources.folders import pixels_of
 from transfer.weights.sources.hub import Repository
 from transfer.weights.sources.record import Source
 
@@ -33,7 +34,8 @@ def from_timm(name: str) -> Source:
         raise UserError(
             f"timm has no pretrained model {model!r}{hint}; timm.list_models(pretrained=True) lists them all"
         )
-    return replace(_of_config(name, config), architecture=model.partition(".")[0])
+    pixels = pixels_of(config.mean, config.std)
+    return replace(_of_config(name, config), architecture=model.partition(".")[0], pixels=pixels)
 
 
 def _of_config(name: str, config: PretrainedCfg) -> Source:
