@@ -145,7 +145,7 @@ def _check_zip(stream: IO[bytes], checked: bool) -> IO[bytes]:
 
 def _read_torch(path: Path, pickled: IO[bytes], pickles: int, mmap: bool) -> Content:
     """Read with PyTorch; what a class is filled like shows only when PyTorch refuses to fill its stand-in."""
-    names, asked = _names(pickled, pickles), list[str]()
+    names, asked = _names(path, pickled, pickles), list[str]()
     kinds: dict[str, Kind] = {}
     while True:
         made = {name: stand_in(name, asked, kinds.get(name)) for name in names}
@@ -163,15 +163,15 @@ def _read_torch(path: Path, pickled: IO[bytes], pickles: int, mmap: bool) -> Con
             kinds[wrong[0]] = "dict" if "SETITEM" in str(error) else "list"
 
 
-def _names(pickled: IO[bytes], pickles: int) -> list[str]:
+def _names(path: Path, pickled: IO[bytes], pickles: int) -> list[str]:
     """Return the full names of all classes and functions that the pickles name."""
     names: dict[str, None] = {}
     for _ in range(pickles):
         for opcode, argument, _position in pickletools.genops(pickled):
             if opcode.name == "PROTO" and argument != 2:
                 raise UserError(
-                    f"{getattr(pickled, 'name', 'the file')} was saved with pickle protocol {argument}, which PyTorch's "
-                    "reader of weights does not read; load it where it was made and save it with torch.save(weights, file)"
+                    f"{path} was saved with pickle protocol {argument}, which PyTorch's reader of weights does not read; "
+                    "load it where it was made and save its weights with torch.save(weights, file)"
                 )
             if opcode.name == "GLOBAL":
                 module, name = str(argument).split(" ", 1)

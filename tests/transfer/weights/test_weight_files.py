@@ -228,7 +228,7 @@ def test_arrays_and_containers_of_every_protocol(tmp_path, protocol):
 
 def test_another_protocol_in_a_file_of_pytorch_is_one_sentence(tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "x.pth", pickle_protocol=4)
-    with pytest.raises(UserError, match=r"saved with pickle protocol 4.*save it with torch\.save"):
+    with pytest.raises(UserError, match=r"x\.pth was saved with pickle protocol 4.*save its weights with torch\.save"):
         files.read(tmp_path / "x.pth")
 
 
