@@ -54,6 +54,11 @@ def printable(text: str, kept: str = "") -> str:
     return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
+def an(title: str) -> str:
+    """Return ``title`` with its article; names that begin with MM are spelt."""
+    return f"{'an' if title.startswith(('MM', *'aeiouAEIO')) else 'a'} {title}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" with the most similar entry X of ``known``, or "" if none is similar."""
     close = difflib.get_close_matches(name, known, n=1)

@@ -13,8 +13,9 @@ from pixbench.file_versions import WEIGHTS_KEY
 from transfer.weights.stand_ins import Record, entries
 from transfer.weights.tensors import as_tensor
 
-_MOST, _MOST_LETTERS, _LONGEST = 100_000, 1 << 23, 1000
-"""Largest number of entries of a file, of characters in all their names, and of characters in one name."""
+_MOST, _MOST_LETTERS, _MOST_OTHERS, _LONGEST = 1_000_000, 1 << 26, 20_000, 1000
+"""Largest number of entries of a file, of characters in all their names, of entries among which others than tensors are kept,
+and of characters in one name."""
 _WRAPPERS = re.compile(
     r"(?:(?<=[./])|(?<=^))(?:(?:module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module|_forward_module)\.)+",
     re.MULTILINE,
@@ -50,11 +51,19 @@ class Contents:
     def table(self, container: str = "") -> Table:
         """Return the weights in ``container`` ("model", "a/b"; "" for the whole file); empty if there is no such container."""
         if container not in self._tables:
-            inner = self.value
-            for part in container.split("/") if container else []:
-                inner = (entries(inner) or {}).get(part)
-            self._tables[container] = _table(_flatten(inner))
+            inside = (
+                {n: value for n, value in self._flat.items() if n.startswith(f"{container}/")}
+                if container
+                else self._flat
+            )
+            self._tables[container] = _table(
+                {name[len(container) + 1 if container else 0 :]: v for name, v in inside.items()}
+            )
         return self._tables[container]
+
+    @cached_property
+    def _flat(self) -> dict[str, Any]:
+        return _flatten(self.value)
 
     @cached_property
     def _held(self) -> list[str]:
@@ -68,10 +77,12 @@ class Contents:
         return [container for container in self._held if container not in self.averages]
 
     def beside(self, container: str) -> list[str]:
-        """Return the names of the entries of the file beside ``container``."""
-        first = container.split("/")[0]
-        keys = [key for key in self.entries if container and key not in (first, *NOTES)]
-        return [printable(str(key)[:99]) for key in keys]
+        """Return the names of the entries of the file beside ``container``, at every level above it."""
+        found, above, held = [], "", self.entries
+        for part in container.split("/") if container else []:
+            found += [f"{above}{key}" for key in held if str(key) != part and key not in NOTES]
+            above, held = f"{above}{part}/", next((entries(v) or {} for k, v in held.items() if str(k) == part), {})
+        return [printable(name[:99]) for name in found]
 
     @property
     def is_swapped(self) -> bool:
@@ -93,13 +104,12 @@ class Contents:
                 f"{path} holds {'no moving average' if not averages else 'several averages: ' + ', '.join(averages)} of its "
                 "weights; choose a part of the file with --container and --prefix"
             )
-        average, others = self.value, dict(self.entries)
+        average: Any = self.value
         for part in averages[0].split("/"):
-            average = (entries(average) or {})[part]
-        del others[averages[0].split("/")[0]]
-        raw = next(
-            (key for key in others if isinstance(key, str) and _is_place(key) and entries(others[key])), "state_dict"
-        )
+            average = next(value for key, value in (entries(average) or {}).items() if str(key) == part)
+        weights = {name.split("/")[0] for name in self._held}
+        others = {key: value for key, value in self.entries.items() if str(key) not in weights}
+        raw = next((key for key in self.entries if str(key) in weights and _is_place(str(key))), "state_dict")
         return Contents(others | {raw: average})
 
 
@@ -136,18 +146,25 @@ def _children(value: Any) -> tuple[Mapping[Any, Any], str] | None:
     """Return the entries of a container and what joins their names; a module that was pickled whole gives its weights."""
     if isinstance(value, Record) and isinstance(modules := value.entries.get("_modules"), dict):
         own = [value.entries.get(part) for part in ("_parameters", "_buffers")]
-        return {
-            k: v for part in (*own, modules) if isinstance(part, dict) for k, v in part.items() if v is not None
-        }, "."
+        parts = [part for part in (*own, modules) if isinstance(part, dict)]
+        return {key: entry for part in parts for key, entry in part.items() if entry is not None}, "."
+    if isinstance(value, list | tuple) and any(map(_holds_tensors, value)):
+        return dict(enumerate(value)), "/"
     inner = entries(value)
     return (inner, "/") if inner else None
+
+
+def _holds_tensors(value: Any, depth: int = 3) -> bool:
+    """Whether a container holds a tensor at most ``depth`` levels below."""
+    inner = entries(value) if depth else None
+    return inner is not None and any(is_tensor(part) or _holds_tensors(part, depth - 1) for part in inner.values())
 
 
 def _flatten(value: Any) -> dict[str, Any]:
     """Return all values by name; those of inner containers are called "a/b".
 
     The number of entries is limited, because a hostile file can nest its containers almost without end. A container within
-    itself, as in configurations that know their parents, is passed over.
+    itself, as in configurations that know their parents, is passed over, and so is what has no proper name and is no tensor.
     """
     flat: dict[str, Any] = {}
     first = _children(value)
@@ -165,17 +182,18 @@ def _flatten(value: Any) -> dict[str, Any]:
         if isinstance(key, str) and key in NOTES:
             continue
         name = f"{above}{str(key)[: _LONGEST + 1]}"
-        if len(name) > _LONGEST or "\n" in name:
+        visits, letters, children = visits + 1, letters + len(name), _children(inner)
+        if visits >= _MOST or letters > _MOST_LETTERS:
+            raise UserError(f"the file holds {_MOST} entries or more, or very long names; save its weights alone")
+        if children is not None:
+            if len(name) <= _LONGEST and all(id(inner) != level[0] for level in levels):
+                levels.append((id(inner), iter(children[0].items()), f"{name}{join}", children[1]))
+        elif not is_tensor(inner) and (len(flat) >= _MOST_OTHERS or len(name) > _LONGEST or "\n" in name):
+            continue
+        elif len(name) > _LONGEST or "\n" in name:
             raise UserError(
                 f"the file holds a name that is too long or has line breaks ({printable(name[:40])}...); use another file"
             )
-        visits, letters = visits + 1, letters + len(name)
-        if visits >= _MOST or letters > _MOST_LETTERS:
-            raise UserError(f"the file holds {_MOST} entries or more, which no checkpoint does; use another file")
-        children = _children(inner)
-        if children is not None:
-            if all(id(inner) != level[0] for level in levels):
-                levels.append((id(inner), iter(children[0].items()), f"{name}{join}", children[1]))
         elif name in flat:
             raise UserError(
                 f"the file holds two entries that are both called {name[:99]}; save it again with only one of them"
@@ -203,8 +221,15 @@ def text_in(value: Any) -> str:
 
 
 def grouped(names: Iterable[str]) -> str:
-    """Return names in few words: those that begin alike as one, "head.* (6)"."""
-    groups = Counter(re.sub(r"(?<=[^/.])\.[^/]*$", ".*", name) for name in names)
-    return ", ".join(
-        f"{printable(name)} ({number})" if number > 1 else printable(name) for name, number in groups.items()
-    )
+    """Return names in few words: those that begin alike as one, "head.* (6)", as exactly as few groups allow."""
+    parts = [re.split(r"(?<=[^/])\.", name) for name in names]
+    for depth in range(max(map(len, parts), default=1), 0, -1):
+        groups = Counter(".".join(part[:depth]) + (".*" if len(part) > depth else "") for part in parts)
+        if len(groups) <= _FEW:
+            break
+    shown = [f"{printable(name)} ({n})" if n > 1 else printable(name) for name, n in list(groups.items())[:_FEW]]
+    return ", ".join(shown) + (f" and {len(groups) - _FEW} more" if len(groups) > _FEW else "")
+
+
+_FEW = 8
+"""Largest number of groups of names in one line."""

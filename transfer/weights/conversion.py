@@ -69,6 +69,7 @@ def convert(
     check_suffix(output, framework)
     reading = read(located, branch, format_name, **place)
     backbone = express(reading.backbone, framework)
+    check_suffix(output, framework, backbone)
     with atomic_path(record) as record_part, atomic_path(output) as part:
         written = write(backbone, part, framework)
         if output.exists() and _equal(output, part):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pixbench.errors import UserError, printable
+from pixbench.errors import UserError, an, printable
+from pretrain.models.backbone_spec import BackboneSpec
 from transfer.weights import other_networks, recognition
 from transfer.weights.backbone import spec_of
 from transfer.weights.contents import Contents, Table, is_tensor, unwrap
@@ -17,6 +18,8 @@ from transfer.weights.recognition import Match
 
 _FAMILIES = [name for name in NAMINGS if name != "detectron2_c4"]
 """Namings whose names all have the same prefix."""
+NAME = "prefix"
+"""Name of the format of a backbone that was chosen by its place."""
 _HEADS = r"(fc|last_linear|heads?|classifier|logits|linear)(\..*)?"
 _AROUND = rf"(.*\.)?(n_averaged|steps|{COUNTER})"
 _FEW = 12
@@ -35,9 +38,11 @@ class Inside:
     size: int
     """Number of its tensors."""
     title: str
-    """Its spec in one phrase, or why there is none."""
-    lacks: tuple[str, ...]
-    """What it lacks; empty for a complete backbone."""
+    """Its spec in one phrase; empty if there is none."""
+    problem: str
+    """Why it cannot be taken; empty for a complete backbone."""
+    lacking: int = 0
+    """Number of tensors that it lacks."""
 
     @property
     def options(self) -> str:
@@ -48,27 +53,30 @@ class Inside:
             or "--prefix ''"
         )
 
-    @property
-    def format(self) -> Format:
-        """A format for exactly this backbone: it leaves out all keys but those within the modules of the backbone."""
+    def format(self, like: Format | None = None) -> Format:
+        """Return a format for exactly this backbone, which leaves out all keys but those within the modules of the backbone.
+
+        Args:
+            like: Known format of such files, which says what no weight shows: strides, pixels, folded norms.
+        """
         names = NAMINGS[self.family]
         modules = "|".join(map(re.escape, (*names.stem.values(), *names.stages.values(), *names.bare.values())))
         place = f"under {self.written!r}" if self.written else "without a prefix"
         return Format(
-            name="prefix",
+            name=NAME,
             title=f"backbone {place}" + (f" in {self.container!r}" if self.container else ""),
             source="",
             checked="generated file",
             naming=self.family,
             container=(self.container,),
             branches={"student": self.prefix},
-            dropped={"left out": rf"(?!{re.escape(self.prefix)}(?:{modules})(?:\.|$)).*"},
-            folded=False,
+            dropped={"beside the backbone": rf"(?!{re.escape(self.prefix)}(?:{modules})(?:\.|$)).*"},
+            **({part: getattr(like, part) for part in ("folded", "backbone", "pixels", "grouped")} if like else {}),
         )
 
-    def match(self, contents: Contents) -> Match:
+    def match(self, contents: Contents, like: Format | None = None) -> Match:
         """Return the match of the file with `format`."""
-        return Match(self.format, contents.table(self.container), self.container)
+        return Match(self.format(like), contents.table(self.container), self.container)
 
 
 def find(contents: Contents) -> list[Inside]:
@@ -78,9 +86,13 @@ def find(contents: Contents) -> list[Inside]:
     for family in _FAMILIES:
         for place in _places(tensors, NAMINGS[family]):
             inside = _inspect(table, tensors, family, place)
-            if place not in found or len(inside.lacks) < len(found[place].lacks):
+            if place not in found or _rank(inside) < _rank(found[place]):
                 found[place] = inside
-    return sorted(found.values(), key=lambda inside: len(inside.lacks))
+    return sorted(found.values(), key=_rank)
+
+
+def _rank(inside: Inside) -> tuple[bool, int]:
+    return bool(inside.problem), inside.lacking
 
 
 def _places(tensors: dict[str, tuple[int, ...]], names: Naming) -> Iterator[str]:
@@ -102,21 +114,30 @@ def _inspect(table: Table, tensors: dict[str, tuple[int, ...]], family: str, pla
     shapes = {c: shape for n, shape in held.items() if (c := names.to_canonical(n.removeprefix(place)))}
     written = _as_written(table, place)
     container, _, prefix = place.rpartition("/")
-    lacks: tuple[str, ...]
+    title, problem, lacking = "", "", 0
     try:
         spec = spec_of(shapes, "it")
+        spec = replace(spec, avg_down=True) if names.averages and isinstance(spec, BackboneSpec) else spec
         title, wanted = spec.title, {n: s.shape for n, s in expected(spec).items() if not is_counter(n)}
-        wrong = [n for n in wanted if n in shapes and shapes[n] != wanted[n]]
+        wrong = [
+            f"{n} has the shape {shapes[n]}, not {wanted[n]}" for n in wanted if shapes.get(n, wanted[n]) != wanted[n]
+        ]
         without = [n for n in wanted if n not in shapes]
-        statistics = [n for n in without if n.endswith((".running_mean", ".running_var"))]
-        parts = [f"{n} has the shape {shapes[n]}, not {wanted[n]}" for n in wrong]
-        if statistics and not any(n.endswith(".running_mean") for n in shapes):
-            parts.append("running_mean and running_var: its norms are no batch norms, but GroupNorm or another norm")
-            without = [n for n in without if n not in statistics]
-        lacks = tuple(parts + without)
+        rest = [n.removeprefix(place) for n in held if not names.to_canonical(n.removeprefix(place))]
+        if sign := other_networks.seen_in(rest):
+            problem = f"it is a network with {sign}"
+        elif without and not any(n.endswith(".running_mean") for n in shapes) and "patch" not in spec.as_dict():
+            problem = "its norms have no running_mean: they are GroupNorm or another norm, not BatchNorm"
+        elif wrong:
+            problem = "; ".join(wrong[:3])
+        elif without:
+            problem = f"it lacks {', '.join(without[:4])}" + (
+                f" and {len(without) - 4} more" if len(without) > 4 else ""
+            )
+        lacking = len(wrong) + len(without)
     except UserError as error:
-        title, lacks = f"no network that can be converted: {error}", (str(error),)
-    return Inside(container, prefix, written.rpartition("/")[2], family, len(shapes), title, lacks)
+        problem, lacking = str(error).replace("it holds", "it has", 1), 1000
+    return Inside(container, prefix, written.rpartition("/")[2], family, len(shapes), title, problem, lacking)
 
 
 def _as_written(table: Table, place: str) -> str:
@@ -126,8 +147,13 @@ def _as_written(table: Table, place: str) -> str:
     return written.removesuffix(rest) if written.endswith(rest) else place
 
 
-def choose(contents: Contents, path: object, container: str | None, prefix: str | None) -> Match:
-    """Return the match with the backbone that the user chose by ``--container`` and ``--prefix``."""
+def choose(
+    contents: Contents, path: object, container: str | None, prefix: str | None, format_name: str | None = None
+) -> Match:
+    """Return the match with the backbone that the user chose by ``--container`` and ``--prefix``.
+
+    What no weight shows is as in the known format whose backbone stands in the same place, or as in ``format_name``.
+    """
     all_of_them = find(contents)
     plain = None if prefix is None else unwrap(prefix if not prefix or prefix.endswith(".") else f"{prefix}.")
     found = [
@@ -135,27 +161,36 @@ def choose(contents: Contents, path: object, container: str | None, prefix: str 
         for inside in all_of_them
         if (container is None or inside.container == container) and (plain is None or inside.prefix == plain)
     ]
-    complete = [inside for inside in found if not inside.lacks]
-    if len(complete) == 1:
-        return complete[0].match(contents)
+    complete = [inside for inside in found if not inside.problem]
     asked = " ".join(f"--{k} {v!r}" for k, v in (("container", container), ("prefix", prefix)) if v is not None)
-    if len(complete) > 1:
+    if len(complete) == 1:
+        return complete[0].match(contents, _like(complete[0], contents, path, format_name))
+    if complete:
         raise UserError(
             f"{path} holds several complete backbones for {asked}; choose one of them:\n{listing(complete)}"
         )
     if found:
-        few = ", ".join(found[0].lacks[:4]) + (
-            f" and {len(found[0].lacks) - 4} more" if len(found[0].lacks) > 4 else ""
-        )
-        raise UserError(f"{path} holds no complete backbone for {asked}: it lacks {few}; choose another part or file")
+        raise UserError(f"{path} holds no backbone for {asked} that can be converted: {found[0].problem}")
     raise UserError(
         f"{path} holds no backbone for {asked}; it holds:\n{listing(all_of_them) or what_is_inside(contents)}"
     )
 
 
+def _like(inside: Inside, contents: Contents, path: object, format_name: str | None) -> Format | None:
+    """Return the known format with a backbone in the place of ``inside``, if there is one and no other means something else."""
+    if format_name is not None:
+        return recognition.known_as(format_name)
+    held = [match.format for match in recognition.candidates(contents) if match.container == inside.container]
+    alike = [f for f in held if inside.prefix in f.branches.values() and f.naming == inside.family]
+    if any((f.backbone, f.pixels, f.folded) != (alike[0].backbone, alike[0].pixels, alike[0].folded) for f in alike):
+        names = " or ".join(f"--from {f.name}" for f in alike)
+        raise UserError(f"{path}: no key shows where its strides are and which pixels it takes; add {names}")
+    return alike[0] if alike else None
+
+
 def only_one(contents: Contents) -> Match | None:
     """Return the match with the only complete backbone of a file, if nothing but a classifier stands beside it."""
-    complete = [inside for inside in find(contents) if not inside.lacks]
+    complete = [inside for inside in find(contents) if not inside.problem]
     raw = [inside for inside in complete if inside.container not in contents.averages]
     if len(raw or complete) != 1:
         return None
@@ -166,11 +201,11 @@ def only_one(contents: Contents) -> Match | None:
 
 
 def listing(found: list[Inside]) -> str:
-    """Return one line for each backbone: the options that choose it, and what it is."""
+    """Return one line for each backbone: the options that choose it, what it is, and why it cannot be taken."""
     lines = []
     for inside in found:
-        lack = f", but it lacks {', '.join(inside.lacks[:3])}" if inside.lacks else ""
-        lines.append(f"  {inside.options}: {inside.title}, {inside.size} tensors{lack}")
+        parts = [*([inside.title] if inside.title else []), f"{inside.size} tensors"]
+        lines.append(f"  {inside.options}: {', '.join(parts)}" + (f"; {inside.problem}" if inside.problem else ""))
     return "\n".join(lines)
 
 
@@ -178,10 +213,8 @@ def what_is_inside(contents: Contents) -> str:
     """Return the containers of a file with the beginnings of their keys and numbers of tensors."""
     tensors = [name for name, value in contents.table().weights.items() if is_tensor(value)]
     if not tensors:
-        kinds = ", ".join(
-            f"{printable(str(key)[:40])} ({type(v).__name__})" for key, v in list(contents.entries.items())[:_FEW]
-        )
-        return f"  no tensors: {kinds or type(contents.value).__name__}"
+        held = [f"{printable(str(key)[:40])} ({type(v).__name__})" for key, v in list(contents.entries.items())[:_FEW]]
+        return f"  no tensors: {', '.join(held) or f'only {an(type(contents.value).__name__)}'}"
     by_container: dict[str, list[str]] = {}
     for name in tensors:
         container, _, rest = contents.table().written[name].rpartition("/")
@@ -235,7 +268,7 @@ def no_format(contents: Contents, path: object, almost: list[Match]) -> UserErro
     if sign := other_networks.seen_in(contents.table().weights):
         parts.append(f"This is a network with {sign}, which PixBench cannot convert.")
     found = find(contents)
-    complete = [inside for inside in found if not inside.lacks]
+    complete = [inside for inside in found if not inside.problem]
     if complete:
         parts.append(
             f"Complete backbones in it, and the options that take them and name what they leave out:\n{listing(complete)}"

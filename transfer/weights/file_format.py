@@ -71,8 +71,10 @@ class Format:
     backbone: dict[str, Any] = field(default_factory=dict)
     """Fields of the backbone's spec that do not follow from names and shapes of the weights."""
     pixels: Pixels = field(default_factory=Pixels)
-    variants: tuple[dict[str, Any], ...] = ()
-    """What entries beside the weights change: "beside" as above, and "backbone" or "pixels" that then apply."""
+    grouped: dict[str, Any] = field(default_factory=dict)
+    """"backbone" and "pixels" of a backbone with groups (ResNeXt), if they are others."""
+    configuration: str | None = None
+    """Entry beside the weights with the text of an OpenMMLab configuration, which says where strides are and what pixels are."""
     other_stems: dict[str, str] = field(default_factory=dict)
     """Stems (`BackboneSpec.stem`) that are other networks in this format, though no weight shows it -> what they have."""
 
@@ -100,8 +102,7 @@ def parse(path: Path) -> Format:
     for name in ("container", "required", "forbidden"):
         if name in entry:
             entry[name] = (entry[name],) if isinstance(entry[name], str) else tuple(entry[name])
-    entry["variants"] = tuple(entry.get("variants", ()))
-    for part in (entry, *entry["variants"]):
+    for part in (entry, entry.get("grouped", {})):
         if "pixels" in part:
             order, mean, std = (part["pixels"][name] for name in ("order", "mean", "std"))
             part["pixels"] = Pixels(order, tuple(mean), tuple(std))

@@ -140,7 +140,10 @@ def _check_zip(stream: IO[bytes], checked: bool) -> IO[bytes]:
             raise ValueError("two records have the same name")
         if checked and (bad := archive.testzip()):
             raise ValueError(f"record {bad} does not match its checksum")
-        return io.BytesIO(archive.read(next(name for name in names if name.endswith("data.pkl"))))
+        pickles = [name for name in names if name.endswith("data.pkl")]
+        if not pickles:
+            raise ValueError("a zip archive without PyTorch's data.pkl")
+        return io.BytesIO(archive.read(pickles[0]))
 
 
 def _read_torch(path: Path, pickled: IO[bytes], pickles: int, mmap: bool) -> Content:

@@ -39,6 +39,8 @@ def inspect(
     contents = Contents(content.value)
     found = discovery.find(contents)
     matches = [] if choice != Choice() else recognition.candidates(contents)
+    if matches and matches[0].sorted.unknown and (only := discovery.only_one(contents)):
+        matches = [only]
     matches = matches or [recognise(contents, path, choice)]  # raises an error with the reason
     return {
         "file": path,
@@ -47,7 +49,7 @@ def inspect(
         "sha256": located.sha256,
         "formats": {match.format.name: _describe(contents, match, path) for match in matches},
         "backbones": [
-            {"options": inside.options, "backbone": inside.title, "tensors": inside.size, "lacks": list(inside.lacks)}
+            {"options": inside.options, "backbone": inside.title, "tensors": inside.size, "problem": inside.problem}
             for inside in found
         ],
         "averages": contents.averages,
@@ -109,8 +111,8 @@ def report(found: dict[str, Any]) -> str:
     if len(found["formats"]) > 1:
         lines.append("the keys do not show which of these formats it is; choose one with --from")
     for inside in found["backbones"]:
-        lacks = f"; it lacks {', '.join(inside['lacks'][:3])}" if inside["lacks"] else ""
-        lines.append(f"inside   {inside['backbone']}, {inside['tensors']} tensors, by {inside['options']}{lacks}")
+        title = f"{inside['backbone'] or 'no backbone'}, {inside['tensors']} tensors, by {inside['options']}"
+        lines.append(f"inside   {title}" + (f"; {inside['problem']}" if inside["problem"] else ""))
     if found["averages"]:
         lines.append(f"average  {', '.join(found['averages'])}, by --branch ema")
     if found["architecture"]:

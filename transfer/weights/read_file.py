@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixbench.errors import UserError
+from pixbench.errors import UserError, an
 from pixbench.file_versions import CHECKPOINT_VERSION, WEIGHTS_KEY
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.weights import discovery, files, other_networks, pyramid_head, recognition
@@ -109,7 +109,10 @@ def read(
     match = recognise(contents, path, replace(choice, branch=branch))
     fmt = match.format
     architecture = located.architecture or other_networks.declared_architecture(contents)
-    if what := other_networks.declared_in(contents, architecture):
+    what = located.other_network or other_networks.declared_in(contents, architecture)
+    if what is None and not fmt.naming.startswith("vit"):
+        what = other_networks.seen_in_classes(content.asked)
+    if what:
         raise UserError(
             f"{path} declares a network with {what}, which PixBench cannot convert; its weights do not show it"
         )
@@ -121,10 +124,15 @@ def read(
         )
     sorting = match.sort(branch)
     state, extras, dropped, types = _values(match, sorting, branch, located)
+    if _has_undecided_heads(state):
+        raise UserError(
+            f"{path} holds a ViT of width 384 with fixed positions: MoCo v3 has 12 attention heads in it, DeiT 6, and no "
+            "weight shows which; it cannot be converted"
+        )
     spec = as_in_format(infer_spec(state, path), fmt)
     if isinstance(spec, BackboneSpec) and spec.stem in fmt.other_stems:
         raise UserError(
-            f"{path} holds a ResNet with a {spec.stem} stem, which in a {fmt.title} is another one than ours "
+            f"{path} holds a ResNet with a {spec.stem} stem, which in {an(fmt.title)} is another one than ours "
             f"({fmt.other_stems[spec.stem]}), though no weight shows it; `--prefix {fmt.branches[branch]}` takes its weights "
             "nevertheless, with our stem"
         )
@@ -164,12 +172,12 @@ def recognise(contents: Contents, path: object, choice: Choice) -> Match:
         UserError: If no format fits, more than one does, or what the user chose does not.
     """
     if choice.prefix is not None or choice.container is not None:
-        if choice.format is not None or choice.branch is not None:
+        if choice.branch is not None:
             raise UserError(
-                "--prefix and --container choose a backbone by its place, --from and --branch by its format; give only one of "
-                "the two (the momentum encoder has a prefix of its own, which `pixbench weights inspect` shows)"
+                "--prefix and --container choose a backbone by its place, so leave out --branch; a momentum encoder or a moving "
+                "average has a place of its own, which `pixbench weights inspect` shows"
             )
-        return discovery.choose(contents, path, choice.container, choice.prefix)
+        return discovery.choose(contents, path, choice.container, choice.prefix, choice.format)
     if choice.format is not None:
         return recognition.wanted(contents, path, choice.format)
     matches = recognition.candidates(contents)
@@ -181,6 +189,12 @@ def recognise(contents: Contents, path: object, choice: Choice) -> Match:
         looks = recognition.titles(matches)
         raise UserError(f"{path} may be of the format {looks}, and its keys do not show which one; choose with --from")
     return matches[0]
+
+
+def _has_undecided_heads(state: State) -> bool:
+    """Whether it is a ViT-S with positions that were not learnt: those of a class token, the first, are then 0."""
+    positions = state.get("pos_embed")
+    return positions is not None and positions.shape[-1] == 384 and not positions[0, 0].any()
 
 
 def _by_reason(match: Match, sorting: Sorting) -> dict[str, list[str]]:
@@ -217,12 +231,14 @@ def _values(
         known = pyramid_head.TWO_STAGE if pyramid_head.two_stage(extras) else pyramid_head.NAMES
         problems.add("unknown", (name for name in extras if name not in known))
     sign = other_networks.seen_in(sorting.unknown)
+    advice = "`pixbench weights inspect` lists them and all backbones in the file"
+    if fmt.name != discovery.NAME:
+        advice += f", and `--prefix {fmt.branches[branch] or chr(39) * 2}` takes the backbone alone and names what it leaves out"
     problems.raise_if_any(
         f"{path} holds "
         + (f"a network with {sign}, and " if sign else "")
-        + f"keys that a {fmt.title} should not have",
-        "unknown keys are never skipped in silence; `pixbench weights inspect` lists them and all backbones in the file, and "
-        f"`--prefix {fmt.branches[branch] or chr(39) * 2}` takes the backbone alone and names what it leaves out",
+        + f"keys that {an(fmt.title)} should not have",
+        f"unknown keys are never skipped in silence; {advice}",
         most=12,
     )
     if sum(tensor.nbytes for tensor in sound.values()) > 2 * source.size:
@@ -287,7 +303,7 @@ def _as_the_file_says(
 ) -> tuple[BackboneSpec | VitSpec, Any]:
     """Return spec and pixels: those that a file of this project declares, otherwise those of the source or the format."""
     held, path = contents.entries, source.name
-    if fmt.name == "pixbench" and "format" in held:
+    if held.get("format") == "pixbench-pretrain":
         version = held.get("version")
         if type(version) is not int or not 1 <= version <= CHECKPOINT_VERSION:
             raise UserError(
@@ -298,12 +314,17 @@ def _as_the_file_says(
         return declared(spec_in(held), spec, path), fmt.pixels
     if (about := entries(held.get(WEIGHTS_KEY))) is not None:
         return declared(spec_in(about), spec, path), declared(about.get("pixels"), fmt.pixels, path)
-    return spec, source.pixels or fmt.pixels
+    if source.backbone and isinstance(spec, BackboneSpec):
+        spec = replace(spec, **source.backbone)
+    grouped = isinstance(spec, BackboneSpec) and spec.groups > 1
+    return spec, source.pixels or (fmt.grouped.get("pixels", fmt.pixels) if grouped else fmt.pixels)
 
 
 def as_in_format(spec: BackboneSpec | VitSpec, fmt: Format) -> BackboneSpec | VitSpec:
     """Return the spec with the fields that the format defines; where the stride is in a bottleneck is no matter of others."""
     fields = fmt.backbone | ({"avg_down": True} if fmt.names.averages else {})
+    if isinstance(spec, BackboneSpec) and spec.groups > 1:
+        fields |= fmt.grouped.get("backbone", {})
     if isinstance(spec, BackboneSpec) and spec.basic:
         fields.pop("stride_in_1x1", None)
     return replace(spec, **fields)

@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from pixbench.errors import UserError, did_you_mean
 from transfer.weights.contents import Contents, Table, text_in
-from transfer.weights.file_format import Format, formats
+from transfer.weights.file_format import Format, Pixels, formats
 
 _MOST_MODULES, _LONGEST = 100, 1000
 """Largest number of modules that a pre-training checkpoint declares, and of characters in one of their names."""
@@ -93,12 +93,23 @@ def _missing_beside(contents: Contents, beside: Mapping[str, str]) -> list[str]:
 
 
 def _as_configured(fmt: Format, contents: Contents) -> Format:
-    """Return ``fmt`` with the variants that the entries beside the weights show."""
-    for variant in fmt.variants:
-        if not _missing_beside(contents, variant["beside"]):
-            backbone, pixels = {**fmt.backbone, **variant.get("backbone", {})}, variant.get("pixels", fmt.pixels)
-            fmt = replace(fmt, backbone=backbone, pixels=pixels)
+    """Return ``fmt`` with the strides and pixels that an OpenMMLab configuration beside the weights says."""
+    text = text_in(contents.entries.get(fmt.configuration)) if fmt.configuration else ""
+    if re.search(r"style\W{1,5}caffe", text):
+        fmt = replace(fmt, backbone=fmt.backbone | {"stride_in_1x1": True})
+    mean, std = (_three_numbers(rf"\b{name}\W{{1,5}}([\d.]+)\W+([\d.]+)\W+([\d.]+)", text) for name in ("mean", "std"))
+    if mean and std:
+        order: Literal["RGB", "BGR"] = "BGR" if re.search(r"to_rgb\W{1,5}False", text) or mean[0] < mean[2] else "RGB"
+        fmt = replace(fmt, pixels=Pixels(order, mean, std))
     return fmt
+
+
+def _three_numbers(pattern: str, text: str) -> tuple[float, float, float] | None:
+    found = re.search(pattern, text)
+    try:
+        return (float(found[1]), float(found[2]), float(found[3])) if found else None
+    except ValueError:
+        return None
 
 
 def _fits(text: str, fmt: Format) -> bool:
@@ -203,15 +214,21 @@ def candidates(contents: Contents) -> list[Match]:
     return [held for held, rank in zip(found, ranks, strict=True) if rank == max(ranks)]
 
 
-def wanted(contents: Contents, path: object, name: str) -> Match:
-    """Return the match with the format that the user chose; raise `UserError` if there is no such format or it does not fit."""
+def known_as(name: str) -> Format:
+    """Return the format called ``name``; raise `UserError` if there is none."""
     known = formats()
     if name not in known:
         raise UserError(f"there is no format {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
-    if held := match(contents, known[name]):
+    return known[name]
+
+
+def wanted(contents: Contents, path: object, name: str) -> Match:
+    """Return the match with the format that the user chose; raise `UserError` if there is no such format or it does not fit."""
+    fmt = known_as(name)
+    if held := match(contents, fmt):
         return held
     looks = titles(candidates(contents)) or "no known format"
-    raise UserError(f"{path} is not of the format {name} ({known[name].title}); it looks like {looks}")
+    raise UserError(f"{path} is not of the format {name} ({fmt.title}); it looks like {looks}")
 
 
 def titles(matches: list[Match]) -> str:

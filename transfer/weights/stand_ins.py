@@ -72,10 +72,11 @@ _REFUSED = {f"types.{name}" for name in ("FunctionType", "CodeType", "LambdaType
     f"builtins.{name}" for name in ("eval", "exec", "compile", "open", "__import__", "breakpoint", "input", "globals")
 }
 _HARMLESS = """functools.partial datetime.datetime datetime.date datetime.time datetime.timedelta datetime.timezone
-    collections.defaultdict collections.deque copyreg._reconstructor copyreg.__newobj__ re._compile uuid.UUID
+    collections.defaultdict collections.deque copyreg._reconstructor copyreg.__newobj__ copyreg.__newobj_ex__ re._compile
     numpy.random.__RandomState_ctor numpy.random._pickle.__randomstate_ctor numpy.random._pickle.__generator_ctor
     numpy.random._pickle.__bit_generator_ctor torch.device torch.finfo torch.iinfo torch.Generator torch._C.Generator
-    types.SimpleNamespace itertools.count itertools.chain itertools.repeat operator.attrgetter operator.itemgetter""".split()
+    uuid.UUID types.SimpleNamespace itertools.count itertools.chain itertools.repeat
+    operator.attrgetter operator.itemgetter""".split()
 _FILLED_LIKE: dict[str, Kind] = dict.fromkeys(
     """collections.defaultdict addict.addict.Dict addict.Dict mmengine.config.config.ConfigDict mmcv.utils.config.ConfigDict
     yacs.config.CfgNode fvcore.common.config.CfgNode detectron2.config.config.CfgNode easydict.EasyDict munch.Munch
@@ -92,7 +93,8 @@ def _is_unknown_function(name: str) -> bool:
     module, _, last = name.rpartition(".")
     if module == "builtins":
         return not isinstance(getattr(builtins, last, None), type)
-    return not last.lstrip("_")[:1].isupper() and name not in _HARMLESS
+    is_class = last.lstrip("_")[:1].isupper() or last.startswith("__pyx_unpickle_")
+    return not is_class and name not in _HARMLESS
 
 
 class Array(np.ndarray):
@@ -112,7 +114,7 @@ def _reconstruct(kind: Any, *_: Any) -> np.ndarray:
 
 
 def _dtype(code: Any, *_: Any) -> np.dtype:
-    if not isinstance(code, str) or np.dtype(code).kind not in "biufcSU":
+    if not isinstance(code, str) or np.dtype(code).kind not in "biufcSUMmO":
         raise NotAdmitted(f"arrays of numpy type {str(code)[:20]!r}")
     return np.dtype(code, copy=True)
 
@@ -153,7 +155,7 @@ for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
     PLAIN[f"{_core}.multiarray._reconstruct"] = _reconstruct
     PLAIN[f"{_core}.multiarray.scalar"] = _scalar
     PLAIN[f"{_core}.numeric._frombuffer"] = _frombuffer
-NUMPY_TYPES = [(type(np.dtype(code)), f"numpy.dtypes.{code}") for code in "?bhilqBHILQefdgFDGSU"]
+NUMPY_TYPES = [(type(np.dtype(code)), f"numpy.dtypes.{code}") for code in "?bhilqBHILQefdgFDGSUMmO"]
 """Types whose state PyTorch's reader may set, with names that no file has."""
 
 

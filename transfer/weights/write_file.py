@@ -28,16 +28,23 @@ def save(backbone: Backbone, path: str | PathLike[str], framework: str) -> Count
     """Write ``backbone`` to ``path`` for ``framework``. An existing file is replaced completely or, on an error, not at all."""
     check_suffix(path, framework)
     backbone = express(backbone, framework)
+    check_suffix(path, framework, backbone)
     check(backbone)
     with atomic_path(path) as part:
         return write(backbone, part, framework)
 
 
-def check_suffix(path: str | PathLike[str], framework: str) -> None:
-    """Raise `UserError` if the framework does not read files with this suffix."""
+def check_suffix(path: str | PathLike[str], framework: str, backbone: Backbone | None = None) -> None:
+    """Raise `UserError` if the framework does not read files with this suffix, or such a file cannot say where strides are."""
     rules = find_framework(framework)
     if Path(path).suffix not in rules.suffixes:
         raise UserError(f"{path}: {rules.title} files end in {' or '.join(rules.suffixes)}; choose such a name")
+    plain = rules.container is None and Path(path).suffix not in (".safetensors", ".pkl")
+    if backbone and plain and getattr(backbone.spec, "stride_in_1x1", False):
+        raise UserError(
+            f"{path}: a file of the weights alone cannot say that strides are in the 1×1 convolutions; choose a name that ends "
+            "in .safetensors, which can"
+        )
 
 
 def write(backbone: Backbone, path: Path, framework: str) -> Counts:

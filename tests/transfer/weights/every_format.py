@@ -652,6 +652,11 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
         "timm_d": Case(averaging(timm_c(deep)) | linear("fc"), {"classifier": 2}, d_spec),
         "timm_c": Case(timm_c(deep) | linear("fc"), {"classifier": 2}, BackboneSpec(50, 1 / 16, stem="deep")),
         "mmseg_pooled": Case({"state_dict": behind("backbone.", averaging(deep))}, {}, d_spec),
+        "mmseg_model_pooled": Case(
+            mm(s) | {"state_dict": behind("backbone.", averaging(deep)) | linear("decode_head.conv_seg")},
+            {"decode head": 2},
+            d_spec,
+        ),
         "vit": Case(v | tokens | linear("head"), {**tokens_dropped, "classifier": 2}, VIT),
         "mae": Case(
             {"model": v | tokens | parts("mask_token", "decoder_pos_embed", "decoder_blocks.0.norm1.weight"), **run},
@@ -740,7 +745,8 @@ def variants(s: State, t: State) -> dict[str, tuple[str, Case]]:
         return Case(content, {reason: len(state)})
 
     zoo = BackboneSpec(50, 1 / 16, stride_in_1x1=True)
-    caffe = "backbone=dict(type='ResNet', style='caffe')), data_preprocessor=dict(mean=[103.53, 116.28, 123.675])"
+    inputs = "data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False)"
+    caffe = f"backbone=dict(type='ResNet', style='caffe')), {inputs}"
 
     def openmmlab(extra: State, dropped: dict[str, int], configuration: str, pixels: Pixels) -> Case:
         return Case({"meta": {"cfg": configuration}, "state_dict": b | extra}, dropped, zoo, pixels)

@@ -97,7 +97,7 @@ def test_a_prefix_takes_one_of_several_and_names_the_rest(
     assert "--container weights --prefix module.encoder.: ResNet-50 of width 0.0625, 318 tensors" in str(error.value)
     assert "--container weights --prefix module.target.net.: ResNet-50" in str(error.value)
     assert same(tmp_path / "x.pth", (one, two)[which], **choice)
-    left_out = read(tmp_path / "x.pth", **choice).dropped["left out"]
+    left_out = read(tmp_path / "x.pth", **choice).dropped["beside the backbone"]
     assert len(left_out) == 318 + 4
     assert {"module.projector.0.weight", "module.centers.bias"} <= set(left_out)
 
@@ -105,7 +105,7 @@ def test_a_prefix_takes_one_of_several_and_names_the_rest(
 def test_what_stands_within_the_backbone_is_never_left_out(tmp_path: Path, one: State) -> None:
     torch.save(behind("net.", one | linear("layer1.0.se.fc1", "projector")), tmp_path / "x.pth")
     for choice in ({}, {"prefix": "net."}):
-        with pytest.raises(UserError, match=r"squeeze-and-excitation \(net\.layer1\.0\.se\.fc1\.weight\)"):
+        with pytest.raises(UserError, match=r"squeeze-and-excitation \((net\.)?layer1\.0\.se\.fc1\.weight\)"):
             read(tmp_path / "x.pth", **choice)
 
 
@@ -113,7 +113,9 @@ def test_a_backbone_that_is_not_complete_says_what_it_lacks(tmp_path: Path, one:
     torch.save({"net": {k: t for k, t in behind("a.", one).items() if "layer4.2.bn3" not in k}}, tmp_path / "x.pth")
     with pytest.raises(UserError, match=r"No backbone in it is complete:\n.*it lacks layer4\.2\.bn3\.weight"):
         load(tmp_path / "x.pth")
-    with pytest.raises(UserError, match=r"no complete backbone for --prefix 'a\.': it lacks layer4\.2\.bn3"):
+    with pytest.raises(
+        UserError, match=r"no backbone for --prefix 'a\.' that can be converted: it lacks layer4\.2\.bn3"
+    ):
         load(tmp_path / "x.pth", prefix="a.")
     with pytest.raises(UserError, match=r"no backbone for --prefix 'b\.'; it holds:\n  --container net --prefix a\."):
         load(tmp_path / "x.pth", prefix="b.")
@@ -130,11 +132,70 @@ def test_averaged_shortcuts_under_a_prefix(tmp_path: Path, name: str) -> None:
         assert reading.backbone.resnet.avg_down
 
 
-@pytest.mark.parametrize("other", [{"format_name": "torchvision"}, {"branch": "momentum_encoder"}])
-def test_a_place_and_a_format_exclude_each_other(tmp_path: Path, one: State, other: dict[str, str]) -> None:
+def test_a_place_and_a_branch_exclude_each_other(tmp_path: Path, one: State) -> None:
     torch.save(one, tmp_path / "x.pth")
-    with pytest.raises(UserError, match="give only one of the two"):
-        read(tmp_path / "x.pth", prefix="", **other)
+    with pytest.raises(UserError, match="leave out --branch"):
+        read(tmp_path / "x.pth", prefix="", branch="momentum_encoder")
+
+
+def test_what_the_format_knows_holds_for_the_prefix_too(tmp_path: Path, one: State) -> None:
+    """An unknown key must not turn BGR into RGB, nor strides in the 1×1 into strides in the 3×3."""
+    caffe = (
+        "style='caffe')), data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False)"
+    )
+    state = behind("backbone.", one) | linear("roi_head.fc", "mystery")
+    torch.save({"meta": {"cfg": f"backbone=dict(type='ResNet', {caffe}"}, "state_dict": state}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"--container state_dict --prefix backbone\."):
+        load(tmp_path / "x.pth")
+    backbone = load(tmp_path / "x.pth", prefix="backbone.")
+    assert backbone.resnet.stride_in_1x1
+    assert backbone.pixels.order == "BGR"
+    detector = {
+        "model": {f"backbone.bottom_up.{n}": torch.tensor(a) for n, a in detectron2(one).items()}
+        | linear("roi_heads.x")
+    }
+    torch.save(detector, tmp_path / "y.pth")
+    with pytest.raises(UserError, match="add --from detectron2_fpn_own or --from detectron2_fpn_zoo"):
+        load(tmp_path / "y.pth", prefix="backbone.bottom_up.")
+    taken = load(tmp_path / "y.pth", format_name="detectron2_fpn_zoo", prefix="backbone.bottom_up.")
+    assert taken.resnet.stride_in_1x1
+    with pytest.raises(UserError, match="there is no format 'nonsense'"):
+        load(tmp_path / "y.pth", format_name="nonsense", prefix="backbone.bottom_up.")
+
+
+def test_a_pre_training_checkpoint_keeps_what_it_declares(
+    tmp_path: Path, make_backbone: Callable[..., Backbone]
+) -> None:
+    spec = {**make_backbone(stem="deep").spec.as_dict(), "stride_in_1x1": True}
+    model = behind("backbone.", make_backbone(stem="deep").state) | linear("projector.0")
+    content = {"format": "pixbench-pretrain", "version": 2, "backbone": spec, "model": model}
+    torch.save(content | {"exports": ["backbone"], "left_behind": ["projector"]}, tmp_path / "x.pt")
+    for choice in ({}, {"prefix": "backbone."}, {"container": "model"}):
+        reading = read(tmp_path / "x.pt", **choice)
+        assert reading.backbone.resnet.stride_in_1x1
+    assert read(tmp_path / "x.pt").format == "pixbench"  # though VICReg's files have such a projector
+
+
+@pytest.mark.parametrize(
+    "content", [lambda s: (s, 3), lambda s: {"models": [s]}, lambda s: {0: s, 1: 3}, lambda s: {"a/b": s}]
+)
+def test_unusual_containers(tmp_path: Path, one: State, content: Callable[[State], Any]) -> None:
+    torch.save(content(one), tmp_path / "x.pth")
+    assert same(tmp_path / "x.pth", one)
+
+
+def test_what_stands_beside_inner_containers_is_named(tmp_path: Path, one: State) -> None:
+    torch.save(
+        {"model": {"backbone": one, "projector": linear("a")}, "log": {i: i for i in range(200_000)}},
+        tmp_path / "x.pth",
+    )
+    assert read(tmp_path / "x.pth").beside == ["log", "model/projector"]
+
+
+def test_an_average_takes_the_place_of_the_weights(tmp_path: Path, one: State, two: State) -> None:
+    for other in ({"params": {"lr": 0.1}}, {"encoder": {"a": torch.ones(2)}}):
+        torch.save({**other, "model": one, "ema": two}, tmp_path / "x.pth")
+        assert same(tmp_path / "x.pth", two, branch="ema")
 
 
 def test_two_backbones_are_never_chosen_between(tmp_path: Path, one: State, two: State) -> None:
@@ -200,7 +261,7 @@ def test_inspect_lists_every_backbone(tmp_path: Path, one: State, two: State) ->
         "--container state_dict --prefix backbone.",
         "--container state_dict --prefix momentum.",
     ]
-    assert all(not inside["lacks"] for inside in found)
+    assert all(not inside["problem"] for inside in found)
 
 
 def test_the_nearest_format_and_what_it_lacks(tmp_path: Path, one: State) -> None:

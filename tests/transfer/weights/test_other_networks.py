@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from every_format import behind, linear
+from every_format import behind, detectron2, linear
 from torch import nn
 
 from pixbench.errors import UserError
+from pretrain.models.backbone_spec import BackboneSpec
 from transfer.weights import convert, load, read
+from transfer.weights.vit_spec import VitSpec
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -138,18 +140,134 @@ def test_the_sources_own_network_computes_the_same(tmp_path: Path, library: str,
     )
     done = convert(tmp_path / "x.pth", tmp_path / "y.pth", "timm")
     assert done.parity is not None
-    assert done.parity.source_network == (f"timm's {name}" if library == "timm" else "torchvision's own network")
+    assert done.parity.source_network == (
+        f"timm's {name}" if library == "timm" else "torchvision's network of this kind"
+    )
     assert all(difference.relative < 1e-5 for difference in done.parity.source.values())
 
 
-@pytest.mark.parametrize("text", ["conv_cfg=dict(type='ConvWS')", 'conv_cfg=dict(type="ConvAWS")'])
+@pytest.mark.parametrize(
+    "text", ["type='TridentResNet'", "conv_cfg=dict(type='ConvWS')", 'conv_cfg=dict(type="ConvAWS")']
+)
 def test_weight_standardisation_that_the_configuration_declares(
     tmp_path: Path, make_backbone: Callable, text: str
 ) -> None:
     state = behind("backbone.", make_backbone().state) | linear("decode_head.conv_seg")
-    torch.save({"state_dict": state, "meta": {"cfg": f"backbone=dict(type='ResNet', {text})"}}, tmp_path / "x.pth")
-    with pytest.raises(UserError, match="declares a network with weight standardisation"):
+    torch.save({"state_dict": state, "meta": {"cfg": f"backbone=dict(depth=50, {text})"}}, tmp_path / "x.pth")
+    with pytest.raises(
+        UserError, match=r"declares a network with (weight standardisation|branches of several dilations)"
+    ):
         load(tmp_path / "x.pth")
+
+
+def test_words_elsewhere_are_no_declaration(tmp_path: Path, make_backbone: Callable) -> None:
+    state = behind("backbone.", make_backbone().state) | linear("decode_head.conv_seg")
+    text = "model=dict(backbone=dict(type='ResNet'), decode_head=dict(conv_cfg=dict(type='ConvWS'))) # resnetaa50"
+    torch.save({"state_dict": state, "meta": {"cfg": text}}, tmp_path / "x.pth")
+    assert read(tmp_path / "x.pth").format == "mmseg_model"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"act_layer": "silu"}, "another activation"), ({"aa_layer": "blurpc", "block": None}, "anti-aliased")],
+)
+def test_a_network_saved_whole_shows_its_classes(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    import timm
+    from timm.models.resnet import Bottleneck, ResNet
+
+    model = (
+        ResNet(Bottleneck, [3, 4, 6, 3], aa_layer=timm.layers.BlurPool2d)
+        if "block" in change
+        else timm.create_model("resnet18", **change)
+    )
+    torch.save(model, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=says):
+        load(tmp_path / "x.pth")
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("norm", ["BN", "GN", "LN"])
+def test_detectron2s_own_names_are_not_caffe2s(tmp_path: Path, norm: str) -> None:
+    from detectron2.config import get_cfg
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling.backbone.resnet import build_resnet_backbone
+
+    config = get_cfg()
+    config.MODEL.RESNETS.NORM, config.MODEL.RESNETS.OUT_FEATURES = norm, ["res2", "res3", "res4", "res5"]
+    torch.save(build_resnet_backbone(config, ShapeSpec(channels=3)).state_dict(), tmp_path / "x.pth")
+    if norm == "BN":
+        assert read(tmp_path / "x.pth").format == "detectron2_backbone"
+        return
+    with pytest.raises(UserError, match="GroupNorm"):
+        load(tmp_path / "x.pth")
+
+
+def test_moco_v3s_small_vit_has_other_heads(tmp_path: Path, backbone_of: Callable) -> None:
+    state = dict(backbone_of(VitSpec(384, 1, 6, 16, 32)).state)
+    torch.save(state, tmp_path / "x.pth")
+    assert load(tmp_path / "x.pth").spec.heads == 6
+    state["pos_embed"] = torch.cat([torch.zeros(1, 1, 384), state["pos_embed"][:, 1:]], 1)
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="MoCo v3 has 12 attention heads"):
+        load(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ({"conv2.weight": torch.ones(2, 2, 3, 3), "bn2.weight": torch.ones(2)}, "a stem of several convolutions"),
+        ({"maxpool.0.weight": torch.ones(2, 2, 3, 3)}, "weights in its pooling"),
+    ],
+)
+def test_what_acts_beside_the_stages_is_not_left_out(
+    tmp_path: Path, make_backbone: Callable, extra: dict, says: str
+) -> None:
+    torch.save(behind("net.", make_backbone().state | extra), tmp_path / "x.pth")
+    for choice in ({}, {"prefix": "net."}):
+        with pytest.raises(UserError, match=says):
+            load(tmp_path / "x.pth", **choice)
+
+
+@pytest.mark.parametrize("name", ["register_tokens", "norm_pre.weight", "dist_token", "rope.freqs"])
+def test_what_acts_beside_the_blocks_of_a_vit(tmp_path: Path, backbone_of: Callable, name: str) -> None:
+    torch.save(dict(backbone_of(VitSpec(64, 2, 1, 16, 32)).state) | {name: torch.ones(1, 2, 64)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="This is a network with "):
+        load(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"downsample_in_first_stage": True}, "a stride in its first stage"),
+        ({"hidden_act": "gelu"}, "the activation gelu"),
+    ],
+)
+def test_what_the_configuration_of_transformers_declares(tmp_path: Path, settings: dict[str, Any], says: str) -> None:
+    from transformers import ResNetConfig, ResNetModel
+
+    small = {"embedding_size": 8, "hidden_sizes": [32, 64, 128, 256], "depths": [3, 4, 6, 3]}
+    ResNetModel(ResNetConfig(**small, **settings)).save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match=says):
+        load(tmp_path / "other")
+    ResNetModel(ResNetConfig(**small, downsample_in_bottleneck=True)).save_pretrained(tmp_path / "strides")
+    backbone = load(tmp_path / "strides")
+    assert backbone.resnet.stride_in_1x1
+    with pytest.raises(UserError, match=r"choose a name that ends in \.safetensors"):
+        convert(tmp_path / "strides", tmp_path / "y.pth", "huggingface")
+    convert(tmp_path / "strides", tmp_path / "y.safetensors", "huggingface")
+    assert load(tmp_path / "y.safetensors").resnet.stride_in_1x1
+
+
+def test_a_grouped_network_of_caffe2_has_other_strides_and_pixels(tmp_path: Path, backbone_of: Callable) -> None:
+    """Detectron2's own configuration of X-101-32x8d, `COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml`."""
+    state = backbone_of(BackboneSpec(101, 1 / 16, groups=4, width_per_group=16)).state
+    detector = {f"backbone.bottom_up.{n}": torch.tensor(a) for n, a in detectron2(state).items()} | linear(
+        "roi_heads.x"
+    )
+    torch.save({"model": detector}, tmp_path / "x.pth")
+    backbone = load(tmp_path / "x.pth", format_name="detectron2_fpn_zoo")
+    assert not backbone.resnet.stride_in_1x1
+    assert (backbone.pixels.order, backbone.pixels.std) == ("BGR", (57.375, 57.12, 58.395))
 
 
 def test_augmentations_are_no_declaration(tmp_path: Path, make_backbone: Callable) -> None:

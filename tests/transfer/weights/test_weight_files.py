@@ -80,7 +80,7 @@ FORBIDDEN: list[tuple[Callable, tuple, str]] = [
     (getattr, ("text", "upper"), "builtins.getattr"),
     (np.load, ("{mark}",), "numpy.load"),
     (np.ndarray, ((10**12,),), "numpy array of a size"),
-    (np.dtype, ("O",), "numpy type 'O'"),
+    (np.dtype, ("V4",), "numpy type 'V4'"),
     (torch.hub.load_state_dict_from_url, ("file://{mark}",), "torch.hub.load_state_dict_from_url"),
 ]
 
@@ -123,6 +123,9 @@ def _beside_weights() -> dict[str, Any]:
         "class": nn.Linear,
         "function": torch.nn.functional.relu,
         "curve": np.arange(3, dtype=np.float32),
+        "objects": np.array([1, "a", None], dtype=object),
+        "dates": np.array(["2026-01-01"], dtype="datetime64[D]"),
+        "generator": np.random.default_rng(0),
         "dtype": torch.float16,
         "device": torch.device("cpu"),
         "size": torch.Size([2, 3]),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pixbench.errors import UserError, did_you_mean
+from pixbench.errors import UserError, an, did_you_mean
 from transfer.weights import pyramid_head
 from transfer.weights.file_format import Pixels
 from transfer.weights.frameworks.record import Framework, FrameworkModel
@@ -54,7 +54,7 @@ def express(backbone: Backbone, framework: str) -> Backbone:
     if reason := _lacks(rules, backbone):
         able = [other.options for other in FRAMEWORKS.values() if not _lacks(other, backbone)]
         advice = f"convert it with {' or '.join(able)}" if able else "no framework supports it"
-        raise UserError(f"{backbone.source}: a {rules.title} supports {reason}; {advice}")
+        raise UserError(f"{backbone.source}: {an(rules.title)} supports {reason}; {advice}")
     return _in_rgb(backbone) if not rules.pixels else backbone
 
 

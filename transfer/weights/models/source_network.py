@@ -24,7 +24,8 @@ class SourceNetwork(NamedTuple):
     """A network with the weights of a source."""
 
     title: str
-    model: FrameworkModel
+    model: FrameworkModel | None
+    """None if the network does not take these weights."""
 
 
 def network_of(reading: Reading) -> SourceNetwork | None:
@@ -36,16 +37,19 @@ def network_of(reading: Reading) -> SourceNetwork | None:
     backbone = reading.backbone
     if library is None:
         return None
+    title, named = f"{library}'s network of this kind", False
     try:
         with quiet():
             built = timm.named(reading.architecture) if reading.architecture else None
             if built is not None:
-                library, title = "timm", f"timm's {reading.architecture}"
+                library, title, named = "timm", f"timm's {reading.architecture}", True
             else:
                 express(backbone, library)
-                built, title = FRAMEWORKS[library].build(backbone), f"{library}'s own network"
+                built = FRAMEWORKS[library].build(backbone)
             load_into(built.model, backbone, library)
-    except (ImportError, UserError):  # not installed, or of a width or with pixels that the library does not have
+    except ImportError:
         return None
+    except UserError:  # of another kind than its name says, or of a width or with pixels that the library does not have
+        return SourceNetwork(title, None) if named else None
     built.model.eval()
     return SourceNetwork(title, built)

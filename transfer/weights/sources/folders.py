@@ -177,6 +177,12 @@ def declared_in(folder: Path) -> dict[str, Any]:
         mean, std = timm.get("mean"), timm.get("std")
     if pixels := pixels_of(mean, std):
         found["pixels"] = pixels
+    if config.get("model_type") == "resnet":  # `transformers/models/resnet/configuration_resnet.py`
+        found["backbone"] = {"stride_in_1x1": True} if config.get("downsample_in_bottleneck") is True else {}
+        if config.get("downsample_in_first_stage"):
+            found["other_network"] = "a stride in its first stage (downsample_in_first_stage)"
+        elif config.get("hidden_act", "relu") != "relu":
+            found["other_network"] = f"the activation {str(config['hidden_act'])[:40]}"
     return found
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pixbench.files import sha256
 from transfer.weights.file_format import Pixels
@@ -27,6 +28,11 @@ class Source:
     """Commit of a repository of the hub."""
     pixels: Pixels | None = None
     """How the network's images are prepared, if it is declared beside the weights."""
+
+    backbone: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the backbone's spec that are declared beside the weights."""
+    other_network: str | None = None
+    """What is declared of the network that our networks have not."""
 
     @property
     def size(self) -> int:
