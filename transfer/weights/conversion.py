@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -67,6 +68,7 @@ def convert(
         if written_to.is_dir():
             raise UserError(f"{written_to} is a folder and cannot be written as a file; choose another output")
     check_suffix(output, framework)
+    digest = ThreadPoolExecutor(1).submit(lambda: located.sha256)  # beside the conversion; hashing leaves Python free
     reading = read(located, branch, format_name, **place)
     backbone = express(reading.backbone, framework)
     check_suffix(output, framework, backbone)
@@ -80,7 +82,10 @@ def convert(
 
             parity = prove_written(backbone, part, framework, reading)
             parity.require(output)
-        write_json(record_part, _record(reading, written, parity, located, sha256(part), output.name, framework))
+        write_json(
+            record_part,
+            _record(reading, written, parity, located, digest.result(), sha256(part), output.name, framework),
+        )
     usage = find_framework(framework).usage(backbone, output)
     return Conversion(reading, written, parity, output, record, usage)
 
@@ -119,7 +124,7 @@ def prove(
     located, other = locate(source), Path(other)
     reading = read(located, branch, format_name, **place)
     parity, record = verify(reading.backbone, other), other.with_name(other.name + ".verified.json")
-    found = _record(reading, None, parity, located, sha256(other), other.name, parity.framework)
+    found = _record(reading, None, parity, located, located.sha256, sha256(other), other.name, parity.framework)
     try:
         write_json(record, found)
     except OSError:  # the folder may be read-only
@@ -132,6 +137,7 @@ def _record(
     written: Counts | None,
     parity: Parity | None,
     source: Source,
+    digest: str,
     output: str,
     name: str,
     framework: str | None,
@@ -139,7 +145,7 @@ def _record(
     return {
         "source": {
             "file": reading.backbone.source,
-            "sha256": source.sha256,
+            "sha256": digest,
             "files": [file.name for file in source.files],
             "revision": source.revision,
             "format": reading.format,
