@@ -38,6 +38,8 @@ class Naming:
         self.stages = stages
         self.block = block
         self.bare = bare or {}
+        self.counts = not any(name.endswith(".norm") for name in stem.values())
+        """Whether its batch norms always count their batches; Detectron2's frozen ones do not."""
         self.averages = block.get("downsample.0") == "downsample.1"
         """Whether its shortcuts have a pooling layer in front (`BackboneSpec.avg_down`)."""
         self.to_framework = _translator(*tables)

@@ -40,6 +40,11 @@ def two_stage(extras: Mapping[str, object]) -> bool:
     return any(name.startswith("box.") or ".norm." in name for name in extras)
 
 
+def is_detectron2(extras: Mapping[str, object]) -> bool:
+    """Whether ``extras`` have Detectron2's names."""
+    return any(name.startswith(("backbone.", BOX_HEAD)) or name.split(".")[1] in TOWERS for name in extras)
+
+
 def width(extras: Mapping[str, Tensor]) -> int:
     """Return the number of channels of the pyramid."""
     return length(extras, "fpn.lateral2.norm.weight" if two_stage(extras) else "fpn.p6.bias")

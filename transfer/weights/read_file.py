@@ -224,7 +224,7 @@ def _values(
     problems.add("larger than their stored data", (name for name, tensor in sound.items() if is_stretched(tensor)))
     found = {name: sound[name] for name in sorting.backbone.values() if name in sound}
     extras = {name: sound[name] for name in sorting.extras.values() if name in sound}
-    if extras and fmt.naming == "detectron2" and fmt.name != "detectron2_soco":
+    if pyramid_head.is_detectron2(extras):
         extras, second = _of_detectron2(extras, problems)
         dropped.update({"second tower of the head": second} if second else {})
     else:
@@ -280,7 +280,7 @@ def _fill_norms(state: State, extras: State, fmt: Format, spec: BackboneSpec | V
     is an exception for counters: its frozen norms have none, but its trained norms do.
     """
     wanted, filled = expected(spec), {}
-    if not any(map(is_counter, state)) or fmt.naming.startswith("detectron2"):
+    if not any(map(is_counter, state)) or not fmt.names.counts:
         missing = [name for name in expected(spec, extras) if is_counter(name) and name not in state | extras]
         for name in missing:
             (state if name in wanted else extras)[name] = torch.zeros((), dtype=torch.int64)

@@ -63,6 +63,7 @@ RECORDS = (
         load=_load,
         usage=_usage,
         reads=("huggingface",),
+        families=("huggingface",),
         suffixes=(".safetensors", ".pth", ".bin"),
         pixels=False,
         lacks=_lacks,

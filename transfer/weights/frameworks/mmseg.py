@@ -104,5 +104,6 @@ _MMPRETRAIN = replace(
     words=("mmpretrain",),
     variants={"7x7": NAMINGS["torchvision"].under(PREFIX)},
     reads=(),
+    proved_in="MMSegmentation's ResNet, for MMPretrain",
 )
 RECORDS = (_MMSEG, _MMPRETRAIN)

@@ -64,6 +64,12 @@ class Framework:
     """Word behind ``--detector`` that means it."""
     reads: tuple[str, ...] = ()
     """Names of the formats that `load` reads as they are."""
+    families: tuple[str, ...] = ()
+    """Families of names (keys of `NAMINGS`) that are those of its own network, with which such a source is compared."""
+    named: Callable[[str], FrameworkModel | None] | None = None
+    """Return its own network of a name that a file declares ("resnet50d"), newly initialised; None if there is none."""
+    proved_in: str | None = None
+    """Model in which files are proved, if it is another framework's with the same code."""
     suffixes: tuple[str, ...] = (".pth", ".pt", ".safetensors")
     """Allowed file suffixes. The suffix decides how the file is written; safetensors files hold the tensors alone."""
     container: str | None = None

@@ -38,7 +38,7 @@ def _build(backbone: Backbone) -> FrameworkModel:
     return FrameworkModel(model, stages("maxpool"), model.forward_features)
 
 
-def named(architecture: str) -> FrameworkModel | None:
+def _named(architecture: str) -> FrameworkModel | None:
     """Return timm's ResNet of that name, newly initialised, or None if there is none."""
     try:
         import timm
@@ -93,6 +93,8 @@ RECORDS = (
         load=_load,
         usage=_usage,
         reads=("timm_c", "timm_d"),
+        families=("timm_c", "timm_d"),
+        named=_named,
         pixels=False,
         lacks=torchvision.lacks,
     ),

@@ -86,6 +86,7 @@ RECORDS = (
         load=_load,
         usage=_usage,
         reads=("torchvision",),
+        families=("torchvision", "sequential"),
         pixels=False,
         lacks=lacks,
     ),

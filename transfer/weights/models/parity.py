@@ -73,9 +73,8 @@ class Parity:
     @property
     def title(self) -> str:
         """Return the name of the model in which the file was compared."""
-        if self.framework == "mmpretrain":
-            return "MMSegmentation's ResNet, for MMPretrain"  # MMPretrain is not installed; see `frameworks/mmseg.py`
-        return find_framework(self.framework).title if self.framework else "our own network"
+        rules = find_framework(self.framework) if self.framework else None
+        return (rules.proved_in or rules.title) if rules else "our own network"
 
     @property
     def ok(self) -> bool:

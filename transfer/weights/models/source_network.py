@@ -5,19 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pixbench.errors import UserError
-from transfer.weights.frameworks import FRAMEWORKS, FrameworkModel, express, timm
+from transfer.weights.frameworks import FRAMEWORKS, Framework, FrameworkModel, express
 from transfer.weights.models.framework_models import quiet
 from transfer.weights.models.load_into import load_into
 from transfer.weights.read_file import Reading
-
-_LIBRARY_OF = {
-    "torchvision": "torchvision",
-    "sequential": "torchvision",
-    "timm_c": "timm",
-    "timm_d": "timm",
-    "huggingface": "huggingface",
-}
-"""Naming of a format -> framework whose own network has these names."""
 
 
 class SourceNetwork(NamedTuple):
@@ -31,25 +22,33 @@ class SourceNetwork(NamedTuple):
 def network_of(reading: Reading) -> SourceNetwork | None:
     """Return the source's own network with its weights, in eval mode; None if no installed library has it.
 
-    A ResNet that the file names and timm knows is built by that name, because the name may mean what no weight shows.
+    A network that the file names and a library knows is built by that name, because the name may mean what no weight shows.
     """
-    library = _LIBRARY_OF.get(reading.layout.naming)
-    backbone = reading.backbone
-    if library is None:
+    own = next((rules for rules in FRAMEWORKS.values() if reading.layout.naming in rules.families), None)
+    if own is None:
         return None
-    title, named = f"{library}'s network of this kind", False
     try:
         with quiet():
-            built = timm.named(reading.architecture) if reading.architecture else None
-            if built is not None:
-                library, title, named = "timm", f"timm's {reading.architecture}", True
-            else:
-                express(backbone, library)
-                built = FRAMEWORKS[library].build(backbone)
-            load_into(built.model, backbone, library)
-    except ImportError:
+            if named := _named(reading.architecture):
+                return _loaded(reading, *named, f"{named[0].words[0]}'s {reading.architecture}")
+            express(reading.backbone, own.name)
+            found = _loaded(reading, own, own.build(reading.backbone), f"{own.words[0]}'s network of this kind")
+    except (ImportError, UserError):  # not installed, or of a width or with pixels that the library does not have
         return None
-    except UserError:  # of another kind than its name says, or of a width or with pixels that the library does not have
-        return SourceNetwork(title, None) if named else None
+    return found if found.model else None
+
+
+def _named(architecture: str | None) -> tuple[Framework, FrameworkModel] | None:
+    for rules in FRAMEWORKS.values():
+        if architecture and rules.named and (built := rules.named(architecture)):
+            return rules, built
+    return None
+
+
+def _loaded(reading: Reading, rules: Framework, built: FrameworkModel, title: str) -> SourceNetwork:
+    try:
+        load_into(built.model, reading.backbone, rules.name)
+    except UserError:
+        return SourceNetwork(title, None)
     built.model.eval()
     return SourceNetwork(title, built)
