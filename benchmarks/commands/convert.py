@@ -30,7 +30,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help="output file: .pkl for detectron2, else .pth; or .safetensors",
+        help="output file: .pkl for detectron2, .safetensors for huggingface, else .pth; or .safetensors for all",
     )
     detectors = dict.fromkeys(rules.detector for rules in FRAMEWORKS.values() if rules.detector)
     parser.add_argument(
@@ -108,19 +108,23 @@ def _read(reading: Reading) -> list[str]:
     branch = f", {reading.branch} branch" if len(reading.layout.branches) > 1 or reading.branch == "ema" else ""
     strides = "" if backbone.spec.variant == "ViT" else f"; strides in the {'1×1' if _strided_1x1(reading) else '3×3'}"
     lines = [
-        f"read     {backbone.source}: {reading.layout.title}{branch}",
+        f"read     {backbone.source}",
+        f"names    as in: {reading.layout.title}{branch}",
         f"backbone {backbone.spec.title}",
         f"takes    {backbone.pixels}{strides}",
         f"keys     {reading.counts}",
     ]
     lines += [f"note     {note}" for note in reading.notes]
     lines += [f"left out {reason}: {grouped(keys)}" for reason, keys in reading.dropped.items()]
-    if reading.averages and reading.branch != "ema":
+    if reading.averages and reading.branch == "ema":
+        lines.append(f"average  {', '.join(reading.averages)} was taken in the place of the weights")
+    elif reading.averages:
         lines.append(f"average  {', '.join(reading.averages)} was not taken; --branch ema takes it")
     if reading.beside:
         lines.append(f"beside   {', '.join(reading.beside)}")
     if reading.asked:
-        lines.append(f"objects  {', '.join(reading.asked)} were read as plain data, never run")
+        more = f" and {len(reading.asked) - 4} more" if len(reading.asked) > 4 else ""
+        lines.append(f"objects  {', '.join(reading.asked[:4])}{more} were read as plain data, never run")
     return lines
 
 

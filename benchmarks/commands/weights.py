@@ -21,7 +21,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     add_choice(parser, "FILE")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_inspect)
-    parser = actions.add_parser("verify", help="verify that two files hold the same backbone, stage by stage")
+    parser = actions.add_parser(
+        "verify", help="verify that two files hold the same backbone, stage by stage; writes B.verified.json beside B"
+    )
     parser.add_argument("file", metavar="A", help=SOURCE)
     parser.add_argument(
         "other", type=Path, metavar="B", help="other file; a framework's file runs in that framework's model"
@@ -54,7 +56,10 @@ def run_verify(args: argparse.Namespace) -> None:
     """Compare the backbones of two files and print the differences; raise UserError if they are not the same."""
     from transfer.weights.conversion import prove
 
-    parity, record = prove(args.file, args.other, **choice_of(args))
+    parity, record, reading = prove(args.file, args.other, **choice_of(args))
+    print(f"compared {args.file} ({reading.layout.title}, {reading.branch} branch) with {args.other} in {parity.title}")
     print("\n".join([*parity.table(), f"record   {record or 'none, the folder is not writable'}"]))
-    parity.require(args.other)
+    others = [*reading.layout.branches, *(["ema"] if reading.averages else [])]
+    choice = f"choose another backbone of {args.file} with --branch ({', '.join(others)})" if len(others) > 1 else ""
+    parity.require(args.other, f"These are different weights{'; ' + choice if choice else ''}")
     print(parity.verdict)

@@ -26,10 +26,10 @@ class Backbone:
     """Weights of one backbone, with exactly the names, shapes and types of ``build_network(spec).state_dict()``."""
 
     spec: BackboneSpec | VitSpec
-    state: dict[str, Tensor]
+    state: dict[str, Tensor] = field(repr=False)
     source: str
     """Path of the file or another description of the origin, for messages and records."""
-    extras: dict[str, Tensor] = field(default_factory=dict)
+    extras: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """Feature pyramid and head that were pre-trained with the backbone, if any; see `transfer.weights.pyramid_head`."""
     pixels: Pixels = field(default_factory=Pixels)
     """How input images must be prepared."""

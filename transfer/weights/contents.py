@@ -101,8 +101,9 @@ class Contents:
         averages = self.averages
         if len(averages) != 1:
             raise UserError(
-                f"{path} holds {'no moving average' if not averages else 'several averages: ' + ', '.join(averages)} of its "
-                "weights; choose a part of the file with --container and --prefix"
+                f"{path} holds several moving averages of its weights ({', '.join(averages)}); choose one with --container"
+                if averages
+                else f"{path} holds no moving average of its weights; leave out --branch"
             )
         average: Any = self.value
         for part in averages[0].split("/"):

@@ -113,11 +113,12 @@ def prove(
     branch: str | None = None,
     format_name: str | None = None,
     **place: str | None,
-) -> tuple[Parity, Path | None]:
+) -> tuple[Parity, Path | None, Reading]:
     """Compare the backbones in two files and write a record next to ``other``.
 
     Returns:
-        The parity, whether or not the backbones agree, and the path of the record, or None if it could not be written.
+        The parity, whether or not the backbones agree; the path of the record, or None if it could not be written; and what
+        was read of ``source``.
     """
     from transfer.weights.models.parity import verify
 
@@ -128,8 +129,8 @@ def prove(
     try:
         write_json(record, found)
     except OSError:  # the folder may be read-only
-        return parity, None
-    return parity, record
+        return parity, None, reading
+    return parity, record, reading
 
 
 def _record(

@@ -47,7 +47,7 @@ def inspect(
         "files": [str(file) for file in located.files],
         "bytes": located.size,
         "sha256": located.sha256,
-        "formats": {match.format.name: _describe(contents, match, path) for match in matches},
+        "formats": {match.format.name: _describe(contents, match, path, found) for match in matches},
         "backbones": [
             {"options": inside.options, "backbone": inside.title, "tensors": inside.size, "problem": inside.problem}
             for inside in found
@@ -58,7 +58,7 @@ def inspect(
     }
 
 
-def _describe(contents: Contents, match: Match, path: str) -> dict[str, Any]:
+def _describe(contents: Contents, match: Match, path: str, inside: list[discovery.Inside]) -> dict[str, Any]:
     fmt, weights = match.format, match.table.weights
     branches = [branch for branch in fmt.branches if match.sort(branch).backbone]
     sorting = match.sort(branches[0])
@@ -72,8 +72,12 @@ def _describe(contents: Contents, match: Match, path: str) -> dict[str, Any]:
         backbone: dict[str, Any] = {"title": spec.title, **spec.as_dict()}
     except (UserError, TypeError, ValueError) as error:
         backbone = {"title": f"none that can be converted: {error}"}
+    place = match.container, fmt.branches[branches[0]]
     return {
         "title": fmt.title,
+        "problem": next((found.problem for found in inside if (found.container, found.prefix) == place), "")
+        if not fmt.folded
+        else "",
         "backbone": backbone,
         "branches": branches,
         "pixels": asdict(pixels),
@@ -87,30 +91,37 @@ def _describe(contents: Contents, match: Match, path: str) -> dict[str, Any]:
 
 def report(found: dict[str, Any]) -> str:
     """Return the text that the command prints."""
-    lines = [f"file     {found['file']} ({found['bytes'] / 1e6:.1f} MB)", f"sha256   {found['sha256']}"]
+    lines = [f"file     {found['file']} ({found['bytes'] / 1e6:.1f} MB)"]
+    lines += [f"         {file}" for file in found["files"] if file != found["file"]]
+    lines.append(f"sha256   {found['sha256']}")
     for name, about in found["formats"].items():
         pixels = about["pixels"]
         numbers = [f"{about['converted']} to convert"]
         if about["dropped"]:
             dropped = ", ".join(f"{number} {reason}" for reason, number in about["dropped"].items())
             numbers.append(f"dropped: {dropped}")
+        if about["problem"]:
+            lines.append(f"refused  {about['problem']}")
         lines += [
             f"format   {name}: {about['title']}",
             f"backbone {about['backbone']['title']}",
             f"pixels   {pixels['order']}, mean {list(pixels['mean'])}, std {list(pixels['std'])}",
-            f"branches {', '.join(about['branches'])}",
+            f"branches {', '.join(about['branches'] + ['ema'] * bool(found['averages']))}",
             f"keys     {'; '.join(numbers)}",
         ]
         if about["unknown"]:
             lines.append(
                 f"unknown  {len(about['unknown'])} keys, which `pixbench convert` refuses: "
-                f"{', '.join(map(printable, about['unknown']))}"
+                f"{', '.join(map(printable, about['unknown'][:_FEW]))}{_more(about['unknown'])}"
             )
         if about["beside the weights"]:
             lines.append(f"other    {', '.join(about['beside the weights'])}")
     if len(found["formats"]) > 1:
         lines.append("the keys do not show which of these formats it is; choose one with --from")
+    whole = any(not about["problem"] and not about["unknown"] for about in found["formats"].values())
     for inside in found["backbones"]:
+        if whole and inside["problem"]:  # a part of what the format takes
+            continue
         title = f"{inside['backbone'] or 'no backbone'}, {inside['tensors']} tensors, by {inside['options']}"
         lines.append(f"inside   {title}" + (f"; {inside['problem']}" if inside["problem"] else ""))
     if found["averages"]:
@@ -118,8 +129,17 @@ def report(found: dict[str, Any]) -> str:
     if found["architecture"]:
         lines.append(f"declared {found['architecture']}")
     if found["objects"]:
-        lines.append(f"objects  {', '.join(map(printable, found['objects']))} (read as plain data, never run)")
+        named = ", ".join(map(printable, found["objects"][:_FEW]))
+        lines.append(f"objects  {named}{_more(found['objects'])} (read as plain data, never run)")
     return "\n".join(lines)
+
+
+_FEW = 6
+"""Number of names that one line shows."""
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
 
 
 def listing() -> str:

@@ -147,7 +147,7 @@ def read(
         counts,
         contents.beside(match.container),
         _by_reason(match, sorting),
-        whole.averages,
+        [name for name in whole.averages if name != match.container],
         content.asked,
         _notes(spec, whole),
         architecture,
@@ -174,8 +174,8 @@ def recognise(contents: Contents, path: object, choice: Choice) -> Match:
     if choice.prefix is not None or choice.container is not None:
         if choice.branch is not None:
             raise UserError(
-                "--prefix and --container choose a backbone by its place, so leave out --branch; a momentum encoder or a moving "
-                "average has a place of its own, which `pixbench weights inspect` shows"
+                f"--prefix and --container choose a backbone by its place, so leave out --branch {choice.branch}; that "
+                "backbone has a place of its own, which `pixbench weights inspect` shows"
             )
         return discovery.choose(contents, path, choice.container, choice.prefix, choice.format)
     if choice.format is not None:
@@ -269,7 +269,7 @@ def _uniform(name: str, tensor: Tensor, types: Counter[str]) -> Tensor:
 
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float64)
-_INTEGERS = (torch.int32, torch.float32, torch.float64)
+_INTEGERS = (torch.int32, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def _fill_norms(state: State, extras: State, fmt: Format, spec: BackboneSpec | VitSpec, path: object) -> dict[str, int]:

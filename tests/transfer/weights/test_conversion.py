@@ -92,6 +92,7 @@ EVERY_TARGET = [
     ("mmseg", replace(NARROW, stride_in_1x1=True)),
     ("mmseg", replace(NARROW, stem="deep")),
     ("mmseg", replace(NARROW, stem="deep", avg_down=True)),
+    ("mmdet", NARROW),
     ("mmpretrain", NARROW),
     ("torchvision", WIDE),
     ("timm", WIDE),
@@ -109,6 +110,10 @@ IN_BOTH_SUFFIXES = [
     for suffix in (FRAMEWORKS[framework].suffixes[0], ".safetensors")
     if suffix != ".safetensors" or spec != WIDE or framework == "timm"  # the wide ones are slow: one stands for all
 ]
+
+
+def test_every_framework_is_among_them():
+    assert {name for name, _ in EVERY_TARGET} == set(FRAMEWORKS)
 
 
 @pytest.mark.frameworks

@@ -37,9 +37,7 @@ PAIRS = [
     for spec in [*WHOLE, NARROW[0], replace(WHOLE[1], stride_in_1x1=True)]
 ]
 PAIRS += [
-    (name, spec)
-    for name in ("detectron2_fpn", "detectron2_c4", "mmseg", "mmpretrain", "huggingface")
-    for spec in NARROW
+    (name, spec) for name in FRAMEWORKS for spec in NARROW if name not in ("torchvision", "timm", "detectron2_vitdet")
 ]
 
 
@@ -72,6 +70,25 @@ def _mmseg(lines: str) -> nn.Module:
     return nn.ModuleDict({"backbone": network})
 
 
+def test_mmsegs_base_configurations_take_the_lines(tmp_path: Path, backbone_of: Callable[..., Backbone]) -> None:
+    """They set ``pretrained``, which must not stand beside ``init_cfg``."""
+    import mmseg.models
+    from mmengine import Config
+    from mmseg.registry import MODELS
+
+    backbone = backbone_of(BackboneSpec(50, 1 / 16))
+    save(backbone, tmp_path / "x.pth", "mmseg")
+    base = Path(mmseg.__file__).parent / ".mim/configs/_base_/models/fcn_r50-d8.py"
+    config = Config.fromfile(base)
+    config.merge_from_dict(Config.fromstring(FRAMEWORKS["mmseg"].usage(backbone, tmp_path / "x.pth"), ".py")._cfg_dict)
+    for head, channels in (("decode_head", 128), ("auxiliary_head", 64)):
+        if head in config.model:
+            config.model[head].in_channels = channels
+    model = MODELS.build(config.model)
+    model.init_weights()
+    assert not unequal(model, backbone, "mmseg")
+
+
 def _detectron2(lines: str, folder: Path, fpn: bool) -> nn.Module:
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.config import get_cfg
@@ -97,9 +114,9 @@ def _detectron2(lines: str, folder: Path, fpn: bool) -> nn.Module:
 def _run(framework: str, lines: str, folder: Path) -> nn.Module:
     if framework.startswith("detectron2"):
         return _detectron2(lines, folder, framework.endswith("fpn"))
-    return {"mmseg": _mmseg, "mmpretrain": _mmseg, "huggingface": _huggingface}.get(framework, _timm_or_torchvision)(
-        lines
-    )
+    return {**dict.fromkeys(("mmseg", "mmdet", "mmpretrain"), _mmseg), "huggingface": _huggingface}.get(
+        framework, _timm_or_torchvision
+    )(lines)
 
 
 @pytest.mark.parametrize(("framework", "spec"), PAIRS, ids=lambda value: getattr(value, "title", value))
@@ -129,13 +146,14 @@ def _taken(spec: BackboneSpec) -> set[str]:
 
 
 def test_which_framework_takes_which_kind() -> None:
-    everything = {"detectron2_c4", "detectron2_fpn", "mmseg", "mmpretrain", "torchvision", "timm", "huggingface"}
+    openmmlab = {"mmseg", "mmdet", "mmpretrain"}
+    everything = {"detectron2_c4", "detectron2_fpn", "torchvision", "timm", "huggingface"} | openmmlab
     assert _taken(BackboneSpec(50)) == everything
     assert _taken(BackboneSpec(18)) == everything - {"detectron2_c4"}
     assert _taken(BackboneSpec(50, groups=32, width_per_group=4)) == everything - {"huggingface"}
-    assert _taken(BackboneSpec(50, width_per_group=128)) == everything - {"huggingface", "mmseg", "mmpretrain"}
+    assert _taken(BackboneSpec(50, width_per_group=128)) == everything - {"huggingface"} - openmmlab
     assert _taken(BackboneSpec(18, stem="3x3", output_stride=8)) == {"torchvision"}
-    assert _taken(BackboneSpec(18, 0.25)) == {"mmseg", "mmpretrain", "huggingface"}
+    assert _taken(BackboneSpec(18, 0.25)) == openmmlab | {"huggingface"}
 
 
 def test_pixels_are_in_the_lines(tmp_path: Path, backbone_of: Callable[..., Backbone]) -> None:

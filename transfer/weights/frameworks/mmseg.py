@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,17 +63,24 @@ def _init(path: Path) -> dict[str, str]:
     return {"type": "Pretrained", "checkpoint": str(path), "prefix": PREFIX}
 
 
-def _usage(backbone: Backbone, path: Path) -> str:
+def _usage(backbone: Backbone, path: Path, library: str) -> str:
     if path.suffix == ".safetensors":
         weights = f"{{name.removeprefix({PREFIX!r}): t for name, t in {reader(path)}.items()}}"
         return f"model.backbone.load_state_dict({weights})  # MMEngine's loader does not read safetensors"
     pixels = backbone.pixels
-    inputs = {"mean": [*pixels.mean], "std": [*pixels.std], "bgr_to_rgb": pixels.order == "RGB"}
-    return (
-        "# without prefix='backbone.' nothing is loaded, and without a word\n"
-        f"model = dict(\n    data_preprocessor=dict({_arguments(inputs)}),\n"
+    to_rgb = "to_rgb" if library == "mmpretrain" else "bgr_to_rgb"
+    inputs = {"mean": [*pixels.mean], "std": [*pixels.std], to_rgb: pixels.order == "RGB"}
+    prepared = f"data_preprocessor=dict({_arguments(inputs)})"
+    network = (
         f"    backbone=dict({_arguments(_settings(backbone))},\n        init_cfg=dict({_arguments(_init(path))})))"
     )
+    lines = ["# without prefix='backbone.' nothing is loaded, and without a word"]
+    if library == "mmpretrain":  # where it stands beside the model
+        return "\n".join([*lines, prepared, "model = dict(", network])
+    lines += ["model = dict(", f"    {prepared},"]
+    if library == "mmseg":
+        lines.append("    pretrained=None,  # the base configurations name other weights here")
+    return "\n".join([*lines, network])
 
 
 def _arguments(settings: dict[str, Any]) -> str:
@@ -82,7 +90,7 @@ def _arguments(settings: dict[str, Any]) -> str:
 _MMSEG = Framework(
     name="mmseg",
     title="MMSegmentation segmentor",
-    words=("mmseg", "mmdet"),
+    words=("mmseg",),
     variants={
         "7x7": NAMINGS["torchvision"].under(PREFIX),
         "deep": NAMINGS["torchvision"].under(PREFIX),
@@ -91,19 +99,29 @@ _MMSEG = Framework(
     owns=re.compile(re.escape(PREFIX)),
     build=_build,
     load=_load,
-    usage=_usage,
+    usage=partial(_usage, library="mmseg"),
     reads=("mmseg", "mmseg_pooled"),
     container="state_dict",
     lacks=_lacks,
 )
-# MMPretrain is not among the packages of this project; MMSegmentation's class has the same names for this stem
+# These two are not among the packages of this project; MMSegmentation's class has the same code and names.
+_MMDET = replace(
+    _MMSEG,
+    name="mmdet",
+    title="MMDetection detector",
+    words=("mmdet",),
+    usage=partial(_usage, library="mmdet"),
+    reads=(),
+    proved_in="MMSegmentation's ResNet, for MMDetection",
+)
 _MMPRETRAIN = replace(
     _MMSEG,
     name="mmpretrain",
     title="MMPretrain classifier",
     words=("mmpretrain",),
     variants={"7x7": NAMINGS["torchvision"].under(PREFIX)},
+    usage=partial(_usage, library="mmpretrain"),
     reads=(),
     proved_in="MMSegmentation's ResNet, for MMPretrain",
 )
-RECORDS = (_MMSEG, _MMPRETRAIN)
+RECORDS = (_MMSEG, _MMDET, _MMPRETRAIN)

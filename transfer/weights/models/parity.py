@@ -94,7 +94,7 @@ class Parity:
         if self.source_network:
             largest = max((d.relative for d in self.source.values()), default=None)
             said = "does not take these weights" if largest is None else f"computes the same maps within {largest:.2e}"
-            lines.append(f"source   {self.source_network} {said}")
+            lines.append(f"checked  {self.source_network} {said}")
         if silent := len(self.silent):
             lines.append(f"note     {silent} blocks have a last BN gamma of 0; only their tensors were compared")
         return lines
@@ -103,8 +103,8 @@ class Parity:
         """Return plain data for a record."""
         return {"bound": BOUND, "ok": self.ok, **asdict(self)}
 
-    def require(self, path: object) -> None:
-        """Raise `UserError` with the differences unless everything agrees; ``path`` is named in the message."""
+    def require(self, path: object, advice: str = "Convert the checkpoint again") -> None:
+        """Raise `UserError` with the differences and ``advice`` unless everything agrees; ``path`` is named in the message."""
         if self.ok:
             return
         if self.source_network and not all(d.ok for d in self.source.values()):
@@ -123,7 +123,7 @@ class Parity:
             reasons.append(f"{len(self.unequal)} tensors differ from the backbone's ({few}{more})")
         raise UserError(
             f"{path} does not reproduce the backbone in {self.title}: {'; '.join(reasons)}; "
-            f"the largest allowed relative difference is {BOUND:g}. Convert the checkpoint again"
+            f"the largest allowed relative difference is {BOUND:g}. {advice}"
         )
 
 
