@@ -81,6 +81,7 @@ def test_mmsegs_base_configurations_take_the_lines(tmp_path: Path, backbone_of: 
     base = Path(mmseg.__file__).parent / ".mim/configs/_base_/models/fcn_r50-d8.py"
     config = Config.fromfile(base)
     config.merge_from_dict(Config.fromstring(FRAMEWORKS["mmseg"].usage(backbone, tmp_path / "x.pth"), ".py")._cfg_dict)
+    config.model.data_preprocessor.type = "mmseg.SegDataPreProcessor"  # outside a Runner there is no default scope
     for head, channels in (("decode_head", 128), ("auxiliary_head", 64)):
         if head in config.model:
             config.model[head].in_channels = channels
