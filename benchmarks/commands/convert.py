@@ -53,8 +53,8 @@ def add_choice(parser: argparse.ArgumentParser, file: str) -> None:
     parser.add_argument(
         "--branch",
         choices=("student", "momentum_encoder", "ema"),
-        help="which backbone to take: the trained one (default), its momentum encoder, or the moving average of all weights "
-        "that some training programs keep",
+        help="which backbone to take: the trained one, its momentum encoder, or the moving average of all weights that some "
+        "training programs keep (default: the one that the authors of the format evaluate, nearly always the student)",
     )
     parser.add_argument(
         "--from", dest="format_name", metavar="FORMAT", help=f"format of {file}, if its keys do not show it"
