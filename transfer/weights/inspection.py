@@ -12,8 +12,9 @@ from pixbench.file_versions import WEIGHTS_KEY
 from transfer.weights import discovery, files, other_networks, recognition
 from transfer.weights.backbone import infer_spec
 from transfer.weights.contents import Contents
+from transfer.weights.declarations import as_in_format, declared, spec_in
 from transfer.weights.file_format import formats
-from transfer.weights.read_file import Choice, as_in_format, declared, recognise, spec_in
+from transfer.weights.read_file import Choice, recognise
 from transfer.weights.recognition import Match
 from transfer.weights.sources import locate
 from transfer.weights.stand_ins import entries

@@ -1,0 +1,91 @@
+"""What files and formats declare of a backbone: its spec and its pixels, as far as no weight shows them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pixbench.errors import UserError
+from pixbench.file_versions import CHECKPOINT_VERSION, WEIGHTS_KEY
+from pretrain.models.backbone_spec import BackboneSpec
+from transfer.weights.contents import Contents
+from transfer.weights.file_format import Format
+from transfer.weights.sources import Source
+from transfer.weights.stand_ins import entries
+from transfer.weights.tensors import is_brief
+from transfer.weights.vit_spec import VitSpec
+
+
+def as_the_file_says(
+    contents: Contents, fmt: Format, spec: BackboneSpec | VitSpec, source: Source
+) -> tuple[BackboneSpec | VitSpec, Any]:
+    """Return spec and pixels: those that a file of this project declares, otherwise those of the source or the format."""
+    held, path = contents.entries, source.name
+    if held.get("format") == "pixbench-pretrain":
+        version = held.get("version")
+        if type(version) is not int or not 1 <= version <= CHECKPOINT_VERSION:
+            raise UserError(
+                f"{path} is a pre-training checkpoint "
+                f"{f'of version {version}' if is_brief(version) else 'without a valid version'}, "
+                f"but this PixBench reads versions 1 to {CHECKPOINT_VERSION}; use the PixBench that wrote it"
+            )
+        return declared(spec_in(held), spec, path), fmt.pixels
+    if (about := entries(held.get(WEIGHTS_KEY))) is not None:
+        return declared(spec_in(about), spec, path), declared(about.get("pixels"), fmt.pixels, path)
+    if source.backbone and isinstance(spec, BackboneSpec):
+        spec = replace(spec, **source.backbone)
+    grouped = isinstance(spec, BackboneSpec) and spec.groups > 1
+    return spec, source.pixels or (fmt.grouped.get("pixels", fmt.pixels) if grouped else fmt.pixels)
+
+
+def as_in_format(spec: BackboneSpec | VitSpec, fmt: Format) -> BackboneSpec | VitSpec:
+    """Return the spec with the fields that the format defines; where the stride is in a bottleneck is no matter of others."""
+    fields = fmt.backbone | ({"avg_down": True} if fmt.names.averages else {})
+    if isinstance(spec, BackboneSpec) and spec.groups > 1:
+        fields |= fmt.grouped.get("backbone", {})
+    if isinstance(spec, BackboneSpec) and spec.basic:
+        fields.pop("stride_in_1x1", None)
+    return replace(spec, **fields)
+
+
+def spec_in(content: Mapping[Any, Any]) -> Any:
+    """Return the fields of the backbone's spec in a file of this project; the key was "trunk" before version 0.2."""
+    return content.get("backbone", content.get("trunk"))
+
+
+def declared(fields: Any, found: Any, path: object) -> Any:
+    """Return the spec or pixels that a PixBench file declares; they must agree with ``found``, which the weights show."""
+    try:
+        if not is_brief(fields):
+            raise ValueError("the description is too long")
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        for name, value in values.items():
+            if not _is_alike(value, getattr(found, name)):
+                raise ValueError(f"{name} is {value!r}")
+        declared_value = type(found)(**values)
+        expected_value = replace(found, **{name: values[name] for name in values.keys() & _ONLY_DECLARED})
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{path} does not describe its backbone correctly ({error}); write the file again") from error
+    if declared_value != expected_value:
+        raise UserError(
+            f"{path} declares {declared_value}, but its weights are those of {expected_value}; write the file again"
+        )
+    return declared_value
+
+
+def _is_alike(value: Any, example: Any) -> bool:
+    """Whether ``value`` has the form of ``example``: as many finite numbers, an allowed word, or a boolean."""
+    if isinstance(example, tuple):
+        return isinstance(value, tuple) and len(value) == len(example) and all(map(_is_alike, value, example))
+    if isinstance(example, bool | str):
+        return type(value) is type(example) and (example not in _ORDERS or value in _ORDERS)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_ORDERS = ("RGB", "BGR")
+
+
+_ONLY_DECLARED = {"output_stride", "heads", "stride_in_1x1", "avg_down", "order", "mean", "std"}
+"""Fields that do not follow from the weights."""
