@@ -74,7 +74,7 @@ def worker_deaths_explained() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
-        ours = "DataLoader worker" in str(error) if isinstance(error, RuntimeError) else True
+        ours = any(sign in str(error) for sign in _DEAD) if isinstance(error, RuntimeError) else True
         if not ours or isinstance(error, BrokenPipeError):  # a broken pipe is about our own output
             raise
         raise UserError(
@@ -82,6 +82,10 @@ def worker_deaths_explained() -> Iterator[None]:
             "is full: lower the number of workers (data.workers, DATALOADER.NUM_WORKERS or train_dataloader.num_workers), then "
             "start the same command again"
         ) from error
+
+
+_DEAD = ("DataLoader worker", "items of ancdata", "Invalid data received", "shared memory")
+"""What the errors say: PyTorch's, and those of `multiprocessing.reduction` if a worker died while it handed over a batch."""
 
 
 def innermost(message: str) -> str:

@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from pixbench.errors import UserError, run_command
+from pixbench.errors import UserError, run_command, worker_deaths_explained
 
 
 def raising(error: BaseException) -> int:
@@ -83,3 +83,25 @@ def test_a_reader_that_has_had_enough_is_not_scolded() -> None:
     assert process.stderr is not None
     assert process.stderr.read() == b""
     assert process.wait(30) == 141  # as after SIGPIPE
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+        RuntimeError("received 0 items of ancdata"),  # it died while it handed over a batch
+        RuntimeError("Invalid data received"),
+        ConnectionResetError("reset"),
+        EOFError("end"),
+    ],
+    ids=str,
+)
+def test_a_worker_that_dies_at_any_moment_is_called_one(error: Exception) -> None:
+    with pytest.raises(UserError, match="a data worker died"), worker_deaths_explained():
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), BrokenPipeError("output")], ids=str)
+def test_other_errors_are_no_deaths_of_workers(error: Exception) -> None:
+    with pytest.raises(type(error)), worker_deaths_explained():
+        raise error

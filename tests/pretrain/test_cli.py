@@ -173,7 +173,7 @@ def test_a_dead_data_worker(image_tree: Callable[..., Path], tmp_path: Path) -> 
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
     _, error_text = process.communicate(timeout=120)
-    assert process.returncode == 2
+    assert process.returncode == 2, error_text
     assert "lower the number of workers (data.workers" in error_text
 
 
