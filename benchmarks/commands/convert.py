@@ -48,14 +48,15 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
-def add_choice(parser: argparse.ArgumentParser, file: str) -> None:
+def add_choice(parser: argparse.ArgumentParser, file: str, branch: bool = True) -> None:
     """Add the options that choose a backbone in a file."""
-    parser.add_argument(
-        "--branch",
-        choices=("student", "momentum_encoder", "ema"),
-        help="which backbone to take: the trained one, its momentum encoder, or the moving average of all weights that some "
-        "training programs keep (default: the one that the authors of the format evaluate, nearly always the student)",
-    )
+    if branch:
+        parser.add_argument(
+            "--branch",
+            choices=("student", "momentum_encoder", "ema"),
+            help="which backbone to take: the trained one, its momentum encoder, or the moving average of all weights that some "
+            "training programs keep (default: the one that the authors of the format evaluate, nearly always the student)",
+        )
     parser.add_argument(
         "--from", dest="format_name", metavar="FORMAT", help=f"format of {file}, if its keys do not show it"
     )

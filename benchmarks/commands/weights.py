@@ -18,7 +18,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
     parser = actions.add_parser("inspect", help="show the format of a file and its backbone (takes a second)")
     parser.add_argument("file", metavar="FILE", help=SOURCE)
-    add_choice(parser, "FILE")
+    add_choice(parser, "FILE", branch=False)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_inspect)
     parser = actions.add_parser(
@@ -48,7 +48,7 @@ def run_inspect(args: argparse.Namespace) -> None:
     """Print the format and the backbone of a file."""
     from transfer.weights import inspection
 
-    found = inspection.inspect(args.file, **choice_of(args))
+    found = inspection.inspect(args.file, args.format_name, args.prefix, args.container)
     print(json.dumps(found, indent=2) if args.json else inspection.report(found))
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pixbench.errors import UserError, printable
 from pixbench.file_versions import WEIGHTS_KEY
 from transfer.weights.stand_ins import Record, entries
-from transfer.weights.tensors import as_tensor
+from transfer.weights.tensors import is_tensor
 
 _MOST, _MOST_LETTERS, _MOST_OTHERS, _LONGEST = 1_000_000, 1 << 26, 20_000, 1000
 """Largest number of entries of a file, of characters in all their names, of entries among which others than tensors are kept,
@@ -41,7 +41,7 @@ class Table(NamedTuple):
 
 
 class Contents:
-    """Everything in a file. Containers are flattened when they are first asked for."""
+    """Everything in a file, flattened once, and its containers as parts of that."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -75,6 +75,18 @@ class Contents:
     def containers(self) -> list[str]:
         """Names of the containers that hold tensors, except for averages of the weights; "" is the file itself."""
         return [container for container in self._held if container not in self.averages]
+
+    @cached_property
+    def configuration(self) -> str:
+        """The text of the entry "meta", in which OpenMMLab's files have their configuration."""
+        return text_in(self.entries.get("meta"))
+
+    def is_network(self, container: str) -> bool:
+        """Whether ``container`` is a network that was saved whole, not a dict of its weights."""
+        held = self.value
+        for part in container.split("/") if container else []:
+            held = next((value for key, value in (entries(held) or {}).items() if str(key) == part), None)
+        return isinstance(held, Record) and "_modules" in held.entries
 
     def beside(self, container: str) -> list[str]:
         """Return the names of the entries of the file beside ``container``, at every level above it."""
@@ -117,11 +129,6 @@ class Contents:
 def _is_average(key: str) -> bool:
     words = set(key.lower().split("_"))
     return bool(words & _AVERAGE) and words <= _AVERAGE | _PARTS
-
-
-def is_tensor(value: Any) -> bool:
-    """Whether ``value`` is a tensor or an array of plain numbers."""
-    return as_tensor(value) is not None
 
 
 def _is_place(key: str) -> bool:
@@ -189,7 +196,7 @@ def _flatten(value: Any) -> dict[str, Any]:
         if children is not None:
             if len(name) <= _LONGEST and all(id(inner) != level[0] for level in levels):
                 levels.append((id(inner), iter(children[0].items()), f"{name}{join}", children[1]))
-        elif not is_tensor(inner) and (len(flat) >= _MOST_OTHERS or len(name) > _LONGEST or "\n" in name):
+        elif (len(flat) >= _MOST_OTHERS or len(name) > _LONGEST or "\n" in name) and not is_tensor(inner):
             continue
         elif len(name) > _LONGEST or "\n" in name:
             raise UserError(

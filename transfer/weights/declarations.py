@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pixbench.errors import UserError
-from pixbench.file_versions import CHECKPOINT_VERSION, WEIGHTS_KEY
+from pixbench.file_versions import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, WEIGHTS_KEY
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.weights.contents import Contents
 from transfer.weights.file_format import Format
@@ -23,7 +23,7 @@ def as_the_file_says(
 ) -> tuple[BackboneSpec | VitSpec, Any]:
     """Return spec and pixels: those that a file of this project declares, otherwise those of the source or the format."""
     held, path = contents.entries, source.name
-    if held.get("format") == "pixbench-pretrain":
+    if is_checkpoint(held):
         version = held.get("version")
         if type(version) is not int or not 1 <= version <= CHECKPOINT_VERSION:
             raise UserError(
@@ -38,6 +38,12 @@ def as_the_file_says(
         spec = replace(spec, **source.backbone)
     grouped = isinstance(spec, BackboneSpec) and spec.groups > 1
     return spec, source.pixels or (fmt.grouped.get("pixels", fmt.pixels) if grouped else fmt.pixels)
+
+
+def is_checkpoint(content: Mapping[Any, Any]) -> bool:
+    """Whether ``content`` is that of a pre-training checkpoint of this project."""
+    kind = content.get("format")
+    return isinstance(kind, str) and kind == CHECKPOINT_FORMAT
 
 
 def as_in_format(spec: BackboneSpec | VitSpec, fmt: Format) -> BackboneSpec | VitSpec:

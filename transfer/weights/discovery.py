@@ -10,11 +10,12 @@ from pixbench.errors import UserError, an, printable
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.weights import other_networks, recognition
 from transfer.weights.backbone import spec_of
-from transfer.weights.contents import Contents, Table, is_tensor, unwrap
+from transfer.weights.contents import Contents, Table, unwrap
 from transfer.weights.expected_shapes import expected
 from transfer.weights.file_format import Format, formats
 from transfer.weights.naming import COUNTER, NAMINGS, Naming, is_counter
 from transfer.weights.recognition import Match
+from transfer.weights.tensors import is_tensor
 
 _FAMILIES = [name for name in NAMINGS if name != "detectron2_c4"]
 """Namings whose names all have the same prefix."""
@@ -188,16 +189,17 @@ def _like(inside: Inside, contents: Contents, path: object, format_name: str | N
     return alike[0] if alike else None
 
 
-def only_one(contents: Contents) -> Match | None:
+def only_one(contents: Contents, path: object) -> Match | None:
     """Return the match with the only complete backbone of a file, if nothing but a classifier stands beside it."""
     complete = [inside for inside in find(contents) if not inside.problem]
-    raw = [inside for inside in complete if inside.container not in contents.averages]
-    if len(raw or complete) != 1:
+    raw = [inside for inside in complete if inside.container not in contents.averages] or complete
+    if len(raw) != 1:
         return None
-    match = (raw or complete)[0].match(contents)
-    sorting, prefix = match.sorted, re.escape((raw or complete)[0].prefix)
-    explained = re.compile(rf"{prefix}{_HEADS}|{_AROUND}")
-    return match if not sorting.unknown and all(map(explained.fullmatch, sorting.dropped)) else None
+    match = raw[0].match(contents)
+    explained = re.compile(rf"{re.escape(raw[0].prefix)}{_HEADS}|{_AROUND}")
+    if match.sorted.unknown or not all(map(explained.fullmatch, match.sorted.dropped)):
+        return None
+    return raw[0].match(contents, _like(raw[0], contents, path, None))
 
 
 def listing(found: list[Inside]) -> str:

@@ -73,8 +73,6 @@ class Format:
     pixels: Pixels = field(default_factory=Pixels)
     grouped: dict[str, Any] = field(default_factory=dict)
     """"backbone" and "pixels" of a backbone with groups (ResNeXt), if they are others."""
-    configuration: str | None = None
-    """Entry beside the weights with the text of an OpenMMLab configuration, which says where strides are and what pixels are."""
     other_stems: dict[str, str] = field(default_factory=dict)
     """Stems (`BackboneSpec.stem`) that are other networks in this format, though no weight shows it -> what they have."""
 

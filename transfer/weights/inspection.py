@@ -8,16 +8,14 @@ from os import PathLike
 from typing import Any
 
 from pixbench.errors import UserError, printable
-from pixbench.file_versions import WEIGHTS_KEY
 from transfer.weights import discovery, files, other_networks, recognition
 from transfer.weights.backbone import infer_spec
 from transfer.weights.contents import Contents
-from transfer.weights.declarations import as_in_format, declared, spec_in
+from transfer.weights.declarations import as_in_format, as_the_file_says
 from transfer.weights.file_format import formats
 from transfer.weights.read_file import Choice, recognise
 from transfer.weights.recognition import Match
-from transfer.weights.sources import locate
-from transfer.weights.stand_ins import entries
+from transfer.weights.sources import Source, locate
 from transfer.weights.tensors import as_tensor, type_name
 
 HEADERS = ("`--from`", "file", "backbones and their prefix", "left out on purpose", "source of the names (tested with)")
@@ -26,7 +24,6 @@ HEADERS = ("`--from`", "file", "backbones and their prefix", "left out on purpos
 def inspect(
     source: str | PathLike[str],
     format_name: str | None = None,
-    branch: str | None = None,
     prefix: str | None = None,
     container: str | None = None,
 ) -> dict[str, Any]:
@@ -34,13 +31,13 @@ def inspect(
 
     The arguments after the first choose as for `transfer.weights.read`.
     """
-    choice = Choice(branch, format_name, prefix, container)
+    choice = Choice(None, format_name, prefix, container)
     located = locate(source)
     content, path = files.read_source(located, checked=False), located.name
     contents = Contents(content.value)
     found = discovery.find(contents)
     matches = [] if choice != Choice() else recognition.candidates(contents)
-    if matches and matches[0].sorted.unknown and (only := discovery.only_one(contents)):
+    if matches and matches[0].sorted.unknown and (only := discovery.only_one(contents, path)):
         matches = [only]
     matches = matches or [recognise(contents, path, choice)]  # raises an error with the reason
     return {
@@ -48,7 +45,7 @@ def inspect(
         "files": [str(file) for file in located.files],
         "bytes": located.size,
         "sha256": located.sha256,
-        "formats": {match.format.name: _describe(contents, match, path, found) for match in matches},
+        "formats": {match.format.name: _describe(contents, match, located, found) for match in matches},
         "backbones": [
             {"options": inside.options, "backbone": inside.title, "tensors": inside.size, "problem": inside.problem}
             for inside in found
@@ -59,17 +56,14 @@ def inspect(
     }
 
 
-def _describe(contents: Contents, match: Match, path: str, inside: list[discovery.Inside]) -> dict[str, Any]:
+def _describe(contents: Contents, match: Match, source: Source, inside: list[discovery.Inside]) -> dict[str, Any]:
     fmt, weights = match.format, match.table.weights
     branches = [branch for branch in fmt.branches if match.sort(branch).backbone]
     sorting = match.sort(branches[0])
     tensors = {name: t for key, name in sorting.backbone.items() if (t := as_tensor(weights[key])) is not None}
-    declaration = contents.entries if "format" in fmt.beside else entries(contents.entries.get(WEIGHTS_KEY)) or {}
     pixels: Any = fmt.pixels
     try:
-        spec: Any = as_in_format(infer_spec(tensors, path), fmt)
-        spec = declared(spec_in(declaration), spec, path) if spec_in(declaration) is not None else spec
-        pixels = declared(declaration["pixels"], pixels, path) if "pixels" in declaration else pixels
+        spec, pixels = as_the_file_says(contents, fmt, as_in_format(infer_spec(tensors, source.name), fmt), source)
         backbone: dict[str, Any] = {"title": spec.title, **spec.as_dict()}
     except (UserError, TypeError, ValueError) as error:
         backbone = {"title": f"none that can be converted: {error}"}

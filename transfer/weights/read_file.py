@@ -106,7 +106,7 @@ def read(
     fmt = match.format
     architecture = located.architecture or other_networks.declared_architecture(contents)
     what = located.other_network or other_networks.declared_in(contents, architecture)
-    if what is None and not fmt.naming.startswith("vit"):
+    if what is None and contents.is_network(match.container) and "layer1" in fmt.names.stages:
         what = other_networks.seen_in_classes(content.asked)
     if what:
         raise UserError(
@@ -120,11 +120,6 @@ def read(
         )
     sorting = match.sort(branch)
     state, extras, dropped, types = _values(match, sorting, branch, located)
-    if _has_undecided_heads(state):
-        raise UserError(
-            f"{path} holds a ViT of width 384 with fixed positions: MoCo v3 has 12 attention heads in it, DeiT 6, and no "
-            "weight shows which; it cannot be converted"
-        )
     spec = as_in_format(infer_spec(state, path), fmt)
     if isinstance(spec, BackboneSpec) and spec.stem in fmt.other_stems:
         raise UserError(
@@ -136,6 +131,11 @@ def read(
     spec, pixels = as_the_file_says(contents, fmt, spec, located)
     backbone = Backbone(spec, state, path, extras, pixels)
     check(backbone)
+    if _has_undecided_heads(state):
+        raise UserError(
+            f"{path} holds a ViT of width 384 with fixed positions: MoCo v3 has 12 attention heads in it, DeiT 6, and no "
+            "weight shows which; it cannot be converted"
+        )
     return Reading(
         backbone,
         fmt,
@@ -178,7 +178,7 @@ def recognise(contents: Contents, path: object, choice: Choice) -> Match:
         return recognition.wanted(contents, path, choice.format)
     matches = recognition.candidates(contents)
     if not matches or matches[0].sorted.unknown:
-        if found := discovery.only_one(contents):
+        if found := discovery.only_one(contents, path):
             return found
         raise discovery.no_format(contents, path, matches)
     if len(matches) > 1:

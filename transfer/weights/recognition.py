@@ -52,12 +52,8 @@ class Match:
     @cached_property
     def branch(self) -> str:
         """The first branch of the format that the file holds."""
-        names = _rename(self.table.text, self.format).split("\n")
-        stems = {
-            b: [f"{prefix}{name}.weight" for name in self.format.names.stem.values()]
-            for b, prefix in self.format.branches.items()
-        }
-        return next((b for b in stems if not set(names).isdisjoint(stems[b])), next(iter(stems)))
+        held = _branches_in(_rename(self.table.text, self.format), self.format)
+        return held[0] if held else next(iter(self.format.branches))
 
     @cached_property
     def sorted(self) -> Sorting:
@@ -93,8 +89,8 @@ def _missing_beside(contents: Contents, beside: Mapping[str, str]) -> list[str]:
 
 
 def _as_configured(fmt: Format, contents: Contents) -> Format:
-    """Return ``fmt`` with the strides and pixels that an OpenMMLab configuration beside the weights says."""
-    text = text_in(contents.entries.get(fmt.configuration)) if fmt.configuration else ""
+    """Return ``fmt`` with the strides and pixels that OpenMMLab's configuration says, which stands in "meta" in its files."""
+    text = contents.configuration
     if re.search(r"style\W{1,5}caffe", text):
         fmt = replace(fmt, backbone=fmt.backbone | {"stride_in_1x1": True})
     mean, std = (_three_numbers(rf"\b{name}\W{{1,5}}([\d.]+)\W+([\d.]+)\W+([\d.]+)", text) for name in ("mean", "std"))
@@ -113,13 +109,19 @@ def _three_numbers(pattern: str, text: str) -> tuple[float, float, float] | None
 
 
 def _fits(text: str, fmt: Format) -> bool:
-    return has_stem(text, fmt) and not _unmet(_rename(text, fmt), fmt)
+    renamed = _rename(text, fmt)
+    return bool(_branches_in(renamed, fmt)) and not _unmet(renamed, fmt)
+
+
+def _branches_in(renamed: str, fmt: Format) -> list[str]:
+    """Return the branches of which the keys hold the stem."""
+    keys, stem = set(renamed.split("\n")), fmt.names.stem.values()
+    return [b for b, prefix in fmt.branches.items() if any(f"{prefix}{name}.weight" in keys for name in stem)]
 
 
 def has_stem(text: str, fmt: Format) -> bool:
     """Whether the keys in ``text``, one per line, hold the stem of one of the format's branches."""
-    stems = [f"{prefix}{name}.weight" for prefix in fmt.branches.values() for name in fmt.names.stem.values()]
-    return not set(_rename(text, fmt).split("\n")).isdisjoint(stems)
+    return bool(_branches_in(_rename(text, fmt), fmt))
 
 
 def unmet(contents: Contents, text: str, fmt: Format) -> list[str]:

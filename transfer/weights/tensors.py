@@ -17,17 +17,24 @@ def type_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+def is_tensor(value: Any) -> bool:
+    """Whether ``value`` is a tensor of plain numbers in main memory, or an array of numbers."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biufc"
+    plain = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+    return plain and not (value.is_quantized or value.is_conj() or value.is_neg())
+
+
 def as_tensor(value: Any) -> Tensor | None:
-    """Return a tensor of plain numbers in main memory for a tensor or a numpy array; None for anything else."""
+    """Return the tensor for a value that `is_tensor`; None for anything else."""
+    if not is_tensor(value):
+        return None
     if isinstance(value, np.ndarray):
         native = np.require(value, value.dtype.newbyteorder("="), ["C", "W"]).view(np.ndarray)
         try:
             return torch.from_numpy(native)
-        except TypeError:  # text
+        except TypeError:  # numbers of a size that PyTorch does not have
             return None
-    plain = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
-    if not plain or value.is_quantized or value.is_conj() or value.is_neg():
-        return None
     return value.detach()
 
 

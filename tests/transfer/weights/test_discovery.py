@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from every_format import behind, detectron2, linear, norm, sequential
@@ -161,6 +163,20 @@ def test_what_the_format_knows_holds_for_the_prefix_too(tmp_path: Path, one: Sta
     assert taken.resnet.stride_in_1x1
     with pytest.raises(UserError, match="there is no format 'nonsense'"):
         load(tmp_path / "y.pth", format_name="nonsense", prefix="backbone.bottom_up.")
+
+
+def test_what_the_configuration_says_holds_if_a_classifier_stands_beside(tmp_path: Path, one: State) -> None:
+    caffe = "style='caffe', mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0]"
+    torch.save({"meta": {"cfg": caffe}, "state_dict": behind("backbone.", one | linear("fc"))}, tmp_path / "x.pth")
+    backbone = load(tmp_path / "x.pth")
+    assert backbone.resnet.stride_in_1x1
+    assert backbone.pixels.order == "BGR"
+
+
+def test_a_format_that_is_no_text(tmp_path: Path, one: State) -> None:
+    content = {"model": {name: tensor.numpy() for name, tensor in one.items()}, "format": np.zeros(2)}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
+    assert same(tmp_path / "x.pkl", one)
 
 
 def test_a_pre_training_checkpoint_keeps_what_it_declares(

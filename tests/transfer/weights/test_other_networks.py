@@ -202,6 +202,24 @@ def test_detectron2s_own_names_are_not_caffe2s(tmp_path: Path, norm: str) -> Non
         load(tmp_path / "x.pth")
 
 
+@pytest.mark.parametrize("shape", [(), (384,), (0, 5, 384), (1, 0, 384)])
+def test_positions_of_another_shape_are_one_sentence(
+    tmp_path: Path, backbone_of: Callable, shape: tuple[int, ...]
+) -> None:
+    torch.save(
+        dict(backbone_of(VitSpec(384, 1, 6, 16, 32)).state) | {"pos_embed": torch.zeros(shape)}, tmp_path / "x.pth"
+    )
+    with pytest.raises(UserError):
+        load(tmp_path / "x.pth")
+
+
+def test_classes_beside_the_weights_are_no_part_of_the_network(tmp_path: Path, make_backbone: Callable) -> None:
+    torch.save(
+        {"state_dict": make_backbone().state, "loss": nn.Sequential(nn.GELU(), nn.LayerNorm(2))}, tmp_path / "x.pth"
+    )
+    assert read(tmp_path / "x.pth").format == "torchvision"
+
+
 def test_moco_v3s_small_vit_has_other_heads(tmp_path: Path, backbone_of: Callable) -> None:
     state = dict(backbone_of(VitSpec(384, 1, 6, 16, 32)).state)
     torch.save(state, tmp_path / "x.pth")

@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 from pixbench.errors import UserError, explain
 from transfer.weights import read
 from transfer.weights.file_format import Pixels
+from transfer.weights.inspection import inspect
 from transfer.weights.sources import Source, locate
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
@@ -866,3 +867,4 @@ def test_declared_pixels_are_those_of_the_backbone(tmp_path: Path) -> None:
     save_file(timm.create_model("resnet18d").state_dict(), tmp_path / "model.safetensors")
     reading = read(tmp_path)
     assert (reading.format, reading.architecture, reading.backbone.pixels) == ("timm_d", "resnet18d", HALVES)
+    assert inspect(tmp_path)["formats"]["timm_d"]["pixels"]["std"] == HALVES.std

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +169,28 @@ def test_pixels_are_in_the_lines(tmp_path: Path, backbone_of: Callable[..., Back
     lines = FRAMEWORKS["mmseg"].usage(backbone, tmp_path / "x.pth")
     assert "prefix='backbone.'" in lines
     assert "bgr_to_rgb=False" in lines
+
+
+def test_the_lines_need_no_framework(tmp_path: Path, checkpoint: Callable[..., Path]) -> None:
+    """``--no-verify`` is for machines without the frameworks; the lines are printed there too."""
+    script = (
+        "import sys\n"
+        "for name in ('torchvision', 'timm', 'transformers', 'mmseg', 'mmengine', 'detectron2'): sys.modules[name] = None\n"
+        "from transfer.weights import FRAMEWORKS, convert\n"
+        "for name in ('torchvision', 'timm', 'huggingface', 'mmseg', 'mmdet', 'mmpretrain', 'detectron2_fpn', 'detectron2_c4'):\n"
+        "    output = f'{sys.argv[2]}/{name}{FRAMEWORKS[name].suffixes[0]}'\n"
+        "    assert output in convert(sys.argv[1], output, name, check_forward=False).usage\n"
+    )
+    words = [sys.executable, "-c", script, str(checkpoint(1)), str(tmp_path)]
+    subprocess.run(words, check=True, timeout=120)
+
+
+def test_the_names_of_timm() -> None:
+    import timm
+
+    from transfer.weights.frameworks.timm import _NAMES
+
+    assert all(map(timm.is_model, _NAMES))
 
 
 def test_vitdet(tmp_path: Path, backbone_of: Callable[..., Backbone]) -> None:

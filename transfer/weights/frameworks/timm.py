@@ -16,14 +16,20 @@ if TYPE_CHECKING:
     from transfer.weights.backbone import Backbone
 
 
-def _arguments(backbone: Backbone) -> dict[str, Any]:
-    """Return the arguments of timm's class; its functions (`resnet50d`, ...) give the same ones for some networks."""
-    from timm.models.resnet import BasicBlock, Bottleneck
+_NAMES = frozenset(
+    """resnet18 resnet34 resnet50 resnet101 resnet152 resnet50c resnet18d resnet34d resnet50d resnet101d resnet152d
+    resnext50_32x4d resnext101_32x4d resnext101_32x8d resnext101_64x4d resnext50d_32x4d
+    wide_resnet50_2 wide_resnet101_2""".split()
+)
+"""Networks of our kinds that timm has by name; a test compares."""
 
+
+def _settings(backbone: Backbone) -> dict[str, Any]:
+    """Return the arguments of timm's class but the block; its functions (`resnet50d`, ...) give the same for some networks."""
     from pretrain.models.backbone_spec import BLOCKS
 
     spec = backbone.resnet
-    given: dict[str, Any] = {"block": BasicBlock if spec.basic else Bottleneck, "layers": BLOCKS[spec.depth]}
+    given: dict[str, Any] = {"layers": BLOCKS[spec.depth]}
     if spec.stem == "deep":
         given |= {"stem_width": 32, "stem_type": "deep", "avg_down": spec.avg_down}
     if not spec.basic:
@@ -32,9 +38,10 @@ def _arguments(backbone: Backbone) -> dict[str, Any]:
 
 
 def _build(backbone: Backbone) -> FrameworkModel:
-    from timm.models.resnet import ResNet
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
-    model = ResNet(**_arguments(backbone), num_classes=0)
+    block: Any = BasicBlock if backbone.resnet.basic else Bottleneck
+    model = ResNet(block, **_settings(backbone), num_classes=0)
     return FrameworkModel(model, stages("maxpool"), model.forward_features)
 
 
@@ -65,14 +72,10 @@ def _usage(backbone: Backbone, path: Path) -> str:
         name = f"resnext{spec.depth}{letter}_{spec.groups}x{spec.width_per_group}d"
     elif spec.width_per_group != 64:
         name = f"wide_resnet{spec.depth}{letter}_{spec.width_per_group / 64:g}"
-    import timm
-
-    if timm.is_model(name):
+    if name in _NAMES:
         return f"model = timm.create_model({name!r}, num_classes=0, checkpoint_path={str(path)!r})"
-    given = ", ".join(
-        f"{key}={f'timm.models.resnet.{value.__name__}' if key == 'block' else repr(value)}"
-        for key, value in _arguments(backbone).items()
-    )
+    block = f"block=timm.models.resnet.{'BasicBlock' if spec.basic else 'Bottleneck'}"
+    given = ", ".join([block, *(f"{key}={value!r}" for key, value in _settings(backbone).items())])
     return (
         f"model = timm.models.resnet.ResNet({given}, num_classes=0)\ntimm.models.load_checkpoint(model, {str(path)!r})"
     )

@@ -60,14 +60,16 @@ def _load(model: nn.Module, path: Path) -> None:
 
 
 def _usage(backbone: Backbone, path: Path) -> str:
+    from pretrain.models.backbone_spec import BLOCKS
+
     spec = backbone.resnet
-    block, blocks, grouped = _arguments(backbone)
     name = {1: f"resnet{spec.depth}", 2: f"wide_resnet{spec.depth}_2"}.get(spec.width_per_group // 64)
     if spec.groups > 1:
         name = f"resnext{spec.depth}_{spec.groups}x{spec.width_per_group}d"
     if (spec.depth, spec.groups, spec.width_per_group) not in _NAMED:
-        given = "".join(f", {key}={value}" for key, value in grouped.items())
-        name = f"resnet.ResNet(torchvision.models.resnet.{block.__name__}, {blocks}{given}"
+        block = "BasicBlock" if spec.basic else "Bottleneck"
+        given = "" if spec.basic else f", groups={spec.groups}, width_per_group={spec.width_per_group}"
+        name = f"resnet.ResNet(torchvision.models.resnet.{block}, {list(BLOCKS[spec.depth])}{given}"
     lines = [f"model = torchvision.models.{name}{')' if '(' in str(name) else '()'}"]
     if spec.stem == "3x3":
         lines.append("model.conv1, model.maxpool = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False), torch.nn.Identity()")
