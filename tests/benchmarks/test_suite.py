@@ -170,6 +170,12 @@ def test_data_that_are_not_there_stop_a_suite_at_once(
     assert main([*words, "--dry-run"]) == 0
 
 
+def test_weights_of_the_hub_are_no_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = written(tmp_path, rows={"mine": {"weights": "hf:org/name@main:x.pth"}}), tmp_path / "out"
+    assert main(["suite", str(path), "--data-root", str(tmp_path), "--out", str(out), "--dry-run"]) == 0
+    assert "--weights hf:org/name@main:x.pth" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [(), ("--dry-run",)])
 def test_weights_that_are_not_there_stop_a_suite_at_once(
     words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]

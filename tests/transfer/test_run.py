@@ -171,6 +171,13 @@ def test_a_run_killed_in_its_evaluation_only_evaluates(
 
 
 @pytest.mark.frameworks
+def test_weights_in_a_folder_are_the_same_weights(job: TransferJob, result: dict[str, Any], weights: Path) -> None:
+    """Any source names the weights of a run; the run is known by their bytes."""
+    again = run_transfer(replace(job, weights=weights.parent))
+    assert again["weights"]["sha256"] == result["weights"]["sha256"]
+    assert again["metrics"] == result["metrics"]
+
+
 def test_missing_data_and_bad_weights_leave_no_folder(job: TransferJob, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(UserError, match="VOC2007"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from every_format import Case, variants
+from every_format import Case
+from every_variant import variants
 
 from transfer.weights import read
 
