@@ -29,14 +29,18 @@ CONVERSIONS = {
 }
 
 
-def measure(words: list[str], rounds: int) -> tuple[float, float]:
+def measure(words: list[str], rounds: int, made: Path | None = None) -> tuple[float, float]:
     """Return the seconds and bytes of ``python WORDS``; Linux counts resident pages of mapped files in the bytes.
+
+    The file ``made`` is removed before each round, because a command that finds its output there also compares with it.
 
     Linux also counts the memory of the process that starts a command, up to the start. So this process must stay small:
     it must not import PyTorch.
     """
     seconds, memory = [], []
     for _ in range(rounds):
+        if made:
+            made.unlink(missing_ok=True)
         start = time.perf_counter()
         quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
         pid = os.posix_spawn(sys.executable, [sys.executable, *words], os.environ, file_actions=quiet)
@@ -74,7 +78,7 @@ def rows(folder: Path, rounds: int) -> list[tuple[str, str, str, str]]:
             ("inspect", ["weights", "inspect", str(folder / name)]),
             (f"convert --to {framework} --no-verify", convert),
         ):
-            seconds, memory = measure([*PIXBENCH[1:], *command], rounds)
+            seconds, memory = measure([*PIXBENCH[1:], *command], rounds, folder / output)
             found.append((f"{label} {name}", f"{seconds:.2f}", f"{memory / 1e6:.0f}", f"{memory / size:.1f}"))
     return found
 
