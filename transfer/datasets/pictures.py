@@ -1,0 +1,116 @@
+"""Check pictures without decoding them: that they are whole, in 8 bits, and of the size that their annotations say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import ExifTags, Image
+
+from transfer.datasets.report import Report
+
+WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's modes of pixels with more than 8 bits. Detectron2 clips them to white."""
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+TAIL = 4096
+"""Bytes at the end of a file in which its end mark must lie; some cameras write more behind it."""
+BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow raises SyntaxError for a broken PNG
+
+
+class Wanted(NamedTuple):
+    """A picture, and the size in pixels that its annotations are made for (None if they do not say)."""
+
+    path: Path
+    width: int | None
+    height: int | None
+    source: str
+    """The file that says so."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the header of a picture says. The size is that of the upright picture."""
+
+    width: int
+    height: int
+    mode: str
+    orientation: int
+    """EXIF orientation: 1 upright; 2 to 4 mirrored or upside down; 5 to 8 turned by a quarter."""
+
+
+def look_at(path: Path) -> Picture:
+    """Return what the header says; decode the pixels only if the end of the file is missing.
+
+    Raises:
+        OSError, SyntaxError, ValueError, DecompressionBombError: it is not a whole picture.
+    """
+    with Image.open(path) as image:
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1) or 1)
+        width, height, mode = *image.size, image.mode
+        mark = ENDS.get(str(image.format))
+        if mark is None or mark not in _tail(path):
+            image.load()
+    return Picture(*((height, width) if orientation > 4 else (width, height)), mode, orientation)
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - TAIL))
+        return stream.read()
+
+
+def reason(error: Exception) -> str:
+    """Return Pillow's message without addresses of objects in memory."""
+    return str(error).replace("\n", " ").partition(" <_io.")[0].partition(" '/")[0] or type(error).__name__
+
+
+def check_pictures(wanted: Sequence[Wanted]) -> Report:
+    """Check each picture of ``wanted``."""
+    report = Report()
+    for item in wanted:
+        try:
+            picture = look_at(item.path)
+        except FileNotFoundError:
+            report.problem(
+                "picture missing",
+                str(item.path),
+                f"is missing, but {item.source} names it",
+                "restore it, or take it out there",
+            )
+        except BROKEN as error:
+            report.problem("picture broken", str(item.path), f"cannot be read ({reason(error)})", "replace it")
+        else:
+            compare(item, picture, report)
+    return report
+
+
+def compare(item: Wanted, picture: Picture, report: Report) -> None:
+    """Report a picture that frameworks would read wrongly, or that does not have the size that ``item`` says."""
+    where, size = str(item.path), (picture.width, picture.height)
+    if picture.mode in WIDE:
+        report.problem(
+            "picture wide",
+            where,
+            f"has more than 8 bits per pixel (mode {picture.mode}), which would be clipped",
+            "save it with 8 bits",
+        )
+    if None not in (item.width, item.height) and (item.width, item.height) != size:
+        given = f"{item.width} × {item.height}"
+        turned = picture.orientation > 4 and (item.height, item.width) == size
+        what = (
+            f"is turned to {size[0]} × {size[1]} by its EXIF orientation {picture.orientation}, but {item.source} says {given}"
+            if turned
+            else f"has {size[0]} × {size[1]} pixels, but {item.source} says {given}"
+        )
+        remedy = (
+            "save it without EXIF orientation" if turned else "use the picture that was annotated, or annotate this one"
+        )
+        report.problem("picture size", where, what, remedy)
+    elif picture.orientation > 1:
+        report.note(
+            "picture EXIF",
+            where,
+            "picture with an EXIF orientation, turned upright as the frameworks do: check that its annotations fit",
+        )
