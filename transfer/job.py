@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transfer.datasets.classes import Classes
 from transfer.protocols import Protocol
 
 FREEZES = ("none", "backbone")
@@ -30,6 +31,8 @@ class TransferJob:
     """Images per batch over all processes; settings that depend on it are scaled (`transfer.batch_scaling`)."""
     accumulate: int = 1
     """Number of parts that a batch is split into; they are computed one after another and their gradients averaged."""
+    classes: Classes | None = None
+    """A user's own classes, in place of those of the published data set."""
     scaling: dict[str, Any] = field(default_factory=dict)
     """Overrides that follow from ``batch``; `transfer.run` fills them in."""
 
