@@ -15,7 +15,9 @@ from pixbench.lock import owned
 from pixbench.progress import note_progress
 from pixbench.results import config_hash
 from transfer import batch_scaling as scaling
-from transfer.datasets.check import require_datasets
+from transfer.datasets.check import Outcome as DataOutcome
+from transfer.datasets.check import check_own_classes, needs_of, require_datasets
+from transfer.datasets.prepared import prepare
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import Protocol, leaves
 from transfer.published_config import published_config
@@ -30,20 +32,21 @@ NEUTRAL = (
 """Endings of the config keys that change no metric: overriding them is not a deviation."""
 
 
-def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
+def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = False) -> dict[str, Any]:
     """Run ``job`` unless it is finished already, and return its result as stored in ``job.out / "result.json"``.
 
     An interrupted job leaves no result; when it is started again, it continues from its last checkpoint. A failed job
     leaves a result with status "failed" and the reason, and raises its error. ``label`` is the name of the table row
-    that the job belongs to; a new label replaces the one of a finished job.
+    that the job belongs to; a new label replaces the one of a finished job. The data is checked completely first; with
+    ``trust_data``, only what has changed since it was checked.
 
     Raises:
-        UserError: data is missing, the weights cannot be used, or ``job.out`` belongs to another job.
+        UserError: the data has problems, the weights cannot be used, or ``job.out`` belongs to another job.
     """
     from transfer.weights import load
     from transfer.weights.sources import locate
 
-    require_datasets(job.data_root, job.protocol.datasets)
+    data = checked_data(job, trust_data)
     located = locate(job.weights) if job.weights else None
     backbone = load(located) if located else None
     weights = (
@@ -62,6 +65,7 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         "overrides": job.all_overrides,
         "freeze": job.freeze,
         "accumulate": job.accumulate,
+        "classes": list(job.classes.names) if job.classes else None,
     }
     started_before = claim(job.out, identity)
     if (finished := finished_result(job.out)) is not None:
@@ -87,6 +91,8 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         "overrides": job.all_overrides,
         "freeze": job.freeze,
         "scaling": {"batch": job.batch, "accumulate": job.accumulate, "overrides": job.scaling},
+        "classes": identity["classes"],
+        "data": {"notes": data.notes},
         "deviations": deviations(job, published) + batch_notes + extra_weights(job.protocol, backbone),
         "published_config_sha256": identity["published config"],
         "resumed": started_before,
@@ -97,6 +103,8 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         if is_main() and (job.out / RESULT_FILE).exists():  # written between reading it and owning the folder
             raise UserError(f"another process wrote {job.out / RESULT_FILE} meanwhile; start the same command again")
         try:
+            if is_main():
+                prepare(job.out, data)
             with worker_deaths_explained():
                 outcome = _runner(job.protocol.framework)(job, backbone)
             result |= _measured(job.protocol, outcome)
@@ -107,6 +115,18 @@ def run_transfer(job: TransferJob, label: str | None = None) -> dict[str, Any]:
         if is_main():
             note_progress(job.out, result["iterations"], result["iterations"], 0.0, **result["metrics"])
         return close(job.out, {**result, "status": "ok"}, clock)
+
+
+def checked_data(job: TransferJob, trust: bool) -> DataOutcome:
+    """Check the data of ``job`` on rank 0, and print how unusual data is read. Other ranks wait for it in the process group."""
+    if job.classes:
+        check_own_classes(job.protocol)
+    if not is_main():
+        return DataOutcome()
+    found = require_datasets(job.data_root, job.protocol.datasets, needs_of(job.protocol, job.classes), trust)
+    for line in found.notes:
+        print(f"data: {line}", flush=True)
+    return found
 
 
 def apply_batch(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJob, list[str]]:
@@ -127,6 +147,8 @@ def apply_batch(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJo
 def deviations(job: TransferJob, published: dict[str, Any]) -> list[str]:
     """Return one sentence for each override that can change a metric, and one for a frozen backbone."""
     found = ["frozen backbone: only what the protocol adds to it is trained"] if job.freeze == "backbone" else []
+    if job.classes:
+        found.append(f"{job.classes.brief} of its own instead of those of the protocol")
     for key, value in {**job.sizes, **job.overrides}.items():
         before = _look_up(published, key)
         if not key.endswith(NEUTRAL) and before != value:

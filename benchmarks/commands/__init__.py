@@ -13,3 +13,7 @@ other folders called `benchmarks` or `transfer`.
 """
 DATA_ROOT = "folder that contains the data sets: imagenet, VOC2007, coco, … (see docs/data.md)"
 """Help text of --data-root, and of --root where it means the same folder."""
+CLASSES = (
+    "classes of your own: a text file with one name a line, or an annotation file of COCO's format (see docs/data.md)"
+)
+"""Help text of --classes."""

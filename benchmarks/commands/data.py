@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.commands import DATA_ROOT
+from benchmarks.commands import CLASSES, DATA_ROOT
 from pixbench.errors import UserError
 
 
@@ -32,9 +32,14 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     mini.add_argument("--workers", type=int, metavar="W", help="number of processes (default: one per core)")
     mini.set_defaults(run=run_mini)
 
-    check = commands.add_parser("check", help="report what is missing or broken in the data sets below a folder")
+    check = commands.add_parser("check", help="check the data sets below a folder: files, and every annotation")
     check.add_argument("--root", type=Path, required=True, metavar="DIR", help=DATA_ROOT)
-    check.add_argument("--only", nargs="+", metavar="NAME", help="data sets to check (default: all)")
+    which = check.add_mutually_exclusive_group()
+    which.add_argument("--only", nargs="+", metavar="NAME", help="data sets to check (default: all)")
+    which.add_argument(
+        "--protocol", metavar="NAME", help="check what this protocol reads; `pixbench protocols` lists them"
+    )
+    check.add_argument("--classes", type=Path, metavar="FILE", help=CLASSES)
     check.add_argument(
         "--checksums", action="store_true", help="also compare the checksums of annotation files and archives"
     )
@@ -74,17 +79,30 @@ def run_mini(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Print the problems of each data set; return 1 if there are any, else 0."""
-    from transfer.datasets.check import SETS, check_dataset
+    """Print the problems of each data set, and how unusual data is read; return 2 if there are problems, else 0."""
+    from transfer.datasets.check import Needs, check_dataset, check_own_classes, needs_of
+    from transfer.datasets.classes import read_classes
+    from transfer.datasets.layout import SETS
+    from transfer.protocols import find_protocol
 
+    classes = read_classes(args.classes) if args.classes else None
+    needs, names = Needs(classes=classes), args.only or SETS
+    if args.protocol:
+        protocol = find_protocol(args.protocol)
+        if classes:
+            check_own_classes(protocol)
+        needs, names = needs_of(protocol, classes), protocol.datasets
+    elif classes and not args.only:
+        raise UserError("--classes needs --protocol NAME or --only NAME: it is for one kind of data set")
     failed = False
-    for name in args.only or SETS:
-        problems = check_dataset(args.root, name, thorough=True, checksums=args.checksums)
-        failed = failed or bool(problems)
-        print(f"{name:<20} " + ("ok" if not problems else problems[0]))
-        for problem in problems[1:]:
-            print(f"{'':<20} {problem}")
-    return int(failed)
+    for name in names:
+        found = check_dataset(args.root, name, needs, thorough=classes is None, checksums=args.checksums)
+        failed = failed or bool(found.problems)
+        lines = [*(found.problems or ["ok"]), *(f"note: {line}" for line in found.notes)]
+        print(f"{name:<20} {lines[0]}")
+        for line in lines[1:]:
+            print(f"{'':<20} {line}")
+    return 2 if failed else 0
 
 
 def run_prepare(args: argparse.Namespace) -> None:

@@ -185,7 +185,7 @@ def machine(data_root: Path | None, gpus: str) -> str:
 
 def datasets(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
     """Yield (state, what, advice) of each data set below ``data_root``, or else below $DETECTRON2_DATASETS."""
-    from transfer.datasets.check import SETS, check_dataset
+    from transfer.datasets.layout import SETS, check_layout
 
     named = os.environ.get("DETECTRON2_DATASETS")
     root = data_root or (Path(named) if named else None)
@@ -198,5 +198,5 @@ def datasets(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
         return
     bad = "MISSING" if data_root else "absent"  # needed only if --data-root is given
     for name in SETS:
-        problems = check_dataset(root, name)
+        problems = check_layout(root, name)
         yield ("ok" if not problems else bad, f"{name} in {root}", "\n         -> ".join(problems[:3]))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from pixbench.errors import UserError
+from transfer.datasets.layout import home_of
 from transfer.protocols import Protocol, differences, find_protocol, protocols
 from transfer.published_config import published_config
 
@@ -49,7 +51,7 @@ def show_protocol(args: argparse.Namespace) -> None:
     protocol = find_protocol(args.name)
     about = {
         "framework": protocol.framework,
-        "data": ", ".join(f"DATA/{name}" for name in protocol.datasets),
+        "data": ", ".join(str(home_of(Path("DATA"), name)) for name in protocol.datasets),
         "metrics": ", ".join(f"{ours} ({theirs})" for ours, theirs in protocol.metrics.items()),
         "columns": ", ".join(protocol.columns.values()),
         "config": f"configs/{protocol.config.parent.name}/{protocol.config.name}",

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from benchmarks.commands import DATA_ROOT, PIXBENCH
+from benchmarks.commands import CLASSES, DATA_ROOT, PIXBENCH
 from pixbench.errors import UserError
+from transfer.datasets.classes import read_classes
 from transfer.job import FREEZES, TransferJob
 from transfer.protocols import SCALES, find_protocol
 
@@ -56,6 +57,10 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     batch.add_argument(
         "--accumulate", type=int, default=1, metavar="N", help="compute each batch in N parts, to save memory"
     )
+    parser.add_argument("--classes", type=Path, metavar="FILE", help=CLASSES)
+    parser.add_argument(
+        "--no-check", action="store_true", help="do not check data again that has not changed since it was checked"
+    )
     parser.add_argument("--label", help="name of the table row this run belongs to")
     parser.add_argument(
         "--set",
@@ -91,8 +96,11 @@ def transfer(args: argparse.Namespace) -> None:
     from transfer.run import run_transfer
 
     places = args.data_root.resolve(), args.out.resolve(), weights
-    job = TransferJob(protocol, *places, args.scale, args.seed, overrides, args.freeze, args.batch, args.accumulate)
-    result = run_transfer(job, args.label)
+    classes = read_classes(args.classes) if args.classes else None
+    job = TransferJob(
+        protocol, *places, args.scale, args.seed, overrides, args.freeze, args.batch, args.accumulate, classes
+    )
+    result = run_transfer(job, args.label, trust_data=args.no_check)
     if int(os.environ.get("RANK", 0)) == 0:
         numbers = "  ".join(
             f"{name} {float('nan') if value is None else value:.2f}" for name, value in result["metrics"].items()

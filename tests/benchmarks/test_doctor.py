@@ -113,6 +113,6 @@ def test_data_check_command(mini_root: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def command_names() -> list[str]:
-    from transfer.datasets.check import SETS
+    from transfer.datasets.layout import SETS
 
     return list(SETS)

@@ -1,208 +1,166 @@
-"""Check that the data sets below the data root are complete and readable; `configs/data.yaml` lists their parts.
+"""Check data sets completely before anything is trained on them: layout, every annotation, every picture that they name.
 
-Before a run, only the layout and a sample of the files are checked, in seconds; ``thorough`` also counts the files.
+`configs/data.yaml` says for each part of a data set which of the readers `voc`, `coco`, `masks` and `polygons` checks it.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from glob import glob
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-from PIL import Image
-
-from pixbench.errors import UserError, did_you_mean
-from pixbench.file_versions import MINI_WORLD_FILE
-from pixbench.files import digest
-from pixbench.paths import CONFIGS
-
-SETS: dict[str, dict[str, Any]] = yaml.safe_load((CONFIGS / "data.yaml").read_text(encoding="utf-8"))
-SAMPLE = 3  # files of each kind that are opened
-SMALL = 64 << 20  # bytes; larger JSON files are not parsed completely
-CHUNK = 1 << 20
+from pixbench.errors import UserError
+from transfer.datasets import checked, coco, voc
+from transfer.datasets.classes import Classes, published_classes
+from transfer.datasets.layout import SETS, check_layout, home_of, names_of
+from transfer.datasets.report import Report
+from transfer.protocols import Protocol
 
 
-def check_dataset(data_root: Path, name: str, thorough: bool = False, checksums: bool = False) -> list[str]:
-    """Return the problems of data set ``name`` (a key of `SETS`) below ``data_root``, one line each.
+@dataclass(frozen=True)
+class Needs:
+    """What a run needs of the annotations."""
 
-    ``thorough`` also compares counts and sizes with the published ones; ``checksums`` also compares checksums, and
-    reads whole files for it.
+    masks: bool = True
+    """Whether each object needs a mask."""
+    classes: Classes | None = None
+    """A user's own classes, in place of the published ones."""
+
+
+@dataclass
+class Outcome:
+    """What the check of one or several data sets found. It is plain data, except for the methods."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    run_lengths: bool = False
+    """Whether objects to train on have masks as run lengths."""
+    incomplete: list[str] = field(default_factory=list)
+    """Annotation files of COCO's format with fields that have to be filled in (`transfer.datasets.coco.filled`)."""
+
+    def add(self, other: Outcome) -> None:
+        """Add the findings of another data set."""
+        self.problems += [line for line in other.problems if line not in self.problems]
+        self.notes += other.notes
+        self.run_lengths |= other.run_lengths
+        self.incomplete += other.incomplete
+
+
+def needs_of(protocol: Protocol, classes: Classes | None) -> Needs:
+    """Return what a run of ``protocol`` needs."""
+    return Needs(any(name.startswith("segm/") for name in protocol.metrics.values()), classes)
+
+
+def check_dataset(
+    data_root: Path, name: str, needs: Needs | None = None, thorough: bool = False, checksums: bool = False
+) -> Outcome:
+    """Check data set ``name`` (a key of `SETS`) below ``data_root``.
+
+    Args:
+        data_root: folder of all data sets.
+        name: name of the data set.
+        needs: what the annotations must have; default: everything that any protocol reads.
+        thorough: whether to compare counts and sizes with the published ones.
+        checksums: whether to compare checksums, which reads whole archives.
     """
-    home, entry, mini = home_of(data_root, name), SETS[name], f"pixbench data mini --root {data_root}"
-    real = not (data_root / MINI_WORLD_FILE).is_file()
-    try:
-        if not data_root.is_dir():
-            return [f"the data root {data_root} is not a folder; correct it, or generate a mini world there: {mini}"]
-        if not home.is_dir():
-            return [
-                f"{home} is missing; download it from {entry['page']}, or generate a mini world: pixbench data mini --root DIR"
-            ]
-        os.listdir(home)
-        found = [
-            f"{problem}; {_advice(part, name, data_root)}"
-            for part in entry["parts"]
-            for problem in _part(home, part, thorough and real)
-        ]
-        if real and (thorough or checksums):
-            found += _whole_files(home, entry, checksums)
-        return list(dict.fromkeys(found))
-    except OSError as error:
-        return [f"{error.filename or home} cannot be read ({error.strerror or error}); check its owner and permissions"]
-
-
-def require_datasets(data_root: Path, names: Iterable[str]) -> None:
-    """Raise UserError if the data sets ``names`` below ``data_root`` have problems; the message lists all of them."""
-    problems = list(dict.fromkeys(line for name in names for line in check_dataset(data_root, name)))
-    if problems:
-        raise UserError("; ".join(problems))
-
-
-def home_of(data_root: Path, name: str) -> Path:
-    """Return the folder of data set ``name``; raise UserError if there is no such data set."""
-    if name not in SETS:
-        raise UserError(f"there is no data set {name!r}{did_you_mean(name, SETS)} (known: {', '.join(SETS)})")
-    return data_root / SETS[name].get("home", name)
-
-
-def _advice(part: dict[str, Any], name: str, data_root: Path) -> str:
-    if "unpack" in part:
-        return f"unpack {part['unpack']} from {SETS[name]['page']}"
-    return f"make it with: pixbench data prepare {name} --root {data_root} --write"
-
-
-def _part(home: Path, part: dict[str, Any], counted: bool) -> Iterator[str]:
-    listing = next(listing for listing in NAMES if listing in part)
-    where, files = home / part[listing], list(part.get("files", ()))
-    try:
-        names = NAMES[listing](home, part[listing])
-    except FileNotFoundError:
-        yield f"{where} is missing"
-        return
-    except ValueError as error:
-        yield f"{where} {error}"
-        return
-    if listing == "images":
-        before, after = _around(part[listing])
-        full = {os.path.dirname(before + name + after) for name in names}
-        for folder in sorted(set(glob(os.path.dirname(part[listing]), root_dir=home)) - full):
-            if (home / folder).is_dir():
-                yield f"{home / folder} holds no images"
-        for name in ends(names):
-            yield from _unreadable(home / (before + name + after))
-    if counted and "count" in part:
-        folder = (home / files[0]).parent if listing == "annotations" else where
-        number = len(os.listdir(folder)) if folder.is_dir() else len(names)
-        if number != part["count"]:
-            yield f"{folder} holds {number} images instead of {part['count']}"
-    for template in files:
-        paths = [home / template.format(name) for name in names]
-        missing = [path for path in paths if not path.exists()]
-        if missing:
-            yield f"{missing[0]} " + (f"and {len(missing) - 1} more are missing" if missing[1:] else "is missing")
-        for path in ends([path for path in paths if path not in set(missing)] if missing else paths):
-            yield from _unreadable(path)
-
-
-def _listed(home: Path, path: str) -> list[str]:
-    names = (home / path).read_text(encoding="utf-8", errors="replace").split()
-    if not names:
-        raise ValueError("is empty")
-    return names
-
-
-def _matching(home: Path, pattern: str) -> list[str]:
-    """Return for each matching file the part of its path that the stars of ``pattern`` stand for, as one string."""
-    before, after = _around(pattern)
-    found = sorted(glob(pattern, root_dir=home))
-    if not found:
-        raise ValueError("matches no file")
-    return [path[len(before) : len(path) - len(after)] for path in found]
-
-
-def _around(pattern: str) -> tuple[str, str]:
-    return pattern[: pattern.index("*")], pattern[pattern.rindex("*") + 1 :]
-
-
-def annotated(home: Path, name: str, field: str = "file_name") -> list[str]:
-    """Return the image names in an annotation file of COCO's format: the last two path parts of each ``field``.
-
-    Only the first names of a large file are returned.
-    """
-    path = home / name
-    broken = ValueError("is not a complete annotation file")
-    if path.stat().st_size <= SMALL:
+    outcome = Outcome(check_layout(data_root, name, thorough, checksums))
+    if outcome.problems:
+        return outcome
+    home, entry = home_of(data_root, name), SETS[name]
+    ids: dict[str, Any] = {}
+    for part in entry["parts"]:
+        if "check" not in part:
+            continue
         try:
-            content = json.loads(path.read_bytes())
-            if not content["images"] or not all(
-                isinstance(content[key], list) for key in ("annotations", "categories")
-            ):
-                raise broken
-            found = [str(image[field]) for image in content["images"]]
-        except (ValueError, KeyError, TypeError):
-            raise broken from None
-    else:
-        with path.open("rb") as stream:
-            head = stream.read(CHUNK)
-            stream.seek(-64, os.SEEK_END)
-            tail = stream.read().rstrip()
-        if not head.lstrip().startswith(b"{") or not tail.endswith(b"}"):
-            raise broken  # an incomplete download may end anywhere
-        found = re.findall(rf'"{field}":\s*"([^"]+)"', head.decode(errors="replace"))[:SAMPLE]
-    return ["/".join(name.split("/")[-2:]) for name in found]
+            report = READERS[part["check"]](home, part, _classes(entry, needs), needs or Needs())
+        except OSError as error:
+            where = error.filename or home
+            outcome.problems.append(
+                f"{where} cannot be read ({error.strerror or error}); check its owner and permissions"
+            )
+            continue
+        if (found := report.facts.get("ids")) and ids.setdefault("first", found) != found:
+            what = "its categories have other ids than those of the data set's other file"
+            report.problem("ids", str(home / part["annotations"]), what, "give each category the same id in both")
+        outcome.add(_outcome(home, part, report))
+    return outcome
 
 
-NAMES: dict[str, Callable[[Path, str], list[str]]] = {
-    "list": _listed,
-    "images": _matching,
-    "annotations": annotated,
-    "addresses": partial(annotated, field="coco_url"),
-}
+def require_datasets(data_root: Path, names: Iterable[str], needs: Needs | None = None, trust: bool = False) -> Outcome:
+    """Check data sets and remember those that are fine.
 
+    Args:
+        data_root: folder of all data sets.
+        names: keys of `SETS`.
+        needs: what the annotations must have; default: everything that any protocol reads.
+        trust: whether not to check what was checked before and has not changed since.
 
-def _unreadable(path: Path) -> Iterator[str]:
-    try:
-        if path.suffix == ".xml":
-            for entry in ET.parse(path).findall("object"):
-                float(entry.findtext("bndbox/xmin", ""))
-        elif path.suffix == ".json":
-            json.loads(path.read_bytes())
-        else:
-            with Image.open(path) as image:
-                image.load()
-    except PermissionError:
-        raise
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:  # an XML ParseError is a SyntaxError
-        wanted = (
-            "VOC annotation" if path.suffix == ".xml" else "JSON file" if path.suffix == ".json" else "readable image"
+    Raises:
+        UserError: there are problems; the message has a line for each.
+    """
+    whole = Outcome()
+    for name in names:
+        home = home_of(data_root, name)
+        about = (
+            asdict(replace(needs, classes=None)) | {"classes": needs.classes and needs.classes.names} if needs else {}
         )
-        yield f"{path} is not a {wanted} ({error})"
+        known = checked.recall(home, SETS[name], about) if trust else None
+        found = check_dataset(data_root, name, needs) if known is None else Outcome(**known)
+        if not found.problems:
+            checked.remember(home, SETS[name], about, asdict(found))
+        whole.add(found)
+    if whole.problems:
+        raise UserError("\n".join(whole.problems))
+    return whole
 
 
-def _whole_files(home: Path, entry: dict[str, Any], checksums: bool) -> Iterator[str]:
-    """Yield a problem for each existing file with a wrong size or, on request, checksum. Archives may be deleted."""
-    again = f"download it again from {entry['page']}"
-    for name, size in entry.get("bytes", {}).items():
-        path = home / name
-        if path.is_file() and path.stat().st_size != size:
-            yield f"{path} has {path.stat().st_size} bytes instead of {size}; {again}"
-    for name, known in entry.get("checksums", {}).items() if checksums else ():
-        for path in (home / name, home.parent / name):
-            if path.is_file() and (found := digest(path, known.split()[0])) != known.split()[1]:
-                yield f"{path} has the {known.split()[0]} {found} instead of {known.split()[1]}; {again}"
+def check_own_classes(protocol: Protocol) -> None:
+    """Raise UserError if ``protocol`` cannot run on a user's own classes."""
+    entries = [SETS[name] for name in protocol.datasets]
+    if any("classes" not in entry or any("keypoints" in part for part in entry["parts"]) for entry in entries):
+        raise UserError(
+            f"{protocol.name} cannot run on classes of your own, because its evaluation knows only the published ones; choose a "
+            "protocol on VOC, COCO, VOC12aug, ADE20K, or a semantic one on Cityscapes"
+        )
 
 
-def ends(items: list) -> list:
-    """Return the first `SAMPLE` items and the last one."""
-    return items if len(items) <= SAMPLE else [*items[:SAMPLE], items[-1]]
+def _classes(entry: dict[str, Any], needs: Needs | None) -> Classes | None:
+    if needs and needs.classes:
+        return needs.classes
+    return published_classes(entry["classes"]) if "classes" in entry else None
+
+
+def _outcome(home: Path, part: dict[str, Any], report: Report) -> Outcome:
+    path = home / part.get("annotations", part.get("addresses", ""))
+    return Outcome(
+        report.problems,
+        report.notes,
+        bool(report.counts["run lengths"]) and part["split"] == "train",
+        [str(path)] if report.readings.keys() & coco.FILLED else [],
+    )
+
+
+def _voc(home: Path, part: dict[str, Any], classes: Classes | None, needs: Needs) -> Report:
+    assert classes is not None
+    return voc.check(_pairs(home, part, part["files"]), classes, part["split"], str(home / part["list"]))
+
+
+def _pairs(home: Path, part: dict[str, Any], templates: Iterable[str]) -> list[Any]:
+    """Return the paths of each name of ``part``, one for each of ``templates``."""
+    return [tuple(home / template.format(name) for template in templates) for name in names_of(home, part)]
+
+
+def _coco(home: Path, part: dict[str, Any], classes: Classes | None, needs: Needs) -> Report:
+    lvis = "addresses" in part
+    folder = home / part["files"][0].replace("{}", "")
+
+    def picture(image: coco.Image) -> Path:
+        return folder / ("/".join(image.coco_url.split("/")[-2:]) if lvis else image.file_name)
+
+    keypoints = part.get("keypoints", False)
+    reads = coco.Reads(classes, needs.masks and not keypoints, keypoints, lvis, part["split"])
+    return coco.check(home / part["addresses" if lvis else "annotations"], picture, reads)
+
+
+READERS: dict[str, Callable[[Path, dict[str, Any], Classes | None, Needs], Report]] = {"voc": _voc, "coco": _coco}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pixbench.errors import UserError
 from pixbench.files import atomic_path, write_text
-from transfer.datasets.check import SETS, check_dataset, home_of
+from transfer.datasets.layout import SETS, check_layout, home_of
 
 Planned = Iterator[tuple[Path, Callable[[Path], object]]]
 SBD = Path("benchmark_RELEASE/dataset")
@@ -82,7 +82,7 @@ def voc12aug(data_root: Path, home: Path) -> Planned:
     from scipy.io.matlab import MatReadError
 
     sbd, lists = data_root / SBD, home / "ImageSets" / "Segmentation"
-    done = not sbd.exists() and not check_dataset(data_root, "VOC2012aug")  # a mini world, or SBD was deleted
+    done = not sbd.exists() and not check_layout(data_root, "VOC2012aug")  # a mini world, or SBD was deleted
     sources = [lists / "aug.txt"] if done else [sbd / f"{part}.txt" for part in ("train", "val")]
     try:
         theirs = {name for path in sources for name in path.read_text("utf-8").split()}
@@ -120,7 +120,7 @@ def coco_subsets(data_root: Path, home: Path) -> Planned:
 
     source = home / "annotations" / "instances_train2017.json"
     try:
-        ids = [int(image["id"]) for image in json.loads(source.read_bytes())["images"]]
+        ids = [image["id"] for image in json.loads(source.read_bytes())["images"]]
     except FileNotFoundError as error:
         raise UserError(f"{source} is missing; unpack annotations_trainval2017.zip first") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -5,6 +5,7 @@ Things of the same kind are counted, and only the first one is described, so tha
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ class Finding:
     remedy: str
     taken: str = ""
     """How it is read if it is rare; empty if it is a problem in any case."""
+    rare: int = 0
+    """It is rare if it is in at most one of so many annotations."""
     count: int = 0
 
     def line(self) -> str:
@@ -30,14 +33,14 @@ class Finding:
 class Report:
     """Problems and notes of one data set."""
 
-    RARE = 1000
-    """A fault that frameworks pass over is a problem if it is in more than one of so many annotations."""
     faults: dict[str, Finding] = field(default_factory=dict)
     readings: dict[str, Finding] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    """Numbers of things by name, for decisions about the whole data set."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Other results of the check, by name: plain data."""
 
-    def problem(self, kind: str, where: str, what: str, remedy: str, taken: str = "") -> None:
+    def problem(self, kind: str, where: str, what: str, remedy: str, taken: str = "", rare: int = 1000) -> None:
         """Record a problem.
 
         Args:
@@ -46,8 +49,9 @@ class Report:
             what: what is wrong.
             remedy: what to do.
             taken: how the framework reads it. Problems with this text become a note in `settle` if they are rare.
+            rare: in at most one of so many annotations.
         """
-        self.faults.setdefault(kind, Finding(where, what, remedy, taken)).count += 1
+        self.faults.setdefault(kind, Finding(where, what, remedy, taken, rare)).count += 1
 
     def note(self, kind: str, where: str, what: str, times: int = 1) -> None:
         """Record that something unusual is read in its usual meaning. ``what`` says which."""
@@ -56,7 +60,7 @@ class Report:
     def settle(self, total: int) -> None:
         """Turn the problems that are rare among ``total`` annotations into notes, if they have a usual reading."""
         for kind, fault in list(self.faults.items()):
-            if fault.taken and fault.count * self.RARE <= total:
+            if fault.taken and fault.count * fault.rare <= total:
                 del self.faults[kind]
                 self.note(kind, fault.where, f"{fault.what}; {fault.taken}", fault.count)
 
@@ -68,6 +72,7 @@ class Report:
                     mine[kind].count += finding.count
                 else:
                     mine[kind] = finding
+        self.counts.update(other.counts)
         self.facts |= other.facts
 
     @property

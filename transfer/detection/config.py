@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from pixbench.errors import UserError, did_you_mean
 from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
 from transfer.detection import vitdet
+from transfer.detection.data_settings import fit_classes, number_of_classes
 from transfer.job import TransferJob
 from transfer.protocols import Protocol, leaves
 from transfer.weights.backbone import Backbone
@@ -27,8 +28,10 @@ def build_config(job: TransferJob, backbone: Backbone | None) -> CfgNode:
         UserError: a key does not exist, a value has the wrong type, or the backbone does not fit the protocol.
     """
     cfg = read_config(job.protocol)
+    published = number_of_classes(cfg)
     for key, value in job.all_overrides.items():
         _override(cfg, key, value, job.protocol)
+    fit_classes(cfg, job, published)
     if backbone is not None:
         _fit_backbone(cfg, job, backbone.spec)
         _check_pixels(cfg, job, backbone.pixels)

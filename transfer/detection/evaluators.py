@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,18 @@ from detectron2.evaluation import (
     DatasetEvaluator,
     LVISEvaluator,
     PascalVOCDetectionEvaluator,
+    pascal_voc_evaluation,
 )
-from detectron2.evaluation.pascal_voc_evaluation import parse_rec
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from pycocotools.mask import encode
+
+from pixbench.errors import UserError
+from transfer.datasets import voc
+from transfer.datasets.classes import Classes
+from transfer.datasets.layout import read_list
+from transfer.datasets.report import Report
+from transfer.detection.datasets import voc_id
 
 OLD_NUMPY_NAMES = {"float": float, "in1d": np.isin}
 """Names of numpy 1 that lvis (0.5.3) and cityscapesscripts (2.3.0) still use."""
@@ -37,6 +49,17 @@ def old_numpy() -> Iterator[None]:
             delattr(np, name)
 
 
+@contextmanager
+def replaced(module: Any, **values: Any) -> Iterator[None]:
+    """Give names of ``module`` other values while the block runs."""
+    before = {name: getattr(module, name) for name in values}
+    vars(module).update(values)
+    try:
+        yield
+    finally:
+        vars(module).update(before)
+
+
 def evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
     """Return the evaluator of a data set; it writes predictions to ``folder``.
 
@@ -49,27 +72,67 @@ def evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
         return CityscapesEvaluator(dataset_name)
     chosen = {"bbox": True, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
     tasks = tuple(task for task, wanted in chosen.items() if wanted)
-    return (LvisEvaluator if evaluator_type == "lvis" else COCOEvaluator)(dataset_name, tasks, output_dir=folder)
+    return (LvisEvaluator if evaluator_type == "lvis" else CocoEvaluator)(dataset_name, tasks, output_dir=folder)
 
 
 class VocEvaluator(PascalVOCDetectionEvaluator):
-    """Detectron2's VOC evaluator, averaged over the classes in the test set.
+    """Detectron2's VOC evaluator on annotations that `transfer.datasets.voc` reads, averaged over the classes in the test set.
 
     These are all 20 in VOC 2007, and fewer in the mini world. Detectron2 gives AP 0 to a class without any object;
     COCO's evaluation leaves such a class out.
     """
 
+    def __init__(self, dataset_name: str) -> None:
+        super().__init__(dataset_name)
+        about = MetadataCatalog.get(dataset_name)
+        self._classes = Classes(tuple(about.thing_classes), "")
+        self._names = read_list(Path(about.dirname, "ImageSets", "Main", f"{about.split}.txt"))
+        self._anno_file_template = "{}"  # `_objects` gets the image id
+        self._class_names = [str(number) for number in range(len(self._classes))]  # names of files
+
+    def _objects(self, image_id: str) -> list[dict[str, Any]]:
+        """Return the objects of an image in the form of Detectron2's `parse_rec`, with the number of the class as its name."""
+        return self._found[image_id]
+
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Return the averages and the number of classes in the test set; None except on rank 0."""
-        results: dict[str, dict[str, float]] | None = super().evaluate()
+        home = Path(MetadataCatalog.get(self._dataset_name).dirname)
+        self._found = {voc_id(name): self._read(home / "Annotations" / f"{name}.xml") for name in self._names}
+        with tempfile.TemporaryDirectory() as folder, replaced(pascal_voc_evaluation, parse_rec=self._objects):
+            self._image_set_path = str(Path(folder) / "images.txt")
+            Path(self._image_set_path).write_text("\n".join(self._found), encoding="utf-8")
+            results: dict[str, dict[str, float]] | None = super().evaluate()
         if results is None:  # not rank 0
             return None
-        names = Path(self._image_set_path).read_text(encoding="utf-8").split()
-        objects = [thing for name in names for thing in parse_rec(self._anno_file_template.format(name))]
-        present = {thing["name"] for thing in objects if not thing["difficult"]} & set(self._class_names)
+        present = {thing["name"] for things in self._found.values() for thing in things if not thing["difficult"]}
         fraction = len(present) / len(self._class_names)
         averaged = {name: value / fraction if fraction else math.nan for name, value in results["bbox"].items()}
         return {"bbox": {**averaged, "classes": len(present)}}
+
+    def _read(self, path: Path) -> list[dict[str, Any]]:
+        annotation = voc.read(path, Report())
+        if annotation is None:
+            raise UserError(f"{path} was changed since the data was checked; start again")
+        return [
+            {"name": str(self._classes.find(thing.name)), "difficult": thing.difficult, "bbox": list(thing.box)}
+            for thing in annotation.things
+        ]
+
+
+class CocoEvaluator(COCOEvaluator):
+    """Detectron2's COCO evaluator, where a model without any detection has AP 0 and not NaN."""
+
+    def _derive_coco_results(self, coco_eval: Any, iou_type: str, class_names: Any = None) -> Any:
+        if coco_eval is None:
+            nothing = COCO()
+            nothing.dataset = {**self._coco_api.dataset, "annotations": []}
+            with redirect_stdout(io.StringIO()):
+                nothing.createIndex()
+                coco_eval = COCOeval(self._coco_api, nothing, iou_type)
+                coco_eval.evaluate()
+                coco_eval.accumulate()
+                coco_eval.summarize()
+        return super()._derive_coco_results(coco_eval, iou_type, class_names)
 
 
 class CityscapesEvaluator(CityscapesInstanceEvaluator):
@@ -87,9 +150,17 @@ class CityscapesEvaluator(CityscapesInstanceEvaluator):
 
 
 class LvisEvaluator(LVISEvaluator):
-    """Detectron2's LVIS evaluator, for current versions of numpy."""
+    """Detectron2's LVIS evaluator, for current versions of numpy; a model without any detection has AP 0 and not NaN."""
 
     def evaluate(self) -> Any:
         """Return Detectron2's metrics."""
         with old_numpy():
             return super().evaluate()
+
+    def _eval_predictions(self, predictions: Any) -> None:
+        if not any(found["instances"] for found in predictions):  # an empty detection: it overlaps with nothing
+            image = self._lvis_api.dataset["images"][0]
+            mask = encode(np.zeros((image["height"], image["width"], 1), dtype=np.uint8, order="F"))[0]
+            empty = {"image_id": image["id"], "category_id": 0, "score": 0.0, "bbox": [0.0, 0.0, 0.0, 0.0]}
+            predictions = [{"instances": [{**empty, "segmentation": {**mask, "counts": mask["counts"].decode()}}]}]
+        super()._eval_predictions(predictions)

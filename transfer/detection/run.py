@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import logging
 import math
 import os
@@ -11,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
-from xml.etree import ElementTree
 
 import torch
 
@@ -20,6 +17,8 @@ from pixbench.errors import UserError, innermost
 from pixbench.file_versions import RUN_LOG
 from pixbench.files import make_folder, write_text
 from transfer.batch_scaling import divided
+from transfer.datasets.prepared import prepared
+from transfer.detection import datasets
 from transfer.initial_weights import random_backbone
 from transfer.job import Outcome, TransferJob
 from transfer.weights import load_into
@@ -38,30 +37,31 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     Raises:
         UserError: a setting does not exist, the backbone does not fit, or the loss is no longer finite.
     """
-    _point_at(job)  # before anything else imports detectron2.data
+    datasets.point_at(job.data_root)  # before anything else imports detectron2.data
     from detectron2.utils import comm
     from detectron2.utils.env import seed_all_rng
 
     from transfer.detection.config import backbone_spec, build_config, config_as_dict, fit_cpus
+    from transfer.detection.data_settings import check_names, read_masks
     from transfer.detection.trainer import Trainer
 
-    cfg = build_config(job, backbone)
-    device = cfg.MODEL.DEVICE = _device(job)
-    changes = fit_cpus(cfg, int(os.environ.get("WORLD_SIZE", 1))) if device == "cpu" else ()
-    backbone = backbone or random_backbone(backbone_spec(cfg), job.seed)
+    cfg, device = build_config(job, backbone), _device(job)
     with _process_group(device), _log_to(job, comm.get_rank()) as say:
+        comm.synchronize()  # rank 0 has prepared the data
+        data = prepared(job.out)
+        datasets.register(job, data)
+        check_names(cfg)
+        changes = read_masks(cfg, job, data)
+        cfg.MODEL.DEVICE = device
+        changes += fit_cpus(cfg, comm.get_world_size()) if device == "cpu" else ()
+        backbone = backbone or random_backbone(backbone_spec(cfg), job.seed)
         divided(cfg.SOLVER.IMS_PER_BATCH, job.accumulate, comm.get_world_size())
         if comm.is_main_process():
             write_text(job.out / "config.yaml", cfg.dump())
         cfg.freeze()
         seed_all_rng(job.seed + comm.get_rank())
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        try:
-            trainer = Trainer(cfg, job, say)
-        except (json.JSONDecodeError, ElementTree.ParseError) as error:
-            raise UserError(
-                f"annotations below {job.data_root} cannot be read ({error}); unpack that data set again"
-            ) from error
+        trainer = Trainer(cfg, job, say)
         trainer.resume_or_load()
         if not trainer.checkpointer.has_checkpoint():
             counts = load_into(trainer.checkpointer.model, backbone, job.protocol.weights_framework)
@@ -93,25 +93,6 @@ def _diverged(error: FloatingPointError, cfg: Any, iteration: int) -> str:
         f"{cfg.SOLVER.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS (now {cfg.SOLVER.WARMUP_ITERS}) with --set, and give "
         f"a new --out; the last checkpoint is kept in {cfg.OUTPUT_DIR}"
     )
-
-
-def _point_at(job: TransferJob) -> None:
-    """Register Detectron2's built-in data sets below the data root, and our subsets of COCO.
-
-    Detectron2 reads the root from the environment when ``detectron2.data`` is first imported. If that happened with
-    another root, the data sets are registered again.
-    """
-    os.environ["DETECTRON2_DATASETS"] = str(job.data_root)
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-    from detectron2.data.datasets import builtin
-
-    from transfer.detection import subsets
-
-    if builtin._root != str(job.data_root):
-        DatasetCatalog.clear()
-        MetadataCatalog.clear()
-        importlib.reload(builtin)
-    subsets.register(job.seed, job.out)
 
 
 def _device(job: TransferJob) -> str:

@@ -1,8 +1,8 @@
 """Fixed subsets of COCO's training images for the semi-supervised protocols, the same on every machine.
 
-All ids are sorted by the SHA-256 of "k:id" (decimal numbers, ASCII); the subset of ``percent`` % in fold k is the first
-part of this list. It depends on the ids only, not on a random generator that might change. Within a fold, the 1 %
-subset is part of the 10 % subset.
+All ids are sorted by the SHA-256 of "k:id" (in UTF-8; an id is a decimal number, or text in files of other tools); the subset of
+``percent`` % in fold k is the first part of this list. It depends on the ids only, not on a random generator that might change.
+Within a fold, the 1 % subset is part of the 10 % subset.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pixbench.errors import UserError
+
 FOLDS = 5
 PERCENTS = (1, 10)
 TRAIN = "coco_2017_train"
 
 
-def subset(ids: Iterable[int], percent: float, fold: int) -> list[int]:
+def subset(ids: Iterable[Any], percent: float, fold: int) -> list[Any]:
     """Return the ids of the subset in ascending order; at least one."""
-    drawn = sorted(set(ids), key=lambda number: hashlib.sha256(f"{fold}:{number}".encode("ascii")).digest())
+    drawn = sorted(set(ids), key=lambda number: hashlib.sha256(f"{fold}:{number}".encode()).digest())
     return sorted(drawn[: max(1, round(len(drawn) * percent / 100))])
 
 
@@ -43,9 +45,15 @@ def register(seed: int, out: Path) -> None:
             records = DatasetCatalog.get(TRAIN)
             chosen = subset((record["image_id"] for record in records), percent, seed % FOLDS)
             wanted = set(chosen)
+            found = [record for record in records if record["image_id"] in wanted]
+            if not any(not thing["iscrowd"] for record in found for thing in record["annotations"]):
+                raise UserError(
+                    f"the {percent} % of the training images that fold {seed % FOLDS} draws ({len(found)} of {len(records)}) show "
+                    "no annotated object; choose another --seed, or a protocol that trains on all images"
+                )
             if comm.is_main_process():
-                write_text(out / "images.txt", "\n".join(map(str, chosen)) + "\n")
-            return [record for record in records if record["image_id"] in wanted]
+                write_text(out / "images.txt", "".join(f"{number}\n" for number in chosen))
+            return found
 
         DatasetCatalog.register(name, load)
         about = MetadataCatalog.get(TRAIN).as_dict()

@@ -1,0 +1,370 @@
+"""Check annotation files of COCO's format (also LVIS), and fill in what files of other tools leave out.
+
+The file is decoded in one pass; masks stay undecoded until they are checked, one at a time, so that COCO's 450 MB take less than
+twice their size in memory. Detectron2 and pycocotools read the same file again for training and evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from transfer.datasets.boxes import check_place
+from transfer.datasets.classes import Classes, plain
+from transfer.datasets.parallel import check_all, progress
+from transfer.datasets.pictures import Wanted, check_pictures
+from transfer.datasets.report import Report
+from transfer.datasets.segments import LEAST, look_at_keypoints, look_at_mask, overlap
+
+FIX = "correct it"
+KEYPOINTS = 17
+LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
+LVIS = 1203
+"""Number of categories of LVIS v1."""
+
+
+class Image(msgspec.Struct, gc=False):
+    """An entry of "images"; nothing is known about the types yet."""
+
+    id: Any = None
+    file_name: Any = None
+    coco_url: Any = None
+    neg_category_ids: Any = None
+    not_exhaustive_category_ids: Any = None
+    width: Any = None
+    height: Any = None
+
+
+class Entry(msgspec.Struct, gc=False):
+    """An entry of "annotations"; nothing is known about the types yet."""
+
+    id: Any = None
+    image_id: Any = None
+    category_id: Any = None
+    bbox: Any = None
+    area: Any = None
+    iscrowd: Any = None
+    ignore: Any = None
+    num_keypoints: Any = None
+    segmentation: msgspec.Raw = msgspec.Raw(b"")
+    keypoints: msgspec.Raw = msgspec.Raw(b"")
+
+
+class Content(msgspec.Struct):
+    """The parts of a file that are read."""
+
+    images: list[Image]
+    annotations: list[Entry]
+    categories: list[Any]
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a protocol reads of the file."""
+
+    classes: Classes | None
+    """None for LVIS, whose categories have the ids from 1 to `LVIS`."""
+    masks: bool = True
+    keypoints: bool = False
+    lvis: bool = False
+    split: str = "train"
+
+
+class Checker:
+    """One pass over a file. ``pictures`` maps an entry of "images" to the path of its picture."""
+
+    def __init__(self, path: Path, pictures: Callable[[Image], Path], reads: Reads) -> None:
+        self.path, self.pictures, self.reads = path, pictures, reads
+        self.report = Report()
+        self.sizes: dict[Any, tuple[int, int] | None] = {}
+        self.categories: set[Any] = set()
+
+    def problem(self, kind: str, place: str, what: str, remedy: str = FIX, taken: str = "") -> None:
+        """Record a problem of this file; ``place`` says where in it."""
+        self.report.problem(kind, f"{self.path}: {place}" if place else str(self.path), what, remedy, taken)
+
+    def note(self, kind: str, place: str, what: str) -> None:
+        """Record how something unusual is read."""
+        self.report.note(kind, f"{self.path}: {place}", what)
+
+    def check(self) -> Report:
+        """Return all problems and notes."""
+        content = self.read()
+        if content is None:
+            return self.report
+        self.check_categories(content.categories)
+        wanted = list(self.check_images(content.images))
+        self.check_annotations(content.annotations)
+        if not self.report.counts["usable"] and not self.report.faults:
+            verb = "measure" if self.reads.split == "test" else "learn"
+            self.problem("no annotations", "", f"has no annotation to {verb}", "add the annotations of its pictures")
+        self.report.settle(self.report.counts["annotations"])
+        self.report.merge(check_all(check_pictures, wanted, f"pictures of {self.path.name}"))
+        return self.report
+
+    def read(self) -> Content | None:
+        """Decode the file; None if it is not an annotation file."""
+        again = "unpack or export it again"
+        try:
+            if not self.path.stat().st_size:
+                raise ValueError("it is empty")
+            with self.path.open("rb") as stream:  # the map lives as long as the masks, which are parts of it
+                return msgspec.json.decode(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), type=Content)
+        except FileNotFoundError:
+            self.problem("file", "", "is missing", again)
+        except (msgspec.MsgspecError, ValueError) as error:
+            self.problem("file", "", f"is not a complete annotation file of COCO's format ({error})", again)
+        return None
+
+    def check_categories(self, found: list[Any]) -> None:
+        """Compare the categories with the classes of the run."""
+        names: dict[str, Any] = {}
+        for number, category in enumerate(found):
+            id_, name = (category.get(key) for key in ("id", "name")) if isinstance(category, dict) else (None, None)
+            place = f"category {number + 1}"
+            if type(id_) is not int or not isinstance(name, str) or not name.strip():
+                self.problem("category", place, f"has no whole number as id or no name ({category!r})"[:200])
+            elif id_ in self.categories:
+                self.problem("category twice", place, f"has the id {id_} of another category", "give each its own id")
+            elif name in names:
+                self.problem(
+                    "category name", place, f"has the name {name!r} of another category", "give each its own name"
+                )
+            elif self.reads.lvis and category.get("frequency") not in ("r", "c", "f"):
+                self.problem("frequency", place, "has no frequency (r, c or f), which the evaluation needs")
+            else:
+                names[name] = id_
+                self.categories.add(id_)
+        self.report.facts["ids"] = {plain(name): id_ for name, id_ in names.items()}
+        if not self.report.faults:
+            self.compare_categories(names)
+
+    def compare_categories(self, names: dict[str, int]) -> None:
+        """Report categories that are not the classes of the run. LVIS and keypoints have none of a user's own."""
+        classes, mine = self.reads.classes, {id_: name for name, id_ in names.items()}
+        if classes is None:
+            if mine.keys() != set(range(1, LVIS + 1)):
+                self.problem(
+                    "categories", "", f"its categories are not the {LVIS:,} of LVIS v1", "use LVIS's files, version 1"
+                )
+            return
+        wanted: dict[Any, str] = dict(zip(classes.ids, classes.names, strict=True)) if classes.ids else {}
+        if wanted:
+            strange = [f"{name} (id {i})" for i, name in mine.items() if plain(wanted.get(i, "")) != plain(name)]
+            lacking = [f"{name} (id {i})" for i, name in wanted.items() if plain(mine.get(i, "")) != plain(name)]
+        else:  # a text file says nothing about ids
+            strange = [name for name in names if classes.find(name) is None]
+            lacking = [name for name in classes.names if plain(name) not in set(map(plain, names))]
+        if strange or lacking:
+            differ = [f"it {verb} {_few(items)}" for verb, items in (("has", strange), ("lacks", lacking)) if items]
+            remedy = f"to run on the categories of this file, add --classes {self.path}"
+            if self.reads.keypoints:
+                remedy = "use the published category"
+            what = f"its categories are not the {classes.brief} of {classes.source}: {'; '.join(differ)}"
+            self.problem("categories", "", what, remedy)
+
+    def check_images(self, images: list[Image]) -> Iterator[Wanted]:
+        """Check all entries of "images" and yield the pictures that they name."""
+        files: dict[Path, Any] = {}
+        kinds = {type(image.id) for image in images}
+        if len(kinds) > 1 and kinds <= {int, str}:
+            self.problem("ids mixed", "images", "some ids are numbers and others are text", "use one kind")
+        for number, image in enumerate(images, 1):
+            place = f"image {image.id!r}" if image.id is not None else f"entry {number} of images"
+            if type(image.id) not in (int, str):
+                self.problem("image id", place, "has no id (a whole number)")
+                continue
+            if image.id in self.sizes:
+                self.problem("image twice", place, "the id of another image too", "give each image its own id")
+                continue
+            self.sizes[image.id] = None
+            named = image.coco_url if self.reads.lvis else image.file_name
+            if not isinstance(named, str) or not named.strip() or "\0" in named:
+                self.problem("file name", place, f"has no {'coco_url' if self.reads.lvis else 'file_name'}")
+                continue
+            size = image.width, image.height
+            if not all(type(value) is int and value > 0 for value in size):
+                said = " × ".join("nothing" if value is None else str(value) for value in size)
+                self.problem("image size", place, f"width and height are {said}, not whole numbers above 0")
+                continue
+            if self.reads.lvis and not all(isinstance(getattr(image, key), list) for key in LVIS_LISTS):
+                self.problem("lists", place, f"has no {' or '.join(LVIS_LISTS)}, which the evaluation needs")
+            path = self.pictures(image)
+            if path in files:
+                what = f"has the picture of image {files[path]!r} ({image.file_name})"
+                self.problem("picture twice", place, what, "merge the two, or delete one")
+                continue
+            files[path], self.sizes[image.id] = image.id, size
+            yield Wanted(path, *size, f"{self.path.name} (image {image.id!r})")
+        if not images:
+            self.problem("no images", "", "lists no image", "add the images")
+
+    def check_annotations(self, entries: list[Entry]) -> None:
+        """Check all entries of "annotations"."""
+        ids: set[Any] = set()
+        with progress(len(entries), f"annotations of {self.path.name}") as bar:
+            for number, entry in enumerate(entries, 1):
+                if number % 1000 == 0:
+                    bar.update(1000)
+                place = f"annotation {entry.id!r}" if entry.id is not None else f"entry {number} of annotations"
+                if type(entry.id) not in (int, str):
+                    self.problem("annotation id", place, "has no id (a whole number)", "number the annotations")
+                elif entry.id in ids:
+                    self.problem(
+                        "annotation ids", place, "its id is not unique in this file", "give each annotation its own id"
+                    )
+                ids.add(entry.id if isinstance(entry.id, int | str) else None)
+                self.check_annotation(entry, place)
+
+    def check_annotation(self, entry: Entry, place: str) -> None:
+        """Check one annotation."""
+        self.report.counts["annotations"] += 1
+        known = isinstance(entry.image_id, int | str) and entry.image_id in self.sizes
+        if not known:
+            self.problem(
+                "image_id", place, f"its image_id {entry.image_id!r} is not in images", "add the image or correct it"
+            )
+        if type(entry.category_id) is not int or entry.category_id not in self.categories:
+            self.problem("category_id", place, f"its category_id {entry.category_id!r} is not in categories")
+        if entry.ignore not in (None, 0, False):
+            self.problem("ignore", place, f'"ignore" is {entry.ignore!r}, which neither framework reads', "use iscrowd")
+        crowd = self.crowd(entry, place)
+        size = self.sizes.get(entry.image_id) if known else None
+        good = self.box(entry, size, place)
+        if size:
+            self.mask(entry, size, place, crowd, good)
+        labelled = self.keypoints(entry, place, crowd) if self.reads.keypoints else 1
+        self.area(entry, place)
+        self.report.counts["usable"] += bool(good and labelled and not crowd)
+
+    def mask(self, entry: Entry, size: tuple[int, int], place: str, crowd: bool, boxed: bool) -> None:
+        """Check the mask. Detectron2 reads it even if the protocol does not need it."""
+        found, lvis = look_at_mask(bytes(entry.segmentation), size), self.reads.lvis
+        if found.kind == "none":
+            if self.reads.masks:
+                self.problem(
+                    "no mask", place, "has no segmentation", "add it, or choose a protocol that needs boxes only"
+                )
+        elif found.fault:
+            taken = "Detectron2 leaves such polygons out" if found.skipped and not lvis else ""
+            self.problem("mask", place, f"its segmentation {found.fault}", FIX, taken)
+        elif found.kind == "run lengths":
+            if lvis:
+                self.problem("run lengths", place, "its segmentation is not a list of polygons, as LVIS has", FIX)
+            self.report.counts["run lengths"] += not crowd
+        elif (
+            found.extent
+            and boxed
+            and not crowd
+            and min(entry.bbox[2:]) > 0
+            and overlap(found.extent, _corners(entry.bbox)) < LEAST
+        ):
+            what = f"bbox {entry.bbox} (x, y, width, height) does not fit its polygons, which reach from {found.extent[:2]} to "
+            self.problem("mask and box", place, f"{what}{found.extent[2:]}", FIX, "taken as it is")
+
+    def keypoints(self, entry: Entry, place: str, crowd: bool) -> int:
+        """Check the keypoints; return how many are labelled. A crowd may have none."""
+        if crowd and bytes(entry.keypoints) in (b"", b"[]"):
+            if not entry.keypoints:
+                self.note("crowd keypoints", place, "crowd without keypoints, taken as none labelled")
+            return 0
+        fault, labelled = look_at_keypoints(bytes(entry.keypoints), KEYPOINTS)
+        if fault:
+            self.problem("keypoints", place, fault)
+        elif entry.num_keypoints is None:
+            self.note("num_keypoints", place, "annotation without num_keypoints, taken from its keypoints")
+        elif type(entry.num_keypoints) is not int or entry.num_keypoints != labelled:
+            what = f"num_keypoints is {entry.num_keypoints!r}, but {labelled} keypoints are labelled"
+            self.problem("num_keypoints", place, what, FIX, "taken as it is")
+        return labelled
+
+    def crowd(self, entry: Entry, place: str) -> bool:
+        """Return whether the annotation is a crowd."""
+        if entry.iscrowd is None:
+            if not self.reads.lvis:
+                self.note("iscrowd", place, "annotation without iscrowd, taken as 0")
+        elif type(entry.iscrowd) not in (int, bool, float) or entry.iscrowd not in (0, 1):
+            self.problem("iscrowd", place, f"iscrowd is {entry.iscrowd!r}", "write 0 or 1")
+        elif type(entry.iscrowd) is not int:
+            self.note("iscrowd type", place, f"iscrowd {json.dumps(entry.iscrowd)}, taken as {int(entry.iscrowd)}")
+        return entry.iscrowd in (1, True)
+
+    def area(self, entry: Entry, place: str) -> None:
+        """Check the area, which the evaluation needs for small, medium and large."""
+        if entry.area is None:
+            self.note("area", place, "annotation without area, taken from its mask or box")
+        elif type(entry.area) not in (int, float) or not 0 <= entry.area < math.inf:
+            self.problem("area", place, f"area is {entry.area!r}, not a number of pixels")
+
+    def box(self, entry: Entry, size: tuple[int, int] | None, place: str) -> bool:
+        """Check the box; return whether it is four numbers."""
+        box = entry.bbox
+        if not isinstance(box, list) or len(box) != 4 or any(type(value) not in (int, float) for value in box):
+            self.problem(
+                "bbox", place, f"bbox is {'missing' if box is None else repr(box)[:80]}, not [x, y, width, height]"
+            )
+            return False
+        x, y, width, height = box
+        if width < 0 or height < 0:
+            self.problem("bbox sign", place, f"bbox {box} has a width or height below 0", "write [x, y, width, height]")
+        elif width == 0 or height == 0:
+            self.problem(
+                "bbox empty", place, f"bbox {box} has no width or no height", FIX, "Detectron2 does not train on it"
+            )
+        elif size:
+            where = f"{self.path}: {place}"
+            check_place((x, y, x + width, y + height), size, where, f"{box} (x, y, width, height)", self.report)
+        return True
+
+
+def _few(items: list[str]) -> str:
+    return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
+
+
+def _corners(box: list[float]) -> tuple[float, float, float, float]:
+    return box[0], box[1], box[0] + box[2], box[1] + box[3]
+
+
+FILLED = {"iscrowd", "area", "num_keypoints", "crowd keypoints"}
+"""Kinds of notes about fields that `filled` adds, because pycocotools needs them."""
+
+
+def filled(path: Path) -> dict[str, Any]:
+    """Return the content of ``path`` with the fields `FILLED` in their usual meaning where they are missing."""
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    people = any("keypoints" in entry for entry in content["annotations"])
+    for entry in content["annotations"]:
+        if entry.get("iscrowd") is None:
+            entry["iscrowd"] = 0
+        if entry.get("area") is None:
+            entry["area"] = _area(entry, sizes[entry["image_id"]])
+        if people:
+            entry.setdefault("keypoints", [])
+            if entry.get("num_keypoints") is None:
+                entry["num_keypoints"] = sum(value > 0 for value in entry["keypoints"][2::3])
+    return content
+
+
+def _area(entry: dict[str, Any], size: tuple[int, int]) -> float:
+    """Return the area of the mask, or of the box if there is none. ``size`` is (height, width)."""
+    from pycocotools import mask
+
+    found = entry.get("segmentation")
+    if not found:
+        return float(entry["bbox"][2] * entry["bbox"][3])
+    if isinstance(found, list):
+        return float(mask.area(mask.merge(mask.frPyObjects(found, *size))))
+    return float(mask.area(found if isinstance(found["counts"], str) else mask.frPyObjects(found, *size)))
+
+
+def check(path: Path, pictures: Callable[[Image], Path], reads: Reads) -> Report:
+    """Check the annotation file ``path`` and its pictures for what a protocol reads."""
+    return Checker(path, pictures, reads).check()

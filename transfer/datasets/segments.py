@@ -1,0 +1,107 @@
+"""Look at masks (polygons and run lengths) and keypoints of COCO's format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from transfer.datasets.boxes import Box
+
+POLYGONS = msgspec.json.Decoder(list[list[float]])
+ANYTHING = msgspec.json.Decoder(Any)
+NOTHING = (b"", b"null", b"[]", b"{}")
+LEAST = 0.5
+"""Least overlap (intersection over union) of a box with the extent of its polygons."""
+
+
+class Mask(NamedTuple):
+    """What a mask is, and what is wrong with it ("" for nothing)."""
+
+    kind: Literal["none", "polygons", "run lengths"]
+    fault: str = ""
+    skipped: bool = False
+    """Whether Detectron2 passes over this fault."""
+    extent: Box | None = None
+    """(x1, y1, x2, y2) of all polygons."""
+
+
+def look_at_mask(raw: bytes, size: tuple[int, int]) -> Mask:
+    """Look at the JSON text of "segmentation". ``size`` is (width, height) of the picture in pixels."""
+    if raw in NOTHING:
+        return Mask("none")
+    if raw[:1] == b"{":
+        return Mask("run lengths", _run_lengths(ANYTHING.decode(raw), size))
+    try:
+        polygons = POLYGONS.decode(raw)
+    except msgspec.ValidationError as error:
+        return Mask("polygons", f"is not a list of polygons [[x1, y1, x2, y2, …], …] ({error})")
+    good = [polygon for polygon in polygons if len(polygon) >= 6 and len(polygon) % 2 == 0]
+    if not good:
+        return Mask("polygons", "has no polygon of three points", skipped=True)
+    across, down = (list(chain.from_iterable(polygon[i::2] for polygon in good)) for i in (0, 1))
+    fault = (
+        "has a polygon with an odd number of coordinates or fewer than three points"
+        if len(good) < len(polygons)
+        else ""
+    )
+    return Mask("polygons", fault, bool(fault), (min(across), min(down), max(across), max(down)))
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Return intersection over union of two boxes (x1, y1, x2, y2); 0 if both are empty."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    both = max(width, 0) * max(height, 0)
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one, other)]
+    return both / (sum(areas) - both) if sum(areas) > both else 0.0
+
+
+def _run_lengths(mask: Any, size: tuple[int, int]) -> str:
+    counts, given = mask.get("counts"), mask.get("size")
+    width, height = size
+    if given != [height, width]:
+        return f"has run lengths for [height, width] {given}, but the picture has {[height, width]}"
+    if isinstance(counts, str):
+        try:
+            counts = list(_uncompressed(counts.encode("ascii")))
+        except (UnicodeEncodeError, IndexError):
+            return "has run lengths that cannot be decoded"
+    if not isinstance(counts, list) or any(type(count) is not int or count < 0 for count in counts):
+        return "has run lengths that are not numbers from 0"
+    if sum(counts) != width * height:
+        return f"has run lengths of {sum(counts):,} pixels in all, but the picture has {width * height:,}"
+    return ""
+
+
+def _uncompressed(text: bytes) -> Iterable[int]:
+    """Yield the run lengths in a compressed text of pycocotools (`rleFrString` in common/maskApi.c)."""
+    found: list[int] = []
+    place = 0
+    while place < len(text):
+        value, shift, more = 0, 0, True
+        while more:
+            digit = text[place] - 48
+            if not 0 <= digit < 64:
+                raise IndexError
+            value |= (digit & 31) << shift
+            more, place, shift = bool(digit & 32), place + 1, shift + 5
+            if not more and digit & 16:
+                value |= -1 << shift
+        found.append(value + (found[-2] if len(found) > 2 else 0))
+        yield found[-1]
+
+
+def look_at_keypoints(raw: bytes, number: int) -> tuple[str, int]:
+    """Return what is wrong with "keypoints" ("" for nothing), and how many are labelled (v > 0)."""
+    values = None if raw in NOTHING else ANYTHING.decode(raw)
+    wanted = f"{number} × (x, y, v)"
+    if values is None:
+        return f"has no keypoints ({wanted})", 0
+    if not isinstance(values, list) or len(values) != 3 * number:
+        return f"has keypoints that are not {wanted}", 0
+    if any(type(value) not in (int, float) for value in values) or any(v not in (0, 1, 2) for v in values[2::3]):
+        return f"has keypoints that are not {wanted} in numbers, with v 0, 1 or 2", 0
+    return "", sum(v > 0 for v in values[2::3])

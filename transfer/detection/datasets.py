@@ -1,0 +1,124 @@
+"""Register the data sets of a job in Detectron2, in the reading that the check of the data used.
+
+VOC is read by `transfer.datasets.voc`. COCO and LVIS are read by Detectron2, from copies where fields had to be filled in.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pixbench.errors import UserError
+from transfer.datasets import voc
+from transfer.datasets.classes import Classes, published_classes
+from transfer.datasets.layout import read_list
+from transfer.datasets.prepared import Prepared
+from transfer.datasets.report import Report
+from transfer.job import TransferJob
+
+VOC = {
+    "voc_2007_trainval": ("VOC2007", "trainval", 2007),
+    "voc_2007_test": ("VOC2007", "test", 2007),
+    "voc_2012_trainval": ("VOC2012", "trainval", 2012),
+}
+"""Detectron2's name -> folder, list and year."""
+
+
+def point_at(data_root: Path) -> None:
+    """Tell Detectron2 where the data sets are, in the variable that it reads when ``detectron2.data`` is imported."""
+    os.environ["DETECTRON2_DATASETS"] = str(data_root)
+
+
+def register(job: TransferJob, prepared: Prepared) -> None:
+    """Register Detectron2's built-in data sets below the data root of ``job``, and replace those that we read differently."""
+    point_at(job.data_root)
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.data.datasets import builtin
+
+    from transfer.detection import subsets
+
+    DatasetCatalog.clear()
+    MetadataCatalog.clear()
+    importlib.reload(builtin)
+    for name, (folder, split, year) in VOC.items():
+        _register_voc(name, job.data_root / folder, split, year, job.classes or published_classes("voc.txt"))
+    for name in DatasetCatalog.list():
+        original = MetadataCatalog.get(name).as_dict().get("json_file")
+        if original and MetadataCatalog.get(name).evaluator_type in ("coco", "lvis"):
+            _register_coco(name, prepared.copies.get(original, original), own=job.classes is not None)
+    subsets.register(job.seed, job.out)
+
+
+def _register_voc(name: str, home: Path, split: str, year: int, classes: Classes) -> None:
+    from detectron2.data import MetadataCatalog
+
+    about = {"dirname": str(home), "split": split, "year": year, "thing_classes": list(classes.names)}
+    _replace(name, partial(voc_records, home, split, classes))
+    MetadataCatalog.get(name).set(evaluator_type="pascal_voc", **about)
+
+
+def _register_coco(name: str, path: str, own: bool) -> None:
+    """Let Detectron2 read ``path``; classes of a user's ``own`` then come from its categories."""
+    from detectron2.data import MetadataCatalog
+    from detectron2.data.datasets import load_coco_json
+    from detectron2.data.datasets.lvis import load_lvis_json
+
+    about = MetadataCatalog.get(name).as_dict()
+    if own:
+        about = {key: about[key] for key in ("image_root", "evaluator_type")}
+    load = load_lvis_json if about["evaluator_type"] == "lvis" else load_coco_json
+    _replace(name, partial(load, path, about["image_root"], name))
+    MetadataCatalog.get(name).set(**{key: value for key, value in about.items() if key != "name"} | {"json_file": path})
+
+
+def _replace(name: str, load: Callable[[], list[dict[str, Any]]]) -> None:
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        catalog.pop(name, None)
+    DatasetCatalog.register(name, load)
+
+
+def voc_records(home: Path, split: str, classes: Classes) -> list[dict[str, Any]]:
+    """Return the images and objects of a list of VOC in Detectron2's form; the same as its `load_voc_instances` gives.
+
+    Difficult objects are trained on, as in Detectron2. Boxes become (x1, y1, x2, y2) from 0.
+    """
+    from detectron2.structures import BoxMode
+
+    records = []
+    for name in read_list(home / "ImageSets" / "Main" / f"{split}.txt"):
+        image, annotation = (
+            home / "JPEGImages" / f"{name}.jpg",
+            voc.read(home / "Annotations" / f"{name}.xml", Report()),
+        )
+        if annotation is None:
+            raise UserError(f"{home}/Annotations/{name}.xml was changed since the data was checked; start again")
+        width, height = voc.size_of(annotation, image)
+        objects = [
+            {
+                "category_id": classes.find(thing.name),
+                "bbox": [thing.box[0] - 1, thing.box[1] - 1, *thing.box[2:]],
+                "bbox_mode": BoxMode.XYXY_ABS,
+            }
+            for thing in annotation.things
+        ]
+        records.append(
+            {
+                "file_name": str(image),
+                "image_id": voc_id(name),
+                "height": height,
+                "width": width,
+                "annotations": objects,
+            }
+        )
+    return records
+
+
+def voc_id(name: str) -> str:
+    """Return the image id of a name in a list: the evaluation separates its columns by blanks."""
+    return name.replace("%", "%25").replace(" ", "%20")
