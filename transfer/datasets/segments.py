@@ -51,12 +51,12 @@ def look_at_mask(raw: bytes, size: tuple[int, int]) -> Mask:
 
 
 def overlap(one: Box, other: Box) -> float:
-    """Return intersection over union of two boxes (x1, y1, x2, y2); 0 if both are empty."""
+    """Return intersection over union of two boxes (x1, y1, x2, y2); -1 if one of them is empty."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     both = max(width, 0) * max(height, 0)
     areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one, other)]
-    return both / (sum(areas) - both) if sum(areas) > both else 0.0
+    return both / (sum(areas) - both) if min(areas) > 0 else -1.0
 
 
 def _run_lengths(mask: Any, size: tuple[int, int]) -> str:

@@ -48,8 +48,8 @@ def register(seed: int, out: Path) -> None:
             found = [record for record in records if record["image_id"] in wanted]
             if not any(not thing["iscrowd"] for record in found for thing in record["annotations"]):
                 raise UserError(
-                    f"the {percent} % of the training images that fold {seed % FOLDS} draws ({len(found)} of {len(records)}) show "
-                    "no annotated object; choose another --seed, or a protocol that trains on all images"
+                    f"the {percent} % of the training images that fold {seed % FOLDS} draws ({len(found)} of {len(records)}) has "
+                    "no object; choose another --seed, or a protocol that trains on all images"
                 )
             if comm.is_main_process():
                 write_text(out / "images.txt", "".join(f"{number}\n" for number in chosen))
