@@ -24,7 +24,10 @@ def check_place(box: Box, size: tuple[int, int], where: str, shown: str, report:
     (x1, y1, x2, y2), (width, height) = box, size
     out = max(-x1 / width, -y1 / height, x2 / width - 1, y2 / height - 1)
     of = f"the picture of {width} × {height}"
-    if x2 < 0 or y2 < 0 or x1 > width or y1 > height:
+    if 0 < x2 <= 1 and 0 < y2 <= 1:
+        what = f"its box {shown} lies in one pixel of {of}: is it in parts of the picture's size?"
+        report.problem("box in a pixel", where, what, "write it in pixels", "taken as it is")
+    elif x2 < 0 or y2 < 0 or x1 > width or y1 > height:
         report.problem("box outside", where, f"its box {shown} lies outside {of}", "correct it")
     elif out > FAR:
         remedy = "correct it: is the order of its numbers right, and are they for this picture?"

@@ -6,6 +6,7 @@ twice their size in memory. Detectron2 and pycocotools read the same file again 
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import mmap
@@ -21,11 +22,15 @@ from transfer.datasets.classes import Classes, plain
 from transfer.datasets.parallel import check_all, progress
 from transfer.datasets.pictures import Wanted, check_pictures
 from transfer.datasets.report import Report
-from transfer.datasets.segments import LEAST, look_at_keypoints, look_at_mask, overlap
+from transfer.datasets.segments import LEAST, apart, is_polygon, look_at_keypoints, look_at_mask, overlap
 
 FIX = "correct it"
 KEYPOINTS = 17
+THIN = 1000
+"""The least area of an object is this part of its box."""
 LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
+PIECE = 1 << 22
+"""Bytes of text that are decoded at a time."""
 LVIS = 1203
 """Number of categories of LVIS v1."""
 
@@ -85,10 +90,11 @@ class Checker:
         self.report = Report()
         self.sizes: dict[Any, tuple[int, int] | None] = {}
         self.categories: set[Any] = set()
+        self.things: set[int] = set()
 
-    def problem(self, kind: str, place: str, what: str, remedy: str = FIX, taken: str = "") -> None:
+    def problem(self, kind: str, place: str, what: str, remedy: str = FIX, taken: str = "", rare: int = 1000) -> None:
         """Record a problem of this file; ``place`` says where in it."""
-        self.report.problem(kind, f"{self.path}: {place}" if place else str(self.path), what, remedy, taken)
+        self.report.problem(kind, f"{self.path}: {place}" if place else str(self.path), what, remedy, taken, rare)
 
     def note(self, kind: str, place: str, what: str) -> None:
         """Record how something unusual is read."""
@@ -116,9 +122,15 @@ class Checker:
             if not self.path.stat().st_size:
                 raise ValueError("it is empty")
             with self.path.open("rb") as stream:  # the map lives as long as the masks, which are parts of it
-                return msgspec.json.decode(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), type=Content)
+                data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            check_text(data)
+            return msgspec.json.decode(data, type=Content)
         except FileNotFoundError:
             self.problem("file", "", "is missing", again)
+        except UnicodeDecodeError as error:
+            self.problem("file", "", f"is not a text in UTF-8 ({error.reason})", "save it again")
+        except RecursionError:
+            self.problem("file", "", "has lists within lists within lists, very many times", again)
         except (msgspec.MsgspecError, ValueError) as error:
             self.problem("file", "", f"is not a complete annotation file of COCO's format ({error})", again)
         return None
@@ -142,9 +154,10 @@ class Checker:
             else:
                 names[name] = id_
                 self.categories.add(id_)
-        self.report.facts["ids"] = {plain(name): id_ for name, id_ in names.items()}
         if not self.report.faults:
             self.compare_categories(names)
+        if not self.report.faults and not self.reads.lvis:
+            self.report.facts["ids"] = {plain(name): id_ for name, id_ in names.items()}
 
     def compare_categories(self, names: dict[str, int]) -> None:
         """Report categories that are not the classes of the run. LVIS and keypoints have none of a user's own."""
@@ -220,6 +233,9 @@ class Checker:
                     self.problem(
                         "annotation ids", place, "its id is not unique in this file", "give each annotation its own id"
                     )
+                elif not fit(entry.id):
+                    what = "annotation id that pycocotools cannot use (a whole number from 1), numbered anew"
+                    self.note("annotation numbers", place, what)
                 ids.add(entry.id if isinstance(entry.id, int | str) else None)
                 self.check_annotation(entry, place)
 
@@ -238,10 +254,12 @@ class Checker:
         crowd = self.crowd(entry, place)
         size = self.sizes.get(entry.image_id) if known else None
         good = self.box(entry, size, place)
+        if good and size and not crowd:
+            self.twins(entry, place)
         if size:
             self.mask(entry, size, place, crowd, good)
-        labelled = self.keypoints(entry, place, crowd) if self.reads.keypoints else 1
-        self.area(entry, place)
+        labelled = self.keypoints(entry, place, crowd, good) if self.reads.keypoints else 1
+        self.area(entry, place, good and not crowd)
         self.report.counts["usable"] += bool(good and labelled and not crowd)
 
     def mask(self, entry: Entry, size: tuple[int, int], place: str, crowd: bool, boxed: bool) -> None:
@@ -252,33 +270,41 @@ class Checker:
                 self.problem(
                     "no mask", place, "has no segmentation", "add it, or choose a protocol that needs boxes only"
                 )
+        elif found.skipped and not lvis and (found.extent or self.reads.split == "train"):
+            self.problem("polygons", place, f"its segmentation {found.fault}", FIX, "such polygons are left out")
         elif found.fault:
-            taken = "Detectron2 leaves such polygons out" if found.skipped and not lvis else ""
-            self.problem("mask", place, f"its segmentation {found.fault}", FIX, taken)
-        elif found.kind == "run lengths":
-            if lvis:
-                self.problem("run lengths", place, "its segmentation is not a list of polygons, as LVIS has", FIX)
-            self.report.counts["run lengths"] += not crowd
-        elif (
-            found.extent
-            and boxed
-            and not crowd
-            and min(entry.bbox[2:]) > 0
-            and overlap(found.extent, _corners(entry.bbox)) < LEAST
-        ):
-            what = f"bbox {entry.bbox} (x, y, width, height) does not fit its polygons, which reach from {found.extent[:2]} to "
-            self.problem("mask and box", place, f"{what}{found.extent[2:]}", FIX, "taken as it is")
+            self.problem("mask", place, f"its segmentation {found.fault}")
+        elif found.kind == "run lengths" and lvis:
+            self.problem("run lengths", place, "its segmentation is not a list of polygons, as LVIS has", FIX)
+        elif not crowd:
+            self.report.counts["run lengths"] += found.kind == "run lengths"
+            if found.extent and boxed and min(entry.bbox[2:]) > 0 and overlap(found.extent, _corners(entry.bbox)) < LEAST:
+                what = f"bbox {entry.bbox} (x, y, width, height) does not fit its {found.kind}, which reach from "
+                reach = f"{found.extent[:2]} to {found.extent[2:]}"
+                self.problem("mask and box", place, what + reach, FIX, "taken as it is")
 
-    def keypoints(self, entry: Entry, place: str, crowd: bool) -> int:
+    def twins(self, entry: Entry, place: str) -> None:
+        """Report an object that is there twice."""
+        about = hash((entry.image_id, repr(entry.category_id), *entry.bbox))
+        if about in self.things:
+            what = "has the class and the box of another annotation of its image"
+            self.problem("object twice", place, what, "delete one of them", "both are counted", rare=100)
+        self.things.add(about)
+
+    def keypoints(self, entry: Entry, place: str, crowd: bool, boxed: bool) -> int:
         """Check the keypoints; return how many are labelled. A crowd may have none."""
         if crowd and bytes(entry.keypoints) in (b"", b"[]"):
             if not entry.keypoints:
                 self.note("crowd keypoints", place, "crowd without keypoints, taken as none labelled")
             return 0
-        fault, labelled = look_at_keypoints(bytes(entry.keypoints), KEYPOINTS)
+        fault, labelled, extent = look_at_keypoints(bytes(entry.keypoints), KEYPOINTS)
         if fault:
             self.problem("keypoints", place, fault)
-        elif entry.num_keypoints is None:
+            return labelled
+        if boxed and extent and apart(extent, _corners(entry.bbox)):
+            what = f"its keypoints reach from {extent[:2]} to {extent[2:]}, outside bbox {entry.bbox} (x, y, width, height)"
+            self.problem("keypoints and box", place, what, FIX, "taken as they are")
+        if entry.num_keypoints is None:
             self.note("num_keypoints", place, "annotation without num_keypoints, taken from its keypoints")
         elif type(entry.num_keypoints) is not int or entry.num_keypoints != labelled:
             what = f"num_keypoints is {entry.num_keypoints!r}, but {labelled} keypoints are labelled"
@@ -296,12 +322,17 @@ class Checker:
             self.note("iscrowd type", place, f"iscrowd {json.dumps(entry.iscrowd)}, taken as {int(entry.iscrowd)}")
         return entry.iscrowd in (1, True)
 
-    def area(self, entry: Entry, place: str) -> None:
-        """Check the area, which the evaluation needs for small, medium and large."""
+    def area(self, entry: Entry, place: str, boxed: bool) -> None:
+        """Check the area, which the evaluation needs for small, medium and large, and for keypoints."""
         if entry.area is None:
             self.note("area", place, "annotation without area, taken from its mask or box")
         elif type(entry.area) not in (int, float) or not 0 <= entry.area < math.inf:
             self.problem("area", place, f"area is {entry.area!r}, not a number of pixels")
+        elif boxed and min(entry.bbox[2:]) > 0:
+            width, height = entry.bbox[2:]
+            if not width * height / THIN <= entry.area <= (width + 2) * (height + 2):
+                what = f"area {entry.area} does not fit its bbox of {width} × {height} (width × height)"
+                self.problem("area and box", place, what, "write the number of pixels of the mask", "taken as it is")
 
     def box(self, entry: Entry, size: tuple[int, int] | None, place: str) -> bool:
         """Check the box; return whether it is four numbers."""
@@ -332,16 +363,34 @@ def _corners(box: list[float]) -> tuple[float, float, float, float]:
     return box[0], box[1], box[0] + box[2], box[1] + box[3]
 
 
-FILLED = {"iscrowd", "area", "num_keypoints", "crowd keypoints"}
-"""Kinds of notes about fields that `filled` adds, because pycocotools needs them."""
+FILLED = {"iscrowd", "area", "num_keypoints", "crowd keypoints", "annotation numbers", "polygons"}
+"""Kinds of notes about what `filled` adds or replaces, because pycocotools needs it."""
+
+
+def fit(id_: Any) -> bool:
+    """Return whether pycocotools can use the id of an annotation: 0 means "no match" there."""
+    return type(id_) is int and 0 < id_ < 2**53
+
+
+def check_text(data: mmap.mmap) -> None:
+    """Raise UnicodeDecodeError if ``data`` is not UTF-8; the JSON decoder looks only at the parts that it reads."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(data), PIECE):
+        decoder.decode(data[start : start + PIECE])
+    decoder.decode(b"", final=True)
 
 
 def filled(path: Path) -> dict[str, Any]:
-    """Return the content of ``path`` with the fields `FILLED` in their usual meaning where they are missing."""
+    """Return the content of ``path`` with the fields `FILLED` in their usual meaning where they are missing or unusable."""
     content: dict[str, Any] = json.loads(path.read_bytes())
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
     people = any("keypoints" in entry for entry in content["annotations"])
-    for entry in content["annotations"]:
+    anew = not all(fit(entry["id"]) for entry in content["annotations"])
+    for number, entry in enumerate(content["annotations"], 1):
+        if anew:
+            entry["id"] = number
+        if isinstance(found := entry.get("segmentation"), list):
+            entry["segmentation"] = [polygon for polygon in found if is_polygon(polygon)] or found
         if entry.get("iscrowd") is None:
             entry["iscrowd"] = 0
         if entry.get("area") is None:

@@ -1,8 +1,9 @@
-"""Check pictures without decoding them: that they are whole, in 8 bits, and of the size that their annotations say."""
+"""Check pictures: that they are whole, in 8 bits, and of the size that their annotations say. Large ones are not decoded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +14,12 @@ from transfer.datasets.report import Report
 
 WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes of pixels with more than 8 bits. Detectron2 clips them to white."""
-ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+END = b"\xff\xd9"
+"""How a JPEG ends."""
 TAIL = 4096
-"""Bytes at the end of a file in which its end mark must lie; some cameras write more behind it."""
+"""Bytes at the end of a JPEG in which its end mark must lie; some cameras write more behind it."""
+SMALL, PREVIEW = 16_384, 80_000
+"""Bytes of a JPEG that is always decoded, and of one whose EXIF data may hold a small picture with an end mark of its own."""
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow raises SyntaxError for a broken PNG
 
 
@@ -41,18 +45,30 @@ class Picture:
 
 
 def look_at(path: Path) -> Picture:
-    """Return what the header says; decode the pixels only if the end of the file is missing.
+    """Return what the header says. A JPEG is decoded only if it is small or its end is not sure; a PNG has checksums.
 
     Raises:
         OSError, SyntaxError, ValueError, DecompressionBombError: it is not a whole picture.
     """
     with Image.open(path) as image:
-        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1) or 1)
+        orientation = _orientation(image)
         width, height, mode = *image.size, image.mode
-        mark = ENDS.get(str(image.format))
-        if mark is None or mark not in _tail(path):
+        if image.format == "PNG":
+            with Image.open(path) as again:  # only possible before anything else is read
+                again.verify()
+        elif image.format != "JPEG" or path.stat().st_size < (PREVIEW if "exif" in image.info else SMALL):
+            image.load()
+        elif END not in _tail(path):
             image.load()
     return Picture(*((height, width) if orientation > 4 else (width, height)), mode, orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation. As in Detectron2, 1 if there is none, or none that can be read."""
+    with suppress(Exception):
+        found = image.getexif().get(ExifTags.Base.Orientation)
+        return found if type(found) is int and 1 <= found <= 8 else 1
+    return 1
 
 
 def _tail(path: Path) -> bytes:

@@ -9,6 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+LONGEST = 500
+"""Characters of a sentence; a user's file may hold a very long value."""
+
 
 @dataclass
 class Finding:
@@ -51,11 +54,15 @@ class Report:
             taken: how the framework reads it. Problems with this text become a note in `settle` if they are rare.
             rare: in at most one of so many annotations.
         """
-        self.faults.setdefault(kind, Finding(where, what, remedy, taken, rare)).count += 1
+        if kind not in self.faults:
+            self.faults[kind] = Finding(printable(where), printable(what), printable(remedy), taken, rare)
+        self.faults[kind].count += 1
 
     def note(self, kind: str, where: str, what: str, times: int = 1) -> None:
         """Record that something unusual is read in its usual meaning. ``what`` says which."""
-        self.readings.setdefault(kind, Finding(where, what, "")).count += times
+        if kind not in self.readings:
+            self.readings[kind] = Finding(printable(where), printable(what), "")
+        self.readings[kind].count += times
 
     def settle(self, total: int) -> None:
         """Turn the problems that are rare among ``total`` annotations into notes, if they have a usual reading."""
@@ -84,3 +91,9 @@ class Report:
     def notes(self) -> list[str]:
         """One line for each kind of unusual reading, with the number of times."""
         return [f"{found.count:,} × {found.what} (first: {found.where})" for found in self.readings.values()]
+
+
+def printable(text: str) -> str:
+    """Return ``text`` on one line, not too long, with escapes for what a terminal cannot show."""
+    short = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)

@@ -61,7 +61,7 @@ def read(path: Path, report: Report) -> Annotation | None:
     found = tuple(thing for thing in things if thing)
     if (twins := len(found) - len({(thing.name, thing.box) for thing in found})) > 0:
         what = f"has {twins} object(s) twice, with the same class and box"
-        report.problem("object twice", where, what, "delete one of them", "both are counted")
+        report.problem("object twice", where, what, "delete one of them", "both are counted", rare=100)
     return Annotation(*_size(root, where, report), found)
 
 

@@ -49,7 +49,7 @@ def register(job: TransferJob, prepared: Prepared) -> None:
     for name in DatasetCatalog.list():
         original = MetadataCatalog.get(name).as_dict().get("json_file")
         if original and MetadataCatalog.get(name).evaluator_type in ("coco", "lvis"):
-            _register_coco(name, prepared.copies.get(original, original), own=job.classes is not None)
+            _register_coco(name, prepared.copies.get(original, original))
     subsets.register(job.seed, job.out)
 
 
@@ -61,15 +61,15 @@ def _register_voc(name: str, home: Path, split: str, year: int, classes: Classes
     MetadataCatalog.get(name).set(evaluator_type="pascal_voc", **about)
 
 
-def _register_coco(name: str, path: str, own: bool) -> None:
-    """Let Detectron2 read ``path``; classes of a user's ``own`` then come from its categories."""
+def _register_coco(name: str, path: str) -> None:
+    """Let Detectron2 read ``path``. The names of the classes come from there: the check has compared them."""
     from detectron2.data import MetadataCatalog
     from detectron2.data.datasets import load_coco_json
     from detectron2.data.datasets.lvis import load_lvis_json
 
     about = MetadataCatalog.get(name).as_dict()
-    if own:
-        about = {key: about[key] for key in ("image_root", "evaluator_type")}
+    if about["evaluator_type"] == "coco":
+        about = {key: value for key, value in about.items() if not key.startswith("thing_")}
     load = load_lvis_json if about["evaluator_type"] == "lvis" else load_coco_json
     _replace(name, partial(load, path, about["image_root"], name))
     MetadataCatalog.get(name).set(**{key: value for key, value in about.items() if key != "name"} | {"json_file": path})

@@ -98,7 +98,8 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
         """Return the averages and the number of classes in the test set; None except on rank 0."""
         home = Path(MetadataCatalog.get(self._dataset_name).dirname)
         self._found = {voc_id(name): self._read(home / "Annotations" / f"{name}.xml") for name in self._names}
-        with tempfile.TemporaryDirectory() as folder, replaced(pascal_voc_evaluation, parse_rec=self._objects):
+        absent = np.errstate(divide="ignore", invalid="ignore")  # classes without any object
+        with tempfile.TemporaryDirectory() as folder, replaced(pascal_voc_evaluation, parse_rec=self._objects), absent:
             self._image_set_path = str(Path(folder) / "images.txt")
             Path(self._image_set_path).write_text("\n".join(self._found), encoding="utf-8")
             results: dict[str, dict[str, float]] | None = super().evaluate()
