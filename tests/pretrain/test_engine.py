@@ -207,7 +207,7 @@ def test_more_epochs_than_before(
     name: Any, stopped_at: int, tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """A run goes on with the schedules of the new length, whether it was finished, in its warm-up or after it."""
-    config = tiny("run", schedule=ScheduleConfig(name=name, milestones=(1, 3)))
+    config = tiny("run", schedule=ScheduleConfig(name=name, warmup_epochs=1, milestones=(1, 3)))
     with monkeypatch.context() as patch:
         if stopped_at:
             stop_after(stopped_at, patch)
