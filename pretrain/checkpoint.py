@@ -115,6 +115,8 @@ def check_same_run(
                 f"{initial['source']} has {initial['sha256'][:12]}; use the same weights or choose another --out"
             )
         may_change = MAY_CHANGE | {"init_from"}
+    if before.get("data.pixel_range") is None:  # no image has needed a range so far
+        may_change = may_change | {"data.pixel_range"}
     differing = sorted(
         key for key in before.keys() | now.keys() if key not in may_change and before.get(key) != now.get(key)
     )

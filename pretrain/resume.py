@@ -49,7 +49,10 @@ def list_images(config: RunConfig, content: dict[str, Any] | None) -> tuple[RunC
     if pixel_range is not None:
         pixel_range = (float(pixel_range[0]), float(pixel_range[1]))
     source = replace(source, pixel_range=pixel_range)
-    if not same_in_all_processes(replace(source, labels=[source.present(i) for i in range(len(source))]).fingerprint()):
+    taken = replace(
+        source, labels=[source.present(index) for index in range(len(source))]
+    )  # the digest shows stand-ins too
+    if not same_in_all_processes(taken.fingerprint()):
         raise UserError(
             f"the processes find different images below data.root {data.root}; give all machines the same files"
         )

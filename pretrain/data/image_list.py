@@ -14,8 +14,8 @@ from pixbench.errors import UserError, printable
 from pixbench.files import write_text
 from pretrain.data.sources import Source
 
-MAY_BE_MISSING = 0.01
-"""Largest part of the images that a run can go on without; one image may always be missing."""
+MAY_BE_MISSING = 100
+"""A run can go on without one in so many of its images; one may always be missing."""
 
 
 def write_list(path: Path, source: Source) -> None:
@@ -60,11 +60,11 @@ def kept_to_list(found: Source, path: Path, limit: int) -> tuple[Source, list[st
     now = set(found.names)
     there = [index for index, name in enumerate(names) if name in now]
     missing = [index for index, name in enumerate(names) if name not in now]
-    if len(missing) > max(1, int(MAY_BE_MISSING * len(names))) or not there:
+    if len(missing) > max(1, len(names) // MAY_BE_MISSING) or not there:
         raise UserError(
             f"data.root holds other images than at the start of this run: {len(missing)} of {len(names)} are missing "
-            f"({_first(names[index] for index in missing)}), and a run goes on without 1 % of its images, or one; put them "
-            "back, put other images in their place under the same names, or choose another --out"
+            f"({_first(names[index] for index in missing)}), and a run can do without 1 % of its images, or without one; "
+            "put them back, put other images in their place under the same names, or choose another --out"
         )
     stand_ins = {index: there[bisect_right(there, index) % len(there)] for index in missing}
     said = []

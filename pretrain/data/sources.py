@@ -54,6 +54,10 @@ class Source:
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
+            if path.is_symlink():
+                raise UserError(
+                    f"image {path} is a link to a file that does not exist; mend or delete it, then start again"
+                ) from error
             raise UserError(f"image {path} is gone; start the same command again to go on without it") from error
         except OSError as error:
             raise UserError(f"image {path} cannot be read ({explain(error)})") from error

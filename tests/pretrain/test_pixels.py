@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from pixbench.errors import UserError
-from pretrain.config import from_dict
+from pretrain import checkpoint
+from pretrain.config import from_dict, parse
 from pretrain.data import pixels
 from pretrain.data.pixels import decode, find_range, to_8_bits
 from pretrain.resume import list_images
@@ -140,6 +141,15 @@ def test_a_run_keeps_its_range(tmp_path: Path) -> None:
     assert config.data.pixel_range == source.pixel_range == (0, 65535)
     config, source, said = list_images(from_dict(settings(tmp_path, pixel_range=[0, 1000])), None)
     assert (source.pixel_range, said) == ((0, 1000), [])
+    given = parse(["--method.name=pixpro", "--data.pixel_range", "[0, 4095]"])
+    assert given.data.pixel_range == (0, 4095)
+    checkpoint_of_8_bits = {"config": from_dict(settings(tmp_path)).as_dict(), "images": "abc"}
+    checkpoint.check_same_run(
+        checkpoint_of_8_bits, from_dict(settings(tmp_path, pixel_range=[0, 9])).as_dict(), "abc", tmp_path
+    )
+    before, now = (from_dict(settings(tmp_path, pixel_range=[0, high])).as_dict() for high in (9, 8))
+    with pytest.raises(UserError, match=r"data\.pixel_range \(checkpoint: \(0\.0, 9\.0\), now: \(0\.0, 8\.0\)\)"):
+        checkpoint.check_same_run({"config": before, "images": "abc"}, now, "abc", tmp_path)
     for wrong in ([5, 5], [9, 1], [0, float("inf")]):
         with pytest.raises(UserError, match=r"data\.pixel_range .* must be two numbers, the smaller one first"):
             from_dict(settings(tmp_path, pixel_range=wrong))
