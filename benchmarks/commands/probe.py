@@ -64,7 +64,11 @@ def probe(args: argparse.Namespace) -> None:
 
     datasets = [name for name in DATASETS if name in args.datasets]
     if "cityscapes" in datasets:
-        require_datasets(args.data_root, ["cityscapes"])
+        try:
+            require_datasets(args.data_root, ["cityscapes"])
+        except UserError as error:
+            alone = "; to evaluate on class folders alone, add --datasets imagenet" if "imagenet" in datasets else ""
+            raise UserError(f"{error}{alone}") from error
     sources = class_folders(args.data_root / "imagenet") if "imagenet" in datasets else None
     width = 1.0 if args.width is None else args.width
     located = locate(args.weights) if args.weights else None

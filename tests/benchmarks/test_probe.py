@@ -242,8 +242,11 @@ def test_own_trees_of_class_folders(tmp_path: Path, capsys: pytest.CaptureFixtur
     """Without a data root of ours beside them, with any suffix, and with what systems leave there."""
     home = _tree(tmp_path / "data" / "imagenet", "cat dog .ipynb_checkpoints __MACOSX", "Train", "val")
     words = _words(tmp_path / "data", tmp_path / "run", "--init", "random")
-    words += ["--width", str(WIDTH), "--datasets", "imagenet"]
-    assert main(words) == 0
+    words += ["--width", str(WIDTH)]
+    assert main(words) == 2
+    assert "cityscapes is missing" in (said := capsys.readouterr().err)
+    assert "add --datasets imagenet" in said
+    assert main([*words, "--datasets", "imagenet"]) == 0
     with open(tmp_path / "run" / "qscore.csv", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["image"], row["label"]) for row in rows] == [
