@@ -54,8 +54,6 @@ def remedy(where: str, found: set[int], numbering: Numbering) -> str:
     """Return what to do about numbers of no class in ``where``, guessed from all numbers ``found`` in the split."""
     classes, numbers = numbering.classes, numbering.of_classes
     wrong = numbering.wrong(found)
-    if where.endswith(TRAIN_IDS) and not classes.own and wrong and wrong[-1] <= LAST_LABEL_ID:
-        return f"these look like label ids instead of train ids: delete these files and make them with {PREPARE}"
     if wrong == [numbers.stop] and not numbering.zero_ignored:
         if 0 not in found:
             return "the numbers seem to begin at 1: subtract 1 from those of the classes"
@@ -64,6 +62,8 @@ def remedy(where: str, found: set[int], numbering: Numbering) -> str:
                 f"if 0 is a class such as background, name it in the first line of {classes.source}; if 0 is to be ignored, "
                 "write 255 for it and subtract 1 from the others"
             )
+    if where.endswith(TRAIN_IDS) and not classes.own and wrong and wrong[-1] <= LAST_LABEL_ID:
+        return f"these look like label ids instead of train ids: delete these files and make them with {PREPARE}"
     if classes.own:
         return (
             f"correct them, or name the class of each number from {numbers.start} on, one a line, in {classes.source}"

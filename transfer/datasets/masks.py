@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -84,7 +85,7 @@ def _check_label_map(path: Path, numbering: Numbering, report: Report) -> tuple[
         if 0 <= number <= IGNORED:
             report.note(_has(number), where, "")
     if wrong := numbering.wrong(numbers):
-        more = f" (and {len(wrong) - 1} others up to {wrong[-1]})" if wrong[1:] else ""
+        more = f" (and others up to {wrong[-1]})" if wrong[1:] else ""
         what = f"has pixels of the number {wrong[0]}{more}, but {numbering.brief}"
         report.problem("label map numbers", where, what, "")  # `check` adds the remedy
     elif numbering.ignored.issuperset(numbers):
@@ -92,7 +93,7 @@ def _check_label_map(path: Path, numbering: Numbering, report: Report) -> tuple[
     return image.size
 
 
-def _form(image: Image.Image, numbering: Numbering) -> tuple[str, str, str] | None:
+def _form(image: Any, numbering: Numbering) -> tuple[str, str, str] | None:
     """Return kind, sentence and remedy if MMSegmentation would not read the numbers that were meant.
 
     Args:
@@ -115,7 +116,7 @@ def _form(image: Image.Image, numbering: Numbering) -> tuple[str, str, str] | No
     return None
 
 
-def _one_channel(image: Image.Image) -> str:
+def _one_channel(image: Any) -> str:
     """Return what to do with several channels, which are equal numbers or colours."""
     colours = [colour[:3] for _, colour in image.convert("RGB").getcolors(1 << 16) or []]
     if colours and all(red == green == blue for red, green, blue in colours):
