@@ -27,7 +27,8 @@ class Numbering:
     @property
     def of_classes(self) -> range:
         """The numbers of the classes in their order."""
-        return range(self.zero_ignored, len(self.classes) + self.zero_ignored)
+        first = int(self.zero_ignored)
+        return range(first, first + len(self.classes))
 
     @property
     def ignored(self) -> set[int]:
@@ -47,7 +48,7 @@ class Numbering:
 
     def name(self, number: int) -> str:
         """Return the class of ``number``."""
-        return self.classes.names[number - self.zero_ignored]
+        return self.classes.names[self.of_classes.index(number)]
 
 
 def remedy(where: str, found: set[int], numbering: Numbering) -> str:

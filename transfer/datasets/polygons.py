@@ -112,6 +112,8 @@ def _check_polygons(path: Path, report: Report) -> _File:
         name = thing.label if thing.label in _ids() else thing.label.removesuffix(GROUP)
         if fault := _object_fault(thing, name, *size):
             report.problem(f"object {fault[0]}", f"{path}, object {number}", *fault[1:])
+        elif not thing.polygon:
+            report.note("object without points", f"{path}, object {number}", "object without points, left out")
         elif name in _evaluated():
             evaluated = True
             if not thing.label.endswith(GROUP):
@@ -129,10 +131,10 @@ def _object_fault(thing: _Object, name: str, width: int, height: int) -> tuple[s
             f"has the label {thing.label!r}, which Cityscapes does not have{hint}",
             "correct it in that file",
         )
-    if _ids()[name] < 0:  # Detectron2 passes it over
+    if _ids()[name] < 0 or not thing.polygon:  # Detectron2 passes it over
         return None
     if len(thing.polygon) < 3:
-        return "points", f"({thing.label}) has a polygon of {len(thing.polygon)} points, which has no area", AGAIN
+        return "points", f"({thing.label}) has a polygon of fewer than 3 points, which has no area", AGAIN
     points = np.asarray(thing.polygon)
     outside = (points < (-width / 2, -height / 2)) | (points > (1.5 * width, 1.5 * height))
     if outside.any():

@@ -222,6 +222,18 @@ def test_label_maps_must_fit_the_upright_picture(tmp_path: Path, kind: str) -> N
     assert "picture EXIF" in report.readings
 
 
+def test_an_orientation_behind_the_pixels_of_a_png_is_found(tmp_path: Path) -> None:
+    picture, path = pair(tmp_path)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", SIZE).save(picture, "PNG", exif=exif)
+    data = picture.read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    picture.write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])
+    assert "is turned to 4 × 6 by its EXIF orientation 6" in problem(check((picture, path)))
+
+
 @pytest.mark.frameworks
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_mmsegmentation_turns_pictures_upright_and_label_maps_not(tmp_path: Path, kind: str) -> None:

@@ -88,9 +88,8 @@ def test_files_that_are_not_polygons_are_named(tmp_path: Path, content: str, mes
     [
         ({**CAR, "label": "Car"}, "has the label 'Car', which Cityscapes does not have; did you mean car?"),
         ({**CAR, "label": "wagonlikegroup"}, "has the label 'wagonlikegroup', which Cityscapes does not have;"),
-        ({**CAR, "polygon": [[0, 0], [1, 1]]}, "(car) has a polygon of 2 points, which has no area"),
-        ({**CAR, "polygon": []}, "(car) has a polygon of 0 points"),
-        ({**SKY, "polygon": [[0, 0]]}, "(sky) has a polygon of 1 points"),
+        ({**CAR, "polygon": [[0, 0], [1, 1]]}, "(car) has a polygon of fewer than 3 points, which has no area"),
+        ({**SKY, "polygon": [[0, 0]]}, "(sky) has a polygon of fewer than 3 points"),
         ({**CAR, "polygon": [[0, 0], [1, 0], [61, 1]]}, "(car) has a point at (61, 1), far outside of 40 × 20 pixels"),
         ({**CAR, "polygon": [[0, 0], [1, 0], [1, -11]]}, "(car) has a point at (1, -11), far outside"),
     ],
@@ -107,7 +106,7 @@ def test_objects_that_detectron2_cannot_use_are_named(tmp_path: Path, thing: Any
     [
         {**CAR, "label": "cargroup"},
         {**CAR, "label": "polegroup"},
-        {**CAR, "label": "license plate", "polygon": []},
+        {**CAR, "label": "license plate", "polygon": [[0, 0]]},
         {**CAR, "label": "no such thing", "deleted": 1},
         {**CAR, "polygon": [[-3, -2], [45, -2], [45.5, 22]]},
     ],
@@ -115,6 +114,13 @@ def test_objects_that_detectron2_cannot_use_are_named(tmp_path: Path, thing: Any
 def test_objects_that_detectron2_uses_or_passes_over_are_right(tmp_path: Path, thing: Any) -> None:
     report = check(item(tmp_path, CAR, thing), "train")
     assert (report.problems, report.notes) == ([], [])
+
+
+def test_an_object_without_points_is_noted(tmp_path: Path) -> None:
+    report = check(item(tmp_path, CAR, {**CAR, "polygon": []}))
+    assert report.problems == []
+    assert "1 × object without points, left out" in report.notes[0]
+    assert "there is nothing to learn" in problem(check(item(tmp_path, {**CAR, "polygon": []}), "train"))
 
 
 def test_an_object_that_is_not_deleted_but_left_out_is_noted(tmp_path: Path) -> None:
