@@ -14,6 +14,8 @@ from transfer.datasets.report import Report
 WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes of pixels with more than 8 bits. Detectron2 clips them to white."""
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+ORIENTED = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
+"""Entries of a PNG that may hold an orientation. Without any, Pillow's ``getexif`` would decode all pixels to search on."""
 TAIL = 4096
 """Bytes at the end of a file in which its end mark must lie; some cameras write more behind it."""
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow raises SyntaxError for a broken PNG
@@ -47,10 +49,11 @@ def look_at(path: Path) -> Picture:
         OSError, SyntaxError, ValueError, DecompressionBombError: it is not a whole picture.
     """
     with Image.open(path) as image:
-        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1) or 1)
         width, height, mode = *image.size, image.mode
-        mark = ENDS.get(str(image.format))
-        if mark is None or mark not in _tail(path):
+        mark, tail = ENDS.get(str(image.format)), _tail(path)
+        bare = image.format == "PNG" and ORIENTED.isdisjoint(image.info) and b"eXIf" not in tail
+        orientation = 1 if bare else int(image.getexif().get(ExifTags.Base.Orientation, 1) or 1)
+        if mark is None or mark not in tail:
             image.load()
     return Picture(*((height, width) if orientation > 4 else (width, height)), mode, orientation)
 
