@@ -52,7 +52,7 @@ def check(items: Sequence[tuple[Path, Path, Path]], *, split: str, title: str) -
     """
     report = check_all(partial(_check_items, split=split), items, title)
     drawn, measured = (report.readings.pop(name, None) for name in ("drawn", "measured"))
-    report.settle(len(items) * Report.RARE // ALIKE)
+    report.settle(len(items))
     if split == "train" and not drawn and not report.faults:
         what = (
             f"this and all other polygons for train draw no {_names()}, other than in groups: there is nothing to learn"
@@ -76,7 +76,8 @@ def _check_items(items: Sequence[tuple[Path, Path, Path]], split: str) -> Report
             files.append((instances, found := _check_instances(instances, report)))
             if drawn.evaluated and found.evaluated is False:
                 what = f"has no pixel of any {_names()}, but {polygons.name} draws some"
-                report.problem("instances differ", str(instances), what, AGAIN, "its instance ids are what is measured")
+                taken = "its instance ids are what is measured"
+                report.problem("instances differ", str(instances), what, AGAIN, taken, rare=ALIKE)
         try:
             seen = look_at(picture)
         except BROKEN as error:  # or missing
