@@ -15,6 +15,7 @@ from benchmarks.jobs import Job
 from pixbench.errors import UserError, did_you_mean
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE
 from pixbench.paths import CONFIGS, find_config
+from transfer.datasets.classes import read_classes
 from transfer.protocols import find_protocol, table_of
 from transfer.weights.sources import SCHEMES
 
@@ -46,6 +47,8 @@ class Suite:
     """Options of `pixbench data mini`, which generates data below the output folder if no data root is given."""
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     """protocol -> config keys of its framework, set in every row and recorded as deviations."""
+    classes: dict[str, str] = field(default_factory=dict)
+    """protocol -> file with a user's own classes (`pixbench transfer --classes`), relative to the current folder."""
     jobs_at_a_time: int = 1
     """Number of jobs that run at the same time on this machine; the cores are divided among them."""
     slurm: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +67,7 @@ def read_suite(path: Path) -> Suite:
     suite: Suite = _parsed(Suite, content, str(path))
     if suite.jobs_at_a_time < 1:
         raise UserError(f"{path}: jobs_at_a_time is {suite.jobs_at_a_time}; it must be 1 or more")
-    for name in [*suite.protocols, *suite.overrides]:
+    for name in [*suite.protocols, *suite.overrides, *suite.classes]:
         find_protocol(str(name))
     return suite
 
@@ -140,9 +143,13 @@ def plan(suite: Suite, out: Path, data_root: Path | None, pixbench: tuple[str, .
             for seed in suite.seeds:
                 options = {"--data-root": data_root, "--scale": suite.scale, "--seed": seed, "--label": label}
                 options |= {"--freeze": row.freeze} if row.freeze != "none" else {}
+                options |= (
+                    {"--classes": read_classes(Path(suite.classes[name])).source} if name in suite.classes else {}
+                )
                 changes = [("--set", f"{key}={json.dumps(v)}") for key, v in suite.overrides.get(name, {}).items()]
                 words = (*start, *_words(options), *(word for change in changes for word in change))
-                transfers.append(_transfer_job(f"{label}/{name}/seed{seed}", words, out, after))
+                files = (Path(suite.classes[name]),) if name in suite.classes else ()
+                transfers.append(_transfer_job(f"{label}/{name}/seed{seed}", words, out, after, files))
     return [replace(job, command=(*pixbench, *job.command)) for job in (*jobs.values(), *transfers)]
 
 
@@ -171,9 +178,11 @@ def _convert_job(label: str, framework: str, out: Path) -> Job:
     return Job(f"convert/{label}/{framework}", command, path, (f"pretrain/{label}",))
 
 
-def _transfer_job(place: str, words: tuple[str, ...], out: Path, after: tuple[str, ...]) -> Job:
-    """Return the transfer job of ``place`` (row/protocol/seed)."""
+def _transfer_job(
+    place: str, words: tuple[str, ...], out: Path, after: tuple[str, ...], files: tuple[Path, ...]
+) -> Job:
+    """Return the transfer job of ``place`` (row/protocol/seed); its result depends on ``files`` too."""
     protocol, folder = find_protocol(place.split("/")[1]), out / "runs" / place
     command = ("transfer", protocol.name, *words, "--out", str(folder))
-    inputs = protocol.config, table_of(protocol.framework)
+    inputs = protocol.config, table_of(protocol.framework), *files
     return Job(f"transfer/{place}", command, folder / RESULT_FILE, after, inputs)

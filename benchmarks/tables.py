@@ -9,7 +9,7 @@ import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tabulate import tabulate
@@ -54,17 +54,38 @@ def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
+class Task(NamedTuple):
+    """What a run measured. Results of different tasks never share a column."""
+
+    protocol: str
+    classes: tuple[str, ...] = ()
+    """A user's own classes; empty for those of the protocol."""
+
+    @property
+    def about(self) -> Protocol:
+        """The protocol."""
+        return protocols()[self.protocol]
+
+    @property
+    def own(self) -> str:
+        """What is added to the heading of a column if the classes are a user's own."""
+        if not self.classes:
+            return ""
+        more = f" and {len(self.classes) - 3} more" if len(self.classes) > 3 else ""
+        return f" on own classes ({', '.join(self.classes[:3])}{more})"
+
+
 @dataclass
 class Scale:
-    """All results at one scale: label -> protocol -> entry."""
+    """All results at one scale: label -> task -> entry."""
 
     name: str
-    rows: dict[str, dict[str, Entry]] = field(default_factory=dict)
+    rows: dict[str, dict[Task, Entry]] = field(default_factory=dict)
 
-    def protocols(self) -> list[Protocol]:
-        """Return the protocols that have results, in the order of `configs/protocols/`."""
-        used = {name for entries in self.rows.values() for name in entries}
-        return [protocol for name, protocol in protocols().items() if name in used]
+    def tasks(self) -> list[Task]:
+        """Return the tasks that have results, in the order of `configs/protocols/`."""
+        order, used = list(protocols()), {task for entries in self.rows.values() for task in entries}
+        return sorted(used, key=lambda task: (order.index(task.protocol), task.classes))
 
 
 def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
@@ -90,7 +111,8 @@ def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
             left_out.append(f"{path.parent.relative_to(runs)}: there is no protocol {result['protocol']} any more")
             continue
         label = result.get("label") or result["init"]
-        key = (label, result["protocol"], result["scale"], result["seed"])
+        task = Task(result["protocol"], tuple(result.get("classes") or ()))
+        key = (label, result["protocol"] + task.own, result["scale"], result["seed"])
         if key in seen:
             raise UserError(
                 f"{path} and {seen[key]} are both {key}; a seed counts once: remove one of them, or repeat the command "
@@ -105,7 +127,7 @@ def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
                 "the command of one with another --label, or remove one of them"
             )
         scale = scales.setdefault(result["scale"], Scale(result["scale"]))
-        scale.rows.setdefault(label, {}).setdefault(result["protocol"], Entry()).runs.append(result)
+        scale.rows.setdefault(label, {}).setdefault(task, Entry()).runs.append(result)
     if not seen:
         raise UserError(
             f"no finished transfer run of a known protocol below {runs}; run `pixbench transfer` or `pixbench suite` first"
@@ -113,24 +135,24 @@ def collect(runs: Path) -> tuple[dict[str, Scale], list[str]]:
     return scales, left_out
 
 
-def columns(used: Iterable[Protocol]) -> list[tuple[str, str, str]]:
-    """Return (protocol, metric, heading) of each column."""
-    return [(protocol.name, metric, head) for protocol in used for metric, head in protocol.columns.items()]
+def columns(used: Iterable[Task]) -> list[tuple[Task, str, str]]:
+    """Return (task, metric, heading) of each column."""
+    return [(task, metric, head + task.own) for task in used for metric, head in task.about.columns.items()]
 
 
 class Footnotes:
     """Letters for sets of deviations; equal sets of one protocol get the same letter."""
 
     def __init__(self) -> None:
-        self.letters: dict[tuple[str, tuple[str, ...]], str] = {}
+        self.letters: dict[tuple[Task, tuple[str, ...]], str] = {}
 
-    def mark(self, protocol: str, deviations: tuple[str, ...]) -> str:
+    def mark(self, task: Task, deviations: tuple[str, ...]) -> str:
         """Return the mark of ``deviations``, for example " [a]"; empty if there are none."""
         if not deviations:
             return ""
         index = len(self.letters)
         letter = string.ascii_lowercase[index % 26] * (1 + index // 26)
-        return f" [{self.letters.setdefault((protocol, deviations), letter)}]"
+        return f" [{self.letters.setdefault((task, deviations), letter)}]"
 
     def lines(self) -> list[str]:
         """Return the lines that explain the letters; a deviation with several letters comes once, after all of its letters."""
@@ -146,20 +168,20 @@ class Footnotes:
 
 def render(scale: Scale, order: Sequence[str] = ()) -> str:
     """Return the Markdown table of one scale with footnotes; at paper scale, with published numbers in brackets."""
-    heads = columns(scale.protocols())
+    heads = columns(scale.tasks())
     notes, body = Footnotes(), []
-    shared = {name: _shared_deviations(scale, name) for name, _, _ in heads}
-    marks = {name: notes.mark(name, texts) for name, texts in shared.items()}
+    shared = {task: _shared_deviations(scale, task) for task, _, _ in heads}
+    marks = {task: notes.mark(task, texts) for task, texts in shared.items()}
     labels = [label for label in order if label in scale.rows] + [label for label in scale.rows if label not in order]
     for label in labels:
         line = [title(label)]
-        for protocol, metric, _ in heads:
-            entry = scale.rows[label].get(protocol, Entry())
+        for task, metric, _ in heads:
+            entry = scale.rows[label].get(task, Entry())
             text = entry.text(metric)
-            if entry.deviations != shared[protocol]:
-                text += notes.mark(protocol, entry.deviations)
-            if scale.name == "paper" and label in published():
-                text += f" ({published()[label].values.get(protocol, {}).get(metric, '–')})"
+            if entry.deviations != shared[task]:
+                text += notes.mark(task, entry.deviations)
+            if scale.name == "paper" and label in published() and not task.classes:
+                text += f" ({published()[label].values.get(task.protocol, {}).get(metric, '–')})"
             line.append(text)
         body.append(line)
     seeds = sorted({len(entry.runs) for entries in scale.rows.values() for entry in entries.values()})
@@ -171,14 +193,14 @@ def render(scale: Scale, order: Sequence[str] = ()) -> str:
             f"## Measured at {scale.name} scale\n\n**Not comparable with any published number**: generated data, a narrow "
             f"backbone and short schedules. It shows that the whole path runs. {about}."
         )
-    table = _markdown(body, [head + marks[name] for name, _, head in heads])
+    table = _markdown(body, [head + marks[task] for task, _, head in heads])
     footer = "\n".join(f"- {line}" for line in notes.lines())
     return f"{intro}\n\n{table}\n" + (f"\nDeviations from the published protocols:\n\n{footer}\n" if footer else "")
 
 
-def _shared_deviations(scale: Scale, protocol: str) -> tuple[str, ...]:
+def _shared_deviations(scale: Scale, task: Task) -> tuple[str, ...]:
     """Return the deviations of a column if all its entries have the same; else none, and each entry gets its own mark."""
-    found = {entries[protocol].deviations for entries in scale.rows.values() if protocol in entries}
+    found = {entries[task].deviations for entries in scale.rows.values() if task in entries}
     return found.pop() if len(found) == 1 else ()
 
 
@@ -188,9 +210,9 @@ def _markdown(body: list[list[str]], heads: list[str]) -> str:
 
 def render_published(names: Iterable[str]) -> str:
     """Return a separate table with the published numbers of these protocols and their sources."""
-    heads = columns([protocols()[name] for name in names])
-    rows = [row for row in published().values() if any(name in row.values for name, _, _ in heads)]
-    body = [[row.title, *(_published(row, name, metric) for name, metric, _ in heads)] for row in rows]
+    heads = columns([Task(name) for name in names])
+    rows = [row for row in published().values() if any(task.protocol in row.values for task, _, _ in heads)]
+    body = [[row.title, *(_published(row, task.protocol, metric) for task, metric, _ in heads)] for row in rows]
     table = _markdown(body, [head for _, _, head in heads])
     sources = list(dict.fromkeys(text for row in rows for text in row.sources.values()))
     lines = "\n".join(f"- [{index}] {text}" for index, text in enumerate(_all_sources(), 1) if text in sources)
@@ -210,30 +232,19 @@ def tidy_csv(scales: Iterable[Scale]) -> str:
     """Return CSV with a line per row, protocol and metric: measured values and, at full scale, those published."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow("scale label protocol metric mean std seeds published source deviations".split())
+    writer.writerow("scale label protocol metric mean std seeds published source deviations classes".split())
     for scale in scales:
         for label, entries in scale.rows.items():
             known = published().get(label) if scale.name == "paper" else None
-            for name, entry in entries.items():
-                for metric in protocols()[name].metrics:
-                    values = entry.values(metric)
-                    mean, spread = mean_std(values)
-                    value = known.values.get(name, {}).get(metric, "") if known else ""
-                    source = known.sources.get(name, "") if known and value != "" else ""
-                    writer.writerow(
-                        [
-                            scale.name,
-                            label,
-                            name,
-                            metric,
-                            mean,
-                            spread,
-                            len(values),
-                            value,
-                            source,
-                            len(entry.deviations),
-                        ]
-                    )
+            for task, entry in entries.items():
+                for metric in task.about.metrics:
+                    if task.classes and not any(metric in run["metrics"] for run in entry.runs):
+                        continue  # it is not defined for a user's own classes
+                    mean, spread = mean_std(entry.values(metric))
+                    value = known.values.get(task.protocol, {}).get(metric, "") if known and not task.classes else ""
+                    source = known.sources.get(task.protocol, "") if known and value != "" else ""
+                    numbers = mean, spread, len(entry.runs), value, source, len(entry.deviations)
+                    writer.writerow([scale.name, label, task.protocol, metric, *numbers, "; ".join(task.classes)])
     return out.getvalue()
 
 
@@ -256,8 +267,9 @@ def write_tables(runs: Path, out: Path, order: Sequence[str] = (), must_exist: b
             raise UserError(
                 f"there is no row {label!r} below {runs}{did_you_mean(label, labels)} (rows: {', '.join(labels)})"
             )
-    used = list(dict.fromkeys(p.name for scale in scales.values() for p in scale.protocols()))
-    parts = [render(scales[name], order) for name in sorted(scales, reverse=True)] + [render_published(used)]
+    used = list(dict.fromkeys(t.protocol for scale in scales.values() for t in scale.tasks() if not t.classes))
+    parts = [render(scales[name], order) for name in sorted(scales, reverse=True)]
+    parts += [render_published(used)] if used else []
     if left_out:
         parts.append("## Runs left out\n\n" + "\n".join(f"- {line}" for line in left_out) + "\n")
     text = "# Transfer results\n\n" + "\n".join(parts)

@@ -16,6 +16,7 @@ The drawing needs matplotlib (`pip install matplotlib`).
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -87,7 +88,8 @@ def main() -> None:
 
     checkpoint = run_training(args)
     side = 4 * args.size  # larger than in training, for a finer map
-    photo = open_source(args.images, "flat").load(args.show)
+    settings = parse([f"--config={args.out / 'config.yaml'}"])  # with the range of images of more than 8 bits
+    photo = replace(open_source(args.images, "flat"), pixel_range=settings.data.pixel_range).load(args.show)
     square = v2.functional.center_crop(v2.functional.resize(photo, [side]), [side])
     image = v2.functional.to_dtype(v2.functional.pil_to_tensor(square), torch.float32, scale=True)
     features = feature_map(checkpoint, image)

@@ -81,6 +81,15 @@ def any_process(*flags: bool) -> list[bool]:
     return [bool(flag) for flag in together.tolist()]
 
 
+def same_in_all_processes(text: str) -> bool:
+    """Return whether ``text``, of the same length in every process, is the same in all of them."""
+    if world_size() == 1:
+        return True
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    rows = all_gather_cat(torch.tensor([list(text.encode())], device=device), grad=False)
+    return bool((rows == rows[0]).all())
+
+
 def mean_over_processes(value: Tensor) -> Tensor:
     """Return the mean of ``value`` over all processes."""
     if world_size() == 1:

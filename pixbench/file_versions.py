@@ -12,6 +12,8 @@ CHECKPOINT_FORMAT = "pixbench-pretrain"
 """Value of "format" in a pre-training checkpoint."""
 CHECKPOINT_VERSION = 2
 """Version of a pre-training checkpoint. Version 1 calls the backbone "trunk" and the momentum encoder "target"."""
+IMAGE_LIST = "images.txt"
+"""Name of the file in the folder of a pre-training run with the names and labels of its images."""
 RESULT_FILE = "result.json"
 """Name of the result file that every kind of run writes."""
 RESULT_SCHEMA = 1

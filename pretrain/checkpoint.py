@@ -3,7 +3,8 @@
 Content: "format", "version", "config" (nested plain dict), "method" (its name), "backbone" (its spec), "exports" (submodules
 that a conversion takes), "left_behind" (submodules that it leaves out), "model" (state of the method; the backbone's keys
 start with "backbone."), "optimizer", "scaler", "step" and "epoch" (the numbers of finished steps and epochs), "seconds" of
-training, "images" (fingerprint of the source) and "finished".
+training, "images" (fingerprint of the source), "initial" (source and digest of the weights that the run started from, or
+None), "lengthened" (step, epochs before and epochs now, each time the run got more epochs) and "finished".
 """
 
 from __future__ import annotations
@@ -95,16 +96,32 @@ def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "version": 2, "config": config, "model": model, "backbone": content["trunk"]}
 
 
-def check_same_run(content: dict[str, Any], config: dict[str, Any], images: str, path: Path) -> None:
-    """Check that a run of ``config`` on ``images`` may continue from this checkpoint.
+def check_same_run(
+    content: dict[str, Any], config: dict[str, Any], images: str, path: Path, initial: dict[str, str] | None = None
+) -> None:
+    """Check that a run of ``config`` on ``images`` may continue from this checkpoint. It may have more epochs than before.
+
+    ``initial`` is the record of the weights to start from; None if they were not read again.
 
     Raises:
-        UserError: The settings or the images differ. The message names the differences.
+        UserError: The settings, the images or the weights differ. The message names the differences.
     """
     before, now = flatten(from_dict(content["config"]).as_dict()), flatten(config)  # newer settings get their defaults
+    may_change, began = MAY_CHANGE, content.get("initial")
+    if initial and began:
+        if initial["sha256"] != began["sha256"]:
+            raise UserError(
+                f"{path} belongs to a run from other weights: {began['source']} with sha256 {began['sha256'][:12]}, but now "
+                f"{initial['source']} has {initial['sha256'][:12]}; use the same weights or choose another --out"
+            )
+        may_change = MAY_CHANGE | {"init_from"}
+    if before.get("data.pixel_range") is None:  # no image has needed a range so far
+        may_change = may_change | {"data.pixel_range"}
     differing = sorted(
-        key for key in before.keys() | now.keys() if key not in MAY_CHANGE and before.get(key) != now.get(key)
+        key for key in before.keys() | now.keys() if key not in may_change and before.get(key) != now.get(key)
     )
+    if differing == ["epochs"] and now["epochs"] > before["epochs"]:
+        differing = []
     if differing:
         listed = ", ".join(f"{key} (checkpoint: {before.get(key)}, now: {now.get(key)})" for key in differing)
         raise UserError(

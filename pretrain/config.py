@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pixbench.errors import UserError, did_you_mean, explain
 from pixbench.paths import find_config
 from pretrain.data.augment import Recipe
+from pretrain.data.pixels import PixelRange
 from pretrain.data.sources import Layout
 from pretrain.methods import METHODS
 from pretrain.models.backbone_spec import BackboneSpec
@@ -48,6 +50,8 @@ class DataConfig:
         workers: number of data processes per training process; 0 loads images in the training process itself.
         cache: whether to decode all images once at the start and keep them in memory.
         limit: number of images to use, spread evenly over all; 0 uses all.
+        pixel_range: the two values that become black and white in images of more than 8 bits, e.g. [0, 4095]; null finds
+            them in a sample of the images.
     """
 
     root: str = ""
@@ -59,6 +63,7 @@ class DataConfig:
     workers: int = 8
     cache: bool = False
     limit: int = 0
+    pixel_range: PixelRange | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= self.max_scale <= 1:
@@ -66,6 +71,8 @@ class DataConfig:
                 f"data.min_scale {self.min_scale} and data.max_scale {self.max_scale} must be fractions of the image area, "
                 "with 0 < min_scale <= max_scale <= 1"
             )
+        if self.pixel_range is not None and not -math.inf < self.pixel_range[0] < self.pixel_range[1] < math.inf:
+            raise UserError(f"data.pixel_range {list(self.pixel_range)} must be two numbers, the smaller one first")
         _at_least(1, **{"data.image_size": self.image_size})
         _at_least(0, **{"data.workers": self.workers, "data.limit": self.limit})
 
@@ -88,7 +95,9 @@ class RunConfig:
 
     Args:
         out: folder for checkpoints and logs; a run found there is continued.
-        epochs: number of passes over the images.
+        init_from: file or name of weights that the backbone starts from, in any format that `pixbench convert` reads; empty
+            for random weights. Only `pixbench pretrain` reads it.
+        epochs: number of passes over the images; a run that is continued may get more.
         batch_size: number of images per step, over all processes; the learning rate is proportional to it.
         accumulate: number of parts into which each step's batch is split to save memory; batch norm and losses that compare
             images see one part at a time, see docs/methods/README.md.
@@ -108,6 +117,7 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     out: str = ""
+    init_from: str = ""
     epochs: int = 100
     batch_size: int = 1024
     accumulate: int = 1

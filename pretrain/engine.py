@@ -1,4 +1,4 @@
-"""Training loop: set up the run of a `RunConfig`, continue from its checkpoint, train, and save.
+"""Training loop: train a run from where it is to the end, log, and save.
 
 Under torchrun, every process runs this file: NCCL with one GPU per process, or gloo on CPUs. `batch_size` is divided among
 the processes. The order of images, the crops, the learning rate, the momentum of the momentum encoder and the random numbers
@@ -11,86 +11,45 @@ import json
 import os
 import random
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from pixbench.distributed import leave_group, mean_over_processes, rank, world_size
 from pixbench.errors import UserError, explain, worker_deaths_explained
-from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, RESULT_SCHEMA
+from pixbench.file_versions import IMAGE_LIST, RESULT_FILE, RESULT_SCHEMA
 from pixbench.files import make_folder, write_json, write_text
 from pixbench.interrupt import StopSignal
 from pixbench.lock import owned
 from pretrain import checkpoint
 from pretrain.config import RunConfig
-from pretrain.data.loader import Batches, TwoViews, ViewLoader, agreed
-from pretrain.data.sources import Source, open_source
+from pretrain.data.image_list import write_list
+from pretrain.data.loader import TwoViews, ViewLoader, agreed
 from pretrain.data.views import Views
+from pretrain.initial_weights import InitialWeights
 from pretrain.log import StepLog
-from pretrain.methods import METHODS
-from pretrain.methods.base import Method
-from pretrain.models.resnet import build_resnet
-from pretrain.optim import build_optimizer, scaled_lr
-from pretrain.schedule import LRSchedule
+from pretrain.run import Run, batches, modified, setup
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass
-class Run:
-    """All objects of a run in progress. ``step`` is the number of finished steps."""
+def train(config: RunConfig, initial: InitialWeights | None = None) -> int:
+    """Execute the whole run and return 0. If a signal asks it to stop, save and raise KeyboardInterrupt.
 
-    config: RunConfig
-    device: torch.device
-    source: Source
-    images: str
-    """Fingerprint of ``source``."""
-    method: Method
-    model: nn.Module
-    """``method``, wrapped in `DistributedDataParallel` if there are several processes."""
-    optimizer: Optimizer
-    scaler: torch.amp.GradScaler
-    schedule: LRSchedule
-    steps_per_epoch: int
-    step: int = 0
-    seconds: float = 0.0
-    finished: bool = False
-    loaded: int = 0
-    """Modification time in ns of the checkpoint that was loaded; 0 if there was none."""
-
-    @property
-    def out(self) -> Path:
-        """Run folder."""
-        return Path(self.config.out)
-
-    @property
-    def latest(self) -> Path:
-        """Path of the checkpoint from which the run continues."""
-        return self.out / CHECKPOINT_FILE
-
-    @property
-    def total_steps(self) -> int:
-        """Number of steps of the whole run."""
-        return self.config.epochs * self.steps_per_epoch
-
-
-def train(config: RunConfig) -> int:
-    """Execute the whole run and return 0. If a signal asks it to stop, save and raise KeyboardInterrupt."""
+    ``initial`` are the weights that ``config.init_from`` names.
+    """
     device = start_processes()
     try:
-        run = setup(config, device)
+        run = setup(config, device, initial)
         if run.finished:
             say(f"{run.latest}: this run is already finished ({config.epochs} epochs); nothing to do")
         else:
             with owned(run.out) if rank() == 0 else nullcontext():
-                if rank() == 0 and _modified(run.latest) != run.loaded:  # between loading it and owning the folder
+                if rank() == 0 and modified(run.latest) != run.loaded:  # between loading it and owning the folder
                     raise UserError(f"another process wrote {run.latest} meanwhile; start the same command again")
                 try:
                     fit(run)
@@ -118,73 +77,6 @@ def start_processes() -> torch.device:
     return device
 
 
-def setup(config: RunConfig, device: torch.device) -> Run:
-    """Build all objects of the run, and load the checkpoint in ``config.out`` if there is one."""
-    if not config.out:
-        raise UserError("out is not set; give the folder for checkpoints and logs, for example --out runs/pixpro")
-    if config.precision == "fp16" and device.type == "cpu":
-        raise UserError("precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
-    source = open_source(config.data.root, config.data.layout).thinned(config.data.limit)
-    steps_per_epoch = batches(config, len(source), 0, 0).per_epoch
-    if (local_batch := config.batch_size // world_size()) % config.accumulate:
-        raise UserError(
-            f"accumulate {config.accumulate} does not divide the {local_batch} images of each process per step; choose a "
-            f"divisor of {local_batch}"
-        )
-    torch.manual_seed(config.seed)
-    backbone = build_resnet(config.backbone, config.zero_init_residual)
-    # As in the official code (its variable K), the last, incomplete batch of an epoch counts here although it is left out.
-    updates = int(len(source) / config.batch_size * config.epochs)
-    method = METHODS[config.method.name](backbone, config.method.settings, updates)
-    method.to(device)
-    if config.channels_last:
-        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if world_size() > 1 and device.type == "cuda":  # there is no synchronised batch norm for CPUs
-        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    run = Run(
-        config=config,
-        device=device,
-        source=source,
-        images=source.fingerprint(),
-        method=method,
-        model=method,
-        optimizer=build_optimizer(method, config.optimizer),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
-        schedule=LRSchedule(
-            config.schedule, scaled_lr(config.optimizer, config.batch_size), steps_per_epoch, config.epochs
-        ),
-        steps_per_epoch=steps_per_epoch,
-    )
-    resume(run)
-    if world_size() > 1:
-        # As in the official code, each process keeps its own BN buffers (on GPUs, the statistics are synchronised anyway).
-        devices = [device] if device.type == "cuda" else None
-        run.model = DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False)
-    return run
-
-
-def batches(config: RunConfig, images: int, first: int, last: int) -> Batches:
-    """Return this process's part of the batches ``first``, ..., ``last - 1`` of the run."""
-    return Batches(images, config.batch_size, seed=config.seed, first=first, last=last, rank=rank(), world=world_size())
-
-
-def resume(run: Run) -> None:
-    """Load the checkpoint in the run folder into ``run``, if there is one. It must belong to the same run."""
-    run.loaded = _modified(run.latest)
-    if not run.loaded:
-        return
-    content = checkpoint.load(run.latest)
-    checkpoint.check_same_run(content, run.config.as_dict(), run.images, run.latest)
-    run.method.load_state_dict(content["model"])
-    run.optimizer.load_state_dict(content["optimizer"])
-    run.scaler.load_state_dict(content["scaler"])
-    run.step, run.seconds, run.finished = content["step"], content["seconds"], content["finished"]
-
-
-def _modified(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
 def save(run: Run) -> None:
     """Write the checkpoint of ``run``. After every `keep_every` epochs, also keep it under a second name."""
     epoch = run.step // run.steps_per_epoch
@@ -201,6 +93,8 @@ def save(run: Run) -> None:
         "epoch": epoch,
         "seconds": run.seconds,
         "images": run.images,
+        "initial": run.initial,
+        "lengthened": run.lengthened,
         "finished": run.step == run.total_steps,
     }
     checkpoint.save(run.latest, content)
@@ -259,6 +153,8 @@ def open_log(run: Run) -> StepLog:
     make_folder(run.out)
     checkpoint.remove_leftovers(run.out)
     (run.out / RESULT_FILE).unlink(missing_ok=True)  # left by an earlier start that failed
+    if not (run.loaded and (run.out / IMAGE_LIST).exists()):  # a list without a checkpoint is of an earlier start
+        write_list(run.out / IMAGE_LIST, run.source)
     settings = json.loads(json.dumps(run.config.as_dict()))  # lists instead of tuples, as YAML has them
     write_text(run.out / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     where = f"{world_size()} × {run.device.type}"
@@ -266,6 +162,8 @@ def open_log(run: Run) -> StepLog:
         f"{run.config.method.name}: {len(run.source)} images, {run.config.epochs} epochs of {run.steps_per_epoch} steps "
         f"of {run.config.batch_size} images on {where}, into {run.out}"
     )
+    for note in run.notes:
+        say(note)
     if run.step:
         say(f"going on after step {run.step} of {run.total_steps}")
     return StepLog(

@@ -30,6 +30,8 @@ NEUTRAL = (
     *("num_workers", "persistent_workers", "checkpoint.interval", "val_interval"),
 )
 """Endings of the config keys that change no metric: overriding them is not a deviation."""
+PUBLISHED_ONLY = ("fgIoU",)
+"""Metrics that are defined for the published classes only."""
 
 
 def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = False) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
                 prepare(job.out, data)
             with worker_deaths_explained():
                 outcome = _runner(job.protocol.framework)(job, backbone)
-            result |= _measured(job.protocol, outcome)
+            result |= _measured(job, outcome)
             result["deviations"] += outcome.deviations
         except Exception as error:
             close(job.out, {**result, "status": "failed", "reason": explain(error)}, clock)
@@ -192,17 +194,20 @@ def _runner(framework: str) -> Any:
     return run
 
 
-def _measured(protocol: Protocol, outcome: Outcome) -> dict[str, Any]:
+def _measured(job: TransferJob, outcome: Outcome) -> dict[str, Any]:
     """Return the part of the result that comes from the framework's runner; empty except on rank 0."""
     if not is_main():
         return {}
-    missing = [theirs for theirs in protocol.metrics.values() if theirs not in outcome.metrics]
+    wanted = {
+        ours: theirs for ours, theirs in job.protocol.metrics.items() if not (job.classes and theirs in PUBLISHED_ONLY)
+    }
+    missing = [theirs for theirs in wanted.values() if theirs not in outcome.metrics]
     if missing:
         raise RuntimeError(
-            f"the evaluator of {protocol.name} gave no {', '.join(missing)}, only {', '.join(outcome.metrics)}"
+            f"the evaluator of {job.protocol.name} gave no {', '.join(missing)}, only {', '.join(outcome.metrics)}"
         )
     return {
-        "metrics": {ours: outcome.metrics[theirs] for ours, theirs in protocol.metrics.items()},
+        "metrics": {ours: outcome.metrics[theirs] for ours, theirs in wanted.items()},
         "raw_metrics": outcome.metrics,
         "iterations": outcome.iterations,
         "config": outcome.config,

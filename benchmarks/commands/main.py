@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in argv  # accepted anywhere on the command line
     words = [word for word in argv if word != "--debug"]
     if words[:1] == ["pretrain"]:  # its settings depend on the method, so it parses its own arguments
-        from pretrain.__main__ import main as pretrain
+        from benchmarks.commands.pretrain import pretrain
 
-        return pretrain(argv[argv.index("pretrain") + 1 :] + ["--debug"] * debug, name="pixbench pretrain")
+        return pretrain(argv[argv.index("pretrain") + 1 :] + ["--debug"] * debug)
     args = build_parser().parse_args(words)
     return run_command(lambda: args.run(args), name="pixbench", debug=debug)

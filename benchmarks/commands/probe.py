@@ -7,10 +7,13 @@ import csv
 import io
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.commands import DATA_ROOT
 from pixbench.errors import UserError
+
+if TYPE_CHECKING:
+    from pretrain.data.sources import Source
 
 DATASETS = ("imagenet", "cityscapes")
 
@@ -49,6 +52,7 @@ def probe(args: argparse.Namespace) -> None:
     if args.weights and args.width is not None:
         raise UserError(f"--width {args.width} is for --init random; leave it out: {args.weights} decides the width")
     from benchmarks.probe import classify, dense, qscore
+    from benchmarks.probe.features import class_folders
     from pixbench.file_versions import RESULT_FILE
     from pixbench.results import config_hash
     from pretrain.models.backbone_spec import BackboneSpec
@@ -59,7 +63,13 @@ def probe(args: argparse.Namespace) -> None:
     from transfer.weights.sources import locate
 
     datasets = [name for name in DATASETS if name in args.datasets]
-    require_datasets(args.data_root, datasets)
+    if "cityscapes" in datasets:
+        try:
+            require_datasets(args.data_root, ["cityscapes"])
+        except UserError as error:
+            alone = "; to evaluate on class folders alone, add --datasets imagenet" if "imagenet" in datasets else ""
+            raise UserError(f"{error}{alone}") from error
+    sources = class_folders(args.data_root / "imagenet") if "imagenet" in datasets else None
     width = 1.0 if args.width is None else args.width
     located = locate(args.weights) if args.weights else None
     try:
@@ -86,8 +96,8 @@ def probe(args: argparse.Namespace) -> None:
     if result is None:
         started, clock = now(), time.monotonic()
         metrics: dict[str, float] = {}
-        if "imagenet" in datasets:
-            metrics |= _classify(args, backbone)
+        if sources:
+            metrics |= _classify(args, backbone, sources)
         if "cityscapes" in datasets:
             model = _frozen(backbone, dense.OUTPUT_STRIDE)
             metrics |= dense.dense_probe(model, args.data_root / "cityscapes", args.seed)
@@ -109,15 +119,14 @@ def probe(args: argparse.Namespace) -> None:
     print(f"probe: {numbers}  ({result['wall_time_s']:.0f} s; {args.out / RESULT_FILE})")
 
 
-def _classify(args: argparse.Namespace, backbone: Any) -> dict[str, float]:
+def _classify(args: argparse.Namespace, backbone: Any, sources: tuple[Source, Source]) -> dict[str, float]:
     """Return k-NN and linear top-1 and the Q-scores; write those of each image to ``args.out / "qscore.csv"``."""
     import torch
 
     from benchmarks.probe import classify, qscore
-    from benchmarks.probe.features import class_folders, embed
+    from benchmarks.probe.features import embed
     from pixbench.files import write_text
 
-    sources = class_folders(args.data_root / "imagenet")
     model = _frozen(backbone)
     train, val = (embed(model, source, args.size, args.batch_size, args.workers) for source in sources)
     labels, answers = (torch.tensor(source.labels, device=train.device) for source in sources)

@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from benchmarks.probe.classify import fit_linear
 from benchmarks.probe.features import Frozen
-from pretrain.data.sources import decode
+from pretrain.data.pixels import decode
 
 CLASSES = 19
 IGNORED = 255

@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from pixbench.errors import UserError
-from pretrain.data.sources import Source, open_source
+from pretrain.data.folders import SUFFIXES, class_names, split_folder
+from pretrain.data.pixels import find_range
+from pretrain.data.sources import Source, open_classes
 from pretrain.models.resnet import build_resnet
 from transfer.weights.backbone import Backbone
 
@@ -72,15 +74,37 @@ def embed(model: Frozen, source: Source, size: int, batch: int, workers: int) ->
 
 
 def class_folders(home: Path) -> tuple[Source, Source]:
-    """Open the class folders ``home``/train and ``home``/val.
+    """Open the class folders ``home``/train and ``home``/val, in any capitals; hidden folders are no classes.
+
+    Images of more than 8 bits are scaled in both by the range that those in train have.
 
     Raises:
-        UserError: they do not contain the same classes.
+        UserError: One is missing, holds a class without images, or they do not hold the same classes.
     """
-    train, val = open_source(home / "train"), open_source(home / "val")
-    first, second = ({Path(name).parts[0] for name in source.names} for source in (train, val))
+    splits = {split: split_folder(home, split) for split in ("train", "val")}
+    sources: list[Source] = []
+    for split, folder in splits.items():
+        if folder is None:
+            what = "is missing" if home.is_dir() else f"is missing, as {home} is not a folder"
+            raise UserError(
+                f"{home / split} {what}; it must hold a folder of images for each class: put them there, or generate a mini "
+                "world (pixbench data mini --root DIR)"
+            )
+        source = open_classes(folder, class_names(folder, "the folder"))
+        if not source or source.empty:
+            where = folder / source.empty[0] if source.empty else folder
+            raise UserError(
+                f"{where} holds no images ({', '.join(SUFFIXES)}); {folder} must hold a folder of images for each class"
+            )
+        sources.append(source)
+    first, second = ({Path(name).parts[0] for name in source.names} for source in sources)
     if differ := sorted(first ^ second):
+        capitals = {name.casefold() for name in first} == {name.casefold() for name in second}
         raise UserError(
-            f"{home}/train and {home}/val contain different classes ({', '.join(differ[:5])}); add the missing ones"
+            f"{splits['train']} and {splits['val']} contain different classes ({', '.join(differ[:5])}); "
+            f"{'give them the same capitals' if capitals else 'add the missing ones'}"
         )
+    found = find_range(sources[0].root, sources[0].names)
+    pixel_range = (found.low, found.high) if found else None
+    train, val = (replace(source, pixel_range=pixel_range) for source in sources)
     return train, val

@@ -22,6 +22,7 @@ from pixbench.paths import CONFIGS
 from pretrain import engine
 from pretrain.config import parse
 from pretrain.data.loader import TwoViews, ViewLoader
+from pretrain.run import batches, setup
 
 
 def variant(config_name: str, root: str, out: Path, setting: str) -> tuple[Callable[[], None], Callable[[], None], int]:
@@ -34,11 +35,11 @@ def variant(config_name: str, root: str, out: Path, setting: str) -> tuple[Calla
         word for name in (config_name, "mini") for word in ("--config", str(CONFIGS / "pretrain" / f"{name}.yaml"))
     ]
     config = parse([*files, "--data.root", root, "--out", str(out), "--data.workers=0", f"--{setting}"])
-    run = engine.setup(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    run = setup(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     data = config.data
     scale = (data.min_scale, data.max_scale)
     views = TwoViews(run.source, size=data.image_size, scale=scale, recipe=data.recipe, seed=0, cache=data.cache)
-    loader = iter(ViewLoader(views, engine.batches(config, len(run.source), 0, run.total_steps), workers=0))
+    loader = iter(ViewLoader(views, batches(config, len(run.source), 0, run.total_steps), workers=0))
     batch = next(loader)
     run.model.train()
 

@@ -51,15 +51,17 @@ class TwoViews(Dataset):
         self.source, self.size, self.scale, self.seed = source, size, scale, seed
         self.recipe = RECIPES[recipe]
         # Images are decoded before the workers are forked, so that all workers share the memory.
-        self.decoded: list[Image.Image] | None = [source.load(i) for i in range(len(source))] if cache else None
+        indices = [source.present(index) for index in range(len(source))] if cache else []
+        self.decoded: list[Image.Image] = [source.load(index) for index in indices]
 
     def __len__(self) -> int:
         return len(self.source)
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """Return the sample of image ``index`` in epoch ``epoch``."""
-        image = self.decoded[index] if self.decoded else self.source.load(index)
+        """Return the sample of image ``index`` in epoch ``epoch``. A stand-in has the crops of the image it is taken for."""
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
+        index = self.source.present(index)
+        image = self.decoded[index] if self.decoded else self.source.load(index)
         (view1, box1), (view2, box2) = (self.view(image, photometric, rng) for photometric in self.recipe)
         return Sample(view1, view2, box1, box2, self.source.labels[index], index)
 

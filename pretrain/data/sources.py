@@ -1,31 +1,26 @@
-"""Find and read images: in a folder with one subfolder per class, or in any folder, without labels.
+"""Sources of images: a folder with one subfolder per class, or any folder, without labels.
 
-A source is a list of file names with labels. `Source.load` reads an image; `decode` converts the bytes of a file to RGB.
+A source is a list of file names with labels. `Source.load` reads an image.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from PIL import Image
 
 from pixbench.errors import UserError, explain
+from pretrain.data.folders import SUFFIXES, class_names, image_files, refuse_sets, split_folder
+from pretrain.data.pixels import PixelRange, decode
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 Layout = Literal["class_folder", "flat"]
 """How images lie in a folder, see `open_source`."""
 NO_LABEL = -1
-NO_CLASSES = {
-    *("val", "validation", "test"),
-    *("imagenet", "VOC2007", "VOC2012", "coco", "lvis", "cityscapes", "ADEChallengeData2016"),
-}
-"""Names of folders that are data sets or parts of data sets, not classes. Inside a train/ folder, every name is accepted."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +30,12 @@ class Source:
     root: Path
     names: list[str]
     labels: list[int]
+    pixel_range: PixelRange | None = None
+    """Range of values of images with more than 8 bits, see `pretrain.data.pixels`."""
+    stand_ins: Mapping[int, int] = field(default_factory=dict)
+    """Index of each image whose file is gone -> index of the image that is taken for it."""
+    empty: tuple[str, ...] = ()
+    """Class folders without images; their labels belong to no image."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -52,9 +53,19 @@ class Source:
         path = self.path(index)
         try:
             data = path.read_bytes()
+        except FileNotFoundError as error:
+            if path.is_symlink():
+                raise UserError(
+                    f"image {path} is a link to a file that does not exist; mend or delete it, then start again"
+                ) from error
+            raise UserError(f"image {path} is gone; start the same command again to go on without it") from error
         except OSError as error:
             raise UserError(f"image {path} cannot be read ({explain(error)})") from error
-        return decode(data, str(path))
+        return decode(data, str(path), self.pixel_range)
+
+    def present(self, index: int) -> int:
+        """Return ``index``, or its stand-in if its file is gone."""
+        return self.stand_ins.get(index, index)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 digest of the names and labels. It does not depend on the path of ``root``."""
@@ -69,14 +80,14 @@ class Source:
         if limit == 0 or limit >= len(self):
             return self
         keep = [i * len(self) // limit for i in range(limit)]
-        return Source(self.root, [self.names[i] for i in keep], [self.labels[i] for i in keep])
+        return replace(self, names=[self.names[i] for i in keep], labels=[self.labels[i] for i in keep])
 
 
 def open_source(root: str | os.PathLike[str], layout: str = "class_folder") -> Source:
     """List the images below ``root``.
 
-    ``class_folder``: ``root/train/CLASS/...`` (or ``root/CLASS/...`` if there is no ``train``); a label is the index of the
-    class in sorted order. ``flat``: every image below ``root``; all labels are -1.
+    ``class_folder``: ``root/train/CLASS/...`` (or ``root/CLASS/...`` if there is no ``train``, in any capitals); a label is
+    the index of the class in sorted order. ``flat``: every image below ``root``; all labels are -1.
 
     Raises:
         UserError: There are no images, or the folders below ``root`` are data sets or parts of data sets, not classes.
@@ -88,10 +99,19 @@ def open_source(root: str | os.PathLike[str], layout: str = "class_folder") -> S
         what = "is not a folder" if root.exists() else "does not exist"
         raise UserError(f"data.root {root} {what}; give the folder that holds the images")
     if layout == "flat":
-        source = _flat(root)
+        names = list(image_files(root))
+        source = Source(root, names, [NO_LABEL] * len(names))
     elif layout == "class_folder":
-        train = root / "train"
-        source = _class_folder(train) if train.is_dir() else _class_folder(root, refused=NO_CLASSES)
+        train = split_folder(root, "train")
+        classes = class_names(train or root)
+        if not classes:
+            raise UserError(
+                f"data.root {train or root} has no class folders; for images without classes, use --data.layout flat; "
+                "for ImageNet, give the folder that holds train/"
+            )
+        if train is None:
+            refuse_sets(root, classes)
+        source = open_classes(train or root, classes)
     else:
         raise UserError(f"data.layout {layout!r} is not known; choose one of {', '.join(get_args(Layout))}")
     if not source:
@@ -99,67 +119,14 @@ def open_source(root: str | os.PathLike[str], layout: str = "class_folder") -> S
     return source
 
 
-def decode(data: bytes, name: str) -> Image.Image:
-    """Decode the bytes of an image file to RGB.
-
-    Raises:
-        UserError: The bytes are not a valid image. The message contains ``name``.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise many types of errors for broken files
-        reason = "it is empty" if not data else str(error).replace("\n", " ").partition(" <_io.")[0] or repr(error)
-        raise UserError(f"image {name} is broken ({reason}); replace it or delete it, then start again") from error
-
-
-def _flat(root: Path) -> Source:
-    names = [os.path.relpath(path, root) for path in _images(root)]
-    return Source(root, names, [NO_LABEL] * len(names))
-
-
-def _class_folder(root: Path, refused: Collection[str] = ()) -> Source:
-    """List the images of the class folders in ``root``.
-
-    If there are ``refused`` names, folders that contain a train/ folder are refused too: ``root`` is one level too high.
-    """
-    try:
-        classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    except OSError as error:
-        raise UserError(f"data.root {root} cannot be listed ({explain(error)})") from error
-    if not classes:
-        raise UserError(
-            f"data.root {root} has no class folders; for images without classes, use --data.layout flat; "
-            "for ImageNet, give the folder that holds train/"
-        )
-    sets = [name for name in classes if os.path.isdir(root / name / "train")] if refused else []
-    if wrong := [f"{name}/train" for name in sets] + [name for name in classes if name in refused and name not in sets]:
-        meant = (
-            f"did you mean {root / sets[0]}?"
-            if len(sets) == 1
-            else "give the folder that holds train/, or one with class folders only"
-        )
-        raise UserError(
-            f"data.root {root} has no train/ folder but holds {', '.join(wrong[:5])}: the run would also train on test images "
-            f"and label masks; {meant}"
-        )
+def open_classes(root: Path, classes: list[str]) -> Source:
+    """List the images in the folders ``classes`` of ``root``. A label is the index in ``classes``."""
     names: list[str] = []
     labels: list[int] = []
+    empty: list[str] = []
     for label, folder in enumerate(classes):
-        found = [os.path.relpath(path, root) for path in _images(root / folder)]
+        found = [os.path.join(folder, name) for name in image_files(root / folder)]
         names += found
         labels += [label] * len(found)
-    return Source(root, names, labels)
-
-
-def _images(folder: Path) -> Iterator[str]:
-    """Yield the paths of the image files below ``folder``, in an order that does not depend on the file system."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"folder {error.filename} cannot be listed ({error.strerror}); check its permissions")
-
-    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders.sort()
-        for name in sorted(files):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield os.path.join(parent, name)
+        empty += [] if found else [folder]
+    return Source(root, names, labels, empty=tuple(empty))

@@ -27,10 +27,28 @@ class Method(nn.Module):
     """One-line description for lists of methods."""
     exports: ClassVar[tuple[str, ...]] = ("backbone",)
     """Sub-modules that conversion exports: "backbone", "fpn" (a feature pyramid), "head" (of a detector)."""
+    least_side: ClassVar[int] = 1
+    """Smallest number of cells on a side of C5 with which the loss is not always 0."""
 
     @dataclass(frozen=True)
     class Config:
         """No settings."""
+
+    @classmethod
+    def compares_images(cls, settings: Any) -> bool:
+        """Return whether the loss compares the images of one part of a batch (of all processes) with one another.
+
+        Such a loss is zero for a single image. ``settings`` is a `Config`.
+        """
+        return False
+
+    @classmethod
+    def values_per_image(cls, settings: Any, side: int) -> int:
+        """Return the smallest number of values that an image gives to each channel of a batch norm.
+
+        ``settings`` is a `Config`; C5 has ``side`` × ``side`` cells.
+        """
+        return side**2
 
     @property
     def left_behind(self) -> list[str]:

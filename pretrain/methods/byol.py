@@ -6,6 +6,7 @@ Shapes: B batch of this process, C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,11 @@ class BYOL(MomentumMethod):
         self.projector = VectorHead(backbone.channels, config.hidden, config.dim)
         self.predictor = VectorHead(config.dim, config.hidden, config.dim)
         self.momentum_encoder = MomentumEncoder(self, ("backbone", "projector"), config.momentum, total_steps)
+
+    @classmethod
+    def values_per_image(cls, settings: Any, side: int) -> int:
+        """Return 1: the heads have batch norm on one vector for each image, and a view goes through them alone."""
+        return 1
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return "loss" and "feature_std" of the projections."""

@@ -6,7 +6,7 @@ Shapes: B batch of this process, C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.losses.instance import cross_entropy, nt_xent, sup_con
 from pretrain.methods.base import Method, feature_std
-from pretrain.methods.supervised import check_labels
+from pretrain.methods.supervised import check_classes, check_labels
 from pretrain.models.heads import LinearHead, StageHead
 from pretrain.models.resnet import ResNet
 
@@ -58,12 +58,23 @@ class CDS(Method):
 
     def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
+        check_classes(config.classes)
         if config.contrast not in get_args(Contrast):
             raise UserError(f"method.contrast '{config.contrast}' is not known; choose {', '.join(get_args(Contrast))}")
         self.classifier = LinearHead(backbone.channels, config.classes)
         for index, stage in enumerate(STAGES):
             to_come = len(STAGES) - index
             self.add_module(f"projector_{stage}", StageHead(backbone.channels // 2**to_come, to_come))
+
+    @classmethod
+    def compares_images(cls, settings: Any) -> bool:
+        """Return True: the other images are the negatives."""
+        return True
+
+    @classmethod
+    def values_per_image(cls, settings: Any, side: int) -> int:
+        """Return 2: both views go through the network together, and the smallest batch norm has one value of each."""
+        return 2
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return "loss" in [0, ∞) and scalars for the log.

@@ -6,6 +6,7 @@ Shapes: B batch, C channels, (H, W) map of cells, N = H·W.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ class PixContrast(MomentumMethod):
     """
 
     title = "PixContrast: contrastive loss between the cells of two views"
+    least_side = 2
 
     @dataclass(frozen=True)
     class Config(PixelConfig, ContrastConfig):
@@ -57,6 +59,11 @@ class PixContrast(MomentumMethod):
         self.projector = ConvHead(backbone.channels, config.hidden, config.dim)
         averaged = ("backbone", "projector", *add_instance_heads(self, backbone.channels, config))
         self.momentum_encoder = MomentumEncoder(self, averaged, config.momentum, total_steps)
+
+    @classmethod
+    def compares_images(cls, settings: Any) -> bool:
+        """Return whether there is an instance branch with negatives."""
+        return settings.instance == "contrastive"
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return "loss", "feature_std" of the projections and "positives" (mean number of positive pairs per image)."""

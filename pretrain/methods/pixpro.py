@@ -6,6 +6,7 @@ Shapes: B batch, C channels, (H, W) map of cells, N = H·W.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +60,11 @@ class PixPro(MomentumMethod):
         self.propagation = PixelPropagation(config.dim, config.layers, config.gamma, config.clamp)
         averaged = ("backbone", "projector", *add_instance_heads(self, backbone.channels, config))
         self.momentum_encoder = MomentumEncoder(self, averaged, config.momentum, total_steps)
+
+    @classmethod
+    def compares_images(cls, settings: Any) -> bool:
+        """Return whether there is an instance branch with negatives."""
+        return settings.instance == "contrastive"
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return "loss", "feature_std" of the projections and "positives" (mean number of positive pairs per image)."""

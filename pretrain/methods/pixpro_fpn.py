@@ -67,6 +67,16 @@ class PixProFPN(MomentumMethod):
             self, (*self.networks, *add_instance_heads(self, backbone.channels, config)), config.momentum, total_steps
         )
 
+    @classmethod
+    def compares_images(cls, settings: Any) -> bool:
+        """Return whether there is an instance branch with negatives."""
+        return settings.instance == "contrastive"
+
+    @classmethod
+    def values_per_image(cls, settings: Any, side: int) -> int:
+        """Return the number of cells of P6, which has half the side of C5, rounded up."""
+        return (-(-side // 2)) ** 2
+
     def make_head(self, config: Any) -> nn.Module:
         """Return the module between pyramid and projector."""
         return nn.Identity()

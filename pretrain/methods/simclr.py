@@ -6,6 +6,7 @@ Shapes: B batch of this process, C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,16 @@ class SimCLR(Method):
     def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
         self.projector = PooledHead(backbone.channels, config.hidden, config.dim, batch_norm=True)
+
+    @classmethod
+    def compares_images(cls, settings: Any) -> bool:
+        """Return True: the other images are the negatives."""
+        return True
+
+    @classmethod
+    def values_per_image(cls, settings: Any, side: int) -> int:
+        """Return 2: both views go through the network together, and the smallest batch norm has one value of each."""
+        return 2
 
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return "loss" in [0, ∞), "feature_std" and "accuracy", the fraction of images nearest to their other view.

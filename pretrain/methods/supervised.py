@@ -28,6 +28,14 @@ def check_labels(label: Tensor, classes: int) -> None:
         )
 
 
+def check_classes(classes: int) -> None:
+    """Raise UserError if there is nothing to tell apart."""
+    if classes < 2:
+        raise UserError(
+            f"method.classes is {classes}; it must be at least 2, because the loss of one class is always 0"
+        )
+
+
 class Supervised(Method):
     """Cross-entropy of a linear classifier on the average of C5. Only view 1 is used."""
 
@@ -47,6 +55,7 @@ class Supervised(Method):
 
     def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
+        check_classes(config.classes)
         self.classifier = LinearHead(backbone.channels, config.classes)
 
     def forward(self, views: Views) -> dict[str, Tensor]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,6 +220,70 @@ def test_a_backbone_without_cells_of_16_pixels_has_no_dense_probe(
 
 def _save(values: np.ndarray, path: Path) -> None:
     Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(path)
+
+
+def _tree(home: Path, names: str, *splits: str, wide: bool = False) -> Path:
+    """Write two images of noise for each class in ``names`` and each of ``splits``."""
+    rng = np.random.default_rng(0)
+    for split in splits:
+        for number, name in enumerate(names.split()):
+            for image in range(2):
+                path = home / split / name / f"{image}.{'png' if wide else 'jpg'}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                values = rng.integers(0, 40 * (number + 1), (40, 40, 3))
+                if wide:
+                    Image.fromarray((values[..., 0] * 16).astype(np.uint16)).save(path)
+                else:
+                    _save(values, path)
+    return home
+
+
+def test_own_trees_of_class_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a data root of ours beside them, with any suffix, and with what systems leave there."""
+    home = _tree(tmp_path / "data" / "imagenet", "cat dog .ipynb_checkpoints __MACOSX", "Train", "val")
+    words = _words(tmp_path / "data", tmp_path / "run", "--init", "random")
+    words += ["--width", str(WIDTH)]
+    assert main(words) == 2
+    assert "cityscapes is missing" in (said := capsys.readouterr().err)
+    assert "add --datasets imagenet" in said
+    assert main([*words, "--datasets", "imagenet"]) == 0
+    with open(tmp_path / "run" / "qscore.csv", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["image"], row["label"]) for row in rows] == [
+        *((f"cat/{i}.jpg", "0") for i in (0, 1)),
+        *((f"dog/{i}.jpg", "1") for i in (0, 1)),
+    ]
+    assert class_folders(home)[0].root == home / "Train"
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda home: shutil.rmtree(home), r"imagenet/train is missing, as .*imagenet is not a folder; .*mini world"),
+        (
+            lambda home: shutil.rmtree(home / "val"),
+            r"imagenet/val is missing; it must hold a folder of images for each class",
+        ),
+        (lambda home: shutil.rmtree(home / "val" / "dog"), r"contain different classes \(dog\); add the missing ones"),
+        (lambda home: (home / "val/dog").rename(home / "val/Dog"), r"\(Dog, dog\); give them the same capitals"),
+        (lambda home: (home / "train" / "a").mkdir(), r"imagenet/train/a holds no images \(\.jpg, "),
+        (lambda home: [shutil.rmtree(path) for path in (home / "train").iterdir()], r"imagenet/train holds no images"),
+        (lambda home: (home / "Val").mkdir(), r"imagenet holds Val and val, which differ in capitals only"),
+    ],
+    ids=["no data", "no val", "no class", "capitals", "empty class", "no classes", "two vals"],
+)
+def test_own_trees_that_will_not_do(tmp_path: Path, damage: Callable[[Path], Any], sentence: str) -> None:
+    """Said before the weights are read."""
+    damage(_tree(tmp_path / "imagenet", "cat dog", "train", "val"))
+    words = ["--data-root", str(tmp_path), "--out", str(tmp_path / "run"), "--datasets", "imagenet"]
+    with pytest.raises(UserError, match=sentence):
+        main(["--debug", "probe", "no_such_file.pth", *words])
+
+
+def test_wide_images_of_val_have_the_range_of_train(tmp_path: Path) -> None:
+    train, val = class_folders(_tree(tmp_path, "cat dog", "train", "val", wide=True))
+    assert train.pixel_range == val.pixel_range == (0, 4095)
+    assert 10 < np.asarray(val.load(0)).max() < 40
 
 
 def test_what_a_user_gets_wrong(

@@ -22,6 +22,7 @@ from pretrain.config import DataConfig, RunConfig, from_dict
 from pretrain.data.sources import open_source
 from pretrain.data.views import Views
 from pretrain.models.resnet import build_resnet
+from pretrain.schedule import LRSchedule, ScheduleConfig
 
 pytestmark = pytest.mark.slow
 
@@ -193,11 +194,53 @@ def test_a_checkpoint_that_another_process_wrote_meanwhile_is_not_overwritten(
 def test_other_settings_in_the_same_folder_are_refused(tiny: Callable[..., RunConfig], image_tree: Tree) -> None:
     config = tiny("run")
     engine.train(config)
-    with pytest.raises(UserError, match=r"epochs \(checkpoint: 2, now: 3\).*choose another --out"):
-        engine.train(replace(config, epochs=3))
-    other = replace(config.data, root=str(image_tree(2, 13, name="other")))
+    with pytest.raises(UserError, match=r"epochs \(checkpoint: 2, now: 1\).*choose another --out"):
+        engine.train(replace(config, epochs=1))
+    other = replace(config.data, root=str(image_tree(3, 8, name="other")))
     with pytest.raises(UserError, match="other images"):
         engine.train(replace(config, data=other))
+
+
+@pytest.mark.parametrize("name", ["cosine", "multistep"])
+@pytest.mark.parametrize("stopped_at", [0, 2, 4])
+def test_more_epochs_than_before(
+    name: Any, stopped_at: int, tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """A run goes on with the schedules of the new length, whether it was finished, in its warm-up or after it."""
+    config = tiny("run", schedule=ScheduleConfig(name=name, warmup_epochs=1, milestones=(1, 3)))
+    with monkeypatch.context() as patch:
+        if stopped_at:
+            stop_after(stopped_at, patch)
+            with pytest.raises(KeyboardInterrupt):
+                engine.train(config)
+        else:
+            engine.train(config)
+    capsys.readouterr()
+    longer = replace(config, epochs=4)
+    with monkeypatch.context() as patch:
+        stop_after(1, patch)  # and once more, which is not a second lengthening
+        with pytest.raises(KeyboardInterrupt):
+            engine.train(longer)
+    step = stopped_at or 6
+    printed = capsys.readouterr().out
+    assert (
+        f"going on after epoch {step / 3:.4g} of now 4 (before: 2): {name} schedule over 4 epochs; learning" in printed
+    )
+    engine.train(longer)
+    assert "(before: 2)" not in capsys.readouterr().out
+    schedule = LRSchedule(longer.schedule, 0.5 * 8 / 256, 3, 4)
+    lines = log_of(longer)
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert [line["lr"] for line in lines[step:]] == [schedule.lr(each) for each in range(step, 12)]
+    content = content_of(longer)
+    assert (content["finished"], content["lengthened"], content["config"]["epochs"]) == (True, [[step, 2, 4]], 4)
+    run = engine.setup(longer, torch.device("cpu"))
+    assert run.method.get_submodule("momentum_encoder").total_steps == 12
+    assert int(content["model"]["momentum_encoder.step"]) == 12
+    with pytest.raises(UserError, match=r"epochs \(checkpoint: 4, now: 2\)"):
+        engine.train(config)
+    with pytest.raises(UserError, match=r"epochs \(checkpoint: 4, now: 5\), seed"):
+        engine.train(replace(longer, epochs=5, seed=1))
 
 
 def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(tiny: Callable[..., RunConfig]) -> None:

@@ -128,6 +128,16 @@ def test_a_broken_image_is_one_sentence(image_tree: Tree, workers: int, damage: 
     assert "Traceback" not in message
 
 
+def test_an_image_that_is_gone_and_a_link_to_nothing(image_tree: Tree) -> None:
+    source = open_source(image_tree(1, 2))
+    source.path(0).unlink()
+    with pytest.raises(UserError, match=r"_0\.JPEG is gone; start the same command again to go on without it"):
+        source.load(0)
+    source.path(0).symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"_0\.JPEG is a link to a file that does not exist; mend or delete it"):
+        source.load(0)
+
+
 def test_batches_do_not_depend_on_workers_or_cache(image_tree: Tree) -> None:
     root = image_tree(2, 12)
     straight = batches_of(root)

@@ -23,6 +23,7 @@ from quick_detection import QUARTER, QUICK, converted_backbone
 from pixbench.errors import UserError
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.fpn import FPN, Tower
+from transfer.datasets.classes import Classes, read_classes
 from transfer.initial_weights import random_backbone
 from transfer.job import TransferJob
 from transfer.protocols import differences, find_protocol, leaves, protocols
@@ -397,14 +398,105 @@ def test_a_broken_picture_is_named(mini_root: Path, tmp_path: Path, workers: int
 
 
 def test_annotations_that_are_torn_are_named(mini_root: Path, tmp_path: Path) -> None:
-    from transfer.detection.run import run
-
     root = tmp_path / "data"
     shutil.copytree(mini_root / "coco", root / "coco")
     path = root / "coco" / "annotations" / "instances_train2017.json"
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(UserError, match=f"annotations below {root} cannot be read"):
-        run(make_job("coco_fpn_1x", root, tmp_path / "run"), None)
+    with pytest.raises(UserError, match=f"{path}: is not a complete annotation file of COCO's format"):
+        run_transfer(make_job("coco_fpn_1x", root, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_picture_that_breaks_the_last_phase_is_the_reason_given(mini_root: Path, tmp_path: Path) -> None:
+    """Precise BN reads it first, in the last step; an evaluation after that would fail too, and its error would be shown."""
+    from transfer.detection.run import run
+
+    root = Path(shutil.copytree(mini_root / "coco", tmp_path / "data" / "coco"))
+    few = {"SOLVER__MAX_ITER": 2, "TEST__PRECISE_BN__NUM_ITER": 6}
+    picture = sorted((root / "train2017").iterdir())[7]
+    picture.write_bytes(picture.read_bytes()[:900])
+    with pytest.raises(UserError, match=f"image {picture} cannot be used"):
+        run(make_job("coco_fpn_1x", root.parent, tmp_path / "run", **few), None)
+    assert "Starting inference" not in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_settings_that_follow_from_the_data_cannot_contradict_it(mini_root: Path, tmp_path: Path) -> None:
+    from transfer.detection.config import build_config
+
+    for name, key in (
+        ("voc_c4", "MODEL.ROI_HEADS.NUM_CLASSES"),
+        ("coco_fcos_1x", "MODEL.RETINANET.NUM_CLASSES"),
+        ("coco_vitdet", "VITDET.MODEL.roi_heads.num_classes"),
+    ):
+        job = TransferJob(find_protocol(name), mini_root, tmp_path, scale="mini", overrides={key: 3})
+        with pytest.raises(UserError, match=rf"{key} is 3, but the data has (20|80) classes; leave it out"):
+            build_config(job, None)
+        own = replace(job, classes=Classes(("a", "b", "c"), "own.txt", own=True))
+        assert dict(leaves(build_config(own, None)))[key] == 3
+        assert dict(leaves(build_config(replace(own, overrides={}), None)))[key] == 3
+
+
+def test_run_lengths_are_read_as_bitmaps_and_said(mini_root: Path, tmp_path: Path) -> None:
+    from transfer.datasets.prepared import Prepared
+    from transfer.detection.config import build_config
+    from transfer.detection.data_settings import read_masks
+
+    job, data = make_job("coco_fpn_1x", mini_root, tmp_path), Prepared(run_lengths=True)
+    cfg = build_config(job, None)
+    assert read_masks(cfg, job, Prepared()) == ()
+    assert read_masks(cfg, job, data) == (
+        "INPUT.MASK_FORMAT bitmask instead of polygon, because masks of the data are run lengths",
+    )
+    assert cfg.INPUT.MASK_FORMAT == "bitmask"
+    boxes = make_job("coco_retinanet_1x", mini_root, tmp_path)
+    assert read_masks(build_config(boxes, None), boxes, data) == ()
+    told = make_job("coco_fpn_1x", mini_root, tmp_path, INPUT__MASK_FORMAT="polygon")
+    with pytest.raises(UserError, match=r"INPUT.MASK_FORMAT is polygon, but masks of the data are run lengths"):
+        read_masks(build_config(told, None), told, data)
+
+
+def test_a_data_set_that_is_not_registered_is_named(mini_root: Path, tmp_path: Path) -> None:
+    from transfer.detection.run import run
+
+    with pytest.raises(
+        UserError, match=r"DATASETS.TEST: there is no data set 'coco_2017_vall'; did you mean coco_2017_val"
+    ):
+        run(make_job("coco_fpn_1x", mini_root, tmp_path / "run", DATASETS__TEST=["coco_2017_vall"]), None)
+
+
+def test_a_run_on_own_classes(mini_root: Path, tmp_path: Path) -> None:
+    """Categories of another number, with ids from 7 downwards, in files without iscrowd and area, and masks as run lengths."""
+    root = tmp_path / "data"
+    shutil.copytree(mini_root / "coco", root / "coco")
+    for path in (root / "coco/annotations").glob("instances_*"):
+        content = json.loads(path.read_text())
+        sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+        content["categories"] = [{"id": 7, "name": "odd"}, {"id": 3, "name": "even"}]
+        for thing in content["annotations"]:
+            thing["category_id"] = 7 if thing["category_id"] % 2 else 3
+            if isinstance(thing["segmentation"], list):
+                thing["segmentation"] = run_lengths(thing["segmentation"], sizes[thing["image_id"]])
+            del thing["iscrowd"], thing["area"]
+        path.write_text(json.dumps(content))
+    job = make_job("coco_fpn_1x", root, tmp_path / "run", MODEL__ROI_HEADS__SCORE_THRESH_TEST=0.0)
+    with pytest.raises(UserError, match="to run on the categories of this file, add --classes"):
+        run_transfer(job)
+    own = replace(job, classes=read_classes(root / "coco/annotations/instances_train2017.json"))
+    result = run_transfer(own)
+    assert result["classes"] == ["even", "odd"]
+    assert result["config"]["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == 2
+    assert {"2 classes (even, odd) of its own instead of those of the protocol"} < set(result["deviations"])
+    assert any("MASK_FORMAT bitmask" in text for text in result["deviations"])
+    assert any("without iscrowd, taken as 0" in text for text in result["data"]["notes"])
+    with pytest.raises(UserError, match="its categories are not the 2 classes"):
+        run_transfer(replace(own, classes=Classes(("even", "odds"), "own.txt", own=True)))
+
+
+def run_lengths(polygons: list[list[float]], size: tuple[int, int]) -> dict[str, Any]:
+    from pycocotools import mask
+
+    whole = mask.merge(mask.frPyObjects(polygons, *size))
+    return {"size": list(whole["size"]), "counts": whole["counts"].decode()}
 
 
 def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -513,13 +605,14 @@ def test_a_batch_in_parts_takes_as_many_images(mini_root: Path, tmp_path: Path) 
 
 
 def test_data_sets_follow_the_data_root(mini_root: Path, tmp_path: Path) -> None:
-    from transfer.detection.run import _point_at
+    from transfer.datasets.prepared import Prepared
+    from transfer.detection.datasets import register
 
-    _point_at(TransferJob(find_protocol("voc_c4"), tmp_path, tmp_path))
+    register(TransferJob(find_protocol("voc_c4"), tmp_path, tmp_path), Prepared())
     from detectron2.data import MetadataCatalog
 
     assert MetadataCatalog.get("voc_2007_test").dirname == str(tmp_path / "VOC2007")
-    _point_at(TransferJob(find_protocol("voc_c4"), mini_root, tmp_path))
+    register(TransferJob(find_protocol("voc_c4"), mini_root, tmp_path), Prepared())
     assert MetadataCatalog.get("voc_2007_test").dirname == str(mini_root / "VOC2007")
     assert MetadataCatalog.get("coco_2017_val").image_root == str(mini_root / "coco" / "val2017")
 
@@ -528,10 +621,11 @@ def test_perfect_detections_on_few_classes_have_ap_100(mini_root: Path, tmp_path
     from detectron2.data import DatasetCatalog
     from detectron2.structures import Boxes, Instances
 
+    from transfer.datasets.prepared import Prepared
+    from transfer.detection.datasets import register
     from transfer.detection.evaluators import VocEvaluator
-    from transfer.detection.run import _point_at
 
-    _point_at(TransferJob(find_protocol("voc_c4"), mini_root, tmp_path))
+    register(TransferJob(find_protocol("voc_c4"), mini_root, tmp_path), Prepared())
     evaluator = VocEvaluator("voc_2007_test")
     evaluator.reset()
     for record in DatasetCatalog.get("voc_2007_test"):

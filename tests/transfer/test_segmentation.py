@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pixbench.errors import UserError
 from pixbench.results import read_result
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer import weights
+from transfer.datasets.classes import Classes
 from transfer.initial_weights import random_backbone
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol, protocols
@@ -37,6 +39,7 @@ QUICK = {
     "default_hooks.checkpoint.interval": 2,
     "param_scheduler.0.milestones": [3],
 }
+OWN = Classes(("grass", "road", "tree"), "my.txt", own=True)
 QUARTER = BackboneSpec(50, 0.25)
 
 
@@ -225,6 +228,62 @@ def test_broken_picture_is_named(job: TransferJob, tmp_path: Path, workers: int)
     assert "\n" not in str(caught.value)
 
 
+LAYOUTS = {
+    "cityscapes_fcn16s": "cityscapes/gtFine/*/*/*_labelTrainIds.png",
+    "ade20k_fcn_80k": "ADEChallengeData2016/annotations/*/*.png",
+    "voc12aug_fcn16s": "VOC2012/SegmentationClass*/*.png",
+}
+
+
+def with_own_masks(mini_root: Path, root: Path, protocol: str) -> Path:
+    """A copy of the data set of ``protocol`` whose label maps have the numbers of three classes, and 255."""
+    pattern = LAYOUTS[protocol]
+    home = pattern.split("/")[0]
+    shutil.copytree(mini_root / home, root / home)
+    for path in root.glob(pattern):
+        with Image.open(path) as image:
+            numbers = np.array(image)
+        own = np.where(numbers == 255, 255, numbers % 3 + protocol.startswith("ade"))
+        Image.fromarray(own.astype(np.uint8)).save(path)
+    return root
+
+
+def test_own_classes_are_trained_and_measured(job: TransferJob, tmp_path: Path, capsys: Any) -> None:
+    root = with_own_masks(job.data_root, tmp_path / "root", PROTOCOL.name)
+    outcome = run(replace(job, data_root=root, classes=OWN), None)
+    assert outcome.iterations == 4
+    assert [name for name in outcome.metrics if name.startswith("IoU/")] == ["IoU/grass", "IoU/road", "IoU/tree"]
+    assert outcome.metrics["mIoU"] == pytest.approx(
+        np.nanmean([outcome.metrics[f"IoU/{n}"] for n in OWN.names]), abs=0.01
+    )
+    assert "fgIoU" not in outcome.metrics
+    assert outcome.config["model"]["decode_head"]["num_classes"] == 3
+    assert outcome.config["val_dataloader"]["dataset"]["metainfo"]["classes"] == list(OWN.names)
+    assert "object_IoU" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("protocol", LAYOUTS)
+def test_data_sets_of_own_classes_keep_the_numbers_of_the_label_maps(
+    job: TransferJob, tmp_path: Path, protocol: str
+) -> None:
+    """Also those of published names in another order, which MMSegmentation by itself would renumber."""
+    root = with_own_masks(job.data_root, tmp_path / "root", protocol)
+    published = "person", "car", "bus"  # classes of all three data sets
+    for classes in (OWN, Classes(published, "my.txt", own=True)):
+        given = replace(job, protocol=find_protocol(protocol), data_root=root, classes=classes, overrides={})
+        with chatter_into(given.out) as console:
+            runner, _ = build_runner(given, resolve(given), random_backbone(QUARTER, seed=0), console)
+            loader = runner.build_dataloader(runner._val_dataloader)
+            seen = {
+                n
+                for i in range(len(loader.dataset))
+                for n in loader.dataset[i]["data_samples"].gt_sem_seg.data.unique().tolist()
+            }
+            leave(runner)
+        assert {0, 1, 2} <= seen <= {0, 1, 2, 255}
+        assert loader.dataset.metainfo["classes"] == classes.names
+
+
 MMSEG = [name for name, protocol in protocols().items() if protocol.framework == "mmseg"]
 
 
@@ -249,6 +308,23 @@ def test_two_processes_on_loopback_share_a_batch(mini_root: Path, tmp_path: Path
     assert result["config"]["train_dataloader"]["batch_size"] == 1
     assert "naiveSyncBN instead of SyncBN, as several CPU processes need" in result["deviations"]
     assert (out / "log.rank1.txt").exists()
+
+
+def test_iou_of_what_nobody_labelled_or_predicted_is_no_number() -> None:
+    from transfer.segmentation.metrics import ObjectIoU
+
+    truth, guess = torch.tensor([[0, 0, 1, 255]]), torch.tensor([[0, 2, 1, 3]])
+    found = {}
+    for first_object in (None, 3):
+        metric = ObjectIoU(first_object=first_object, iou_metrics=["mIoU"])
+        metric.dataset_meta = {"classes": tuple("abcd")}
+        metric.process({}, [{"pred_sem_seg": {"data": guess}, "gt_sem_seg": {"data": truth}}])
+        found[first_object] = metric.evaluate(1)
+    assert found[3]["mIoU"] == pytest.approx(50)  # a 50, b 100, c 0 because it is predicted; d only where it is ignored
+    assert found[3]["IoU/c"] == 0
+    assert np.isnan([found[3]["IoU/d"], found[3]["fgIoU"]]).all()
+    assert "fgIoU" not in found[None]
+    assert {*found[3]} - {*found[None]} == {"fgIoU"}
 
 
 def test_iou_of_classes_and_objects_by_hand() -> None:

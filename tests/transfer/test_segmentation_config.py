@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,12 +12,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from mmengine.config import Config
 
 from benchmarks.commands.transfer import parse_settings
 from pixbench.errors import UserError
 from pretrain.models.backbone_spec import BackboneSpec
+from transfer.datasets.classes import Classes, published_classes
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol, leaves, protocols
+from transfer.segmentation.classes import data_sets
 from transfer.segmentation.config import check_pixels, resolve
 from transfer.weights.file_format import Pixels
 from transfer.weights.vit_spec import VitSpec
@@ -24,6 +28,12 @@ from transfer.weights.vit_spec import VitSpec
 pytestmark = pytest.mark.frameworks
 PROTOCOL = find_protocol("cityscapes_fcn16s")
 PUBLIC = yaml.safe_load(Path(__file__).with_name("public_segmentation.yaml").read_text(encoding="utf-8"))
+OWN = Classes(("grass", 'it\'s "{{a}}" road', "Bäume"), "my.txt", own=True)
+PUBLISHED_CLASSES = {
+    "cityscapes": "cityscapes.txt",
+    "VOC2012aug": "voc_masks.txt",
+    "ADEChallengeData2016": "ade20k.txt",
+}
 
 
 @pytest.fixture
@@ -173,6 +183,122 @@ def test_pixels_that_the_backbone_does_not_take_are_refused_with_the_settings(jo
     settings = [word for word in str(caught.value).split() if word.startswith("model.")]
     given = replace(job, overrides=parse_settings(settings))
     check_pixels(resolve(given), given, caffe)
+
+
+@pytest.mark.parametrize("name", PUBLIC["protocols"])
+def test_heads_have_the_classes_of_the_label_maps(job: TransferJob, name: str) -> None:
+    job = replace(job, protocol=find_protocol(name))
+    published = published_classes(PUBLISHED_CLASSES[job.protocol.datasets[0]])
+    own = resolve(replace(job, classes=OWN))
+    for config, count in ((resolve(job), len(published)), (own, 3)):
+        heads = list(filter(None, (config.model.decode_head, config.model.auxiliary_head)))
+        assert [head.num_classes for head in heads] == [count] * len(heads)
+    sets = [*data_sets(own.train_dataloader), *data_sets(own.val_dataloader)]
+    assert len(sets) == (3 if "voc" in name else 2)
+    for data in sets:
+        assert tuple(data.metainfo.classes) == OWN.names
+        assert len({tuple(colour) for colour in data.metainfo.palette}) == 3
+    again = Config.fromstring(own.dump(), ".py")
+    assert tuple(data_sets(again.val_dataloader)[0].metainfo.classes) == OWN.names
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (
+            Classes(("fish",), "my.txt", own=True),
+            r"my.txt has 1 class \(fish\), but MMSegmentation .* name the class of the",
+        ),
+        (Classes(tuple(map(str, range(255))), "my.txt", own=True), "has 255 classes, but label maps have room for 254"),
+    ],
+)
+def test_too_few_or_too_many_classes_are_refused(job: TransferJob, classes: Classes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve(replace(job, classes=classes))
+
+
+def test_most_classes_have_colours_that_differ(job: TransferJob) -> None:
+    config = resolve(replace(job, classes=Classes(tuple(map(str, range(254))), "my.txt", own=True)))
+    assert len({tuple(colour) for colour in config.val_dataloader.dataset.metainfo.palette}) == 254
+
+
+def test_a_head_with_one_class_has_no_loss() -> None:
+    """The reason why MMSegmentation cannot train on one class: its loss is 0 whatever the head says."""
+    import mmseg.models  # noqa: F401
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    init_default_scope("mmseg")
+    loss = MODELS.build({"type": "CrossEntropyLoss", "use_sigmoid": False})
+    assert loss(torch.randn(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long), ignore_index=255) == 0
+    assert loss(torch.randn(2, 2, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long), ignore_index=255) > 0
+
+
+@pytest.mark.parametrize("scale", ["mini", "paper"])
+@pytest.mark.parametrize(
+    ("protocol", "key", "value", "message"),
+    [
+        (
+            "cityscapes_fcn16s",
+            "model.decode_head.num_classes",
+            3,
+            "model.decode_head.num_classes is 3, but the label maps have 19 classes; leave it out, or run on classes of your own "
+            "with --classes FILE",
+        ),
+        ("voc12aug_fcn_d8_20k", "model.auxiliary_head.num_classes", 20, "is 20, but the label maps have 21 classes"),
+        ("ade20k_upernet", "model.decode_head.num_classes", 151, "is 151, but the label maps have 150 classes"),
+        (
+            "ade20k_fcn_80k",
+            "train_dataloader.dataset.pipeline.1.reduce_zero_label",
+            False,
+            "is False, but the label maps of ade20k_fcn_80k are read with True: it decides what 0 stands for; leave it out",
+        ),
+        (
+            "ade20k_upernet",
+            "val_dataloader.dataset.pipeline.2.reduce_zero_label",
+            False,
+            "is False, but the label maps",
+        ),
+        (
+            "cityscapes_fcn16s",
+            "model.data_preprocessor.seg_pad_val",
+            0,
+            "is 0, but only 255 is ignored, so that padding",
+        ),
+        ("cityscapes_fcn16s", "val_dataloader.dataset.type", "ADE20KDataset", "laid out as for CityscapesDataset"),
+        (
+            "voc12aug_fcn16s",
+            "train_dataloader.dataset.datasets.1.type",
+            "ADE20KDataset",
+            "laid out as for PascalVOCDataset",
+        ),
+        ("cityscapes_fcn16s", "train_dataloader.dataset.metainfo.classes", ["a"], "is not in the protocol's config"),
+        ("cityscapes_fcn16s", "model.decode_head.ignore_index", 0, "is not in the protocol's config"),
+        (
+            "cityscapes_fcn16s",
+            "val_evaluator.iou_metrics",
+            ["mDice"],
+            "reports mIoU; keep it, and add no other than mDice",
+        ),
+        ("cityscapes_fcn16s", "val_evaluator.iou_metrics", ["mIoU", "AP"], "reports mIoU; keep it"),
+        ("ade20k_fcn_80k", "train_dataloader.dataset.pipeline", [], "pipeline.1.reduce_zero_label is None, but"),
+    ],
+)
+def test_overrides_that_do_not_fit_the_label_maps_are_refused(
+    job: TransferJob, scale: str, protocol: str, key: str, value: Any, message: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        resolve(replace(job, protocol=find_protocol(protocol), scale=scale, overrides={key: value}))
+
+
+def test_overrides_that_fit_the_label_maps_are_taken(job: TransferJob) -> None:
+    same = {"model.decode_head.num_classes": 19, "val_evaluator.iou_metrics": ["mIoU", "mFscore"]}
+    assert resolve(replace(job, overrides=same)).val_evaluator.iou_metrics == ["mIoU", "mFscore"]
+    resolve(replace(job, classes=OWN, overrides={"model.decode_head.num_classes": 3}))
+    with pytest.raises(UserError, match=r"num_classes is 19, but my.txt has 3 classes; leave it out$"):
+        resolve(replace(job, classes=OWN, overrides=same))
+    with pytest.raises(UserError, match="but the classes are set by --classes; leave it out"):
+        resolve(replace(job, classes=OWN, overrides={"val_dataloader.dataset.metainfo.classes": ["a", "b", "c"]}))
 
 
 def test_importing_the_runner_is_cheap() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pixbench.errors import UserError
-from transfer.datasets import checked, coco, voc
+from transfer.datasets import checked, coco, masks, polygons, voc
 from transfer.datasets.classes import Classes, published_classes
-from transfer.datasets.layout import SETS, check_layout, home_of, names_of
+from transfer.datasets.layout import SETS, check_layout, home_of, names_of, picture_of
 from transfer.datasets.report import Report
 from transfer.protocols import Protocol
 
@@ -111,7 +111,7 @@ def require_datasets(data_root: Path, names: Iterable[str], needs: Needs | None 
             checked.remember(home, SETS[name], about, asdict(found))
         whole.add(found)
     if whole.problems:
-        raise UserError("\n".join(whole.problems))
+        raise UserError("\n  ".join(whole.problems))
     return whole
 
 
@@ -163,4 +163,25 @@ def _coco(home: Path, part: dict[str, Any], classes: Classes | None, needs: Need
     return coco.check(home / part["addresses" if lvis else "annotations"], picture, reads)
 
 
-READERS: dict[str, Callable[[Path, dict[str, Any], Classes | None, Needs], Report]] = {"voc": _voc, "coco": _coco}
+def _masks(home: Path, part: dict[str, Any], classes: Classes | None, needs: Needs) -> Report:
+    assert classes is not None
+    pairs = _pairs(home, part, (picture_of(part), part["files"][-1]))
+    zero = part.get("zero_ignored", False)
+    return masks.check(pairs, classes, zero_ignored=zero, split=part["split"], title=_title(home, part))
+
+
+def _polygons(home: Path, part: dict[str, Any], classes: Classes | None, needs: Needs) -> Report:
+    items = _pairs(home, part, (picture_of(part), *part["files"][:2]))
+    return polygons.check(items, split=part["split"], title=_title(home, part))
+
+
+def _title(home: Path, part: dict[str, Any]) -> str:
+    return str(home / (part["list"] if "list" in part else part["files"][0].partition("{")[0]))
+
+
+READERS: dict[str, Callable[[Path, dict[str, Any], Classes | None, Needs], Report]] = {
+    "voc": _voc,
+    "coco": _coco,
+    "masks": _masks,
+    "polygons": _polygons,
+}

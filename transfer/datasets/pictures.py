@@ -16,6 +16,8 @@ WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes of pixels with more than 8 bits. Detectron2 clips them to white."""
 END = b"\xff\xd9"
 """How a JPEG ends."""
+ORIENTED = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
+"""Entries of a PNG that may hold an orientation. Without any, Pillow's ``getexif`` would decode all pixels to search on."""
 TAIL = 4096
 """Bytes at the end of a JPEG in which its end mark must lie; some cameras write more behind it."""
 SMALL, PREVIEW = 16_384, 80_000
@@ -51,14 +53,16 @@ def look_at(path: Path) -> Picture:
         OSError, SyntaxError, ValueError, DecompressionBombError: it is not a whole picture.
     """
     with Image.open(path) as image:
-        orientation = _orientation(image)
-        width, height, mode = *image.size, image.mode
-        if image.format == "PNG":
+        (width, height), mode, tail = image.size, image.mode, _tail(path)
+        png = image.format == "PNG"
+        bare = png and ORIENTED.isdisjoint(image.info) and b"eXIf" not in tail
+        orientation = 1 if bare else _orientation(image)
+        if png:
             with Image.open(path) as again:  # only possible before anything else is read
                 again.verify()
         elif image.format != "JPEG" or path.stat().st_size < (PREVIEW if "exif" in image.info else SMALL):
             image.load()
-        elif END not in _tail(path):
+        elif END not in tail:
             image.load()
     return Picture(*((height, width) if orientation > 4 else (width, height)), mode, orientation)
 

@@ -86,6 +86,13 @@ class Trainer(DefaultTrainer):
         """Return the test loader of the data set."""
         return shielded(build_detection_test_loader(cfg, dataset_name, mapper=Mapper(cfg, False)))
 
+    def after_train(self) -> None:
+        """Call the hooks. After an error nothing is evaluated: that would fail too, and its error would hide the first."""
+        if self.iter < self.max_iter:
+            left = [hook for hook in self._hooks if not isinstance(hook, hooks.EvalHook)]  # type: ignore[has-type]
+            self._hooks = left
+        super().after_train()
+
     def build_hooks(self) -> list[HookBase]:
         """Return Detectron2's hooks, with ours for stopping and progress."""
         built = [hook for hook in super().build_hooks() if hook is not None]

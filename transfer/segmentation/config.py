@@ -11,6 +11,7 @@ from pixbench.errors import UserError, did_you_mean
 from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
 from transfer.batch_scaling import KEYS
 from transfer.protocols import leaves
+from transfer.segmentation.classes import check_held, held, use_classes
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -39,22 +40,26 @@ GROUP_OPTIONS = {"groups": 1, "base_width": 4, "deep_stem": False, "avg_down": F
 
 
 def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Config:
-    """Return the protocol's config with the job's overrides and the backbone of ``spec`` (None: that of the config).
+    """Return the protocol's config with the job's classes and overrides and the backbone of ``spec`` (None: the config's).
 
     Seed and paths are not set, so that all runs of one protocol resolve to the same config.
 
     Raises:
-        UserError: a key does not exist, a value has another type, or the backbone does not fit the protocol.
+        UserError: a key does not exist, a value has another type, or backbone or classes do not fit the protocol.
     """
     from mmengine.config import Config
 
     # No formatting by yapf: mmengine prints the config at every checkpoint, and formatting it takes longer than saving.
     path = job.protocol.config
     config = Config(Config.fromfile(path).to_dict(), filename=path, format_python_code=False)
+    if job.classes:
+        use_classes(config, job.classes)
+    before = held(config)
     for key, value in job.all_overrides.items():
         if option := next((option for taken, option in BY_OPTION.items() if re.fullmatch(taken, key)), None):
             raise UserError(f"{key} cannot be overridden; it is set by {option}")
         override(config, key, value)
+    check_held(config, before, job.protocol.name, job.classes)
     spec = spec or backbone_spec(config)
     if not isinstance(spec, BackboneSpec):
         raise UserError(
@@ -169,11 +174,6 @@ def backbone_spec(config: Config) -> BackboneSpec:
         )
     except ValueError as error:
         raise UserError(f"model.backbone: {error}") from error
-
-
-def data_sets(loader: Any) -> list[Any]:
-    """Return the data sets in the config of a loader: one, or several that are trained on together."""
-    return list(loader.dataset.get("datasets", [loader.dataset]))
 
 
 def override(config: Config, key: str, value: Any) -> None:

@@ -11,7 +11,14 @@ from pixbench.errors import UserError
 
 
 class NamingDataset(BaseSegDataset):
-    """A data set with errors that name the image."""
+    """A data set with errors that name the image, and with the numbers of the label maps as they are."""
+
+    @classmethod
+    def get_label_map(cls, new_classes: Any = None) -> None:
+        """Return no map: the label maps have the numbers of a user's own classes.
+
+        MMSegmentation takes other classes for a subset of the published ones, and refuses others or renumbers the pixels.
+        """
 
     def prepare_data(self, idx: int) -> Any:
         """Load and augment image ``idx``; raise UserError with its paths if it cannot be read."""

@@ -18,7 +18,12 @@ FIRST_OBJECT = {"CityscapesDataset": 11, "PascalVOCDataset": 1}
 
 @METRICS.register_module()
 class ObjectIoU(IoUMetric):
-    """IoUMetric with the IoU of each class and of objects against the rest; mIoU, aAcc and mAcc do not change."""
+    """IoUMetric with the IoU of each class and of objects against the rest; mIoU, aAcc and mAcc do not change.
+
+    Args:
+        first_object: first label of the objects; None if they do not come last, and "fgIoU" is not measured.
+        options: those of IoUMetric.
+    """
 
     def __init__(self, first_object: int | None, **options: Any) -> None:
         super().__init__(**options)
@@ -39,9 +44,13 @@ class ObjectIoU(IoUMetric):
         return tuple(torch.cat([area, extra[1:]]) for area, extra in zip(classes, objects, strict=True))
 
     def compute_metrics(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
-        """Return IoUMetric's metrics, the IoU of each class and, as "fgIoU", that of objects, in percent."""
+        """Return IoUMetric's metrics, the IoU of each class and, as "fgIoU", that of objects, in percent.
+
+        An IoU is NaN for what is neither in a label map nor predicted; IoUMetric's means leave it out.
+        """
         metrics = super().compute_metrics([tuple(area[:-1] for area in areas) for areas in results])
         intersect, union = (torch.stack([areas[i] for areas in results]).sum(0) for i in (0, 1))
-        iou = (100 * intersect / union).tolist()  # NaN (0 / 0) for a class that is in no image
+        iou = (100 * intersect / union).tolist()  # NaN: 0 / 0
         names = [f"IoU/{name}" for name in self.dataset_meta["classes"]]
-        return {**metrics, "fgIoU": iou[-1], **dict(zip(names, iou[:-1], strict=True))}
+        objects = {} if self.first_object is None else {"fgIoU": iou[-1]}
+        return {**metrics, **objects, **dict(zip(names, iou[:-1], strict=True))}

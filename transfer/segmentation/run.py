@@ -19,14 +19,8 @@ from pixbench.files import make_folder
 from pixbench.interrupt import StopSignal
 from transfer.batch_scaling import divided
 from transfer.job import Outcome, TransferJob
-from transfer.segmentation.config import (
-    backbone_spec,
-    check_pixels,
-    config_as_dict,
-    data_sets,
-    resolve,
-    synchronise_on_cpus,
-)
+from transfer.segmentation.classes import data_sets
+from transfer.segmentation.config import backbone_spec, check_pixels, config_as_dict, resolve, synchronise_on_cpus
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -104,7 +98,8 @@ def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: 
     config.work_dir, config.randomness.seed = str(job.out), job.seed
     config.experiment_name = f"{job.protocol.name}-{uuid.uuid4().hex}"  # mmengine shares loggers by this name
     (dataset_type,) = {data.type for data in data_sets(config.val_dataloader)}
-    config.val_evaluator.update(type=metrics.ObjectIoU.__name__, first_object=metrics.FIRST_OBJECT.get(dataset_type))
+    first_object = None if job.classes else metrics.FIRST_OBJECT.get(dataset_type)
+    config.val_evaluator.update(type=metrics.ObjectIoU.__name__, first_object=first_object)
     for data in (*data_sets(config.train_dataloader), *data_sets(config.val_dataloader)):
         data.type, data.data_root = f"Naming{data.type}", str(job.data_root / Path(data.data_root).name)
     for half in job.out.glob(".iter_*.part.pth"):  # left by a run that was killed during writing

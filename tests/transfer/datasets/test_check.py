@@ -6,13 +6,17 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pixbench.errors import UserError
 from pixbench.file_versions import MINI_WORLD_FILE
-from transfer.datasets import check as data
-from transfer.datasets.check import SETS, check_dataset, require_datasets
+from transfer.datasets import check
+from transfer.datasets.check import Needs, check_dataset, check_own_classes, needs_of, require_datasets
+from transfer.datasets.classes import read_classes
+from transfer.datasets.layout import SETS, check_layout, home_of
+from transfer.protocols import find_protocol
 
 
 @pytest.fixture
@@ -23,13 +27,15 @@ def world(mini_root: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_mini_world_is_fine(mini_root: Path, name: str) -> None:
-    assert check_dataset(mini_root, name) == []
+    found = check_dataset(mini_root, name)
+    assert found.problems == []
+    assert [note for note in found.notes if "classes without a pixel" not in note] == []  # it has six kinds of objects
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_a_missing_data_set_says_where_to_get_it(tmp_path: Path, name: str) -> None:
-    (problem,) = check_dataset(tmp_path, name)
-    assert str(data.home_of(tmp_path, name)) in problem
+    (problem,) = check_dataset(tmp_path, name).problems
+    assert str(home_of(tmp_path, name)) in problem
     assert "http" in problem
 
 
@@ -59,7 +65,7 @@ DEFECTS: list[tuple[str, Callable[[Path], object], str]] = [
     ("VOC2007", lambda home: (home / "ImageSets/Main/trainval.txt").write_text(""), "trainval.txt is empty"),
     ("VOC2007", lambda home: truncate(home / "Annotations/000001.xml"), "not a VOC annotation"),
     ("VOC2007", lambda home: (home / "Annotations/000007.xml").unlink(), "000007.xml is missing"),
-    ("VOC2012", lambda home: (home / "JPEGImages/2012_000001.jpg").write_bytes(b"no"), "not a readable image"),
+    ("VOC2012", lambda home: (home / "JPEGImages/2012_000001.jpg").write_bytes(b"no"), "cannot be read"),
     ("VOC2012", lambda home: shutil.rmtree(home / "JPEGImages"), "2012_000001.jpg and 11 more are missing"),
     ("VOC2012aug", lambda home: (home / "ImageSets/Segmentation/aug.txt").unlink(), "data prepare VOC2012aug --root"),
     ("VOC2012aug", lambda home: first(home, "SegmentationClassAug/*").unlink(), "data prepare VOC2012aug --root"),
@@ -73,16 +79,16 @@ DEFECTS: list[tuple[str, Callable[[Path], object], str]] = [
     ),
     ("coco", lambda home: first(home / "train2017", "*").unlink(), "is missing"),
     ("cityscapes", lambda home: shutil.rmtree(home / "leftImg8bit/val"), "leftImg8bit_trainvaltest.zip"),
-    ("cityscapes", lambda home: shutil.rmtree(home / "gtFine/val"), "gtFine_trainvaltest.zip"),
-    ("cityscapes", lambda home: truncate(first(home, "gtFine/train/*/*_labelIds.png")), "not a readable image"),
-    ("cityscapes", lambda home: truncate(first(home, "gtFine/train/*/*_polygons.json")), "not a JSON file"),
+    ("cityscapes", lambda home: shutil.rmtree(home / "gtFine/val"), "pixbench data prepare cityscapes"),
+    ("cityscapes_instances", lambda home: shutil.rmtree(home / "gtFine/val"), "gtFine_trainvaltest.zip"),
     ("cityscapes", lambda home: first(home, "gtFine/train/*/*_labelTrainIds.png").unlink(), "data prepare cityscapes"),
     (
         "ADEChallengeData2016",
         lambda home: first(home, "annotations/training/*").unlink(),
         "unpack ADEChallengeData2016",
     ),
-    ("lvis", lambda home: truncate(home / "lvis_v1_val.json"), "unpack lvis_v1_val.json.zip"),
+    ("lvis", lambda home: truncate(home / "lvis_v1_val.json"), "is not a complete annotation file"),
+    ("lvis", lambda home: (home / "lvis_v1_val.json").unlink(), "unpack lvis_v1_val.json.zip"),
 ]
 
 
@@ -90,53 +96,32 @@ DEFECTS: list[tuple[str, Callable[[Path], object], str]] = [
     ("name", "damage", "said"), DEFECTS, ids=[f"{n}-{s[:30].replace(' ', '_')}" for n, _, s in DEFECTS]
 )
 def test_each_defect_is_named(world: Path, name: str, damage: Callable[[Path], object], said: str) -> None:
-    damage(data.home_of(world, name))
-    problems = check_dataset(world, name)
+    damage(home_of(world, name))
+    problems = check_dataset(world, name).problems
     assert any(said in problem for problem in problems)
     assert all("\n" not in problem for problem in problems)
-    with pytest.raises(UserError, match=data.home_of(world, name).name):
+    with pytest.raises(UserError, match=home_of(world, name).name):
         require_datasets(world, [name])
 
 
-def test_large_annotation_files_are_only_sampled(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "SMALL", 0)
-    assert check_dataset(world, "coco") == []
-    path = world / "coco" / "annotations" / "instances_train2017.json"
-    first_name = json.loads(path.read_text())["images"][0]["file_name"]
-    assert first_name in data.annotated(path.parent, path.name)
-    truncate(path)
-    assert "not a complete annotation file" in check_dataset(world, "coco")[0]
-
-
-def test_pictures_of_lvis_are_the_ends_of_their_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, image = (
-        tmp_path / "lvis.json",
-        {"id": 1, "coco_url": "http://images.cocodataset.org/val2017/000000397133.jpg"},
-    )
-    path.write_text(json.dumps({"images": [image], "annotations": [], "categories": []}))
-    assert data.NAMES["addresses"](tmp_path, path.name) == ["val2017/000000397133.jpg"]
-    monkeypatch.setattr(data, "SMALL", 0)
-    assert data.NAMES["addresses"](tmp_path, path.name) == ["val2017/000000397133.jpg"]
-
-
 def test_counts_sizes_and_checksums_of_real_data(world: Path) -> None:
-    assert check_dataset(world, "coco", thorough=True, checksums=True) == []  # those of a mini world are others
+    assert check_layout(world, "coco", thorough=True, checksums=True) == []  # those of a mini world are others
     (world / MINI_WORLD_FILE).unlink()
-    assert check_dataset(world, "coco") == []
-    counts, sizes = [check_dataset(world, "coco", thorough=True)[i] for i in (0, 2)]
+    assert check_layout(world, "coco") == []
+    counts, sizes = [check_layout(world, "coco", thorough=True)[i] for i in (0, 2)]
     assert f"{world}/coco/train2017 holds 12 images instead of 118287; unpack annotations" in counts
     assert "instances_train2017.json has" in sizes
     assert "bytes instead of 469785474; download it again from http" in sizes
     (world / "VOCtest_06-Nov-2007.tar").write_bytes(b"not really")
-    assert "has the md5" not in str(check_dataset(world, "VOC2007", thorough=True))
-    said = check_dataset(world, "VOC2007", checksums=True)
+    assert "has the md5" not in str(check_layout(world, "VOC2007", thorough=True))
+    said = check_layout(world, "VOC2007", checksums=True)
     assert len(said) == 1
     assert "instead of b6e924de25625d8de591ea690078ad9f" in said[0]
 
 
 def test_all_problems_at_once_and_none_twice(tmp_path: Path) -> None:
     require_datasets(tmp_path, [])
-    with pytest.raises(UserError, match=r"VOC2007 is missing.*; .*coco is missing"):
+    with pytest.raises(UserError, match=r"(?s)VOC2007 is missing.*\n.*coco is missing"):
         require_datasets(tmp_path, ["VOC2007", "coco"])
     with pytest.raises(
         UserError,
@@ -148,3 +133,80 @@ def test_all_problems_at_once_and_none_twice(tmp_path: Path) -> None:
 def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="known: imagenet, VOC2007"):
         check_dataset(tmp_path, "voc07")
+
+
+def edit(world: Path, split: str, change: Callable[[dict[str, Any]], object]) -> None:
+    path = world / "coco" / "annotations" / f"instances_{split}2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_protocols_with_boxes_only_need_no_masks(world: Path) -> None:
+    for split in ("train", "val"):
+        edit(world, split, lambda content: [thing.pop("segmentation") for thing in content["annotations"]])
+    boxes, masks = (needs_of(find_protocol(name), None) for name in ("coco_retinanet_1x", "coco_fpn_1x"))
+    assert check_dataset(world, "coco", boxes).problems == []
+    assert "has no segmentation" in check_dataset(world, "coco", masks).problems[0]
+
+
+def test_a_file_of_the_users_own_names_the_way_out(world: Path, tmp_path: Path) -> None:
+    def own(content: dict[str, Any]) -> None:
+        content["categories"] = [{"id": 7, "name": "plate"}, {"id": 3, "name": "Wheel nut"}]
+        for thing in content["annotations"]:
+            thing["category_id"] = 7
+
+    for split in ("train", "val"):
+        edit(world, split, own)
+    (problem, _) = check_dataset(world, "coco").problems
+    assert "it has plate (id 7), Wheel nut (id 3); it lacks person (id 1)" in problem
+    path = world / "coco/annotations/instances_train2017.json"
+    assert f"--classes {path}" in problem
+    assert check_dataset(world, "coco", Needs(classes=read_classes(path))).problems == []
+    (tmp_path / "own.txt").write_text("wheel_nut\nplate\n")
+    needs = Needs(classes=read_classes(tmp_path / "own.txt"))
+    assert check_dataset(world, "coco", needs).problems == []
+    edit(world, "val", lambda content: [category.update(id=10 - category["id"]) for category in content["categories"]])
+    edit(world, "val", lambda content: [thing.update(category_id=3) for thing in content["annotations"]])
+    assert "other ids than those of the data set's other file" in check_dataset(world, "coco", needs).problems[0]
+
+
+def test_protocols_whose_evaluation_knows_only_published_classes_refuse_others() -> None:
+    for name in ("coco_keypoint_fpn", "lvis_fpn", "cityscapes_instance"):
+        with pytest.raises(UserError, match=f"{name} cannot run on classes of your own"):
+            check_own_classes(find_protocol(name))
+    for name in ("voc_c4", "coco_fcos_1x", "cityscapes_fcn16s", "ade20k_upernet", "voc12aug_fcn16s"):
+        check_own_classes(find_protocol(name))
+
+
+def test_trusted_data_is_not_checked_again_until_it_changes(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs, checks = needs_of(find_protocol("coco_fpn_1x"), None), []
+    edit(world, "val", lambda content: [thing.pop("iscrowd") for thing in content["annotations"]])
+    monkeypatch.setattr(check, "check_dataset", lambda *args: checks.append(args) or check_dataset(*args))
+    first_time = require_datasets(world, ["coco"], needs, trust=True)
+    assert "without iscrowd, taken as 0" in first_time.notes[0]
+    assert first_time.incomplete == [str(world / "coco/annotations/instances_val2017.json")]
+    assert require_datasets(world, ["coco"], needs, trust=True) == first_time
+    assert len(checks) == 1
+    require_datasets(world, ["coco"], needs)
+    require_datasets(world, ["coco"], needs_of(find_protocol("coco_fcos_1x"), None), trust=True)  # needs no masks
+    assert len(checks) == 3
+    first(world / "coco/val2017", "*").write_bytes(b"changed")
+    with pytest.raises(UserError, match="cannot be read"):
+        require_datasets(world, ["coco"], needs, trust=True)
+    with pytest.raises(UserError, match="cannot be read"):  # nothing is remembered of a data set with problems
+        require_datasets(world, ["coco"], needs, trust=True)
+
+
+def test_lists_of_images_are_lists_of_names(world: Path) -> None:
+    path = world / "VOC2007/ImageSets/Main/test.txt"
+    names = path.read_text().split()
+    for text, said in (
+        ("".join(f"{name} -1\n" for name in names), "has a second column of -1, 0 or 1"),
+        ("\n".join([*names, names[0]]), f"names {names[0]!r} twice"),
+        ("\ufeff" + "\n".join(names), "begins with a byte order mark"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        assert said in check_dataset(world, "VOC2007").problems[0]
+    path.write_bytes("\r\n".join(names).encode() + b"\r\n\r\n")
+    assert check_dataset(world, "VOC2007").problems == []

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from pixbench.errors import UserError
-from transfer.datasets.check import check_dataset
+from transfer.datasets.layout import check_layout
 from transfer.datasets.prepare import SBD, prepare
 from transfer.detection.subsets import FOLDS, PERCENTS, subset
 
@@ -33,11 +33,11 @@ def test_train_ids_of_cityscapes(mini_root: Path, tmp_path: Path) -> None:
     before = tree(tmp_path)
     assert len(prepare(tmp_path, "cityscapes", write=False)[0]) == len(kept) - 1
     assert tree(tmp_path) == before
-    assert "data prepare cityscapes" in check_dataset(tmp_path, "cityscapes")[0]
+    assert "data prepare cityscapes" in check_layout(tmp_path, "cityscapes")[0]
     made, there = prepare(tmp_path, "cityscapes", write=True)
     assert (sorted([*made, *there]), len(there)) == (sorted(kept), 1)
     assert all(np.array_equal(pixels(path), pixels(mini_root / path.relative_to(tmp_path))) for path in kept)
-    assert check_dataset(tmp_path, "cityscapes") == []
+    assert check_layout(tmp_path, "cityscapes") == []
     assert prepare(tmp_path, "cityscapes", write=True)[0] == []
 
 
@@ -83,7 +83,7 @@ def test_list_and_masks_of_voc12aug(mini_root: Path, unprepared: Path) -> None:
     assert len(prepare(unprepared, "VOC2012aug", write=False)[0]) == 12 + 2
     assert tree(unprepared) == before
     prepare(unprepared, "VOC2012aug", write=True)
-    assert check_dataset(unprepared, "VOC2012aug") == []
+    assert check_layout(unprepared, "VOC2012aug") == []
     for path in (unprepared / "VOC2012/SegmentationClassAug").iterdir():
         assert np.array_equal(pixels(path), pixels(mini_root / path.relative_to(unprepared)))
     lists = Path("VOC2012/ImageSets/Segmentation")

@@ -1,0 +1,164 @@
+"""Set up the run of a `RunConfig`: its images, network, optimiser and schedule, and all that its checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from pixbench.distributed import rank, world_size
+from pixbench.errors import UserError
+from pixbench.file_versions import CHECKPOINT_FILE
+from pretrain import checkpoint, resume
+from pretrain.config import RunConfig
+from pretrain.data.loader import Batches
+from pretrain.data.sources import Source
+from pretrain.initial_weights import InitialWeights, check_backbone, require
+from pretrain.methods import METHODS
+from pretrain.methods.base import Method
+from pretrain.models.resnet import build_resnet
+from pretrain.optim import build_optimizer, scaled_lr
+from pretrain.part_size import advice, check_part
+from pretrain.schedule import LRSchedule
+
+
+@dataclass
+class Run:
+    """All objects of a run in progress. ``step`` is the number of finished steps."""
+
+    config: RunConfig
+    """Settings, with the range of pixel values that was found."""
+    device: torch.device
+    source: Source
+    images: str
+    """Fingerprint of ``source``."""
+    method: Method
+    model: nn.Module
+    """``method``, wrapped in `DistributedDataParallel` if there are several processes."""
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    schedule: LRSchedule
+    steps_per_epoch: int
+    initial: dict[str, str] | None = None
+    """Source and digest of the weights that the run started from."""
+    lengthened: list[list[int]] = field(default_factory=list)
+    """Each time the run got more epochs: the step, the epochs before, the epochs now."""
+    notes: list[str] = field(default_factory=list)
+    """What to tell the user at the start."""
+    step: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+    loaded: int = 0
+    """Modification time in ns of the checkpoint that was loaded; 0 if there was none."""
+
+    @property
+    def out(self) -> Path:
+        """Run folder."""
+        return Path(self.config.out)
+
+    @property
+    def latest(self) -> Path:
+        """Path of the checkpoint from which the run continues."""
+        return self.out / CHECKPOINT_FILE
+
+    @property
+    def total_steps(self) -> int:
+        """Number of steps of the whole run."""
+        return self.config.epochs * self.steps_per_epoch
+
+
+def setup(config: RunConfig, device: torch.device, initial: InitialWeights | None = None) -> Run:
+    """Build all objects of the run, and load the checkpoint in ``config.out`` if there is one.
+
+    ``initial`` are the weights that ``config.init_from`` names; a run that is continued does not need them.
+    """
+    if not config.out:
+        raise UserError("out is not set; give the folder for checkpoints and logs, for example --out runs/pixpro")
+    if config.precision == "fp16" and device.type == "cpu":
+        raise UserError("precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
+    latest = Path(config.out) / CHECKPOINT_FILE
+    loaded = modified(latest)
+    content = checkpoint.load(latest) if loaded else None
+    config, source, notes = resume.list_images(config, content)
+    steps_per_epoch = batches(config, len(source), 0, 0).per_epoch
+    if (local_batch := config.batch_size // world_size()) % config.accumulate:
+        raise UserError(
+            f"accumulate {config.accumulate} does not divide the {local_batch} images of each process per step; choose a "
+            f"divisor of {local_batch}"
+        )
+    synchronised = world_size() > 1 and device.type == "cuda"  # there is no synchronised batch norm for CPUs
+    check_part(config, world_size(), synchronised)
+    record = initial.record() if initial else None
+    if content is not None:
+        checkpoint.check_same_run(content, config.as_dict(), source.fingerprint(), latest, record)
+        initial, record = None, content.get("initial")  # they are in the checkpoint
+    else:
+        require(config.init_from, initial)
+    torch.manual_seed(config.seed)
+    backbone = build_resnet(config.backbone, config.zero_init_residual)
+    if initial is not None:
+        check_backbone(initial, config.backbone)
+        backbone.load_state_dict(initial.state)  # before the momentum encoder copies it
+        notes.append(str(initial))
+    # As in the official code (its variable K), the last, incomplete batch of an epoch counts here although it is left out.
+    updates = int(len(source) / config.batch_size * config.epochs)
+    method = METHODS[config.method.name](backbone, config.method.settings, updates)
+    method.to(device)
+    if config.channels_last:
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if synchronised:
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    schedule = LRSchedule(
+        config.schedule, scaled_lr(config.optimizer, config.batch_size), steps_per_epoch, config.epochs
+    )
+    run = Run(
+        config=config,
+        device=device,
+        source=source,
+        images=source.fingerprint(),
+        method=method,
+        model=method,
+        optimizer=build_optimizer(method, config.optimizer),
+        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+        schedule=schedule,
+        steps_per_epoch=steps_per_epoch,
+        initial=record,
+        notes=[*notes, *advice(config, source.labels)],
+        loaded=loaded,
+    )
+    if content is not None:
+        load(run, content)
+    if world_size() > 1:
+        # As in the official code, each process keeps its own BN buffers (on GPUs, the statistics are synchronised anyway).
+        devices = [device] if device.type == "cuda" else None
+        run.model = DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False)
+    return run
+
+
+def batches(config: RunConfig, images: int, first: int, last: int) -> Batches:
+    """Return this process's part of the batches ``first``, ..., ``last - 1`` of the run."""
+    return Batches(images, config.batch_size, seed=config.seed, first=first, last=last, rank=rank(), world=world_size())
+
+
+def load(run: Run, content: dict[str, Any]) -> None:
+    """Load the ``content`` of the run's checkpoint into ``run``. If ``run`` has more epochs, it is not finished."""
+    run.method.load_state_dict(content["model"])
+    run.optimizer.load_state_dict(content["optimizer"])
+    run.scaler.load_state_dict(content["scaler"])
+    run.step, run.seconds, run.finished = content["step"], content["seconds"], content["finished"]
+    run.lengthened = content.get("lengthened", [])
+    before, now = content["config"]["epochs"], run.config.epochs
+    if now > before:
+        run.finished = False
+        run.lengthened = [*run.lengthened, [run.step, before, now]]
+        run.notes.append(resume.lengthening(run.schedule, run.step, before, now))
+
+
+def modified(path: Path) -> int:
+    """Return the modification time of ``path`` in ns; 0 if there is no such file."""
+    return path.stat().st_mtime_ns if path.exists() else 0
