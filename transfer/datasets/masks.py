@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def _one_channel(image: Any) -> str:
     colours = [colour[:3] for _, colour in image.convert("RGB").getcolors(1 << 16) or []]
     if colours and all(red == green == blue for red, green, blue in colours):
         return f"{ALONE} (the colours are equal: take one)"
-    kind = "these are VOC's colours: " if colours and VOC_COLOURS.issuperset(*colours) else ""
+    kind = "these are VOC's colours: " if colours and VOC_COLOURS.issuperset(chain.from_iterable(colours)) else ""
     return f"{kind}{ALONE}"
 
 
