@@ -278,7 +278,12 @@ class Checker:
             self.problem("run lengths", place, "its segmentation is not a list of polygons, as LVIS has", FIX)
         elif not crowd:
             self.report.counts["run lengths"] += found.kind == "run lengths"
-            if found.extent and boxed and min(entry.bbox[2:]) > 0 and overlap(found.extent, _corners(entry.bbox)) < LEAST:
+            if (
+                found.extent
+                and boxed
+                and min(entry.bbox[2:]) > 0
+                and overlap(found.extent, _corners(entry.bbox)) < LEAST
+            ):
                 what = f"bbox {entry.bbox} (x, y, width, height) does not fit its {found.kind}, which reach from "
                 reach = f"{found.extent[:2]} to {found.extent[2:]}"
                 self.problem("mask and box", place, what + reach, FIX, "taken as it is")

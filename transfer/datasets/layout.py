@@ -141,7 +141,9 @@ def read_list(path: Path) -> list[str]:
     if not names:
         raise ValueError("is empty")
     if not all(name.isprintable() for name in names if not name.startswith("\ufeff")):
-        raise ValueError("is not a list of names, because it has characters that cannot be shown; unpack or write it again")
+        raise ValueError(
+            "is not a list of names, because it has characters that cannot be shown; unpack or write it again"
+        )
     if text.startswith("\ufeff"):
         raise ValueError("begins with a byte order mark; save it as UTF-8 without it")
     if all(name.split()[-1] in ("-1", "0", "1") and len(name.split()) == 2 for name in names):

@@ -57,12 +57,11 @@ def look_at(path: Path) -> Picture:
         png = image.format == "PNG"
         bare = png and ORIENTED.isdisjoint(image.info) and b"eXIf" not in tail
         orientation = 1 if bare else _orientation(image)
+        large = path.stat().st_size >= (PREVIEW if "exif" in image.info else SMALL)
         if png:
             with Image.open(path) as again:  # only possible before anything else is read
                 again.verify()
-        elif image.format != "JPEG" or path.stat().st_size < (PREVIEW if "exif" in image.info else SMALL):
-            image.load()
-        elif END not in tail:
+        elif not (image.format == "JPEG" and large and END in tail):
             image.load()
     return Picture(*((height, width) if orientation > 4 else (width, height)), mode, orientation)
 

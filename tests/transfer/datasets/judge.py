@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from mutations import KINDS, Kind, Mutation
-from pytest import approx
 
 from transfer.datasets.check import READERS, SETS, Outcome, check_dataset, needs_of
 from transfer.datasets.prepared import prepare, prepared
@@ -53,7 +53,7 @@ def judge(mutation: Mutation, world: Path, tmp: Path) -> str:
         if mutation.expect.startswith("same"):
             sound = reference(mutation.kind, world, tmp.parent / f"reference-{mutation.kind}")
             assert found.training == sound.training
-            assert found.scores(sound.objects) == approx(sound.scores, abs=1e-6, nan_ok=True)
+            assert found.scores(sound.objects) == pytest.approx(sound.scores, abs=1e-6, nan_ok=True)
     return "read"
 
 
@@ -128,7 +128,7 @@ class Reading:
         truth = self.truth()
         for objects, wanted in ((truth, 100), ({key: [] for key in truth}, 0)):
             scores = self.scores(objects)
-            assert {task: scores[f"{task}/ap"] for task in self.tasks} == approx(
+            assert {task: scores[f"{task}/ap"] for task in self.tasks} == pytest.approx(
                 dict.fromkeys(self.tasks, wanted), abs=0.01
             )
 
@@ -183,7 +183,7 @@ class Reading:
             found["mask"] = (api.ann_to_mask if hasattr(api, "ann_to_mask") else api.annToMask)(entry)
         if self.cfg.MODEL.KEYPOINT_ON:
             points = np.array(entry["keypoints"], float).reshape(-1, 3)
-            found["keypoints"] = points + [0.5, 0.5, 0]
+            found["keypoints"] = points + np.array([0.5, 0.5, 0])
         return found
 
 
@@ -231,7 +231,9 @@ def content(record: dict[str, Any], masks: bool) -> list[tuple]:
         found = thing.get("segmentation")
         if not found:
             return -1
-        runs = mask.merge(mask.frPyObjects(found, record["height"], record["width"])) if isinstance(found, list) else found
+        runs = (
+            mask.merge(mask.frPyObjects(found, record["height"], record["width"])) if isinstance(found, list) else found
+        )
         return int(mask.area(runs))
 
     things = [
@@ -245,4 +247,3 @@ def content(record: dict[str, Any], masks: bool) -> list[tuple]:
         for thing in record["annotations"]
     ]
     return [(record["width"], record["height"]), *sorted(things)]
-

@@ -122,7 +122,11 @@ FIELDS: dict[str, dict[str, dict[str, dict[str, str]]]] = {
         "categories": {"frequency": {"refused": "removed null word dict unicode"}},
         "annotations": {
             "bbox": ANNOTATIONS["bbox"],
-            "area": {"same or refused": "removed null", "same": "float", "refused": "word list dict negative nan zero huge"},
+            "area": {
+                "same or refused": "removed null",
+                "same": "float",
+                "refused": "word list dict negative nan zero huge",
+            },
             "segmentation": MASK,
         },
     },
@@ -454,7 +458,10 @@ POINTS: dict[str, tuple[Callable[[Content], object], str]] = {
         "refused",
     ),
     "visibility 3": (
-        each("annotations", lambda a, i: a.update(keypoints=[3 if k % 3 == 2 else v for k, v in enumerate(a["keypoints"])])),
+        each(
+            "annotations",
+            lambda a, i: a.update(keypoints=[3 if k % 3 == 2 else v for k, v in enumerate(a["keypoints"])]),
+        ),
         "refused",
     ),
     "visibility as scores": (
@@ -513,7 +520,12 @@ def names() -> Iterator[Mutation]:
         def change(root: Path, rng: random.Random, make=make, splits=splits) -> None:
             for split in splits:
                 folder = root / f"coco/{'train' if split == 'train' else 'val'}2017"
-                edit(root, "coco", (split,), lambda content: [make(folder, image) for image in content["images"]])
+
+                def inside(content: Content, folder: Path = folder) -> None:
+                    for image in content["images"]:
+                        make(folder, image)
+
+                edit(root, "coco", (split,), inside)
 
         yield Mutation("coco", f"files/{how}/{'+'.join(splits)}", expect, change)
 
@@ -542,7 +554,9 @@ def writing() -> Iterator[Mutation]:
 
     def nested(root: Path, rng: random.Random) -> None:
         path = path_of(root, "coco", "train")
-        path.write_text(path.read_text().replace('"info": {', '"deep": ' + "[" * 100_000 + "]" * 100_000 + ', "info": {', 1))
+        path.write_text(
+            path.read_text().replace('"info": {', '"deep": ' + "[" * 100_000 + "]" * 100_000 + ', "info": {', 1)
+        )
 
     yield Mutation("coco", "nested very deeply", "refused", nested)
 
@@ -579,7 +593,9 @@ def mutations() -> Iterator[Mutation]:
     yield from whole("lvis", "whole", some({name: item for name, item in lvis.items() if "capitals" not in name}, 4))
     polygons = {name: item for name, item in MASKS.items() if item[1] != "same"}
     yield from whole("lvis", "masks", some(polygons, 4))
-    yield from whole("boxes", "no masks", {name: (bare(make), expect) for name, (make, expect) in WHOLE.items() if "box" in name})
+    yield from whole(
+        "boxes", "no masks", {name: (bare(make), expect) for name, (make, expect) in WHOLE.items() if "box" in name}
+    )
     yield from names()
     yield from writing()
     for kind in ("coco", "keypoints"):

@@ -109,7 +109,9 @@ def mutations() -> Iterator[Mutation]:
                 number += 1
                 splits = in_turn(number)
 
-                def change(root: Path, rng: random.Random, places=places, make=make, extent=extent, splits=splits) -> None:
+                def change(
+                    root: Path, rng: random.Random, places=places, make=make, extent=extent, splits=splits
+                ) -> None:
                     for split in splits:
                         for path in pick(sorted(root.glob(places[split])), extent, rng):
                             make(path)

@@ -27,7 +27,9 @@ PLACES = {
 }
 
 
-def saved(make: Callable[[Image.Image], Image.Image], ending: str = "JPEG", **options: object) -> Callable[[Path], None]:
+def saved(
+    make: Callable[[Image.Image], Image.Image], ending: str = "JPEG", **options: object
+) -> Callable[[Path], None]:
     """Change a picture and save it in another format under the same name."""
 
     def change(path: Path) -> None:
@@ -38,8 +40,8 @@ def saved(make: Callable[[Image.Image], Image.Image], ending: str = "JPEG", **op
     return change
 
 
-def bytes_of(make: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    return lambda path: None if path.write_bytes(make(path.read_bytes())) else None
+def bytes_of(make: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(make(path.read_bytes()))
 
 
 def turned(orientation: int) -> Callable[[Path], None]:
@@ -52,7 +54,9 @@ def bomb(path: Path) -> None:
     """The header of a very large PNG."""
     body = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     head = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND")))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + head + struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    )
 
 
 def wide(image: Image.Image) -> Image.Image:

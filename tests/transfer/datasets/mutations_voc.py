@@ -129,7 +129,9 @@ def fields() -> Iterator[Mutation]:
                 number += 1
                 splits = in_turn(number)
 
-                def change(root: Path, rng: random.Random, field=field, edit=edit, extent=extent, splits=splits) -> None:
+                def change(
+                    root: Path, rng: random.Random, field=field, edit=edit, extent=extent, splits=splits
+                ) -> None:
                     above, _, tag = field.rpartition("/")
 
                     def inside(tree: ET.Element) -> None:

@@ -56,7 +56,17 @@ def test_mutations_through_the_command(mutation: Mutation, mini_root: Path, tmp_
     mutation.apply(root)
     settings = SETTINGS[find_protocol(kind.protocol).framework]
     command = [
-        *(sys.executable, "-m", "benchmarks.commands", "transfer", kind.protocol, "--init", "random", "--scale", "mini"),
+        *(
+            sys.executable,
+            "-m",
+            "benchmarks.commands",
+            "transfer",
+            kind.protocol,
+            "--init",
+            "random",
+            "--scale",
+            "mini",
+        ),
         *("--data-root", str(root), "--out", str(tmp_path / "run")),
         *(word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")),
     ]
