@@ -15,6 +15,7 @@ import torch
 from mutations import KINDS, Kind, Mutation
 
 from transfer.datasets.check import READERS, SETS, Outcome, check_dataset, needs_of
+from transfer.datasets.classes import Classes
 from transfer.datasets.prepared import prepare, prepared
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol
@@ -88,10 +89,10 @@ def key_of(path: str) -> str:
 class Reading:
     """A world as Detectron2 gets it."""
 
-    def __init__(self, kind: str, root: Path, out: Path, outcome: Outcome) -> None:
+    def __init__(self, kind: str, root: Path, out: Path, outcome: Outcome, classes: Classes | None = None) -> None:
         from transfer.detection import datasets
 
-        job = TransferJob(find_protocol(KINDS[kind].protocol), root, out, scale="mini")
+        job = TransferJob(find_protocol(KINDS[kind].protocol), root, out, scale="mini", classes=classes)
         datasets.point_at(root)
         from detectron2.data import get_detection_dataset_dicts
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from transfer.datasets import coco
 from transfer.datasets.check import Needs, Outcome, check_dataset
-from transfer.datasets.classes import Classes
+from transfer.datasets.classes import Classes, read_classes
 from transfer.datasets.report import Report
 
 CLASSES = Classes(("dog", "cat"), "two.json", (3, 7))
@@ -251,3 +251,34 @@ def test_a_model_without_any_detection_has_ap_0(mini_root: Path, tmp_path: Path,
     assert {name: value for name, value in scores.items() if name.endswith(("/ap", "/ap50", "/ap75"))} == {
         f"{task}/{name}": 0.0 for task in reading.tasks for name in ("ap", "ap50", "ap75")
     }
+
+
+OWN: dict[str, Callable[[int], int]] = {
+    "from 0": lambda number: number - 1,
+    "backwards": lambda number: 1000 - number,
+    "negative": lambda number: -number,
+    "large": lambda number: 10**12 + 7 * number,
+}
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("ending", ["json", "txt"])
+def test_own_classes_may_have_any_numbers(mini_root: Path, tmp_path: Path, name: str, ending: str) -> None:
+    """A user's own categories, in a file of COCO's format or as a list in another order than their numbers."""
+    root = copy_world(mini_root, KINDS["coco"], tmp_path / "data")
+    for split in ("train", "test"):
+        path = path_of(root, "coco", split)
+        content = json.loads(path.read_text())
+        for category in content["categories"]:
+            category.update(id=OWN[name](category["id"]), name=f"thing {category['id']}")
+        for entry in content["annotations"]:
+            entry["category_id"] = OWN[name](entry["category_id"])
+        path.write_text(json.dumps(content))
+    names = [category["name"] for category in content["categories"]]
+    (tmp_path / "own.json").write_text(json.dumps({"categories": content["categories"]}))
+    (tmp_path / "own.txt").write_text("\n".join(reversed(names)))
+    classes = read_classes(tmp_path / f"own.{ending}")
+    outcome = check_dataset(root, "coco", Needs(classes=classes))
+    assert (outcome.problems, outcome.notes) == ([], [])
+    Reading("coco", root, tmp_path / "run", outcome, classes).check()
