@@ -77,8 +77,8 @@ def test_own_classes_have_a_column_of_their_own(tmp_path: Path) -> None:
     head, _, row = write_tables(tmp_path, tmp_path).split("## Published")[0].splitlines()[6:9]
     cells = dict(zip(*([cell.strip() for cell in line.split("|")[1:-1]] for line in (head, row)), strict=True))
     assert cells["VOC AP"] == "11.5 (60.2)"
-    assert cells["VOC AP on own classes (nut, plate) [a]"] == "71.5"
-    assert cells["VOC AP on own classes (a, b, c and 1 more) [b]"] == "81.5"
+    assert cells["VOC AP on own classes (nut, plate) [b]"] == "71.5"
+    assert cells["VOC AP on own classes (a, b, c and 1 more) [a]"] == "81.5"
     with (tmp_path / "table.csv").open() as stream:
         rows = {row["classes"]: row for row in csv.DictReader(stream) if row["metric"] == "AP"}
     assert rows[""]["published"] == "60.2"
