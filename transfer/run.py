@@ -48,7 +48,8 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
     from transfer.weights import load
     from transfer.weights.sources import locate
 
-    data = checked_data(job, trust_data)
+    ended_before = (job.out / RESULT_FILE).exists()  # then there may be nothing to do
+    data = DataOutcome() if ended_before else checked_data(job, trust_data)
     located = locate(job.weights) if job.weights else None
     backbone = load(located) if located else None
     weights = (
@@ -80,6 +81,8 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
             f"{job.out / RESULT_FILE} exists already: {job.protocol.name} was finished at {finished['finished']}, {what}"
         )
         return finished
+    if ended_before:
+        data = checked_data(job, trust_data)
     result: dict[str, Any] = {
         "kind": "transfer",
         "protocol": job.protocol.name,

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.commands import data as command
 from benchmarks.commands import doctor
+from pixbench.errors import UserError
 
 
 def run(*words: object) -> int:
@@ -107,9 +108,26 @@ def test_a_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_data_check_command(mini_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("data", "check", "--root", mini_root) == 0
-    assert capsys.readouterr().out.split() == [word for name in command_names() for word in (name, "ok")]
-    assert run("data", "check", "--root", tmp_path, "--only", "coco", "VOC2007") == 1
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in said if not line.startswith(" ")] == [[name, "ok"] for name in command_names()]
+    assert all(line.split()[0] == "note:" for line in said if line.startswith(" "))
+    assert run("data", "check", "--root", tmp_path, "--only", "coco", "VOC2007") == 2
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_data_check_of_what_a_protocol_reads(
+    mini_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.txt").write_text("thing\n")
+    assert run("data", "check", "--root", mini_root, "--protocol", "voc_c4") == 0
+    assert capsys.readouterr().out.split() == ["VOC2007", "ok", "VOC2012", "ok"]
+    assert run("data", "check", "--root", mini_root, "--protocol", "voc_c4", "--classes", tmp_path / "own.txt") == 2
+    assert "is not in " in capsys.readouterr().out
+    own = "--root", mini_root, "--classes", tmp_path / "own.txt"
+    with pytest.raises(UserError, match="lvis_fpn cannot run on classes of your own"):
+        run("data", "check", *own, "--protocol", "lvis_fpn")
+    with pytest.raises(UserError, match="--classes needs --protocol NAME or --only NAME"):
+        run("data", "check", *own)
 
 
 def command_names() -> list[str]:

@@ -63,6 +63,21 @@ def test_rows_may_start_supervised_and_freeze_the_backbone(tmp_path: Path) -> No
     assert [" ".join(job.command).count("--freeze backbone") for job in jobs] == [1, 0, 0]
 
 
+def test_own_classes_are_part_of_the_command_and_of_what_it_depends_on(tmp_path: Path) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text("plate\n")
+    suite = written(tmp_path, rows={"a": None}, protocols=["voc_c4", "coco_fpn_1x"], classes={"voc_c4": str(own)})
+    first, second = plan(read_suite(suite), tmp_path, tmp_path / "data", PIXBENCH)
+    assert " ".join(first.command).count(f"--classes {own}") == 1
+    assert "--classes" not in second.command
+    key = first.key
+    own.write_text("plate\nnut\n")
+    assert first.key != key
+    own.unlink()
+    with pytest.raises(UserError, match="the list of classes"):
+        plan(read_suite(suite), tmp_path, tmp_path / "data", PIXBENCH)
+
+
 @pytest.mark.parametrize(
     ("words", "each"),
     [((), 0), (("--gpus", "4", "--gpus-per-run", "2"), 2), (("--gpus", "5,3"), 2), (("--gpus", "1"), 0)],

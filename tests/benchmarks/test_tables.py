@@ -68,6 +68,29 @@ def test_shared_deviations_mark_the_column_and_others_the_cell(tmp_path: Path) -
     assert "- [b]: lr 1 instead of 2" in text
 
 
+def test_own_classes_have_a_column_of_their_own(tmp_path: Path) -> None:
+    numbers = {"AP": 11.5, "AP50": 20.0, "AP75": 3.0}
+    result(tmp_path / "a", "pixpro_400ep", "voc_c4", numbers, scale="paper", deviations=[])
+    own = {"scale": "paper", "deviations": ["2 classes (nut, plate) of its own instead of those of the protocol"]}
+    result(tmp_path / "b", "pixpro_400ep", "voc_c4", {**numbers, "AP": 71.5}, classes=["nut", "plate"], **own)
+    result(tmp_path / "c", "pixpro_400ep", "voc_c4", {**numbers, "AP": 81.5}, classes=["a", "b", "c", "d"], **own)
+    head, _, row = write_tables(tmp_path, tmp_path).split("## Published")[0].splitlines()[6:9]
+    cells = dict(zip(*([cell.strip() for cell in line.split("|")[1:-1]] for line in (head, row)), strict=True))
+    assert cells["VOC AP"] == "11.5 (60.2)"
+    assert cells["VOC AP on own classes (nut, plate) [b]"] == "71.5"
+    assert cells["VOC AP on own classes (a, b, c and 1 more) [a]"] == "81.5"
+    with (tmp_path / "table.csv").open() as stream:
+        rows = {row["classes"]: row for row in csv.DictReader(stream) if row["metric"] == "AP"}
+    assert rows[""]["published"] == "60.2"
+    assert rows["nut; plate"]["published"] == ""
+
+
+def test_a_table_of_own_classes_alone_has_no_published_numbers(tmp_path: Path) -> None:
+    result(tmp_path / "b", "pixpro_400ep", "cityscapes_fcn16s", {"mIoU": 1.0}, classes=["nut", "plate"])
+    assert "Published" not in write_tables(tmp_path, tmp_path)
+    assert "object_IoU" not in (tmp_path / "table.csv").read_text()
+
+
 def test_a_deviation_that_protocols_share_is_explained_once(tmp_path: Path) -> None:
     for name in ("coco_fpn_1x", "coco_c4_1x"):
         result(tmp_path / name, "random", name, COCO, deviations=["batch 4 instead of 16", f"size of {name}"])

@@ -18,6 +18,7 @@ from pixbench.files import sha256, write_json
 from pixbench.lock import owned
 from pixbench.results import config_hash, read_result
 from pretrain.models.backbone_spec import BackboneSpec
+from transfer.datasets.classes import Classes
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import find_protocol, protocols
 from transfer.published_config import published_config
@@ -253,7 +254,15 @@ def test_a_torn_note_is_named(tmp_path: Path) -> None:
 
 def test_a_metric_that_the_evaluator_did_not_give_is_a_defect() -> None:
     with pytest.raises(RuntimeError, match="gave no bbox/AP50, bbox/AP75, only bbox/AP"):
-        _measured(VOC, Outcome({"bbox/AP": 1.0}, {}, 4))
+        _measured(TransferJob(VOC, Path(), Path()), Outcome({"bbox/AP": 1.0}, {}, 4))
+
+
+def test_own_classes_have_no_metric_that_only_published_ones_have() -> None:
+    job = TransferJob(
+        find_protocol("cityscapes_fcn16s"), Path(), Path(), classes=Classes(("a", "b"), "own.txt", own=True)
+    )
+    found = _measured(job, Outcome({"mIoU": 1.0, "aAcc": 2.0, "mAcc": 3.0}, {}, 4))
+    assert found["metrics"] == {"mIoU": 1.0, "aAcc": 2.0, "mAcc": 3.0}
 
 
 def test_a_pretrained_pyramid_is_a_deviation_where_it_is_loaded() -> None:

@@ -31,14 +31,15 @@ def test_they_are_nested_within_a_fold_and_differ_between_folds() -> None:
 def test_detectron2_knows_them_and_the_run_keeps_its_list(mini_root: Path, tmp_path: Path) -> None:
     from detectron2.data import DatasetCatalog
 
-    from transfer.detection.run import _point_at
+    from transfer.datasets.prepared import Prepared
+    from transfer.detection.datasets import register
     from transfer.job import TransferJob
     from transfer.protocols import find_protocol
 
     protocol = find_protocol("coco_semi_10pct")
     chosen = {}
     for seed in (0, 1, 5):
-        _point_at(TransferJob(protocol, mini_root, tmp_path / str(seed), seed=seed))
+        register(TransferJob(protocol, mini_root, tmp_path / str(seed), seed=seed), Prepared())
         records = DatasetCatalog.get("coco_2017_train_10pct")
         listed = (tmp_path / str(seed) / "images.txt").read_text(encoding="utf-8").split()
         chosen[seed] = sorted(record["image_id"] for record in records)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,17 @@ def _part(home: Path, part: dict[str, Any], counted: bool) -> Iterator[str]:
     for template in files:
         missing = [path for path in (home / template.format(name) for name in names) if not path.exists()]
         if missing:
-            yield f"{missing[0]} " + (f"and {len(missing) - 1} more are missing" if missing[1:] else "is missing")
+            more = f"and {len(missing) - 1} more are missing" if missing[1:] else "is missing"
+            yield f"{missing[0]} {more}{_hint(missing[0])}"
+
+
+def _hint(missing: Path) -> str:
+    """Return what is there in place of a missing file, in brackets."""
+    suffix, plain = missing.suffix, missing.with_suffix("")
+    if plain.suffix == suffix:
+        return f" (the names in the list must not end in {suffix})"
+    others = [path.name for path in missing.parent.glob(f"{escape(missing.stem)}.*") if path.stem == missing.stem]
+    return f" ({sorted(others)[0]} is there, but the framework reads {suffix} only: save it so)" if others else ""
 
 
 def _folders(home: Path, part: dict[str, Any], names: list[str]) -> Iterator[str]:
