@@ -18,6 +18,10 @@ from transfer.datasets.report import Report
 from transfer.protocols import Protocol
 
 
+SHOWN = 8
+"""Number of names in a list of classes."""
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a run needs of the annotations."""
@@ -133,9 +137,14 @@ def _classes(entry: dict[str, Any], needs: Needs | None) -> Classes | None:
 
 def _outcome(home: Path, part: dict[str, Any], report: Report) -> Outcome:
     path = home / part.get("annotations", part.get("addresses", ""))
+    notes, absent = report.notes, report.facts.get("absent", [])
+    if absent:
+        listed = ", ".join(absent[:SHOWN]) + (", …" if len(absent) > SHOWN else "")
+        place = part.get("list") or path.name
+        notes.append(f"{len(absent):,} classes without an object to measure in {place}, left out of the mean: {listed}")
     return Outcome(
         report.problems,
-        report.notes,
+        notes,
         bool(report.counts["run lengths"]) and part["split"] == "train",
         [str(path)] if report.readings.keys() & coco.FILLED else [],
     )

@@ -91,6 +91,7 @@ class Checker:
         self.sizes: dict[Any, tuple[int, int] | None] = {}
         self.categories: set[Any] = set()
         self.things: set[int] = set()
+        self.found: set[int | None] = set()
 
     def problem(self, kind: str, place: str, what: str, remedy: str = FIX, taken: str = "", rare: int = 1000) -> None:
         """Record a problem of this file; ``place`` says where in it."""
@@ -111,6 +112,9 @@ class Checker:
         if not self.report.counts["usable"] and not self.report.faults:
             verb = "measure" if self.reads.split == "test" else "learn"
             self.problem("no annotations", "", f"has no annotation to {verb}", "add the annotations of its pictures")
+        if self.reads.split == "test" and not self.report.faults:
+            absent = [category for category in content.categories if category["id"] not in self.found]
+            self.report.facts["absent"] = [category["name"] for category in absent]
         self.report.settle(self.report.counts["annotations"])
         self.report.merge(check_all(check_pictures, wanted, f"pictures of {self.path.name}"))
         return self.report
@@ -260,7 +264,9 @@ class Checker:
             self.mask(entry, size, place, crowd, good)
         labelled = self.keypoints(entry, place, crowd, good) if self.reads.keypoints else 1
         self.area(entry, place, good and not crowd)
-        self.report.counts["usable"] += bool(good and labelled and not crowd)
+        if good and labelled and not crowd:
+            self.report.counts["usable"] += 1
+            self.found.add(entry.category_id if isinstance(entry.category_id, int) else None)
 
     def mask(self, entry: Entry, size: tuple[int, int], place: str, crowd: bool, boxed: bool) -> None:
         """Check the mask. Detectron2 reads it even if the protocol does not need it."""

@@ -41,7 +41,7 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     """Numbers of things by name, for decisions about the whole data set."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """Other results of the check, by name: plain data."""
+    """Other results of the check, by name: plain data. "absent": names of classes without an object to measure."""
 
     def problem(self, kind: str, where: str, what: str, remedy: str, taken: str = "", rare: int = 1000) -> None:
         """Record a problem.

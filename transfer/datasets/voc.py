@@ -144,8 +144,14 @@ def check(pairs: Sequence[tuple[Path, Path]], classes: Classes, split: str, wher
         what = f"no object{' that is not difficult' if objects else ''} is annotated in the pictures of this list"
         lacks = f"there is nothing to {'measure' if split == 'test' else 'learn'}; annotate the pictures"
         report.problem("no objects", where, what, lacks)
+    if split == "test":
+        report.facts["absent"] = [n for k, n in enumerate(classes.names) if not report.counts[_easy(k)]]
     report.settle(objects)
     return report
+
+
+def _easy(number: int | None) -> str:
+    return f"easy objects of class {number}"
 
 
 def _check(classes: Classes, pairs: Sequence[tuple[Path, Path]]) -> Report:
@@ -163,6 +169,7 @@ def _check(classes: Classes, pairs: Sequence[tuple[Path, Path]]) -> Report:
             _check_thing(thing, f"{xml}, object {number}", size, classes, report)
             report.counts["objects"] += 1
             report.counts["easy"] += not thing.difficult
+            report.counts[_easy(classes.find(thing.name))] += not thing.difficult
     report.merge(check_pictures(pictures))
     return report
 
