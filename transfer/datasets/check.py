@@ -17,7 +17,6 @@ from transfer.datasets.layout import SETS, check_layout, home_of, names_of, pict
 from transfer.datasets.report import Report
 from transfer.protocols import Protocol
 
-
 SHOWN = 8
 """Number of names in a list of classes."""
 
