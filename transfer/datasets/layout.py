@@ -150,10 +150,8 @@ def read_list(path: Path) -> list[str]:
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise ValueError("is empty")
-    if not all(name.isprintable() for name in names if not name.startswith("\ufeff")):
-        raise ValueError(
-            "is not a list of names, because it has characters that cannot be shown; unpack or write it again"
-        )
+    if "\0" in text:
+        raise ValueError("is not a list of names, because it has zero bytes; unpack or write it again")
     if text.startswith("\ufeff"):
         raise ValueError("begins with a byte order mark; save it as UTF-8 without it")
     if all(name.split()[-1] in ("-1", "0", "1") and len(name.split()) == 2 for name in names):

@@ -117,7 +117,7 @@ def _check_polygons(path: Path, report: Report) -> _File:
             report.note("object without points", f"{path}, object {number}", "object without points, left out")
         elif name in _evaluated():
             evaluated = True
-            if not thing.label.endswith(GROUP):
+            if not thing.label.endswith(GROUP) and _area(thing.polygon):
                 report.note("drawn", str(path), "")
     return _File(*size, evaluated)
 
@@ -143,6 +143,12 @@ def _object_fault(thing: _Object, name: str, width: int, height: int) -> tuple[s
         what = f"({thing.label}) has a point at ({x:g}, {y:g}), far outside of {width} × {height} pixels"
         return "outside", what, "scale the polygons to the size of the picture"
     return None
+
+
+def _area(polygon: list[tuple[float, float]]) -> float:
+    """Return the area inside; Detectron2 passes over an object without any."""
+    x, y = np.asarray(polygon).T
+    return float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2
 
 
 def _check_instances(path: Path, report: Report) -> _File:

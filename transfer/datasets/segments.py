@@ -12,6 +12,8 @@ from transfer.datasets.boxes import Box
 
 POLYGONS = msgspec.json.Decoder(list[list[float]])
 ANYTHING = msgspec.json.Decoder(Any)
+HUGE = 2**31
+"""No place in a picture is so far away."""
 NOTHING = (b"", b"null", b"[]", b"{}")
 LEAST = 0.5
 """Least overlap (intersection over union) of a box with the extent of its polygons."""
@@ -47,7 +49,11 @@ def look_at_mask(raw: bytes, size: tuple[int, int]) -> Mask:
         if len(good) < len(polygons)
         else ""
     )
-    return Mask("polygons", fault, bool(fault), (min(across), min(down), max(across), max(down)))
+    extent = min(across), min(down), max(across), max(down)
+    if min(extent[0] + size[0], extent[1] + size[1], 2 * size[0] - extent[2], 2 * size[1] - extent[3]) < 0:
+        reach = f"from {extent[:2]} to {extent[2:]}, far out of the picture of {size[0]} × {size[1]}"
+        return Mask("polygons", f"has polygons that reach {reach}", extent=extent)
+    return Mask("polygons", fault, bool(fault), extent)
 
 
 def is_polygon(numbers: list[float]) -> bool:
@@ -128,7 +134,8 @@ def look_at_keypoints(raw: bytes, number: int) -> tuple[str, int, Box | None]:
         return f"has no keypoints ({wanted})", 0, None
     if not isinstance(values, list) or len(values) != 3 * number:
         return f"has keypoints that are not {wanted}", 0, None
-    if any(type(value) not in (int, float) for value in values) or any(v not in (0, 1, 2) for v in values[2::3]):
+    numbers = all(type(value) in (int, float) and abs(value) < HUGE for value in values)
+    if not numbers or any(v not in (0, 1, 2) for v in values[2::3]):
         return f"has keypoints that are not {wanted} in numbers, with v 0, 1 or 2", 0, None
     points = [(x, y) for x, y, v in zip(values[::3], values[1::3], values[2::3], strict=True) if v > 0]
     if not points:

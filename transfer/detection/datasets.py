@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pixbench.errors import UserError
 from transfer.datasets import voc
@@ -120,5 +121,5 @@ def voc_records(home: Path, split: str, classes: Classes) -> list[dict[str, Any]
 
 
 def voc_id(name: str) -> str:
-    """Return the image id of a name in a list: the evaluation separates its columns by blanks."""
-    return name.replace("%", "%25").replace(" ", "%20")
+    """Return the image id of a name in a list. Detectron2 writes it to files with blanks, in any encoding."""
+    return quote(name, safe="")

@@ -50,6 +50,9 @@ def judge(mutation: Mutation, world: Path, tmp: Path) -> str:
     assert mutation.expect != "refused", outcome.notes
     if find_protocol(kind.protocol).framework == "detectron2":
         found = Reading(mutation.kind, root, tmp / "run", outcome)
+        found.load()
+        if mutation.kind == "instances":  # cityscapesscripts measures with files that no other kind has
+            return "read"
         found.check()
         if mutation.expect.startswith("same"):
             sound = reference(mutation.kind, world, tmp.parent / f"reference-{mutation.kind}")
@@ -70,6 +73,7 @@ class Reference:
         outcome = check_dataset(world, KINDS[kind].data_set, needs_of(find_protocol(KINDS[kind].protocol), None))
         assert outcome == Outcome()
         reading = Reading(kind, world, out, outcome)
+        reading.load()
         reading.check()
         self.training, self.objects = reading.training, jittered(reading.truth())
         self.scores = reading.scores(self.objects)
@@ -114,8 +118,8 @@ class Reading:
         masks = self.cfg.MODEL.MASK_ON
         self.training = {key_of(record["file_name"]): content(record, masks) for record in self.train}
 
-    def check(self) -> None:
-        """Load every picture; perfect predictions have AP 100, and none at all have AP 0."""
+    def load(self) -> None:
+        """Load every picture as training and evaluation do."""
         from transfer.detection.trainer import Mapper
 
         mappers = Mapper(self.cfg, True), Mapper(self.cfg, False)
@@ -126,6 +130,9 @@ class Reading:
         assert sum(map(len, boxes))
         for record in self.test:
             mappers[1](record)
+
+    def check(self) -> None:
+        """Perfect predictions have AP 100, and none at all have AP 0."""
         truth = self.truth()
         for objects, wanted in ((truth, 100), ({key: [] for key in truth}, 0)):
             scores = self.scores(objects)

@@ -39,6 +39,7 @@ KINDS = {
     "lvis": Kind(("coco", "lvis"), "lvis", "lvis_fpn"),
     "cityscapes": Kind(("cityscapes",), "cityscapes", "cityscapes_fcn16s"),
     "ade20k": Kind(("ADEChallengeData2016",), "ADEChallengeData2016", "ade20k_fcn_80k"),
+    "instances": Kind(("cityscapes",), "cityscapes_instances", "cityscapes_instance"),
     "voc_masks": Kind(("VOC2012",), "VOC2012aug", "voc12aug_fcn16s"),
 }
 
@@ -132,9 +133,10 @@ def text_files(
 def every_mutation() -> list[Mutation]:
     """Return all mutations of all kinds."""
     import mutations_coco
+    import mutations_instances
     import mutations_masks
     import mutations_pictures
     import mutations_voc
 
-    makers = (mutations_voc, mutations_coco, mutations_pictures, mutations_masks)
+    makers = (mutations_voc, mutations_coco, mutations_pictures, mutations_masks, mutations_instances)
     return [mutation for maker in makers for mutation in maker.mutations()]

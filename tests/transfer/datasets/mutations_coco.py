@@ -67,6 +67,7 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 NOT_JSON = "nan infinity"
 NOT_A_NUMBER = f"null word empty_text list empty_list dict unicode {NOT_JSON}"
 ALL = " ".join(name.replace(" ", "_") for name in VALUES)
+JSON = " ".join(name for name in ALL.split() if name not in NOT_JSON.split())
 
 IMAGES = {
     "id": {"refused": f"{NOT_A_NUMBER} removed huge negative true"},
@@ -105,13 +106,14 @@ FIELDS: dict[str, dict[str, dict[str, dict[str, str]]]] = {
     "coco": {"images": IMAGES, "categories": CATEGORIES, "annotations": {**ANNOTATIONS, "segmentation": MASK}},
     "boxes": {"annotations": {"segmentation": {"same": "removed null empty_list float"}, "area": ANNOTATIONS["area"]}},
     "keypoints": {
+        "categories": {"keypoints": {"same": JSON}, "skeleton": {"same": JSON}},
         "annotations": {
             "keypoints": {
                 "refused": f"{NOT_A_NUMBER} removed true false text negative huge",
                 "same": "float",
             },
             "num_keypoints": {"same": "removed null", "refused": "zero"},
-        }
+        },
     },
     "lvis": {
         "images": {
@@ -577,6 +579,38 @@ def bare(make: Callable[[Content], object]) -> Callable[[Content], None]:
     return change
 
 
+def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of everything inside a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*above, key)
+        yield from places(inner, (*above, key))
+
+
+def anywhere() -> Iterator[Mutation]:
+    """Any value at any place: numbers in boxes and polygons, whole entries, tables."""
+    for kind, number in (("coco", 150), ("boxes", 60), ("keypoints", 60), ("lvis", 20)):
+        for turn in range(number):
+            splits = in_turn(turn)
+            how, make = list(VALUES.items())[turn % len(VALUES)]
+
+            def change(root: Path, rng: random.Random, kind=kind, make=make, splits=splits) -> None:
+                def inside(content: Content) -> None:
+                    owner = content[rng.choice(["images", "annotations", "annotations", "annotations", "categories"])]
+                    *above, last = rng.choice(list(places(owner)))
+                    for key in above:
+                        owner = owner[key]
+                    value = make(owner[last])
+                    if value is REMOVED:
+                        del owner[last]
+                    else:
+                        owner[last] = value
+
+                edit(root, kind, splits, inside)
+
+            yield Mutation(kind, f"anywhere/{how}/{turn}/{'+'.join(splits)}", "either", change)
+
+
 def some(changes: dict[str, tuple[Callable[[Content], object], str]], step: int) -> dict[str, Any]:
     return dict(list(changes.items())[::step])
 
@@ -598,5 +632,6 @@ def mutations() -> Iterator[Mutation]:
     )
     yield from names()
     yield from writing()
+    yield from anywhere()
     for kind in ("coco", "keypoints"):
         yield from text_files(kind, "json", lambda root, split, kind=kind: [path_of(root, kind, split)])

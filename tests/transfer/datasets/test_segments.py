@@ -63,6 +63,7 @@ def test_text_that_is_no_run_length_is_refused(seed: int) -> None:
         ([[[1, 2], [3, 4], [5, 6]]], "is not a list of polygons"),
         ([[1, 2, 3, 4]], "has no polygon of three points"),
         ([[1, 2, 3, 4, 5, 6], [1, 2]], "has a polygon with an odd number"),
+        ([[1, 2, 1e30, 4, 5, 6]], "far out of the picture of 50 × 30"),
     ],
 )
 def test_each_fault_is_named(value: Any, said: str) -> None:
@@ -95,6 +96,7 @@ def test_keypoints() -> None:
         ([*good[:-1], 3], "with v 0, 1 or 2"),
         ([*good[:-1], 0.5], "with v 0, 1 or 2"),
         (["3", *good[1:]], "in numbers"),
+        ([10**30, *good[1:]], "in numbers"),
         ({"nose": [1, 2, 2]}, "are not 3 × (x, y, v)"),
     ):
         fault, labelled, extent = look_at_keypoints(json.dumps(value).encode(), 3)
