@@ -69,6 +69,9 @@ def read_suite(path: Path) -> Suite:
         raise UserError(f"{path}: jobs_at_a_time is {suite.jobs_at_a_time}; it must be 1 or more")
     for name in [*suite.protocols, *suite.overrides, *suite.classes]:
         find_protocol(str(name))
+    for key, names in (("overrides", suite.overrides), ("classes", suite.classes)):
+        if unused := [name for name in names if name not in suite.protocols]:
+            raise UserError(f"{path}: {key} has {unused[0]}, which is not among the protocols of this suite")
     return suite
 
 

@@ -187,10 +187,11 @@ def render(scale: Scale, order: Sequence[str] = ()) -> str:
     seeds = sorted({len(entry.runs) for entries in scale.rows.values() for entry in entries.values()})
     about = f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} fine-tuning seed(s) for each number"
     if scale.name == "paper":
-        intro = f"## Measured at full scale (published in brackets)\n\nMean ± standard deviation, {about}."
+        beside = " (published in brackets)" if any(not task.classes for task, _, _ in heads) else ""
+        intro = f"## Measured at full scale{beside}\n\nMean ± standard deviation, {about}."
     else:
         intro = (
-            f"## Measured at {scale.name} scale\n\n**Not comparable with any published number**: generated data, a narrow "
+            f"## Measured at {scale.name} scale\n\n**Not comparable with any published number**: small pictures, a narrow "
             f"backbone and short schedules. It shows that the whole path runs. {about}."
         )
     table = _markdown(body, [head + marks[task] for task, _, head in heads])

@@ -113,6 +113,9 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
             with worker_deaths_explained():
                 outcome = _runner(job.protocol.framework)(job, backbone)
             result |= _measured(job, outcome)
+            if is_main():
+                known = deviations(job, published, outcome.config)
+                result["deviations"] = known + batch_notes + extra_weights(job.protocol, backbone)
             result["deviations"] += outcome.deviations
         except Exception as error:
             close(job.out, {**result, "status": "failed", "reason": explain(error)}, clock)
@@ -149,13 +152,16 @@ def apply_batch(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJo
     return job, notes
 
 
-def deviations(job: TransferJob, published: dict[str, Any]) -> list[str]:
-    """Return one sentence for each override that can change a metric, and one for a frozen backbone."""
+def deviations(job: TransferJob, published: dict[str, Any], resolved: dict[str, Any] | None = None) -> list[str]:
+    """Return one sentence for each override that can change a metric, one for a frozen backbone, and one for own classes.
+
+    The values are those of the ``resolved`` config if it is known: a backbone may have another width than the mini scale says.
+    """
     found = ["frozen backbone: only what the protocol adds to it is trained"] if job.freeze == "backbone" else []
     if job.classes:
         found.append(f"{job.classes.brief} of its own instead of those of the protocol")
-    for key, value in {**job.sizes, **job.overrides}.items():
-        before = _look_up(published, key)
+    for key, given in {**job.sizes, **job.overrides}.items():
+        before, value = _look_up(published, key), given if resolved is None else _look_up(resolved, key)
         if not key.endswith(NEUTRAL) and before != value:
             found.append(f"{key} {_brief(value)}" + (f" instead of {_brief(before)}" if before is not None else ""))
     return found

@@ -102,6 +102,8 @@ def run_check(args: argparse.Namespace) -> int:
         print(f"{name:<20} {lines[0]}")
         for line in lines[1:]:
             print(f"{'':<20} {line}")
+    if failed and not classes:
+        print("Is it data of your own? Then give its classes: --protocol NAME --classes FILE (docs/data.md)")
     return 2 if failed else 0
 
 

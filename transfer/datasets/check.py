@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pixbench.errors import UserError
-from transfer.datasets import checked, coco, masks, polygons, voc
+from transfer.datasets import checked, coco, coco_file, masks, polygons, voc
 from transfer.datasets.classes import Classes, published_classes
-from transfer.datasets.layout import SETS, check_layout, home_of, names_of, picture_of
+from transfer.datasets.layout import SETS, check_layout, home_of, names_of, picture_of, wanted_parts
 from transfer.datasets.report import Report
 from transfer.protocols import Protocol
 
@@ -40,7 +40,7 @@ class Outcome:
     run_lengths: bool = False
     """Whether objects to train on have masks as run lengths."""
     incomplete: list[str] = field(default_factory=list)
-    """Annotation files of COCO's format with fields that have to be filled in (`transfer.datasets.coco.filled`)."""
+    """Annotation files of COCO's format with fields that have to be filled in (`transfer.datasets.coco_file.filled`)."""
 
     def add(self, other: Outcome) -> None:
         """Add the findings of another data set."""
@@ -67,12 +67,18 @@ def check_dataset(
         thorough: whether to compare counts and sizes with the published ones.
         checksums: whether to compare checksums, which reads whole archives.
     """
-    outcome = Outcome(check_layout(data_root, name, thorough, checksums))
+    own = bool(needs and needs.classes)
+    outcome = Outcome(check_layout(data_root, name, thorough, checksums, own))
     if outcome.problems:
         return outcome
     home, entry = home_of(data_root, name), SETS[name]
     ids: dict[str, Any] = {}
-    for part in entry["parts"]:
+    seen: dict[str, set[Any]] = {"train": set(), "test": set()}
+    parts = wanted_parts(home, name, own)
+    outcome.notes += [
+        f"{home / part['list']} is not there: nothing is read of it" for part in entry["parts"] if part not in parts
+    ]
+    for part in parts:
         if "check" not in part:
             continue
         try:
@@ -86,7 +92,14 @@ def check_dataset(
         if (found := report.facts.get("ids")) and ids.setdefault("first", found) != found:
             what = "its categories have other ids than those of the data set's other file"
             report.problem("ids", str(home / part["annotations"]), what, "give each category the same id in both")
+        seen[part["split"]].update(report.facts.get("names", ()))
         outcome.add(_outcome(home, part, report))
+    if both := seen["train"] & seen["test"]:
+        first = min(map(str, both))
+        outcome.notes.append(
+            f"{len(both):,} of {len(seen['test']):,} pictures for testing are called as one for training (for example {first}): "
+            "if they are the same, the result says little"
+        )
     return outcome
 
 
@@ -140,18 +153,22 @@ def _outcome(home: Path, part: dict[str, Any], report: Report) -> Outcome:
     if absent:
         listed = ", ".join(absent[:SHOWN]) + (", …" if len(absent) > SHOWN else "")
         place = part.get("list") or path.name
-        notes.append(f"{len(absent):,} classes without an object to measure in {place}, left out of the mean: {listed}")
+        count = "1 class" if len(absent) == 1 else f"{len(absent):,} classes"
+        so = "measure in {}, left out of the mean" if part["split"] == "test" else "learn in {}"
+        notes.append(f"{count} without an object to {so.format(place)}: {listed}")
     return Outcome(
         report.problems,
         notes,
         bool(report.counts["run lengths"]) and part["split"] == "train",
-        [str(path)] if report.readings.keys() & coco.FILLED else [],
+        [str(path)] if report.readings.keys() & coco_file.FILLED else [],
     )
 
 
 def _voc(home: Path, part: dict[str, Any], classes: Classes | None, needs: Needs) -> Report:
     assert classes is not None
-    return voc.check(_pairs(home, part, part["files"]), classes, part["split"], str(home / part["list"]))
+    report = voc.check(_pairs(home, part, part["files"]), classes, part["split"], str(home / part["list"]))
+    report.facts["names"] = names_of(home, part)
+    return report
 
 
 def _pairs(home: Path, part: dict[str, Any], templates: Iterable[str]) -> list[Any]:
@@ -163,7 +180,7 @@ def _coco(home: Path, part: dict[str, Any], classes: Classes | None, needs: Need
     lvis = "addresses" in part
     folder = home / part["files"][0].replace("{}", "")
 
-    def picture(image: coco.Image) -> Path:
+    def picture(image: coco_file.Image) -> Path:
         return folder / ("/".join(image.coco_url.split("/")[-2:]) if lvis else image.file_name)
 
     keypoints = part.get("keypoints", False)
@@ -175,7 +192,9 @@ def _masks(home: Path, part: dict[str, Any], classes: Classes | None, needs: Nee
     assert classes is not None
     pairs = _pairs(home, part, (picture_of(part), part["files"][-1]))
     zero = part.get("zero_ignored", False)
-    return masks.check(pairs, classes, zero_ignored=zero, split=part["split"], title=_title(home, part))
+    report = masks.check(pairs, classes, zero_ignored=zero, split=part["split"], title=_title(home, part))
+    report.facts["names"] = names_of(home, part)
+    return report
 
 
 def _polygons(home: Path, part: dict[str, Any], classes: Classes | None, needs: Needs) -> Report:

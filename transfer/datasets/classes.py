@@ -6,6 +6,7 @@ A list is a text file with one name a line, or a JSON file with the "categories"
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,8 +21,9 @@ PUBLISHED = CONFIGS / "classes"
 
 
 def plain(name: str) -> str:
-    """Return ``name`` in small letters without blanks, - and _: names that differ only there mean the same class."""
-    return "".join(name.replace("_", " ").replace("-", " ").split()).casefold()
+    """Return ``name`` in small letters without blanks, - and _, in one Unicode form: names that differ only there are the same."""
+    text = unicodedata.normalize("NFKC", name)
+    return "".join(text.replace("_", " ").replace("-", " ").split()).casefold()
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Classes:
 def published_classes(name: str) -> Classes:
     """Return the list ``name``, a file of `configs/classes/`."""
     found = read_classes(PUBLISHED / name)
-    return Classes(found.names, name, found.ids)
+    return Classes(found.names, f"the published list (configs/classes/{name})", found.ids)
 
 
 def read_classes(path: Path) -> Classes:
@@ -83,7 +85,10 @@ def read_classes(path: Path) -> Classes:
     if not names:
         raise UserError(f"the list of classes {path} is empty; write one name a line")
     if twice := _twice(map(plain, names)):
-        raise UserError(f"the list of classes {path} names {twice!r} twice (capitals and blanks do not count)")
+        same = " and ".join(repr(name) for name in names if plain(name) == twice)
+        raise UserError(
+            f"the list of classes {path} has {same}, which are the same (capitals, blanks, - and _ do not count)"
+        )
     return Classes(names, str(path), ids, own=True)
 
 
@@ -97,6 +102,8 @@ def _from_text(data: bytes, path: Path) -> tuple[str, ...]:
     names = tuple(" ".join(line.split()) for line in lines if line.strip())
     if strange := next((name for name in names if not name.isprintable()), None):
         raise UserError(f"the list of classes {path} has unprintable characters ({strange!r}); write one name a line")
+    if strange := next((name for name in names if name.startswith(("#", "- ")) or name.endswith(":")), None):
+        raise UserError(f"the list of classes {path} has the line {strange!r}; write nothing but one name a line")
     return names
 
 

@@ -1,15 +1,9 @@
-"""Check annotation files of COCO's format (also LVIS), and fill in what files of other tools leave out.
-
-The file is decoded in one pass; masks stay undecoded until they are checked, one at a time, so that COCO's 450 MB take less than
-twice their size in memory. Detectron2 and pycocotools read the same file again for training and evaluation.
-"""
+"""Check annotation files of COCO's format (also LVIS): everything that Detectron2 and pycocotools will read of them."""
 
 from __future__ import annotations
 
-import codecs
 import json
 import math
-import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,55 +13,21 @@ import msgspec
 
 from transfer.datasets.boxes import check_place
 from transfer.datasets.classes import Classes, plain
+from transfer.datasets.coco_file import Content, Entry, Image, decode, fit
 from transfer.datasets.parallel import check_all, progress
 from transfer.datasets.pictures import Wanted, check_pictures
 from transfer.datasets.report import Report
-from transfer.datasets.segments import LEAST, apart, is_polygon, look_at_keypoints, look_at_mask, overlap
+from transfer.datasets.segments import LEAST, apart, look_at_keypoints, look_at_mask, overlap
 
 FIX = "correct it"
 KEYPOINTS = 17
+MANY = 10
+"""Crowds are many if more than one in so many annotations is one; in COCO it is one in 100."""
 THIN = 1000
 """The least area of an object is this part of its box."""
 LVIS_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
-PIECE = 1 << 22
-"""Bytes of text that are decoded at a time."""
 LVIS = 1203
 """Number of categories of LVIS v1."""
-
-
-class Image(msgspec.Struct, gc=False):
-    """An entry of "images"; nothing is known about the types yet."""
-
-    id: Any = None
-    file_name: Any = None
-    coco_url: Any = None
-    neg_category_ids: Any = None
-    not_exhaustive_category_ids: Any = None
-    width: Any = None
-    height: Any = None
-
-
-class Entry(msgspec.Struct, gc=False):
-    """An entry of "annotations"; nothing is known about the types yet."""
-
-    id: Any = None
-    image_id: Any = None
-    category_id: Any = None
-    bbox: Any = None
-    area: Any = None
-    iscrowd: Any = None
-    ignore: Any = None
-    num_keypoints: Any = None
-    segmentation: msgspec.Raw = msgspec.Raw(b"")
-    keypoints: msgspec.Raw = msgspec.Raw(b"")
-
-
-class Content(msgspec.Struct):
-    """The parts of a file that are read."""
-
-    images: list[Image]
-    annotations: list[Entry]
-    categories: list[Any]
 
 
 @dataclass(frozen=True)
@@ -110,33 +70,41 @@ class Checker:
         wanted = list(self.check_images(content.images))
         self.check_annotations(content.annotations)
         if not self.report.counts["usable"] and not self.report.faults:
-            verb = "measure" if self.reads.split == "test" else "learn"
-            self.problem("no annotations", "", f"has no annotation to {verb}", "add the annotations of its pictures")
-        if self.reads.split == "test" and not self.report.faults:
+            self.say_nothing_there(len(content.annotations))
+        if not self.report.faults:
             absent = [category for category in content.categories if category["id"] not in self.found]
             self.report.facts["absent"] = [category["name"] for category in absent]
+        self.report.facts["names"] = [image.file_name for image in content.images]
+        if (crowds := self.report.counts["crowds"]) * MANY > len(content.annotations):
+            what = "crowd (iscrowd 1), which is neither learned nor measured"
+            self.report.note("crowds", str(self.path), what, crowds)
         self.report.settle(self.report.counts["annotations"])
         self.report.merge(check_all(check_pictures, wanted, f"pictures of {self.path.name}"))
         return self.report
 
+    def say_nothing_there(self, annotations: int) -> None:
+        """Report that there is nothing to learn or to measure."""
+        verb = "measure" if self.reads.split == "test" else "learn"
+        if annotations and self.report.counts["crowds"] == annotations:
+            what = f"has nothing to {verb}: all {annotations} annotations are crowds"
+            self.problem("no annotations", "", what, "write iscrowd 0 where an annotation is a single object")
+        elif annotations and self.reads.keypoints:
+            what = f"has nothing to {verb}: no keypoint is labelled in its {annotations} annotations"
+            self.problem("no annotations", "", what, "label keypoints (v 1 or 2)")
+        else:
+            self.problem("no annotations", "", f"has no annotation to {verb}", "add the annotations of its pictures")
+
     def read(self) -> Content | None:
         """Decode the file; None if it is not an annotation file."""
-        again = "unpack or export it again"
         try:
-            if not self.path.stat().st_size:
-                raise ValueError("it is empty")
-            with self.path.open("rb") as stream:  # the map lives as long as the masks, which are parts of it
-                data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-            check_text(data)
-            return msgspec.json.decode(data, type=Content)
+            return decode(self.path)
         except FileNotFoundError:
-            self.problem("file", "", "is missing", again)
+            self.problem("file", "", "is missing", "unpack or export it again")
         except UnicodeDecodeError as error:
             self.problem("file", "", f"is not a text in UTF-8 ({error.reason})", "save it again")
-        except RecursionError:
-            self.problem("file", "", "has lists within lists within lists, very many times", again)
         except (msgspec.MsgspecError, ValueError) as error:
-            self.problem("file", "", f"is not a complete annotation file of COCO's format ({error})", again)
+            what = f"is not a complete annotation file of COCO's format ({error})"
+            self.problem("file", "", what, "unpack or export it again")
         return None
 
     def check_categories(self, found: list[Any]) -> None:
@@ -182,7 +150,11 @@ class Checker:
         if strange or lacking:
             differ = [f"it {verb} {_few(items)}" for verb, items in (("has", strange), ("lacks", lacking)) if items]
             remedy = f"to run on the categories of this file, add --classes {self.path}"
-            if self.reads.keypoints:
+            if classes.own:
+                remedy = (
+                    "give the files for training and testing the same categories, with the same ids, and name them all"
+                )
+            elif self.reads.keypoints:
                 remedy = "use the published category"
             what = f"its categories are not the {classes.brief} of {classes.source}: {'; '.join(differ)}"
             self.problem("categories", "", what, remedy)
@@ -219,7 +191,8 @@ class Checker:
                 self.problem("picture twice", place, what, "merge the two, or delete one")
                 continue
             files[path], self.sizes[image.id] = image.id, size
-            yield Wanted(path, *size, f"{self.path.name} (image {image.id!r})")
+            slash = ", with \\ in place of /" if "\\" in named else ""
+            yield Wanted(path, *size, f"{self.path.name} (image {image.id!r}{slash})")
         if not images:
             self.problem("no images", "", "lists no image", "add the images")
 
@@ -256,6 +229,7 @@ class Checker:
         if entry.ignore not in (None, 0, False):
             self.problem("ignore", place, f'"ignore" is {entry.ignore!r}, which neither framework reads', "use iscrowd")
         crowd = self.crowd(entry, place)
+        self.report.counts["crowds"] += crowd
         size = self.sizes.get(entry.image_id) if known else None
         good = self.box(entry, size, place)
         if good and size and not crowd:
@@ -273,9 +247,8 @@ class Checker:
         found, lvis = look_at_mask(bytes(entry.segmentation), size), self.reads.lvis
         if found.kind == "none":
             if self.reads.masks:
-                self.problem(
-                    "no mask", place, "has no segmentation", "add it, or choose a protocol that needs boxes only"
-                )
+                remedy = "add it, or choose a protocol that needs boxes only: coco_retinanet_1x or coco_fcos_1x"
+                self.problem("no mask", place, "has no segmentation", remedy)
         elif found.skipped and not lvis and (found.extent or self.reads.split == "train"):
             self.problem("polygons", place, f"its segmentation {found.fault}", FIX, "such polygons are left out")
         elif found.fault:
@@ -372,57 +345,6 @@ def _few(items: list[str]) -> str:
 
 def _corners(box: list[float]) -> tuple[float, float, float, float]:
     return box[0], box[1], box[0] + box[2], box[1] + box[3]
-
-
-FILLED = {"iscrowd", "area", "num_keypoints", "crowd keypoints", "annotation numbers", "polygons"}
-"""Kinds of notes about what `filled` adds or replaces, because pycocotools needs it."""
-
-
-def fit(id_: Any) -> bool:
-    """Return whether pycocotools can use the id of an annotation: 0 means "no match" there."""
-    return type(id_) is int and 0 < id_ < 2**53
-
-
-def check_text(data: mmap.mmap) -> None:
-    """Raise UnicodeDecodeError if ``data`` is not UTF-8; the JSON decoder looks only at the parts that it reads."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    for start in range(0, len(data), PIECE):
-        decoder.decode(data[start : start + PIECE])
-    decoder.decode(b"", final=True)
-
-
-def filled(path: Path) -> dict[str, Any]:
-    """Return the content of ``path`` with the fields `FILLED` in their usual meaning where they are missing or unusable."""
-    content: dict[str, Any] = json.loads(path.read_bytes())
-    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-    people = any("keypoints" in entry for entry in content["annotations"])
-    anew = not all(fit(entry["id"]) for entry in content["annotations"])
-    for number, entry in enumerate(content["annotations"], 1):
-        if anew:
-            entry["id"] = number
-        if isinstance(found := entry.get("segmentation"), list):
-            entry["segmentation"] = [polygon for polygon in found if is_polygon(polygon)] or found
-        if entry.get("iscrowd") is None:
-            entry["iscrowd"] = 0
-        if entry.get("area") is None:
-            entry["area"] = _area(entry, sizes[entry["image_id"]])
-        if people:
-            entry.setdefault("keypoints", [])
-            if entry.get("num_keypoints") is None:
-                entry["num_keypoints"] = sum(value > 0 for value in entry["keypoints"][2::3])
-    return content
-
-
-def _area(entry: dict[str, Any], size: tuple[int, int]) -> float:
-    """Return the area of the mask, or of the box if there is none. ``size`` is (height, width)."""
-    from pycocotools import mask
-
-    found = entry.get("segmentation")
-    if not found:
-        return float(entry["bbox"][2] * entry["bbox"][3])
-    if isinstance(found, list):
-        return float(mask.area(mask.merge(mask.frPyObjects(found, *size))))
-    return float(mask.area(found if isinstance(found["counts"], str) else mask.frPyObjects(found, *size)))
 
 
 def check(path: Path, pictures: Callable[[Image], Path], reads: Reads) -> Report:

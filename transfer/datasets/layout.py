@@ -20,29 +20,38 @@ from pixbench.paths import CONFIGS
 from transfer.datasets.pictures import BROKEN, look_at, reason
 
 SETS: dict[str, dict[str, Any]] = yaml.safe_load((CONFIGS / "data.yaml").read_text(encoding="utf-8"))
+OWN = "add it, or take it out of the list"
+"""What to do about a missing file of a user's own data."""
 SAMPLE = 3
 """Number of pictures that are opened of a part without annotations."""
 
 
-def check_layout(data_root: Path, name: str, thorough: bool = False, checksums: bool = False) -> list[str]:
+def check_layout(
+    data_root: Path, name: str, thorough: bool = False, checksums: bool = False, own: bool = False
+) -> list[str]:
     """Return the problems of data set ``name`` (a key of `SETS`) below ``data_root``, one line each.
 
     ``thorough`` also compares counts and sizes with the published ones; ``checksums`` also compares checksums, and
-    reads whole files for it.
+    reads whole files for it. With ``own``, the data is a user's own: the advice is not to download it.
     """
     home, entry, mini = home_of(data_root, name), SETS[name], f"pixbench data mini --root {data_root}"
     real = not (data_root / MINI_WORLD_FILE).is_file()
     try:
         if not data_root.is_dir():
             return [f"the data root {data_root} is not a folder; correct it, or generate a mini world there: {mini}"]
+        parts = wanted_parts(home, name, own)
+        if not parts:
+            return []
+        if own and not home.is_dir():
+            return [f"{home} is missing; put your data there, in the layout of {name} (docs/data.md)"]
         if not home.is_dir():
             return [
                 f"{home} is missing; download it from {entry['page']}, or generate a mini world: pixbench data mini --root DIR"
             ]
         os.listdir(home)
         found = [
-            f"{problem}; {_advice(part, name, data_root)}"
-            for part in entry["parts"]
+            problem if "(" in problem else f"{problem}; {OWN if own else _advice(part, name, data_root)}"
+            for part in parts
             for problem in _part(home, part, thorough and real)
         ]
         if real and (thorough or checksums):
@@ -65,12 +74,21 @@ def _advice(part: dict[str, Any], name: str, data_root: Path) -> str:
     return f"make it with: pixbench data prepare {name} --root {data_root} --write"
 
 
+def wanted_parts(home: Path, name: str, own: bool) -> list[dict[str, Any]]:
+    """Return the parts of data set ``name`` that are read. Of a user's own data, optional parts may be missing."""
+    return [
+        part
+        for part in SETS[name]["parts"]
+        if not (own and part.get("optional") and not (home / part["list"]).exists())
+    ]
+
+
 def _part(home: Path, part: dict[str, Any], counted: bool) -> Iterator[str]:
     files = part.get("files", ())
     if listing := part.get("annotations") or part.get("addresses"):
         folder = home / files[0].replace("{}", "") if "annotations" in part else home / "../coco"
         yield from (f"{path} is missing" for path in (home / listing, folder) if not path.exists())
-        if counted and "count" in part and folder.is_dir() and (found := len(os.listdir(folder))) != part["count"]:
+        if counted and "count" in part and folder.is_dir() and (found := _files(folder)) != part["count"]:
             yield f"{folder} holds {found} images instead of {part['count']}"
         return
     where = home / part["list" if "list" in part else "images"]
@@ -100,6 +118,10 @@ def _hint(missing: Path) -> str:
         return f" (the names in the list must not end in {suffix})"
     others = [path.name for path in missing.parent.glob(f"{escape(missing.stem)}.*") if path.stem == missing.stem]
     return f" ({sorted(others)[0]} is there, but the framework reads {suffix} only: save it so)" if others else ""
+
+
+def _files(folder: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(folder))
 
 
 def _folders(home: Path, part: dict[str, Any], names: list[str]) -> Iterator[str]:

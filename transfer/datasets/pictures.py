@@ -124,7 +124,9 @@ def compare(item: Wanted, picture: Picture, report: Report) -> None:
             else f"has {size[0]} × {size[1]} pixels, but {item.source} says {given}"
         )
         remedy = (
-            "save it without EXIF orientation" if turned else "use the picture that was annotated, or annotate this one"
+            "remove its EXIF orientation, or annotate the upright picture"
+            if turned
+            else "use the picture that was annotated, or annotate this one"
         )
         report.problem("picture size", where, what, remedy)
     elif picture.orientation > 1:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixbench.files import atomic_path, write_json
-from transfer.datasets import coco
 from transfer.datasets.check import Outcome
+from transfer.datasets.coco_file import filled
 
 FILE, FOLDER = "data.json", "annotations"
 
@@ -33,7 +33,7 @@ def prepare(out: Path, outcome: Outcome) -> None:
     for original in outcome.incomplete:
         copies[original] = str(out / FOLDER / Path(original).name)
         with atomic_path(out / FOLDER / Path(original).name) as part:
-            part.write_text(json.dumps(coco.filled(Path(original))), encoding="utf-8")
+            part.write_text(json.dumps(filled(Path(original))), encoding="utf-8")
     write_json(out / FILE, {"notes": outcome.notes, "run_lengths": outcome.run_lengths, "copies": copies})
 
 

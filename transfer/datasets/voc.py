@@ -144,14 +144,10 @@ def check(pairs: Sequence[tuple[Path, Path]], classes: Classes, split: str, wher
         what = f"no object{' that is not difficult' if objects else ''} is annotated in the pictures of this list"
         lacks = f"there is nothing to {'measure' if split == 'test' else 'learn'}; annotate the pictures"
         report.problem("no objects", where, what, lacks)
-    if split == "test":
-        report.facts["absent"] = [n for k, n in enumerate(classes.names) if not report.counts[_easy(k)]]
+    kind = "easy" if split == "test" else "all"
+    report.facts["absent"] = [n for k, n in enumerate(classes.names) if not report.counts[f"{kind} of class {k}"]]
     report.settle(objects)
     return report
-
-
-def _easy(number: int | None) -> str:
-    return f"easy objects of class {number}"
 
 
 def _check(classes: Classes, pairs: Sequence[tuple[Path, Path]]) -> Report:
@@ -169,7 +165,9 @@ def _check(classes: Classes, pairs: Sequence[tuple[Path, Path]]) -> Report:
             _check_thing(thing, f"{xml}, object {number}", size, classes, report)
             report.counts["objects"] += 1
             report.counts["easy"] += not thing.difficult
-            report.counts[_easy(classes.find(thing.name))] += not thing.difficult
+            place = classes.find(thing.name)
+            report.counts[f"all of class {place}"] += 1
+            report.counts[f"easy of class {place}"] += not thing.difficult
     report.merge(check_pictures(pictures))
     return report
 

@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 
 from pixbench.errors import UserError, did_you_mean
 from transfer.datasets.prepared import Prepared
+from transfer.detection.datasets import VOC, voc_list
 from transfer.job import TransferJob
 from transfer.protocols import leaves
 
@@ -34,6 +35,10 @@ def fit_classes(cfg: CfgNode, job: TransferJob, published: int) -> None:
             "out, or run on classes of your own with --classes FILE"
         )
     cfg.merge_from_list([key, number])
+    if job.classes:  # a user's own data may be in VOC2007 alone
+        cfg.DATASETS.TRAIN = tuple(
+            name for name in cfg.DATASETS.TRAIN if name not in VOC or voc_list(job.data_root, name).exists()
+        )
 
 
 def number_of_classes(cfg: CfgNode) -> int:

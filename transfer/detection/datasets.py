@@ -84,6 +84,12 @@ def _replace(name: str, load: Callable[[], list[dict[str, Any]]]) -> None:
     DatasetCatalog.register(name, load)
 
 
+def voc_list(data_root: Path, name: str) -> Path:
+    """Return the list of images of Detectron2's data set ``name`` (a key of `VOC`)."""
+    folder, split, _ = VOC[name]
+    return data_root / folder / "ImageSets" / "Main" / f"{split}.txt"
+
+
 def voc_records(home: Path, split: str, classes: Classes) -> list[dict[str, Any]]:
     """Return the images and objects of a list of VOC in Detectron2's form; the same as its `load_voc_instances` gives.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixbench.errors import UserError
@@ -52,6 +53,13 @@ def use_classes(config: Config, classes: Classes) -> None:
     palette = [[37 * i % 256, 91 * i % 256, 151 * i % 256] for i in range(len(classes))]  # all differ: 37 is odd
     for data in (*data_sets(config.train_dataloader), *data_sets(config.val_dataloader)):
         data.metainfo = {"classes": classes.names, "palette": palette}
+
+
+def leave_out_missing(config: Config, data_root: Path) -> None:
+    """Leave out training sets whose list of images is missing: a user's own data has no additional images of SBD."""
+    if sets := config.train_dataloader.dataset.get("datasets"):
+        there = [data for data in sets if (data_root / Path(data.data_root).name / data.ann_file).exists()]
+        config.train_dataloader.dataset.datasets = there or sets[:1]
 
 
 def held(config: Config) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pixbench.errors import UserError, did_you_mean
 from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
 from transfer.batch_scaling import KEYS
 from transfer.protocols import leaves
-from transfer.segmentation.classes import check_held, held, use_classes
+from transfer.segmentation.classes import check_held, held, leave_out_missing, use_classes
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -60,6 +60,8 @@ def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Con
             raise UserError(f"{key} cannot be overridden; it is set by {option}")
         override(config, key, value)
     check_held(config, before, job.protocol.name, job.classes)
+    if job.classes:
+        leave_out_missing(config, job.data_root)
     spec = spec or backbone_spec(config)
     if not isinstance(spec, BackboneSpec):
         raise UserError(

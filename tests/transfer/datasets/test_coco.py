@@ -17,6 +17,7 @@ from PIL import Image
 from transfer.datasets import coco
 from transfer.datasets.check import Needs, Outcome, check_dataset
 from transfer.datasets.classes import Classes, read_classes
+from transfer.datasets.coco_file import filled, fit
 from transfer.datasets.report import Report
 
 CLASSES = Classes(("dog", "cat"), "two.json", (3, 7))
@@ -195,7 +196,7 @@ def test_gaps_are_filled_as_pycocotools_counts(mini_root: Path, tmp_path: Path) 
             for key in ("area", "iscrowd", "num_keypoints"):
                 entry.pop(key, None)
         (tmp_path / "gaps.json").write_text(json.dumps(content))
-        found = coco.filled(tmp_path / "gaps.json")
+        found = filled(tmp_path / "gaps.json")
         (tmp_path / "filled.json").write_text(json.dumps(found))
         api = COCO(tmp_path / "filled.json")
         for number, entry in before.items():
@@ -210,9 +211,9 @@ def test_ids_that_pycocotools_cannot_use_are_numbered_anew(file: File) -> None:
     report = file.check()
     assert report.problems == []
     assert "1 × annotation id that pycocotools cannot use (a whole number from 1), numbered anew" in report.notes[0]
-    assert [entry["id"] for entry in coco.filled(file.path)["annotations"]] == [1, 2, 3, 4]
+    assert [entry["id"] for entry in filled(file.path)["annotations"]] == [1, 2, 3, 4]
     for wrong in (-1, "a", 2**60):
-        assert not coco.fit(wrong)
+        assert not fit(wrong)
 
 
 def test_polygons_without_three_points_are_left_out_of_the_copy(file: File) -> None:
@@ -220,7 +221,7 @@ def test_polygons_without_three_points_are_left_out_of_the_copy(file: File) -> N
     file.content["annotations"][0]["segmentation"] = [[1, 1, 2, 2], good, []]
     file.content["annotations"][1]["segmentation"] = [[1, 1, 2, 2]]  # Detectron2 passes over this object
     file.path.write_text(json.dumps(file.content))
-    found = coco.filled(file.path)["annotations"]
+    found = filled(file.path)["annotations"]
     assert found[0]["segmentation"] == [good]
     assert found[1]["segmentation"] == [[1, 1, 2, 2]]
 
