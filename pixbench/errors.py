@@ -43,7 +43,7 @@ def run_command(command: Callable[[], int | None], *, name: str, debug: bool = F
         if debug:
             raise
         print(printable(f"{name}: error: {explain(error)}", kept="\n"), file=sys.stderr)
-        return 2 if isinstance(error, UserError | OSError) or _is_out_of_memory(error) else 70
+        return 2 if isinstance(error, UserError | OSError) or is_out_of_memory(error) else 70
 
 
 def printable(text: str, kept: str = "") -> str:
@@ -121,7 +121,7 @@ def explain(error: BaseException) -> str:
         return f"no permission for {error.filename}; check its owner and permissions, or choose another path"
     if isinstance(error, OSError):
         return f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         where = "GPU" if "CUDA" in str(error) else "machine"
         return (
             f"the {where} has too little memory for this run; in pre-training, lower batch_size or raise accumulate; "
@@ -131,7 +131,7 @@ def explain(error: BaseException) -> str:
     return f"{type(error).__name__}: {error} (a defect in PixBench? run again with --debug to see the traceback)"
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Return whether ``error`` says that memory ran out. Only names and texts are compared, to avoid importing PyTorch."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))

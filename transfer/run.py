@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pixbench.errors import UserError, explain, worker_deaths_explained
+from pixbench.errors import UserError, explain, is_out_of_memory, worker_deaths_explained
 from pixbench.file_versions import RESULT_FILE
 from pixbench.files import write_json
 from pixbench.lock import owned
@@ -110,7 +111,7 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         try:
             if is_main():
                 prepare(job.out, data)
-            with worker_deaths_explained():
+            with worker_deaths_explained(), settings_explained(job):
                 outcome = _runner(job.protocol.framework)(job, backbone)
             result |= _measured(job, outcome)
             if is_main():
@@ -123,6 +124,28 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         if is_main():
             note_progress(job.out, result["iterations"], result["iterations"], 0.0, **result["metrics"])
         return close(job.out, {**result, "status": "ok"}, clock)
+
+
+@contextmanager
+def settings_explained(job: TransferJob) -> Iterator[None]:
+    """Turn an error of the framework into a `UserError` that names the settings of the user's own, if there are any.
+
+    The frameworks do not check most settings; a value that does not fit ends in any error, anywhere.
+    """
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        own = {key: value for key, value in job.overrides.items() if not key.endswith(NEUTRAL)}
+        if not own or is_out_of_memory(error):
+            raise
+        listed = " ".join(f"--set {key}={_brief(value)}" for key, value in own.items())
+        reason = (str(error).strip().splitlines() or [""])[0][:300]
+        raise UserError(
+            f"{job.protocol.framework} stopped ({type(error).__name__}: {reason}); this run has settings of its own that may not "
+            f"fit: {listed}; correct them or leave them out (if it stops without them too, that is a defect in PixBench)"
+        ) from error
 
 
 def checked_data(job: TransferJob, trust: bool) -> DataOutcome:

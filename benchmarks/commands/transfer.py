@@ -86,8 +86,8 @@ def transfer(args: argparse.Namespace) -> None:
     for option in ("accumulate", "gpus"):
         if (number := getattr(args, option)) < 1:
             raise UserError(f"--{option} {number} is not possible; choose 1 or more")
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed} is negative; choose 0 or more")
+    if not 0 <= args.seed < 1 << 32:
+        raise UserError(f"--seed {args.seed} is not possible; choose a number from 0 to {(1 << 32) - 1}")
     weights = _start(args)
     if args.gpus > 1 and "WORLD_SIZE" not in os.environ:
         _check_gpus(args.gpus)

@@ -112,7 +112,7 @@ def test_data_check_command(mini_root: Path, tmp_path: Path, capsys: pytest.Capt
     assert [line.split() for line in said if not line.startswith(" ")] == [[name, "ok"] for name in command_names()]
     assert all(line.split()[0] == "note:" for line in said if line.startswith(" "))
     assert run("data", "check", "--root", tmp_path, "--only", "coco", "VOC2007") == 2
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_data_check_of_what_a_protocol_reads(

@@ -23,6 +23,7 @@ from quick_detection import QUARTER, QUICK, converted_backbone
 from pixbench.errors import UserError
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.fpn import FPN, Tower
+from transfer import weights
 from transfer.datasets.classes import Classes, read_classes
 from transfer.initial_weights import random_backbone
 from transfer.job import TransferJob
@@ -455,13 +456,62 @@ def test_run_lengths_are_read_as_bitmaps_and_said(mini_root: Path, tmp_path: Pat
         read_masks(build_config(told, None), told, data)
 
 
-def test_a_data_set_that_is_not_registered_is_named(mini_root: Path, tmp_path: Path) -> None:
-    from transfer.detection.run import run
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "DATASETS.TEST",
+            ["coco_2017_train"],
+            "DATASETS.TEST cannot be overridden; the protocol says what it is tested on",
+        ),
+        ("MODEL.MASK_ON", False, "MODEL.MASK_ON cannot be overridden; choose another protocol"),
+        ("TEST.AUG.ENABLED", True, "PixBench does not use it"),
+        ("SOLVER.IMS_PER_BATCH", 0, "SOLVER.IMS_PER_BATCH cannot be 0; it must be above 0"),
+        ("INPUT.MIN_SIZE_TRAIN", [], "must be above 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    mini_root: Path, tmp_path: Path, key: str, value: Any, said: str
+) -> None:
+    from transfer.detection.config import build_config
 
+    job = TransferJob(find_protocol("coco_fpn_1x"), mini_root, tmp_path, scale="mini", overrides={key: value})
+    with pytest.raises(UserError, match=said):
+        build_config(job, None)
+
+
+def test_an_error_of_the_framework_names_the_settings_of_the_users_own(mini_root: Path, tmp_path: Path) -> None:
+    job = make_job("coco_fpn_1x", mini_root, tmp_path / "run", SOLVER__LR_SCHEDULER_NAME="Foo")
     with pytest.raises(
-        UserError, match=r"DATASETS.TEST: there is no data set 'coco_2017_vall'; did you mean coco_2017_val"
+        UserError, match=r"stopped \(ValueError: .*Foo.*--set SOLVER.LR_SCHEDULER_NAME=Foo; correct them"
     ):
-        run(make_job("coco_fpn_1x", mini_root, tmp_path / "run", DATASETS__TEST=["coco_2017_vall"]), None)
+        run_transfer(job)
+
+
+def test_own_data_may_be_in_one_folder_of_voc(mini_root: Path, tmp_path: Path) -> None:
+    from transfer.datasets.classes import published_classes
+    from transfer.detection.config import build_config
+
+    own = replace(published_classes("voc.txt"), own=True)
+    root = tmp_path / "data"
+    shutil.copytree(mini_root / "VOC2007", root / "VOC2007")
+    job = replace(make_job("voc_c4", root, tmp_path / "run"), classes=own)
+    assert build_config(job, None).DATASETS.TRAIN == ("voc_2007_trainval",)
+    with pytest.raises(UserError, match="VOC2012 is missing"):
+        run_transfer(replace(job, classes=None))
+    assert any(
+        "VOC2012/ImageSets/Main/trainval.txt is not there" in note for note in run_transfer(job)["data"]["notes"]
+    )
+
+
+def test_deviations_are_those_of_the_config_that_ran(mini_root: Path, tmp_path: Path) -> None:
+    """A backbone of another width than the mini scale has is recorded as it is."""
+    narrow = random_backbone(BackboneSpec(50, 0.0625), seed=0)
+    path = tmp_path / "narrow.pkl"
+    weights.save(narrow, path, "detectron2_fpn")
+    job = replace(make_job("coco_fpn_1x", mini_root, tmp_path / "run"), weights=path)
+    texts = run_transfer(job)["deviations"]
+    assert any("MODEL.RESNETS.STEM_OUT_CHANNELS 4 instead of 64" in text for text in texts)
 
 
 def test_a_run_on_own_classes(mini_root: Path, tmp_path: Path) -> None:
@@ -488,7 +538,7 @@ def test_a_run_on_own_classes(mini_root: Path, tmp_path: Path) -> None:
     assert {"2 classes (even, odd) of its own instead of those of the protocol"} < set(result["deviations"])
     assert any("MASK_FORMAT bitmask" in text for text in result["deviations"])
     assert any("without iscrowd, taken as 0" in text for text in result["data"]["notes"])
-    with pytest.raises(UserError, match="its categories are not the 2 classes"):
+    with pytest.raises(UserError, match="belongs to another run"):
         run_transfer(replace(own, classes=Classes(("even", "odds"), "own.txt", own=True)))
 
 

@@ -48,7 +48,12 @@ def _files(home: Path, entry: dict[str, Any]) -> Iterator[str]:
     for place in sorted({home / _fixed(place) for place in places if place}):
         if place.is_file():
             yield _line(place)
-        for parent, folders, files in os.walk(place):
+        been: set[str] = set()
+        for parent, folders, files in os.walk(place, followlinks=True):
+            if (real := os.path.realpath(parent)) in been:  # a link that leads back
+                folders.clear()
+                continue
+            been.add(real)
             folders.sort()
             yield from (_line(Path(parent, name)) for name in sorted(files))
 

@@ -21,7 +21,7 @@ PUBLISHED = CONFIGS / "classes"
 
 
 def plain(name: str) -> str:
-    """Return ``name`` in small letters without blanks, - and _, in one Unicode form: names that differ only there are the same."""
+    """Return ``name`` in small letters and one Unicode form, without blanks, - and _: names that mean the same."""
     text = unicodedata.normalize("NFKC", name)
     return "".join(text.replace("_", " ").replace("-", " ").split()).casefold()
 

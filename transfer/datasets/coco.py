@@ -170,6 +170,10 @@ class Checker:
             if type(image.id) not in (int, str):
                 self.problem("image id", place, "has no id (a whole number)")
                 continue
+            if type(image.id) is int and abs(image.id) >= 1 << 63:
+                what = "its id is too large for pycocotools (2^63 or more), which would not find it"
+                self.problem("image id large", place, what, "number the images, for example from 1")
+                continue
             if image.id in self.sizes:
                 self.problem("image twice", place, "the id of another image too", "give each image its own id")
                 continue

@@ -50,7 +50,9 @@ def check_layout(
             ]
         os.listdir(home)
         found = [
-            problem if "(" in problem else f"{problem}; {OWN if own else _advice(part, name, data_root)}"
+            problem
+            if ";" in problem or "(" in problem
+            else f"{problem}; {OWN if own else _advice(part, name, data_root)}"
             for part in parts
             for problem in _part(home, part, thorough and real)
         ]
@@ -102,6 +104,8 @@ def _part(home: Path, part: dict[str, Any], counted: bool) -> Iterator[str]:
         return
     if "images" in part:
         yield from _folders(home, part, names)
+        if "check" in part:
+            yield from _stray(home, part, set(names))
     if counted and "count" in part and len(names) != part["count"]:
         yield f"{where} holds {len(names)} images instead of {part['count']}"
     for template in files:
@@ -118,6 +122,32 @@ def _hint(missing: Path) -> str:
         return f" (the names in the list must not end in {suffix})"
     others = [path.name for path in missing.parent.glob(f"{escape(missing.stem)}.*") if path.stem == missing.stem]
     return f" ({sorted(others)[0]} is there, but the framework reads {suffix} only: save it so)" if others else ""
+
+
+def _stray(home: Path, part: dict[str, Any], names: set[str]) -> Iterator[str]:
+    """Yield a problem if there are files that the frameworks list too, or that they pass over although they are pictures.
+
+    MMSegmentation lists all folders below, hidden ones too; Detectron2 lists every file of a city of Cityscapes.
+    """
+    before, after = picture_of(part).split("{}")
+    base, every = home / os.path.dirname(before + "x"), part["check"] == "polygons"
+    known = {home / f"{before}{name}{after}" for name in names}
+    read: list[Path] = []
+    unread: list[Path] = []
+    for parent, folders, files in os.walk(base, followlinks=True):
+        if os.path.realpath(parent) in map(os.path.realpath, Path(parent).parents):
+            folders.clear()  # a link that leads back
+        for path in (Path(parent, name) for name in files):
+            if path not in known:
+                listed = path.name.endswith(after) or (every and Path(parent) != base)
+                (read if listed else unread).append(path)
+    if read:
+        more = f" (nor are {len(read) - 1} more)" if read[1:] else ""
+        yield f"{min(read)} is not where {part['images']} says{more}, but would be read; delete or move it"
+    pictures = [path for path in unread if path.suffix.lower() in (".jpg", ".jpeg", ".png") and path.name[0] != "."]
+    if pictures:
+        of = f"{len(pictures)} pictures" if pictures[1:] else "a picture"
+        yield f"{min(pictures)} would not be read ({of}), because it does not end in {after}; rename it so, or take it out"
 
 
 def _files(folder: Path) -> int:

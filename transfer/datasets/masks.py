@@ -112,9 +112,26 @@ def _form(image: Any, numbering: Numbering) -> tuple[str, str, str] | None:
         return "channels", f"has {bands} channels (mode {image.mode}) instead of one", _one_channel(image)
     if image.mode == "F":
         return "fractions", "holds fractions (mode F) instead of whole numbers", ALONE
+    if image.mode == "P" and (number := _other_grey(image)) is not None:
+        shown = image.getpalette("RGB")[3 * number]
+        what = f"shows the grey {shown} where it holds the number {number}, as a palette makes it"
+        return "palette", what, f"{ALONE}, without a palette"
     if image.tile and (bits := STRETCHED.get(str(image.tile[0].args))):
         return "stretched", f"is greyscale of {bits} bits, whose numbers Pillow stretches up to 255", ALONE
     return None
+
+
+def _other_grey(image: Any) -> int | None:
+    """Return a number of a label map whose palette shows another number as a grey; None if colours are not greys.
+
+    Programs that make palettes small renumber the pixels, and the greys that are shown are the numbers that were meant.
+    """
+    palette = image.getpalette("RGB")
+    colours = [palette[k : k + 3] for k in range(0, len(palette), 3)]
+    if any(len(set(colour)) != 1 for colour in colours):
+        return None
+    used = [number for number, pixels in enumerate(image.histogram()) if pixels]
+    return next((number for number in used if number < len(colours) and colours[number][0] != number), None)
 
 
 def _one_channel(image: Any) -> str:

@@ -14,6 +14,10 @@ from transfer.datasets.report import Report
 
 WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes of pixels with more than 8 bits. Detectron2 clips them to white."""
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF", "JPEG2000")
+"""Pillow's names of the formats that OpenCV reads too."""
+THIN = 300
+"""Longest side of a picture, as a multiple of its shortest."""
 END = b"\xff\xd9"
 """How a JPEG ends."""
 ORIENTED = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
@@ -42,6 +46,8 @@ class Picture:
     width: int
     height: int
     mode: str
+    format: str
+    """Pillow's name of the file format."""
     orientation: int
     """EXIF orientation: 1 upright; 2 to 4 mirrored or upside down; 5 to 8 turned by a quarter."""
 
@@ -53,8 +59,8 @@ def look_at(path: Path) -> Picture:
         OSError, SyntaxError, ValueError, DecompressionBombError: it is not a whole picture.
     """
     with Image.open(path) as image:
-        (width, height), mode, tail = image.size, image.mode, _tail(path)
-        png = image.format == "PNG"
+        (width, height), mode, form, tail = image.size, image.mode, str(image.format), _tail(path)
+        png = form == "PNG"
         bare = png and ORIENTED.isdisjoint(image.info) and b"eXIf" not in tail
         orientation = 1 if bare else _orientation(image)
         large = path.stat().st_size >= (PREVIEW if "exif" in image.info else SMALL)
@@ -63,7 +69,7 @@ def look_at(path: Path) -> Picture:
                 again.verify()
         elif not (image.format == "JPEG" and large and END in tail):
             image.load()
-    return Picture(*((height, width) if orientation > 4 else (width, height)), mode, orientation)
+    return Picture(*((height, width) if orientation > 4 else (width, height)), mode, form, orientation)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -115,6 +121,16 @@ def compare(item: Wanted, picture: Picture, report: Report) -> None:
             f"has more than 8 bits per pixel (mode {picture.mode}), which would be clipped",
             "save it with 8 bits",
         )
+    if picture.format not in FORMATS:
+        what = f"is a {picture.format} file, which not all frameworks read"
+        report.problem("picture format", where, what, "save it as JPEG or PNG")
+    if picture.format == "TIFF" and picture.orientation > 1:
+        what = "is a TIFF with an EXIF orientation, which Pillow and the frameworks would both apply"
+        report.problem("picture TIFF", where, what, "save it upright as PNG")
+        return
+    if max(size) > THIN * min(size):
+        what = f"has {size[0]} × {size[1]} pixels: made smaller, nothing is left of its short side"
+        report.problem("picture thin", where, what, "take it out, or cut it")
     if None not in (item.width, item.height) and (item.width, item.height) != size:
         given = f"{item.width} × {item.height}"
         turned = picture.orientation > 4 and (item.height, item.width) == size

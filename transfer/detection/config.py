@@ -19,6 +19,23 @@ from transfer.weights.file_format import Pixels
 from transfer.weights.vit_spec import VitSpec
 
 _BY_OPTION = {"OUTPUT_DIR": "--out", "SEED": "--seed", "MODEL.WEIGHTS": "--weights"}
+_FIXED = {
+    "DATASETS.TRAIN": "the protocol says what it trains on; use --data-root and --classes for data of your own",
+    "DATASETS.TEST": "the protocol says what it is tested on; use --data-root and --classes for data of your own",
+    **dict.fromkeys(("MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.META_ARCHITECTURE"), "choose another protocol"),
+    **dict.fromkeys(("MODEL.LOAD_PROPOSALS", "TEST.AUG.ENABLED", "TEST.EXPECTED_RESULTS"), "PixBench does not use it"),
+}
+"""Settings that cannot be overridden -> why not, or what to do."""
+_ABOVE_0 = (
+    *(
+        "SOLVER.IMS_PER_BATCH",
+        "SOLVER.MAX_ITER",
+        "SOLVER.CHECKPOINT_PERIOD",
+        "TEST.DETECTIONS_PER_IMAGE",
+    ),
+    *("INPUT.MAX_SIZE_TEST", "INPUT.MAX_SIZE_TRAIN", "INPUT.MIN_SIZE_TRAIN"),
+)
+"""Settings that must be a number above 0, or numbers above 0."""
 
 
 def build_config(job: TransferJob, backbone: Backbone | None) -> CfgNode:
@@ -171,6 +188,10 @@ def _override(cfg: CfgNode, key: str, value: Any, protocol: Protocol) -> None:
     known = dict(leaves(cfg))
     if key in _BY_OPTION:
         raise UserError(f"{key} cannot be overridden; it is set by {_BY_OPTION[key]}")
+    if key in _FIXED and known.get(key) != (tuple(value) if isinstance(value, list) else value):
+        raise UserError(f"{key} cannot be overridden; {_FIXED[key]}")
+    if key in _ABOVE_0 and not _above_0(value):
+        raise UserError(f"{key} cannot be {value!r}; it must be above 0 (protocol {protocol.name})")
     if key not in known:
         raise UserError(f"Detectron2 has no setting {key!r} (protocol {protocol.name}){did_you_mean(key, known)}")
     if isinstance(known[key], float) and isinstance(value, int) and not isinstance(value, bool):
@@ -181,3 +202,9 @@ def _override(cfg: CfgNode, key: str, value: Any, protocol: Protocol) -> None:
         raise UserError(
             f"{key} cannot be {value!r}: it must be of the type of its default, {known[key]!r} (protocol {protocol.name})"
         ) from error
+
+
+def _above_0(value: Any) -> bool:
+    """Return whether the number, or each number of the list, is above 0; yacs judges values of other types."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return bool(items) and all(item > 0 for item in items if isinstance(item, int | float))

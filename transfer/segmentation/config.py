@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BY_OPTION = {
     r"randomness\.seed": "--seed",
-    r".*\.data_root": "--data-root",
+    r".*\.(data_root|ann_file|data_prefix\.\w+|img_suffix|seg_map_suffix)": "--data-root",
     r"optim_wrapper\.accumulative_counts": "--accumulate",
     r"model\.backbone\.frozen_stages": "--freeze",
 }

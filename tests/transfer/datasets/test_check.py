@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pixbench.errors import UserError
 from pixbench.file_versions import MINI_WORLD_FILE
 from transfer.datasets import check
 from transfer.datasets.check import Needs, check_dataset, check_own_classes, needs_of, require_datasets
-from transfer.datasets.classes import read_classes
+from transfer.datasets.classes import published_classes, read_classes
 from transfer.datasets.layout import SETS, check_layout, home_of
 from transfer.protocols import find_protocol
 
@@ -184,7 +185,7 @@ def test_trusted_data_is_not_checked_again_until_it_changes(world: Path, monkeyp
     edit(world, "val", lambda content: [thing.pop("iscrowd") for thing in content["annotations"]])
     monkeypatch.setattr(check, "check_dataset", lambda *args: checks.append(args) or check_dataset(*args))
     first_time = require_datasets(world, ["coco"], needs, trust=True)
-    assert "without iscrowd, taken as 0" in first_time.notes[0]
+    assert any("without iscrowd, taken as 0" in note for note in first_time.notes)
     assert first_time.incomplete == [str(world / "coco/annotations/instances_val2017.json")]
     assert require_datasets(world, ["coco"], needs, trust=True) == first_time
     assert len(checks) == 1
@@ -219,3 +220,57 @@ def test_a_picture_of_another_suffix_is_seen(world: Path) -> None:
     picture.rename(picture.with_suffix(".JPG"))
     (problem,) = check_dataset(world, "VOC2007").problems
     assert f"({picture.stem}.JPG is there, but the framework reads .jpg only: save it so)" in problem
+
+
+def test_files_that_frameworks_list_but_the_check_would_not(world: Path) -> None:
+    """MMSegmentation lists all folders below, hidden ones too; Detectron2 lists every file of a city."""
+    city = next((world / "cityscapes/leftImg8bit/val").iterdir())
+    picture = first(city, "*.png")
+    (city / ".ipynb_checkpoints").mkdir()
+    copy = Path(shutil.copy(picture, city / ".ipynb_checkpoints"))
+    assert (
+        f"{copy} is not where leftImg8bit/val/*/*_leftImg8bit.png says"
+        in check_dataset(world, "cityscapes").problems[0]
+    )
+    shutil.rmtree(copy.parent)
+    (city / ".DS_Store").touch()
+    assert check_dataset(world, "cityscapes").problems == []
+    assert ".DS_Store is not where" in check_dataset(world, "cityscapes_instances").problems[0]
+    ade = first(world / "ADEChallengeData2016/images/training", "*.jpg")
+    ade.rename(ade.with_suffix(".JPG"))
+    problems = check_dataset(world, "ADEChallengeData2016").problems
+    assert f"{ade.with_suffix('.JPG')} would not be read (a picture), because it does not end in .jpg" in problems[0]
+
+
+def test_own_data_needs_no_parts_that_only_the_published_data_has(world: Path, tmp_path: Path) -> None:
+    shutil.rmtree(world / "VOC2012/SegmentationClassAug")
+    (world / "VOC2012/ImageSets/Segmentation/aug.txt").unlink()
+    assert "data prepare VOC2012aug" in check_dataset(world, "VOC2012aug").problems[0]
+    own = Needs(classes=replace(published_classes("voc_masks.txt"), own=True))
+    found = check_dataset(world, "VOC2012aug", own)
+    assert found.problems == []
+    assert "aug.txt is not there: nothing is read of it" in found.notes[0]
+    first(world, "VOC2012/SegmentationClass/*").unlink()
+    assert "add it, or take it out of the list" in check_dataset(world, "VOC2012aug", own).problems[0]
+
+
+def test_pictures_in_training_and_testing_are_said(world: Path) -> None:
+    main = world / "VOC2007/ImageSets/Main"
+    names = (main / "trainval.txt").read_text().split()
+    (main / "test.txt").write_text("\n".join(names[:3]))
+    note = check_dataset(world, "VOC2007").notes[-1]
+    assert note.startswith(f"3 of 3 pictures for testing are called as one for training (for example {names[0]})")
+
+
+def test_changes_behind_links_are_seen(world: Path, tmp_path: Path) -> None:
+    folder = world / "coco/val2017"
+    folder.rename(tmp_path / "pictures")
+    folder.mkdir()
+    (folder / "deep").symlink_to(tmp_path / "pictures")
+    (tmp_path / "pictures" / "back").symlink_to(folder)
+    edit(world, "val", lambda content: [i.update(file_name=f"deep/{i['file_name']}") for i in content["images"]])
+    needs = needs_of(find_protocol("coco_fcos_1x"), None)
+    require_datasets(world, ["coco"], needs)
+    first(tmp_path / "pictures", "*.jpg").write_bytes(b"changed")
+    with pytest.raises(UserError, match="cannot be read"):
+        require_datasets(world, ["coco"], needs, trust=True)

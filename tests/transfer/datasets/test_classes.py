@@ -42,7 +42,7 @@ def test_names_are_found_whatever_their_capitals_and_blanks() -> None:
         assert classes.find(name) == classes.names.index("traffic light")
     assert classes.find("lamp post") is None
     assert classes.near("traffic lihgt") == "; did you mean traffic light?"
-    assert plain("ÉCOLE") == plain("école")
+    assert plain("ÉCOLE") == plain("école") == plain("e\u0301cole")
 
 
 def test_own_lists(tmp_path: Path) -> None:
@@ -60,7 +60,9 @@ def test_own_lists(tmp_path: Path) -> None:
     [
         (b"", "is empty; write one name a line"),
         (b" \n\n", "is empty"),
-        (b"plate\nnut\nPLATE\n", "names 'plate' twice"),
+        (b"plate\nnut\nPLATE\n", "has 'plate' and 'PLATE', which are the same"),
+        (b"names:\n- plate\n", "has the line 'names:'"),
+        (b"# mine\nplate\n", "has the line '# mine'"),
         (b"\xff\xfep\x00", "is not a text in UTF-8"),
         (b"plate\x00\n", "has unprintable characters"),
         (b"[1, 2]", 'has no "categories"'),

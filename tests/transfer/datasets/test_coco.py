@@ -14,7 +14,7 @@ from mutations import KINDS
 from mutations_coco import path_of
 from PIL import Image
 
-from transfer.datasets import coco
+from transfer.datasets import coco, coco_file
 from transfer.datasets.check import Needs, Outcome, check_dataset
 from transfer.datasets.classes import Classes, read_classes
 from transfer.datasets.coco_file import filled, fit
@@ -139,7 +139,8 @@ def test_masks_are_needed_only_by_protocols_with_masks(file: File) -> None:
 def test_crowds_may_be_run_lengths_without_further_ado(file: File) -> None:
     file.content["annotations"][0].update(iscrowd=1, segmentation={"size": [50, 80], "counts": [0, 4000]})
     report = file.check()
-    assert (report.problems, report.notes, report.counts["run lengths"]) == ([], [], 0)
+    assert (report.problems, report.counts["run lengths"]) == ([], 0)
+    assert report.notes[0].startswith("1 × crowd (iscrowd 1), which is neither learned nor measured")  # 1 of 4 is many
     file.content["annotations"][1]["segmentation"] = {"size": [50, 80], "counts": [50, 1000, 2950]}
     assert file.check().counts["run lengths"] == 1
 
@@ -178,7 +179,7 @@ def test_what_is_no_annotation_file(file: File, data: bytes, said: str) -> None:
 
 
 def test_numbers_cut_in_two_by_a_piece_are_whole(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coco, "PIECE", 1)
+    monkeypatch.setattr(coco_file, "PIECE", 1)
     file.content["info"] = "日本語 é"
     file.path.write_text(json.dumps(file.content, ensure_ascii=False), encoding="utf-8")
     assert coco.check(file.path, lambda i: file.path.parent / i.file_name, coco.Reads(CLASSES)).problems == []
@@ -282,5 +283,5 @@ def test_own_classes_may_have_any_numbers(mini_root: Path, tmp_path: Path, name:
     classes = read_classes(tmp_path / f"own.{ending}")
     outcome = check_dataset(root, "coco", Needs(classes=classes))
     assert outcome.problems == []
-    assert [note for note in outcome.notes if "classes without an object to measure" not in note] == []
+    assert [note for note in outcome.notes if "classes without an object" not in note] == []
     Reading("coco", root, tmp_path / "run", outcome, classes).check()

@@ -345,3 +345,19 @@ def test_files_of_another_owner_are_named(tmp_path: Path) -> None:
     picture, path = pair(tmp_path)
     path.chmod(0)
     assert f"{path}: cannot be read" in problem(check((picture, path)))
+
+
+def test_greys_that_a_palette_shows_for_other_numbers_are_refused(tmp_path: Path) -> None:
+    """Programs that make palettes small renumber the pixels; VOC's palettes have colours, and their numbers are meant."""
+    numbers = np.array([[0, 1], [2, 2]], np.uint8)
+    image = Image.fromarray(numbers).convert("P")
+    for palette, wrong in (([0, 0, 0, 8, 8, 8, 11, 11, 11], True), ([0, 0, 0, 1, 1, 1, 2, 2, 2], False)):
+        image.putdata(list(numbers.ravel()))
+        image.putpalette(palette)
+        image.save(tmp_path / "mask.png")
+        Image.new("RGB", (2, 2)).save(tmp_path / "picture.png")
+        classes = Classes(("a", "b", "c"), "own.txt", own=True)
+        pair = tmp_path / "picture.png", tmp_path / "mask.png"
+        report = masks.check([pair], classes, zero_ignored=False, split="train", title="x")
+        assert bool(report.problems) is wrong, report.problems
+        assert not wrong or "shows the grey 8 where it holds the number 1" in report.problems[0]
