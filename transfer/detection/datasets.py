@@ -6,7 +6,9 @@ VOC is read by `transfer.datasets.voc`. COCO and LVIS are read by Detectron2, fr
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,10 +40,11 @@ def register(job: TransferJob, prepared: Prepared) -> None:
     """Register Detectron2's built-in data sets below the data root of ``job``, and replace those that we read differently."""
     point_at(job.data_root)
     from detectron2.data import DatasetCatalog, MetadataCatalog
-    from detectron2.data.datasets import builtin
+    from detectron2.data.datasets import builtin, cityscapes
 
     from transfer.detection import subsets
 
+    cityscapes.mp = Processes
     DatasetCatalog.clear()
     MetadataCatalog.clear()
     importlib.reload(builtin)
@@ -52,6 +55,25 @@ def register(job: TransferJob, prepared: Prepared) -> None:
         if original and MetadataCatalog.get(name).evaluator_type in ("coco", "lvis"):
             _register_coco(name, prepared.copies.get(original, original))
     subsets.register(job.seed, job.out)
+
+
+class Processes:
+    """What Detectron2 takes from `multiprocessing` to read Cityscapes, with workers that SIGTERM ends at any time.
+
+    A pool ends its workers by SIGTERM and waits for them. With the handler of a command, which raises KeyboardInterrupt, a
+    worker may miss it at the wrong moment, and the run would wait for ever.
+    """
+
+    cpu_count = staticmethod(multiprocessing.cpu_count)
+
+    @staticmethod
+    def Pool(processes: int) -> Any:
+        """Return a pool whose workers have the system's handler."""
+        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            return multiprocessing.Pool(processes)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _register_voc(name: str, home: Path, split: str, year: int, classes: Classes) -> None:

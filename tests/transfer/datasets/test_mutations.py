@@ -71,7 +71,7 @@ def test_mutations_through_the_command(mutation: Mutation, mini_root: Path, tmp_
         *(word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")),
     ]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=400)
     assert done.returncode in (0, 2), done.stdout + done.stderr
     assert done.returncode == {"same": 0, "refused": 2}.get(mutation.expect, done.returncode), done.stdout + done.stderr
     if done.returncode == 2:
