@@ -26,12 +26,14 @@ from pixbench.paths import find_config
 from pretrain.data.augment import Recipe
 from pretrain.data.pixels import PixelRange
 from pretrain.data.sources import Layout
+from pretrain.limits import check_limits
 from pretrain.methods import METHODS
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.optim import OptimizerConfig
 from pretrain.schedule import ScheduleConfig
 
 PROG = "pixbench pretrain"
+RANGE = "it must be two numbers, the smaller one first, for example [0, 4095]"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class DataConfig:
                 "with 0 < min_scale <= max_scale <= 1"
             )
         if self.pixel_range is not None and not -math.inf < self.pixel_range[0] < self.pixel_range[1] < math.inf:
-            raise UserError(f"data.pixel_range {list(self.pixel_range)} must be two numbers, the smaller one first")
+            raise UserError(f"data.pixel_range is {list(self.pixel_range)}; {RANGE}")
         _at_least(1, **{"data.image_size": self.image_size})
         _at_least(0, **{"data.workers": self.workers, "data.limit": self.limit})
 
@@ -168,7 +170,8 @@ def parse(argv: Sequence[str]) -> RunConfig:
     try:
         return _instantiate(parser, parser.parse_args([*words, "--method.name", str(name), *rest]))
     except (argparse.ArgumentError, ValueError, TypeError) as error:
-        said, settings = _one_line(error), _settings(parser)
+        _check_range(said := _one_line(error))
+        settings = _settings(parser)
         keys = [word[2:].partition("=")[0] for word in rest if word.startswith("--") and word in said]
         unknown = [key for key in keys if key not in settings]
         hint = _hint(unknown[0], settings, str(name), "--") if unknown else f"see {PROG} --method.name {name} --help"
@@ -183,7 +186,8 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
     try:
         return _instantiate(parser, parser.parse_object(content))
     except (argparse.ArgumentError, ValueError, TypeError) as error:
-        raise UserError(f"settings: {_one_line(error)}") from error
+        _check_range(said := _one_line(error))
+        raise UserError(f"settings: {said}") from error
 
 
 def build_parser(name: str | None) -> ArgumentParser:
@@ -228,6 +232,7 @@ def _instantiate(parser: ArgumentParser, values: Namespace) -> RunConfig:
     for group in tree.values():
         if isinstance(group, dict):
             group.pop("__path__", None)  # jsonargparse adds it if a file was given for the group, as in --data FILE
+    check_limits(flatten(tree))
     name = tree["method"].pop("name")
     parts = {"data": DataConfig, "backbone": BackboneSpec, "optimizer": OptimizerConfig, "schedule": ScheduleConfig}
     scalars = {key: value for key, value in tree.items() if key not in {*parts, "method", "config", "debug"}}
@@ -310,6 +315,12 @@ def _at_least(low: int, **values: int) -> None:
     for key, value in values.items():
         if value < low:
             raise UserError(f"{key} is {value}; it must be at least {low}")
+
+
+def _check_range(said: str) -> None:
+    """Replace what jsonargparse says of data.pixel_range, a list of all types that it tried, by one sentence."""
+    if said.startswith('"data.pixel_range"'):
+        raise UserError(f"data.pixel_range is {said.rpartition('Given value: ')[2]}; {RANGE}")
 
 
 def _one_line(error: BaseException) -> str:

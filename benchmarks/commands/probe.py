@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pretrain.data.sources import Source
 
 DATASETS = ("imagenet", "cityscapes")
+MAX_SEED = 2**32 - 1
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -47,8 +48,10 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def probe(args: argparse.Namespace) -> None:
     """Evaluate the backbone, unless the run folder has a result already, and print the metrics."""
-    if args.seed < 0 or args.size < 32 or args.batch_size < 1 or args.workers < 0:
-        raise UserError("--seed and --workers cannot be negative, --size is at least 32, --batch-size at least 1")
+    if not 0 <= args.seed <= MAX_SEED:
+        raise UserError(f"--seed {args.seed} is not possible; choose a whole number from 0 to {MAX_SEED}")
+    if args.size < 32 or args.batch_size < 1 or args.workers < 0:
+        raise UserError("--workers cannot be negative, --size is at least 32, --batch-size at least 1")
     if args.weights and args.width is not None:
         raise UserError(f"--width {args.width} is for --init random; leave it out: {args.weights} decides the width")
     from benchmarks.probe import classify, dense, qscore
@@ -70,6 +73,11 @@ def probe(args: argparse.Namespace) -> None:
             alone = "; to evaluate on class folders alone, add --datasets imagenet" if "imagenet" in datasets else ""
             raise UserError(f"{error}{alone}") from error
     sources = class_folders(args.data_root / "imagenet") if "imagenet" in datasets else None
+    if sources and len(set(sources[0].labels)) < 2:
+        raise UserError(
+            f"{sources[0].root} holds one class, {Path(sources[0].names[0]).parts[0]}, so there is nothing to tell apart; add "
+            "a folder of images for at least one more class, here and in val"
+        )
     width = 1.0 if args.width is None else args.width
     located = locate(args.weights) if args.weights else None
     try:

@@ -36,6 +36,8 @@ def read_list(path: Path) -> tuple[list[str], list[int]]:
             name, label = line.split("\t")
             names.append(name.encode().decode("unicode_escape"))
             labels.append(int(label))
+        if not names:
+            raise ValueError("no line holds the name and the label of an image")
     except ValueError as error:
         raise UserError(
             f"{path} is damaged ({error}); delete it if data.root holds the same images as at the start of the run"

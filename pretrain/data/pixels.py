@@ -61,7 +61,7 @@ def decode(data: bytes, name: str, pixel_range: PixelRange | None = None) -> Ima
     except Exception as error:  # Pillow's decoders raise many types of errors for broken files
         reason = "it is empty" if not data else str(error).replace("\n", " ").partition(" <_io.")[0] or repr(error)
         raise UserError(
-            f"image {name} is broken ({reason}); replace it, or delete it (a run that has begun goes on without it), then "
+            f"image {name} is broken ({reason}); replace it, or delete it (pre-training that has begun goes on without it), then "
             "start again"
         ) from error
 

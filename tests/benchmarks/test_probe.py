@@ -286,6 +286,25 @@ def test_wide_images_of_val_have_the_range_of_train(tmp_path: Path) -> None:
     assert 10 < np.asarray(val.load(0)).max() < 40
 
 
+def test_one_class_cannot_be_told_apart(tmp_path: Path) -> None:
+    _tree(tmp_path / "imagenet", "cat", "train", "val")
+    words = ["--data-root", str(tmp_path), "--out", str(tmp_path / "run"), "--datasets", "imagenet"]
+    with pytest.raises(UserError, match=r"imagenet/train holds one class, cat, so there is nothing to tell apart; add"):
+        main(["--debug", "probe", "no_such_file.pth", *words])
+
+
+def test_a_broken_picture_has_one_sentence_for_both_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = _tree(tmp_path / "imagenet", "cat dog", "train", "val")
+    (home / "val/dog/1.jpg").write_bytes((home / "val/dog/0.jpg").read_bytes()[:300])
+    words = _words(tmp_path, tmp_path / "run", "--init", "random")
+    assert main([*words, "--width", str(WIDTH), "--datasets", "imagenet"]) == 2
+    said = capsys.readouterr().err
+    assert "val/dog/1.jpg is broken" in said
+    assert "replace it, or delete it (pre-training that has begun goes on without it), then start again" in said
+
+
 def test_what_a_user_gets_wrong(
     mini_root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -297,6 +316,9 @@ def test_what_a_user_gets_wrong(
     assert main([*_words(mini_root, tmp_path / "run", str(checkpoint)), "--width", "0.25"]) == 2
     assert "--width 0.25 is for --init random" in capsys.readouterr().err
     assert main(_words(mini_root, tmp_path / "run", str(checkpoint), size=8)) == 2
+    for seed in (-1, 2**32, 2**70):
+        assert main([*_words(mini_root, tmp_path / "run", "--init", "random"), f"--seed={seed}"]) == 2
+        assert f"--seed {seed} is not possible; choose a whole number from 0 to 4294967295" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     shutil.copytree(mini_root / "imagenet", tmp_path / "lame")
     (tmp_path / "lame/val/n02930766").rename(tmp_path / "lame/val/n99999999")

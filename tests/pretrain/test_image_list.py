@@ -26,7 +26,7 @@ def test_odd_names_come_back(tmp_path: Path) -> None:
     assert read_list(tmp_path / "images.txt") == (names, list(range(-1, 6)))
     (tmp_path / "images.txt").write_text("a.png\t0\nb.png")
     assert read_list(tmp_path / "images.txt") == (["a.png"], [0])  # its fingerprint tells that it is cut off
-    for text in ("a.png\n", "a.png\tx\n", "ä\t0\n", "\\x\t0\n"):
+    for text in ("a.png\n", "a.png\tx\n", "ä\t0\n", "\\x\t0\n", "", "garbage", "a.png\t0"):
         (tmp_path / "images.txt").write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=r"images\.txt is damaged"):
             read_list(tmp_path / "images.txt")
@@ -97,7 +97,7 @@ def test_a_run_goes_on_without_its_broken_image(config: RunConfig, capsys: pytes
     path = source.path(last)
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(
-        UserError, match=r"is broken .*replace it, or delete it \(a run that has begun goes on without it\)"
+        UserError, match=r"is broken .*replace it, or delete it \(pre-training that has begun goes on without it\)"
     ):
         engine.train(config)
     assert checkpoint.load(out / CHECKPOINT_FILE)["step"] == 1

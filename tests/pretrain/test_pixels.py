@@ -150,6 +150,10 @@ def test_a_run_keeps_its_range(tmp_path: Path) -> None:
     before, now = (from_dict(settings(tmp_path, pixel_range=[0, high])).as_dict() for high in (9, 8))
     with pytest.raises(UserError, match=r"data\.pixel_range \(checkpoint: \(0\.0, 9\.0\), now: \(0\.0, 8\.0\)\)"):
         checkpoint.check_same_run({"config": before, "images": "abc"}, now, "abc", tmp_path)
-    for wrong in ([5, 5], [9, 1], [0, float("inf")]):
-        with pytest.raises(UserError, match=r"data\.pixel_range .* must be two numbers, the smaller one first"):
+    sentence = r"^data\.pixel_range is .*; it must be two numbers, the smaller one first, for example \[0, 4095\]$"
+    for wrong in ([5, 5], [9, 1], [0, float("inf")], [float("nan"), 1], [1], [1, 2, 3], "abc", 7):
+        with pytest.raises(UserError, match=sentence):
             from_dict(settings(tmp_path, pixel_range=wrong))
+    for word in ("abc", "[1]", "[nan, 3]", "[.nan, 3]", "[9, 1]"):
+        with pytest.raises(UserError, match=sentence):
+            parse(["--method.name=pixpro", "--data.pixel_range", word])
