@@ -169,7 +169,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
     words = [word for path in known.config for word in ("--config", path)]
     try:
         return _instantiate(parser, parser.parse_args([*words, "--method.name", str(name), *rest]))
-    except (argparse.ArgumentError, ValueError, TypeError) as error:
+    except (argparse.ArgumentError, ValueError, TypeError, OverflowError) as error:
         _check_range(said := _one_line(error))
         settings = _settings(parser)
         keys = [word[2:].partition("=")[0] for word in rest if word.startswith("--") and word in said]
@@ -185,7 +185,7 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
     _check_keys(content, parser, str(name), "config")
     try:
         return _instantiate(parser, parser.parse_object(content))
-    except (argparse.ArgumentError, ValueError, TypeError) as error:
+    except (argparse.ArgumentError, ValueError, TypeError, OverflowError) as error:
         _check_range(said := _one_line(error))
         raise UserError(f"settings: {said}") from error
 

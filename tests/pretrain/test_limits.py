@@ -92,3 +92,10 @@ def test_whole_numbers_have_a_largest_one(key: str, value: int) -> None:
         parse(["--method.name=pixpro", f"--{key}={value}"])
     with pytest.raises(UserError, match=r"; whole numbers go up to 9223372036854775807"):
         from_dict({"method": {"name": "pixpro"}, "schedule": {"milestones": [3, value]}})
+
+
+def test_a_number_too_large_for_a_float_is_refused() -> None:
+    with pytest.raises(UserError, match="too large"):
+        parse(["--method.name=pixpro", f"--optimizer.base_lr={10**400}"])
+    with pytest.raises(UserError, match="too large"):
+        from_dict({"method": {"name": "pixpro"}, "optimizer": {"base_lr": 10**400}})
