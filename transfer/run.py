@@ -178,13 +178,18 @@ def apply_batch(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJo
 def deviations(job: TransferJob, published: dict[str, Any], resolved: dict[str, Any] | None = None) -> list[str]:
     """Return one sentence for each override that can change a metric, one for a frozen backbone, and one for own classes.
 
-    The values are those of the ``resolved`` config if it is known: a backbone may have another width than the mini scale says.
+    Values of the model are those of the ``resolved`` config if it is known: a backbone may have another width than the mini
+    scale says.
     """
     found = ["frozen backbone: only what the protocol adds to it is trained"] if job.freeze == "backbone" else []
     if job.classes:
         found.append(f"{job.classes.brief} of its own instead of those of the protocol")
     for key, given in {**job.sizes, **job.overrides}.items():
-        before, value = _look_up(published, key), given if resolved is None else _look_up(resolved, key)
+        before, fitted = (
+            _look_up(published, key),
+            resolved is not None and key.upper().startswith(("MODEL.", "VITDET.")),
+        )
+        value = _look_up(resolved, key) if fitted else given
         if not key.endswith(NEUTRAL) and before != value:
             found.append(f"{key} {_brief(value)}" + (f" instead of {_brief(before)}" if before is not None else ""))
     return found

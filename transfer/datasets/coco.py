@@ -74,7 +74,8 @@ class Checker:
         if not self.report.faults:
             absent = [category for category in content.categories if category["id"] not in self.found]
             self.report.facts["absent"] = [category["name"] for category in absent]
-        self.report.facts["names"] = [image.file_name for image in content.images]
+        named = [image.coco_url if self.reads.lvis else image.file_name for image in content.images]
+        self.report.facts["names"] = [name for name in named if isinstance(name, str)]
         if (crowds := self.report.counts["crowds"]) * MANY > len(content.annotations):
             what = "crowd (iscrowd 1), which is neither learned nor measured"
             self.report.note("crowds", str(self.path), what, crowds)
