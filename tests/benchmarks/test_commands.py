@@ -51,7 +51,7 @@ def test_a_wrong_protocol_or_seed_stops_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean voc_c4"):
         args.run(args)
     args = parse("transfer", "voc_c4", *common, "--seed", "-1")
-    with pytest.raises(UserError, match="--seed -1 is negative"):
+    with pytest.raises(UserError, match="--seed -1 is not possible; choose a number from 0 to 4294967295"):
         args.run(args)
     for option in ("--gpus", "--accumulate"):
         args = parse("transfer", "voc_c4", *common, option, "-3")
