@@ -14,7 +14,7 @@ from pixbench.errors import UserError
 from transfer.datasets import checked, coco, coco_file, masks, polygons, voc
 from transfer.datasets.classes import Classes, published_classes
 from transfer.datasets.layout import SETS, check_layout, home_of, names_of, picture_of, wanted_parts
-from transfer.datasets.report import Report
+from transfer.datasets.report import Report, printable
 from transfer.protocols import Protocol
 
 SHOWN = 8
@@ -95,7 +95,7 @@ def check_dataset(
         seen[part["split"]].update(report.facts.get("names", ()))
         outcome.add(_outcome(home, part, report))
     if both := seen["train"] & seen["test"]:
-        first = min(map(str, both))
+        first = printable(min(map(str, both)))
         outcome.notes.append(
             f"{len(both):,} of {len(seen['test']):,} pictures for testing are called as one for training (for example {first}): "
             "if they are the same, the result says little"
@@ -155,7 +155,7 @@ def _outcome(home: Path, part: dict[str, Any], report: Report) -> Outcome:
         place = part.get("list") or path.name
         count = "1 class" if len(absent) == 1 else f"{len(absent):,} classes"
         so = "measure in {}, left out of the mean" if part["split"] == "test" else "learn in {}"
-        notes.append(f"{count} without an object to {so.format(place)}: {listed}")
+        notes.append(printable(f"{count} without an object to {so.format(place)}: {listed}"))
     return Outcome(
         report.problems,
         notes,

@@ -69,7 +69,7 @@ def as_folder(path: Path) -> None:
 
 
 def as_link(path: Path) -> None:
-    other = path.parent.parent / f"elsewhere-{path.name}"
+    other = path.parent.parent / f"elsewhere-{path.stem}"  # without a suffix, so that nothing lists it as a picture
     shutil.move(path, other)
     path.symlink_to(other)
 
