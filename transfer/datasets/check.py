@@ -14,11 +14,9 @@ from pixbench.errors import UserError
 from transfer.datasets import checked, coco, coco_file, masks, polygons, voc
 from transfer.datasets.classes import Classes, published_classes
 from transfer.datasets.layout import SETS, check_layout, home_of, names_of, picture_of, wanted_parts
-from transfer.datasets.report import Report, printable
+from transfer.datasets.mask_numbers import SHOWN
+from transfer.datasets.report import Report, one_line
 from transfer.protocols import Protocol
-
-SHOWN = 8
-"""Number of names in a list of classes."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def check_dataset(
         seen[part["split"]].update(report.facts.get("names", ()))
         outcome.add(_outcome(home, part, report))
     if both := seen["train"] & seen["test"]:
-        first = printable(min(map(str, both)))
+        first = one_line(min(map(str, both)))
         outcome.notes.append(
             f"{len(both):,} of {len(seen['test']):,} pictures for testing are called as one for training (for example {first}): "
             "if they are the same, the result says little"
@@ -155,7 +153,7 @@ def _outcome(home: Path, part: dict[str, Any], report: Report) -> Outcome:
         place = part.get("list") or path.name
         count = "1 class" if len(absent) == 1 else f"{len(absent):,} classes"
         so = "measure in {}, left out of the mean" if part["split"] == "test" else "learn in {}"
-        notes.append(printable(f"{count} without an object to {so.format(place)}: {listed}"))
+        notes.append(one_line(f"{count} without an object to {so.format(place)}: {listed}"))
     return Outcome(
         report.problems,
         notes,

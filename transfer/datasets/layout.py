@@ -50,11 +50,9 @@ def check_layout(
             ]
         os.listdir(home)
         found = [
-            problem
-            if ";" in problem or "(" in problem
-            else f"{problem}; {OWN if own else _advice(part, name, data_root)}"
+            f"{problem}; {remedy or (OWN if own else _advice(part, name, data_root))}"
             for part in parts
-            for problem in _part(home, part, thorough and real)
+            for problem, remedy in _part(home, part, thorough and real)
         ]
         if real and (thorough or checksums):
             found += _whole_files(home, entry, checksums)
@@ -85,46 +83,51 @@ def wanted_parts(home: Path, name: str, own: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _part(home: Path, part: dict[str, Any], counted: bool) -> Iterator[str]:
+Problem = tuple[str, str]
+"""What is wrong, and what to do; "" stands for downloading or making the part."""
+
+
+def _part(home: Path, part: dict[str, Any], counted: bool) -> Iterator[Problem]:
     files = part.get("files", ())
     if listing := part.get("annotations") or part.get("addresses"):
         folder = home / files[0].replace("{}", "") if "annotations" in part else home / "../coco"
-        yield from (f"{path} is missing" for path in (home / listing, folder) if not path.exists())
+        yield from ((f"{path} is missing", "") for path in (home / listing, folder) if not path.exists())
         if counted and "count" in part and folder.is_dir() and (found := _files(folder)) != part["count"]:
-            yield f"{folder} holds {found} images instead of {part['count']}"
+            yield f"{folder} holds {found} images instead of {part['count']}", ""
         return
     where = home / part["list" if "list" in part else "images"]
     try:
         names = names_of(home, part)
     except FileNotFoundError:
-        yield f"{where} is missing"
+        yield f"{where} is missing", ""
         return
     except ValueError as error:
-        yield f"{where} {error}"
+        what, _, remedy = str(error).partition("; ")
+        yield f"{where} {what}", remedy
         return
     if "images" in part:
         yield from _folders(home, part, names)
         if "check" in part:
             yield from _stray(home, part, set(names))
     if counted and "count" in part and len(names) != part["count"]:
-        yield f"{where} holds {len(names)} images instead of {part['count']}"
+        yield f"{where} holds {len(names)} images instead of {part['count']}", ""
     for template in files:
         missing = [path for path in (home / template.format(name) for name in names) if not path.exists()]
         if missing:
             more = f"and {len(missing) - 1} more are missing" if missing[1:] else "is missing"
-            yield f"{missing[0]} {more}{_hint(missing[0])}"
+            yield f"{missing[0]} {more}", _hint(missing[0])
 
 
 def _hint(missing: Path) -> str:
-    """Return what is there in place of a missing file, in brackets."""
+    """Return what to do if something like the missing file is there, or ""."""
     suffix, plain = missing.suffix, missing.with_suffix("")
     if plain.suffix == suffix:
-        return f" (the names in the list must not end in {suffix})"
+        return f"the names in the list must not end in {suffix}"
     others = [path.name for path in missing.parent.glob(f"{escape(missing.stem)}.*") if path.stem == missing.stem]
-    return f" ({sorted(others)[0]} is there, but the framework reads {suffix} only: save it so)" if others else ""
+    return f"{sorted(others)[0]} is there, but the framework reads {suffix} only: save it so" if others else ""
 
 
-def _stray(home: Path, part: dict[str, Any], names: set[str]) -> Iterator[str]:
+def _stray(home: Path, part: dict[str, Any], names: set[str]) -> Iterator[Problem]:
     """Yield a problem if there are files that the frameworks list too, or that they pass over although they are pictures.
 
     MMSegmentation lists all folders below, hidden ones too; Detectron2 lists every file of a city of Cityscapes.
@@ -143,31 +146,34 @@ def _stray(home: Path, part: dict[str, Any], names: set[str]) -> Iterator[str]:
                 (read if listed else unread).append(path)
     if read:
         more = f" (nor are {len(read) - 1} more)" if read[1:] else ""
-        yield f"{min(read)} is not where {part['images']} says{more}, but would be read; delete or move it"
+        yield f"{min(read)} is not where {part['images']} says{more}, but would be read", "delete or move it"
     pictures = [path for path in unread if path.suffix.lower() in (".jpg", ".jpeg", ".png") and path.name[0] != "."]
     if pictures:
         of = f"{len(pictures)} pictures" if pictures[1:] else "a picture"
-        yield f"{min(pictures)} would not be read ({of}), because it does not end in {after}; rename it so, or take it out"
+        yield (
+            f"{min(pictures)} would not be read ({of}), because it does not end in {after}",
+            "rename it so, or take it out",
+        )
 
 
 def _files(folder: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(folder))
 
 
-def _folders(home: Path, part: dict[str, Any], names: list[str]) -> Iterator[str]:
+def _folders(home: Path, part: dict[str, Any], names: list[str]) -> Iterator[Problem]:
     """Yield a problem for each folder without images and, if nothing else reads them, each broken picture of a sample."""
     template = picture_of(part)
     full = {os.path.dirname(template.format(name)) for name in names}
     for folder in sorted(set(glob(os.path.dirname(part["images"]), root_dir=home)) - full):
         if (home / folder).is_dir():
-            yield f"{home / folder} holds no images"
+            yield f"{home / folder} holds no images", ""
     for name in ends(names) if "check" not in part else ():
         try:
             look_at(path := home / template.format(name))
         except PermissionError:
             raise
         except BROKEN as error:
-            yield f"{path} is not a readable image ({reason(error)})"
+            yield f"{path} is not a readable image ({reason(error)})", ""
 
 
 def names_of(home: Path, part: dict[str, Any]) -> list[str]:

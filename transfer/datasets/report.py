@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from pixbench.errors import printable
+
 LONGEST = 500
 """Characters of a sentence; a user's file may hold a very long value."""
 
@@ -55,13 +57,13 @@ class Report:
             rare: in at most one of so many annotations.
         """
         if kind not in self.faults:
-            self.faults[kind] = Finding(printable(where), printable(what), printable(remedy), taken, rare)
+            self.faults[kind] = Finding(one_line(where), one_line(what), one_line(remedy), taken, rare)
         self.faults[kind].count += 1
 
     def note(self, kind: str, where: str, what: str, times: int = 1) -> None:
         """Record that something unusual is read in its usual meaning. ``what`` says which."""
         if kind not in self.readings:
-            self.readings[kind] = Finding(printable(where), printable(what), "")
+            self.readings[kind] = Finding(one_line(where), one_line(what), "")
         self.readings[kind].count += times
 
     def settle(self, total: int) -> None:
@@ -93,7 +95,6 @@ class Report:
         return [f"{found.count:,} × {found.what} (first: {found.where})" for found in self.readings.values()]
 
 
-def printable(text: str) -> str:
+def one_line(text: str) -> str:
     """Return ``text`` on one line, not too long, with escapes for what a terminal cannot show."""
-    short = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+    return printable(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 
-from pixbench.errors import UserError, did_you_mean
+from pixbench.errors import UserError
 from transfer.datasets.prepared import Prepared
 from transfer.detection.datasets import VOC, voc_list
 from transfer.job import TransferJob
@@ -59,15 +59,3 @@ def read_masks(cfg: CfgNode, job: TransferJob, data: Prepared) -> tuple[str, ...
         raise UserError(f"{MASKS} is {cfg.INPUT.MASK_FORMAT}, but masks of the data are run lengths; leave it out")
     cfg.INPUT.MASK_FORMAT = "bitmask"
     return (f"{MASKS} bitmask instead of polygon, because masks of the data are run lengths",)
-
-
-def check_names(cfg: CfgNode) -> None:
-    """Raise UserError if the config names a data set that is not registered."""
-    from detectron2.data import DatasetCatalog
-
-    for key in ("TRAIN", "TEST"):
-        for name in cfg.DATASETS[key]:
-            if name not in DatasetCatalog.list():
-                raise UserError(
-                    f"DATASETS.{key}: there is no data set {name!r}{did_you_mean(name, DatasetCatalog.list())}"
-                )

@@ -42,7 +42,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     from detectron2.utils.env import seed_all_rng
 
     from transfer.detection.config import backbone_spec, build_config, config_as_dict, fit_cpus
-    from transfer.detection.data_settings import check_names, read_masks
+    from transfer.detection.data_settings import read_masks
     from transfer.detection.trainer import Trainer
 
     cfg, device = build_config(job, backbone), _device(job)
@@ -50,7 +50,6 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         comm.synchronize()  # rank 0 has prepared the data
         data = prepared(job.out)
         datasets.register(job, data)
-        check_names(cfg)
         changes = read_masks(cfg, job, data)
         cfg.MODEL.DEVICE = device
         changes += fit_cpus(cfg, comm.get_world_size()) if device == "cpu" else ()

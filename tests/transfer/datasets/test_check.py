@@ -210,7 +210,7 @@ def test_lists_of_images_are_lists_of_names(world: Path) -> None:
         path.write_text(text, encoding="utf-8")
         assert said in check_dataset(world, "VOC2007").problems[0]
     path.write_text("".join(f"{name}.jpg\n" for name in names))
-    assert "(the names in the list must not end in .jpg)" in check_dataset(world, "VOC2007").problems[0]
+    assert "; the names in the list must not end in .jpg" in check_dataset(world, "VOC2007").problems[0]
     path.write_bytes("\r\n".join(names).encode() + b"\r\n\r\n")
     assert check_dataset(world, "VOC2007").problems == []
 
@@ -219,7 +219,7 @@ def test_a_picture_of_another_suffix_is_seen(world: Path) -> None:
     picture = first(world / "VOC2007/JPEGImages", "005*.jpg")
     picture.rename(picture.with_suffix(".JPG"))
     (problem,) = check_dataset(world, "VOC2007").problems
-    assert f"({picture.stem}.JPG is there, but the framework reads .jpg only: save it so)" in problem
+    assert f"; {picture.stem}.JPG is there, but the framework reads .jpg only: save it so" in problem
 
 
 def test_files_that_frameworks_list_but_the_check_would_not(world: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transfer.datasets.report import LONGEST, Report, printable
+from transfer.datasets.report import LONGEST, Report, one_line
 
 
 def test_equal_faults_are_one_line_with_their_number() -> None:
@@ -55,8 +55,8 @@ def test_reports_are_merged_in_their_order() -> None:
 
 
 def test_sentences_are_one_printable_line_of_bounded_length() -> None:
-    assert printable("Straße 猫 × …") == "Straße 猫 × …"
-    assert printable("a\nb\x00\u202e\u2028\ud83d") == "a\\nb\\x00\\u202e\\u2028\\ud83d"
-    long = printable("x" * 10**6)
+    assert one_line("Straße 猫 × …") == "Straße 猫 × …"
+    assert one_line("a\nb\x00\u202e\u2028\ud83d") == "a\\nb\\x00\\u202e\\u2028\\ud83d"
+    long = one_line("x" * 10**6)
     assert len(long) == LONGEST + 1
     assert "…" in long
