@@ -162,7 +162,7 @@ class PixelLearner(nn.Module):
         return random_flip(rng, Crop(rng.randint(0, height - h), rng.randint(0, width - w), h, w), self.hflip)
 
     def _cut(self, image: Tensor, crop: Crop) -> Tensor:
-        """Do the same as `pretrain.data.views.cut`, for an image (3, H, W)."""
+        """Do the same as `pretrain.data.pil.cut`, for an image (3, H, W)."""
         side = [self.image_size, self.image_size]
         view = F.resized_crop(image, crop.top, crop.left, crop.height, crop.width, side, antialias=True)
         return view.flip(2) if crop.flipped else view

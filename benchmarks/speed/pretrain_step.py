@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from pixbench.paths import CONFIGS
-from pretrain import engine
 from pretrain.config import parse
 from pretrain.data.loader import TwoViews, ViewLoader
 from pretrain.run import batches, setup
+from pretrain.step import train_step
 
 
 def variant(config_name: str, root: str, out: Path, setting: str) -> tuple[Callable[[], None], Callable[[], None], int]:
@@ -44,7 +44,7 @@ def variant(config_name: str, root: str, out: Path, setting: str) -> tuple[Calla
     run.model.train()
 
     def step() -> None:
-        float(engine.train_step(run, batch)["loss"])  # reading the loss waits for the device
+        float(train_step(run, batch)["loss"])  # reading the loss waits for the device
 
     return step, lambda: next(loader) and None, config.batch_size
 

@@ -1,17 +1,15 @@
-"""Photometric augmentation: random changes to the colours of a view after it is cropped and flipped.
+"""Laws of the photometric augmentation: which random changes the colours of a view get after it is cropped and flipped.
 
 A recipe has one `Photometric` for each of the two views. The order is colour jitter, greyscale, blur, solarise (official
-PixPro code, `contrast/data/transform.py`). All randomness comes from the given generator, none from global state.
+PixPro code, `contrast/data/transform.py`). What is drawn depends on the given generator alone. A backend applies it
+(`pretrain.data.pil`).
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal
-
-from PIL import Image, ImageFilter, ImageOps
-from torchvision.transforms import functional as F
+from typing import Literal, NamedTuple
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet mean of red, green and blue, in 0..1."""
@@ -19,6 +17,20 @@ STD = (0.229, 0.224, 0.225)
 """ImageNet standard deviation of red, green and blue, in 0..1."""
 BLUR_RADIUS = (0.1, 2.0)
 """Range of the blur radius in pixels. It does not depend on the view size, as in the official code."""
+
+
+Jitter = Literal["brightness", "contrast", "saturation", "hue"]
+
+
+class Changes(NamedTuple):
+    """Changes that were drawn for one view, in the order in which they are applied."""
+
+    jitter: tuple[tuple[Jitter, float], ...] = ()
+    """Changes of colour in their random order, with their factors; for "hue" a shift as a fraction of the colour circle."""
+    grey: bool = False
+    blur: float = 0.0
+    """Standard deviation of the blur in pixels; 0 for none."""
+    solarise: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,30 +47,26 @@ class Photometric:
     blur: float = 0.5
     solarise: float = 0.0
 
-    def __call__(self, view: Image.Image, rng: random.Random) -> Image.Image:
-        """Return ``view`` with random changes."""
-        if rng.random() < self.jitter:
-            view = self._jitter(view, rng)
-        if rng.random() < self.grey:
-            view = view.convert("L").convert("RGB")
-        if rng.random() < self.blur:
-            view = view.filter(ImageFilter.GaussianBlur(rng.uniform(*BLUR_RADIUS)))
-        if rng.random() < self.solarise:
-            view = ImageOps.solarize(view)
-        return view
+    def draw(self, rng: random.Random) -> Changes:
+        """Draw the changes of one view."""
+        return Changes(
+            jitter=self._jitter(rng) if rng.random() < self.jitter else (),
+            grey=rng.random() < self.grey,
+            blur=rng.uniform(*BLUR_RADIUS) if rng.random() < self.blur else 0.0,
+            solarise=rng.random() < self.solarise,
+        )
 
-    def _jitter(self, view: Image.Image, rng: random.Random) -> Image.Image:
+    def _jitter(self, rng: random.Random) -> tuple[tuple[Jitter, float], ...]:
         """Draw factors uniformly from 1 ± strength (at least 0), and the hue shift from ± strength of the colour circle."""
-        changes = [
-            (F.adjust_brightness, rng.uniform(max(0.0, 1 - self.brightness), 1 + self.brightness)),
-            (F.adjust_contrast, rng.uniform(max(0.0, 1 - self.contrast), 1 + self.contrast)),
-            (F.adjust_saturation, rng.uniform(max(0.0, 1 - self.saturation), 1 + self.saturation)),
-            (F.adjust_hue, rng.uniform(-self.hue, self.hue)),
-        ]
+        strengths: dict[Jitter, float] = {
+            "brightness": self.brightness,
+            "contrast": self.contrast,
+            "saturation": self.saturation,
+        }
+        changes = [(name, rng.uniform(max(0.0, 1 - by), 1 + by)) for name, by in strengths.items()]
+        changes.append(("hue", rng.uniform(-self.hue, self.hue)))
         rng.shuffle(changes)
-        for change, amount in changes:
-            view = change(view, amount)
-        return view
+        return tuple(changes)
 
 
 _PLAIN = Photometric(0.0, 0.0, 0.0, 0.0, jitter=0.0, grey=0.0, blur=0.0)

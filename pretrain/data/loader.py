@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pixbench.distributed import any_process
 from pixbench.errors import UserError, worker_deaths_explained
 from pixbench.interrupt import StopSignal, shielded
-from pretrain.data.augment import MEAN, RECIPES, STD, Photometric, Recipe
+from pretrain.data import pil
+from pretrain.data.augment import MEAN, RECIPES, STD, Recipe
 from pretrain.data.sources import Source
-from pretrain.data.views import Box, Views, box_of, cut, random_crop, random_flip
+from pretrain.data.views import Box, Views, draw_views
 
 SampleId = tuple[int, int]
 """(epoch, index): a sample depends on these two numbers (and on the seed)."""
@@ -52,7 +52,7 @@ class TwoViews(Dataset):
         self.recipe = RECIPES[recipe]
         # Images are decoded before the workers are forked, so that all workers share the memory.
         indices = [source.present(index) for index in range(len(source))] if cache else []
-        self.decoded: list[Image.Image] = [source.load(index) for index in indices]
+        self.decoded = [np.asarray(source.load(index)) for index in indices]
 
     def __len__(self) -> int:
         return len(self.source)
@@ -61,15 +61,10 @@ class TwoViews(Dataset):
         """Return the sample of image ``index`` in epoch ``epoch``. A stand-in has the crops of the image it is taken for."""
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
         index = self.source.present(index)
-        image = self.decoded[index] if self.decoded else self.source.load(index)
-        (view1, box1), (view2, box2) = (self.view(image, photometric, rng) for photometric in self.recipe)
-        return Sample(view1, view2, box1, box2, self.source.labels[index], index)
-
-    def view(self, image: Image.Image, photometric: Photometric, rng: random.Random) -> tuple[np.ndarray, Box]:
-        """Return a random view (S, S, 3) uint8 of ``image``, and its box."""
-        crop = random_flip(rng, random_crop(rng, image.width, image.height, self.scale))
-        pixels = np.asarray(photometric(cut(image, crop, self.size), rng))
-        return pixels, box_of(crop, image.width, image.height)
+        image = self.decoded[index] if self.decoded else np.asarray(self.source.load(index))
+        plans = draw_views(rng, self.recipe, image.shape[1], image.shape[0], self.scale)
+        view1, view2 = (pil.render(image, plan, self.size) for plan in plans)
+        return Sample(view1, view2, plans[0].box, plans[1].box, self.source.labels[index], index)
 
     def __getitem__(self, sample_id: SampleId) -> Sample | UserError:
         """Return the sample. The error of a broken image is returned too, as a raised error would get a worker's traceback."""

@@ -13,8 +13,9 @@ import random
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
+
+from pretrain.data.augment import Changes, Photometric
 
 RATIO = (3 / 4, 4 / 3)
 ATTEMPTS = 10
@@ -100,13 +101,24 @@ def box_of(crop: Crop, width: int, height: int) -> Box:
     return x1, y1, x2, y2
 
 
-def cut(image: Image.Image, crop: Crop, size: int) -> Image.Image:
-    """Cut ``crop`` out of ``image``, resize it to size × size (bilinear, antialiased), and flip it if the crop says so.
+class ViewPlan(NamedTuple):
+    """All that was drawn for one view: a backend only has to carry it out."""
 
-    The image is cropped before it is resized: with `resize(box=...)`, pixels outside the crop would change the border.
-    """
-    right, bottom = crop.left + crop.width, crop.top + crop.height
-    view = image.crop((crop.left, crop.top, right, bottom)).resize((size, size), Image.Resampling.BILINEAR)
-    if crop.flipped:
-        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return view
+    crop: Crop
+    changes: Changes
+    box: Box
+
+
+def draw_views(
+    rng: random.Random, recipe: tuple[Photometric, Photometric], width: int, height: int, scale: tuple[float, float]
+) -> tuple[ViewPlan, ViewPlan]:
+    """Draw two views of an image of width × height pixels. The pixels have no part in it, so this can precede decoding."""
+    one, two = (_draw_view(rng, photometric, width, height, scale) for photometric in recipe)
+    return one, two
+
+
+def _draw_view(
+    rng: random.Random, photometric: Photometric, width: int, height: int, scale: tuple[float, float]
+) -> ViewPlan:
+    crop = random_flip(rng, random_crop(rng, width, height, scale))
+    return ViewPlan(crop, photometric.draw(rng), box_of(crop, width, height))

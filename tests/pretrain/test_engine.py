@@ -17,7 +17,7 @@ from tiny import views
 
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
-from pretrain import checkpoint, engine
+from pretrain import checkpoint, engine, saver
 from pretrain.config import DataConfig, RunConfig, from_dict
 from pretrain.data.sources import open_source
 from pretrain.data.views import Views
@@ -255,8 +255,8 @@ def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(tin
 
 def test_checkpoints_by_steps(tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
-    original = engine.save
-    monkeypatch.setattr(engine, "save", lambda run: (saved.append(run.step), original(run)))
+    original = saver.save
+    monkeypatch.setattr(saver, "save", lambda run: (saved.append(run.step), original(run)))
     engine.train(tiny("run", checkpoint_every=2, checkpoint_every_steps=4))
     assert saved == [4, 6]
 

@@ -14,9 +14,9 @@ from pixbench.errors import UserError
 from pretrain import run as runs
 from pretrain.config import RunConfig, from_dict
 from pretrain.data.loader import TwoViews, ViewLoader
-from pretrain.engine import train_step
 from pretrain.methods import METHODS
 from pretrain.part_size import advice, check_part
+from pretrain.step import train_step
 
 Tree = Callable[..., Path]
 SIZES = {"hidden": 8, "dim": 8, "queue_size": 8, "channels": 32, "classes": 2}

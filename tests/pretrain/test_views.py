@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain.data.views import Crop, box_of, cut, fallback_crop, random_crop, random_flip
+from pretrain.data.pil import cut
+from pretrain.data.views import Crop, box_of, fallback_crop, random_crop, random_flip
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "coords.npz")
 COLUMNS = ["i", "j", "h", "w", "height", "width", "hflip", "vflip"]

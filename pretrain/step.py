@@ -1,0 +1,65 @@
+"""One step of a run: a batch goes through the method, and the weights are updated once."""
+
+from __future__ import annotations
+
+import random
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from pixbench.distributed import mean_over_processes, rank
+from pixbench.errors import UserError
+from pretrain.data.views import Views
+from pretrain.run import Run
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def train_step(run: Run, views: Views) -> dict[str, Any]:
+    """Make one update and return the values to log; "loss" is the mean over the processes.
+
+    Raises:
+        UserError: The loss is not finite.
+    """
+    config, device = run.config, run.device
+    lr = run.schedule.lr(run.step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    # The random numbers of a method depend on the step only, so no generator state has to be saved.
+    torch.manual_seed(random.Random(f"{config.seed}/{run.step}/{rank()}").getrandbits(63))
+    run.method.update_momentum_encoder()
+    run.optimizer.zero_grad(set_to_none=True)
+    logged: list[dict[str, Tensor]] = []
+    for number, part in enumerate(views.chunks(config.accumulate), 1):
+        model = run.model
+        waits = isinstance(model, DistributedDataParallel) and number < config.accumulate
+        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]  # exchange gradients with the last part only
+            with torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"):
+                found = model(on_device(part, run))
+            run.scaler.scale(found["loss"] / config.accumulate).backward()
+        logged.append({name: value.detach() for name, value in found.items()})
+    values = {name: torch.stack([part[name] for part in logged]).mean(0) for name in logged[0]}
+    loss = mean_over_processes(values["loss"])
+    if not loss.isfinite():
+        first = ", ".join(run.source.names[index] for index in views.image_index[:3].tolist())
+        good = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
+        raise UserError(
+            f"the loss is {loss.item()} at step {run.step + 1} (images {first}, ...){good}; lower optimizer.base_lr or use "
+            "precision fp32, and choose another --out"
+        )
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    return {**values, "loss": loss, "lr": lr}
+
+
+def on_device(views: Views, run: Run) -> Views:
+    """Return ``views`` on the device of ``run`` and in its memory format."""
+    memory_format = torch.channels_last if run.config.channels_last else torch.contiguous_format
+    views = views.to(run.device)
+    return views._replace(
+        view1=views.view1.contiguous(memory_format=memory_format),
+        view2=views.view2.contiguous(memory_format=memory_format),
+    )
