@@ -146,15 +146,15 @@ class PixelLearner(nn.Module):
             keys = [unit(self.momentum_encoder.projector(x)) for x in momentum_pixel]
         if self.use_pixpro:
             queries = [unit(self.propagation(x)) for x in queries]
-            pixel_loss, mask = consistency_both_ways(queries, keys, boxes, self.threshold)
+            pixel_loss, count = consistency_both_ways(queries, keys, boxes, self.threshold)
         else:
             queries = [unit(x) for x in queries]
-            pixel_loss, mask = contrast_both_ways(queries, keys, boxes, self.threshold, self.temperature)
+            pixel_loss, count = contrast_both_ways(queries, keys, boxes, self.threshold, self.temperature)
         scalars = {"loss": self.alpha * pixel_loss}
         scalars = add_instance_loss(
             self, self.momentum_encoder, self.instance_config, instance, momentum_instance, scalars
         )
-        return scalars["loss"], mask.sum()
+        return scalars["loss"], count.sum().long()
 
     def _crop(self, rng: random.Random, width: int, height: int) -> Crop:
         fraction = rng.uniform(*self.cutout)

@@ -73,10 +73,10 @@ class PixContrast(MomentumMethod):
         with torch.no_grad():
             momentum_maps = [self.momentum_encoder.backbone(x) for x in images]
             keys = [unit(self.momentum_encoder.projector(x)) for x in momentum_maps]
-        loss, mask = contrast_both_ways(queries, keys, boxes, self.config.threshold, self.config.temperature)
+        loss, count = contrast_both_ways(queries, keys, boxes, self.config.threshold, self.config.temperature)
         scalars = {
             "loss": loss,
             "feature_std": feature_std(torch.cat(queries)),
-            "positives": mask.sum() / len(mask),
+            "positives": count.mean(dtype=torch.float32),
         }
         return add_instance_loss(self, self.momentum_encoder, self.config, maps, momentum_maps, scalars)

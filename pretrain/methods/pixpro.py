@@ -75,7 +75,7 @@ class PixPro(MomentumMethod):
         with torch.no_grad():
             momentum_maps = [self.momentum_encoder.backbone(x) for x in images]
             keys = [unit(self.momentum_encoder.projector(x)) for x in momentum_maps]
-        loss, mask = consistency_both_ways(queries, keys, boxes, self.config.threshold)
-        positives = mask.sum() / len(mask)
+        loss, count = consistency_both_ways(queries, keys, boxes, self.config.threshold)
+        positives = count.mean(dtype=torch.float32)
         scalars = {"loss": loss, "feature_std": feature_std(torch.cat(projections)), "positives": positives}
         return add_instance_loss(self, self.momentum_encoder, self.config, maps, momentum_maps, scalars)

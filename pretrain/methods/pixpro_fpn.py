@@ -101,9 +101,9 @@ class PixProFPN(MomentumMethod):
             projections = [x[level] for x in levels]  # (B, C, H_l, W_l) each
             queries = [unit(self.propagation(x)) for x in projections]
             keys = [unit(x[level]) for x in momentum_levels]
-            losses[level], mask = consistency_both_ways(queries, keys, boxes, self.config.threshold)
+            losses[level], count = consistency_both_ways(queries, keys, boxes, self.config.threshold)
             spread.append(feature_std(torch.cat(projections)))
-            positives.append(mask.sum() / len(mask))
+            positives.append(count.mean(dtype=torch.float32))
         scalars = {
             "loss": torch.stack([*losses.values()]).mean(),
             **{f"loss_{level}": loss.detach() for level, loss in losses.items()},
