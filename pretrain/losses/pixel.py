@@ -95,40 +95,23 @@ def pixel_contrast(query: Tensor, key: Tensor, mask: Tensor, counted: Tensor, te
         return (per_cell.sum(1) / counted.sum(1).clamp(min=1)).mean()
 
 
-def consistency_both_ways(
-    queries: Sequence[Tensor], keys: Sequence[Tensor], boxes: tuple[Tensor, Tensor], threshold: float
+def contrast_one_way(
+    query: Tensor, key: Tensor, box_q: Tensor, box_k: Tensor, threshold: float, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Compute `pixel_consistency` of view 1 with view 2 and of view 2 with view 1.
+    """Compute `pixel_contrast` of one view with the other. Cells in the other view's crop box are counted.
 
     Args:
-        queries: queries of view 1 and view 2, see `pixel_consistency`.
-        keys: keys of view 1 and view 2.
-        boxes: crop boxes of view 1 and view 2, see `pretrain.losses.geometry.positive_mask`.
+        query: queries of the view, see `pixel_contrast`.
+        key: keys of the other view.
+        box_q: crop boxes of the view, see `pretrain.losses.geometry.positive_mask`.
+        box_k: crop boxes of the other view.
         threshold: distance below which two cells are a positive pair.
+        temperature: τ, divisor of the cosines.
 
     Returns:
-        The sum of both directions, from −4 to 4, and the number of positive pairs of each image, (B,).
+        The loss in [0, ∞), and the number of positive pairs of each image, (B,).
     """
-    with torch.autocast(queries[0].device.type, enabled=False):
-        pull, count = pulls(keys, boxes, threshold)
-        one, back = ((full_precision(query) * towards).sum() for query, towards in zip(queries, pull, strict=True))
-    return one + back, count
-
-
-def contrast_both_ways(
-    queries: Sequence[Tensor],
-    keys: Sequence[Tensor],
-    boxes: tuple[Tensor, Tensor],
-    threshold: float,
-    temperature: float,
-) -> tuple[Tensor, Tensor]:
-    """Compute `pixel_contrast` of view 1 with view 2 and of view 2 with view 1.
-
-    Cells in the other view's crop box are counted. Arguments and results are those of `consistency_both_ways`, but the
-    sum lies in [0, ∞).
-    """
-    shape = (keys[0].shape[2], keys[0].shape[3])
-    mask, (box1, box2) = positive_mask(*boxes, shape, threshold), boxes
-    one = pixel_contrast(queries[0], keys[1], mask, in_intersection(box1, box2, shape), temperature)
-    back = pixel_contrast(queries[1], keys[0], mask.mT, in_intersection(box2, box1, shape), temperature)
-    return one + back, mask.sum((1, 2))
+    shape = (key.shape[2], key.shape[3])
+    mask = positive_mask(box_q, box_k, shape, threshold)
+    loss = pixel_contrast(query, key, mask, in_intersection(box_q, box_k, shape), temperature)
+    return loss, mask.sum((1, 2))
