@@ -1,0 +1,89 @@
+"""Let one process of each machine make something large, and let all processes of the machine map the same memory.
+
+The memory is a file without a name (`memfd_create`, Linux), which the kernel frees when the last process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import torch.distributed as dist
+
+from pixbench.distributed import GLOO_PAUSE_S, rank, world_size
+from pixbench.errors import UserError, explain
+
+Made = TypeVar("Made")
+Opened = TypeVar("Opened")
+PATIENCE = timedelta(days=2)
+"""How long the other processes wait for the one that makes it."""
+
+
+def shared_by_machine(name: str, make: Callable[[BinaryIO], Made], open_: Callable[[str, Made], Opened]) -> Opened:
+    """Make a file in memory in the first process of each machine, and open it in all of them.
+
+    Args:
+        name: name of the memory in lists of the system.
+        make: writes the file, and returns what else the others need (small, because it is copied).
+        open_: maps the file, given its path and what ``make`` returned. The path is no longer valid afterwards.
+
+    Raises:
+        UserError: ``make`` failed in another process. In the process itself its own error is raised.
+    """
+    if world_size() == 1:
+        path, made, descriptor = _made(name, make)
+        try:
+            return open_(path, made)
+        finally:
+            os.close(descriptor)
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)  # the waits of NCCL end after minutes
+    machines = _gathered(_machine(), group)
+    maker = machines.index(_machine())
+    descriptor, error = -1, None
+    said: tuple[str, Any, str] | None = None
+    if maker == rank():
+        try:
+            path, made, descriptor = _made(name, make)
+            said = path, made, ""
+        except Exception as caught:
+            error, said = caught, ("", None, explain(caught))
+    path, made, trouble = _gathered(said, group)[maker]
+    try:
+        if error is not None:
+            raise error
+        if trouble:
+            raise UserError(trouble)
+        return open_(path, made)
+    finally:
+        _gathered(None, group)  # all have opened it
+        if descriptor >= 0:
+            os.close(descriptor)
+        time.sleep(GLOO_PAUSE_S)  # as in `leave_group`
+        dist.destroy_process_group(group)
+
+
+def _made(name: str, make: Callable[[BinaryIO], Made]) -> tuple[str, Made, int]:
+    descriptor = os.memfd_create(name)
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as stream:
+            made = make(stream)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return f"/proc/{os.getpid()}/fd/{descriptor}", made, descriptor
+
+
+def _machine() -> tuple[str, str, str]:
+    """Identify the processes that can open each other's files: one boot, one numbering of processes, one agent of torchrun."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return boot, os.readlink("/proc/self/ns/pid"), os.environ.get("GROUP_RANK", "")
+
+
+def _gathered(value: Any, group: dist.ProcessGroup) -> list[Any]:
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value, group=group)
+    return found
