@@ -38,7 +38,14 @@ def tiny(image_tree: Tree, tmp_path: Path) -> Callable[..., RunConfig]:
     def make(out: str, method: str = "pixpro", **changes: Any) -> RunConfig:
         content = {
             "method": {"name": method, "hidden": 16, "dim": 8, **SMALL[method]},
-            "data": {"root": str(root), "image_size": 32, "min_scale": 0.2, "workers": 0, "cache": True},
+            "data": {
+                "root": str(root),
+                "layout": "class_folder",
+                "image_size": 32,
+                "min_scale": 0.2,
+                "workers": 0,
+                "cache": True,
+            },
             "backbone": {"width": 0.0625, "output_stride": 16},
             "optimizer": {"base_lr": 0.5},
             "schedule": {"warmup_epochs": 1},
