@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import torch.distributed as dist
 
-from pixbench.distributed import GLOO_PAUSE_S, rank, world_size
+from pixbench.distributed import GLOO_PAUSE_S, objects_of_all, rank
 from pixbench.errors import UserError, explain
 
 Made = TypeVar("Made")
@@ -34,24 +34,25 @@ def shared_by_machine(name: str, make: Callable[[BinaryIO], Made], open_: Callab
     Raises:
         UserError: ``make`` failed in another process. In the process itself its own error is raised.
     """
-    if world_size() == 1:
+    machines = objects_of_all(_machine())
+    here = [number for number, machine in enumerate(machines) if machine == machines[rank()]]
+    if len(here) == 1:
         path, made, descriptor = _made(name, make)
         try:
             return open_(path, made)
         finally:
             os.close(descriptor)
-    group = dist.new_group(backend="gloo", timeout=PATIENCE)  # the waits of NCCL end after minutes
-    machines = _gathered(_machine(), group)
-    maker = machines.index(_machine())
+    # Of this machine alone, so that no connection between machines is needed. The waits of NCCL would end after minutes.
+    group = dist.new_group(here, backend="gloo", timeout=PATIENCE, use_local_synchronization=True)
     descriptor, error = -1, None
     said: tuple[str, Any, str] | None = None
-    if maker == rank():
+    if here[0] == rank():
         try:
             path, made, descriptor = _made(name, make)
             said = path, made, ""
         except Exception as caught:
             error, said = caught, ("", None, explain(caught))
-    path, made, trouble = _gathered(said, group)[maker]
+    path, made, trouble = _gathered(said, group, len(here))[0]
     try:
         if error is not None:
             raise error
@@ -59,7 +60,7 @@ def shared_by_machine(name: str, make: Callable[[BinaryIO], Made], open_: Callab
             raise UserError(trouble)
         return open_(path, made)
     finally:
-        _gathered(None, group)  # all have opened it
+        _gathered(None, group, len(here))  # all have opened it
         if descriptor >= 0:
             os.close(descriptor)
         time.sleep(GLOO_PAUSE_S)  # as in `leave_group`
@@ -83,7 +84,7 @@ def _machine() -> tuple[str, str, str]:
     return boot, os.readlink("/proc/self/ns/pid"), os.environ.get("GROUP_RANK", "")
 
 
-def _gathered(value: Any, group: dist.ProcessGroup) -> list[Any]:
-    found: list[Any] = [None] * world_size()
+def _gathered(value: Any, group: dist.ProcessGroup, processes: int) -> list[Any]:
+    found: list[Any] = [None] * processes
     dist.all_gather_object(found, value, group=group)
     return found

@@ -14,6 +14,7 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,7 @@ from pretrain.schedule import ScheduleConfig
 
 PROG = "pixbench pretrain"
 RANGE = "it must be two numbers, the smaller one first, for example [0, 4095]"
+ROOTS = 'it must be a list of roots with the settings root, weight, layout and folder, e.g. "[{root: A, weight: 2}, {root: B}]"'
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,7 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
     parser = build_parser(name)
     _check_keys(content, parser, str(name), "config")
     try:
-        return _instantiate(parser, parser.parse_object(content))
+        return _instantiate(parser, parser.parse_object(deepcopy(content)))  # jsonargparse changes what it is given
     except (argparse.ArgumentError, ValueError, TypeError, OverflowError) as error:
         _check_range(said := _one_line(error))
         raise UserError(f"settings: {said}") from error
@@ -373,9 +375,11 @@ def _at_least(low: int, **values: int) -> None:
 
 
 def _check_range(said: str) -> None:
-    """Replace what jsonargparse says of data.pixel_range, a list of all types that it tried, by one sentence."""
+    """Replace what jsonargparse says of some settings, a list of all types that it tried, by one sentence."""
     if said.startswith('"data.pixel_range"'):
         raise UserError(f"data.pixel_range is {said.rpartition('Given value: ')[2]}; {RANGE}")
+    if said.startswith('"data.mixture"'):
+        raise UserError(f"data.mixture cannot be read; {ROOTS}")
 
 
 def _one_line(error: BaseException) -> str:

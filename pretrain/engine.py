@@ -130,8 +130,9 @@ def open_log(run: Run) -> StepLog:
     settings = json.loads(json.dumps(run.config.as_dict()))  # lists instead of tuples, as YAML has them
     write_text(run.out / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     where = f"{world_size()} × {run.device.type}"
+    images = f"{len(run.source)} images" + (f", {len(run.order)} in an epoch" if run.source.index.parts else "")
     say(
-        f"{run.config.method.name}: {len(run.source)} images, {run.config.epochs} epochs of {run.steps_per_epoch} steps "
+        f"{run.config.method.name}: {images}, {run.config.epochs} epochs of {run.steps_per_epoch} steps "
         f"of {run.config.batch_size} images on {where}, into {run.out}"
     )
     for note in run.notes:

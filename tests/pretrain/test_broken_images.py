@@ -49,7 +49,7 @@ JPEG = encoded(PLAIN, "JPEG")
     ("data", "reason"),
     [
         (b"", "it is empty"),
-        (JPEG[: len(JPEG) // 2], "cannot identify image file"),
+        (JPEG[: len(JPEG) // 2], "Truncated File Read"),
         (JPEG[:-40], "image file is truncated"),
         (b"this is no image, whatever its name says\n" * 20, "cannot identify image file"),
         (b"\0" * 5000, "cannot identify image file"),
