@@ -9,13 +9,13 @@ import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import torch.distributed as dist
 
 from pixbench.distributed import GLOO_PAUSE_S, objects_of_all, rank
 from pixbench.errors import UserError, explain
+from pixbench.lock import machine_id
 
 Made = TypeVar("Made")
 Opened = TypeVar("Opened")
@@ -34,7 +34,9 @@ def shared_by_machine(name: str, make: Callable[[BinaryIO], Made], open_: Callab
     Raises:
         UserError: ``make`` failed in another process. In the process itself its own error is raised.
     """
-    machines = objects_of_all(_machine())
+    machines = objects_of_all(
+        (machine_id(), os.environ.get("GROUP_RANK"))
+    )  # an agent of torchrun may have files of its own
     here = [number for number, machine in enumerate(machines) if machine == machines[rank()]]
     if len(here) == 1:
         path, made, descriptor = _made(name, make)
@@ -76,12 +78,6 @@ def _made(name: str, make: Callable[[BinaryIO], Made]) -> tuple[str, Made, int]:
         os.close(descriptor)
         raise
     return f"/proc/{os.getpid()}/fd/{descriptor}", made, descriptor
-
-
-def _machine() -> tuple[str, str, str]:
-    """Identify the processes that can open each other's files: one boot, one numbering of processes, one agent of torchrun."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return boot, os.readlink("/proc/self/ns/pid"), os.environ.get("GROUP_RANK", "")
 
 
 def _gathered(value: Any, group: dist.ProcessGroup, processes: int) -> list[Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from pixbench.distributed import same_in_all_processes
+from pixbench.distributed import same_in_all_processes, world_size
 from pixbench.errors import UserError, printable
 from pixbench.file_versions import CHECKPOINT_FILE, IMAGE_LIST
 from pixbench.shared_memory import shared_by_machine
@@ -66,8 +66,8 @@ def list_images(config: RunConfig, content: dict[str, Any] | None) -> tuple[RunC
 
 def _found(data: DataConfig) -> Source:
     """List all images that are there now: once on each machine, for all of its processes. A prepared index is shared as it is."""
-    if not data.mixture and is_index(data.root):
-        return open_source(data.root, data.layout, data.folder)
+    if world_size() == 1 or (is_index(data.root) and not data.mixture):
+        return Source(_list(data))
     return Source(
         shared_by_machine("pixbench-index", lambda stream: _list(data).write(stream), lambda path, _: Index.read(path))
     )
