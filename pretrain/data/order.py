@@ -16,6 +16,9 @@ import numpy as np
 from pixbench.errors import UserError
 from pretrain.data.index import Index
 
+SHARD_END = b".tar/"
+"""What the name of an image in a shard has between the shard and its path there."""
+
 
 @dataclass(frozen=True)
 class EpochOrder:
@@ -44,12 +47,16 @@ class EpochOrder:
         """
         if not together:
             return cls(len(index), index.parts)
-        if index.place is None or index.parts or len(index.places) < 2:
+        if index.layout != "webdataset" or len(index.places) < 2:
             raise UserError(
                 f"data.shuffle_shards is {together}, but data.root is not several shards (layout {index.layout}); set it to 0"
             )
-        starts = np.flatnonzero(np.diff(index.place)) + 1
-        return cls(len(index), shards=(0, *starts.tolist()), together=together)
+        starts, shard = list[int](), b""
+        for number, name in enumerate(name for chunk in index.names.chunks() for name in chunk):
+            if not number or not name.startswith(shard):  # by the names, which are still there if an image is not
+                starts.append(number)
+                shard = b"".join(name.partition(SHARD_END)[:2])
+        return cls(len(index), shards=tuple(starts), together=together)
 
     @cached_property
     def dtype(self) -> type[np.signedinteger]:

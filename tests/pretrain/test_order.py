@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from pixbench.errors import UserError
+from pretrain.data.image_list import kept_to_list, write_list
 from pretrain.data.order import EpochOrder
-from pretrain.data.sources import open_source
+from pretrain.data.sources import Source, open_source
 
 
 def test_all_images_are_permuted_as_always() -> None:
@@ -74,6 +75,14 @@ def test_only_shards_can_be_shuffled_as_shards(tmp_path: Path) -> None:
     index = open_source(f"{tmp_path}/*.tar").index
     assert EpochOrder.of(index, 1).shards == (0, 2)
     assert EpochOrder.of(index, 0).shards == ()
+    write_list(tmp_path / "images.txt", Source(index))
+    with tarfile.open(tmp_path / "0.tar", "w") as archive:
+        info = tarfile.TarInfo("0.png")
+        info.size = len(stream.getvalue())
+        archive.addfile(info, io.BytesIO(stream.getvalue()))
+    kept, _ = kept_to_list(open_source(f"{tmp_path}/*.tar"), tmp_path / "images.txt", 0)
+    assert kept.stand_ins == {1: 2}  # of the next shard, which does not begin earlier for it
+    assert EpochOrder.of(kept.index, 1).shards == (0, 2)
     with pytest.raises(
         UserError, match=r"data\.shuffle_shards is 2, but data\.root is not several shards \(layout webdataset\)"
     ):

@@ -94,6 +94,10 @@ def webdataset(pattern: str) -> Index:
         UserError: A shard is missing, damaged or compressed, holds an image twice, or has a label that is not a number.
     """
     paths = expand(pattern)
+    if other := [path for path in paths if not path.endswith(".tar")]:
+        raise UserError(
+            f"{other[0]} is not called .tar, so it is not taken for a shard; rename it, or give another pattern"
+        )
     builder, places = Builder(), []
     for number, (path, short) in enumerate(zip(paths, short_names(paths), strict=True)):
         with open_archive(path) as stream:
