@@ -37,15 +37,13 @@ def shared_by_machine(name: str, make: Callable[[BinaryIO], Made], open_: Callab
     machines = objects_of_all(
         (machine_id(), os.environ.get("GROUP_RANK"))
     )  # an agent of torchrun may have files of its own
-    here = [number for number, machine in enumerate(machines) if machine == machines[rank()]]
-    if len(here) == 1:
+    here, group = _group_of(machines)
+    if group is None:
         path, made, descriptor = _made(name, make)
         try:
             return open_(path, made)
         finally:
             os.close(descriptor)
-    # Of this machine alone, so that no connection between machines is needed. The waits of NCCL would end after minutes.
-    group = dist.new_group(here, backend="gloo", timeout=PATIENCE, use_local_synchronization=True)
     descriptor, error = -1, None
     said: tuple[str, Any, str] | None = None
     if here[0] == rank():
@@ -67,6 +65,21 @@ def shared_by_machine(name: str, make: Callable[[BinaryIO], Made], open_: Callab
             os.close(descriptor)
         time.sleep(GLOO_PAUSE_S)  # as in `leave_group`
         dist.destroy_process_group(group)
+
+
+def _group_of(machines: list[Any]) -> tuple[list[int], dist.ProcessGroup | None]:
+    """Return the ranks of this machine, and a group of them; None if there is one process only.
+
+    Each group is of one machine, so no connection between machines is needed. The waits of NCCL would end after minutes.
+    """
+    here, own = [rank()], None
+    for machine in dict.fromkeys(machines):
+        ranks = [number for number, other in enumerate(machines) if other == machine]
+        if len(ranks) > 1:
+            group = dist.new_group(ranks, backend="gloo", timeout=PATIENCE)  # all processes must call it for all groups
+            if rank() in ranks:
+                here, own = ranks, group
+    return here, own
 
 
 def _made(name: str, make: Callable[[BinaryIO], Made]) -> tuple[str, Made, int]:

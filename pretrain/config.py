@@ -81,7 +81,7 @@ class DataConfig:
         recipe: colour augmentation: "byol" (PixPro, BYOL), "moco_v1", "moco_v2" (DenseCL), "simclr", "plain" (none;
             supervised) or "cds".
         workers: number of data processes per training process; 0 loads images in the training process itself.
-        cache: whether to decode all images once at the start and keep them in memory.
+        cache: whether to decode all images once at the start and keep them in memory, which all processes of a machine share.
         limit: number of images to use, spread evenly over all; 0 uses all.
         pixel_range: the two values that become black and white in images of more than 8 bits, e.g. [0, 4095]; null finds
             them in a sample of the images.

@@ -31,7 +31,8 @@ def skip(run: Run, found: dict[int, str], replaced: bool, writes: bool) -> None:
     shown = SHOWN - len(run.skipped)
     run.skipped |= new
     if writes:
-        write_skipped(run)
+        with open(run.out / SKIPPED_LIST, "a", encoding="ascii") as stream:
+            stream.write(_lines(run, new))
         for index, reason in [*new.items()][: max(0, shown)]:
             tqdm.write(f"image {printable(run.source.where(index))} is skipped ({printable(reason)})")
         if 0 <= shown < len(new):
@@ -51,13 +52,15 @@ def skip(run: Run, found: dict[int, str], replaced: bool, writes: bool) -> None:
 
 
 def write_skipped(run: Run) -> None:
-    """Write the list of the broken images met so far, a line each: name, tab, what is wrong. Without any, there is no file."""
+    """Write the list of the broken images that the checkpoint knows. Without any, there is no file."""
     path = run.out / SKIPPED_LIST
     if run.skipped:
-        write_text(path, "".join(f"{_line(run.source.names[i])}\t{_line(why)}\n" for i, why in run.skipped.items()))
+        write_text(path, _lines(run, run.skipped))
     else:
         path.unlink(missing_ok=True)
 
 
-def _line(text: str) -> str:
-    return text.encode("unicode_escape").decode()
+def _lines(run: Run, skipped: dict[int, str]) -> str:
+    """Return a line for each image: its name, a tab, what is wrong with it. What is not printable ASCII is escaped."""
+    pairs = ((run.source.names[index], reason) for index, reason in skipped.items())
+    return "".join("\t".join(text.encode("unicode_escape").decode() for text in pair) + "\n" for pair in pairs)
