@@ -34,10 +34,8 @@ def shared_by_machine(name: str, make: Callable[[BinaryIO], Made], open_: Callab
     Raises:
         UserError: ``make`` failed in another process. In the process itself its own error is raised.
     """
-    machines = objects_of_all(
-        (machine_id(), os.environ.get("GROUP_RANK"))
-    )  # an agent of torchrun may have files of its own
-    here, group = _group_of(machines)
+    agent = os.environ.get("GROUP_RANK")  # of torchrun; it may have files of its own
+    here, group = _group_of(objects_of_all((machine_id(), agent)))
     if group is None:
         path, made, descriptor = _made(name, make)
         try:
