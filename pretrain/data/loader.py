@@ -218,9 +218,8 @@ class ViewLoader:
 def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[tuple[Views | None, dict[int, str]]]:
     """Yield the batches of ``loader``, each with the broken images of all processes: the index and what is wrong with it.
 
-    There are no views if too many images in a row are broken; all processes learn of it by the broken images. If one process
-    receives a stop signal or an error, all stop at the same step. Otherwise, the other processes would wait forever in the next
-    exchange of gradients.
+    There are no views if too many images in a row are broken in a process. If one process receives a stop signal or an error, all
+    stop at the same step. Otherwise, the other processes would wait forever in the next exchange of gradients.
     """
     iterator = iter(loader)
     while True:
@@ -233,7 +232,10 @@ def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[tuple[Views | None,
             skipped = error.skipped
         except UserError as error:
             trouble = error
-        failed, stop.agreed, some = any_process(trouble is not None, stop.asked_at > 0, bool(skipped) and not over)
+        none = views is None and not over and trouble is None
+        failed, stop.agreed, some, none = any_process(
+            trouble is not None, stop.asked_at > 0, bool(skipped) and not over, none
+        )
         if failed:
             raise trouble or UserError(
                 "another process stopped with an error, so this one stops too; look for the error of that process in this output"
@@ -242,4 +244,4 @@ def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[tuple[Views | None,
             return
         if some:
             skipped = {index: reason for found in objects_of_all(skipped) for index, reason in found.items()}
-        yield views, dict(sorted(skipped.items()))
+        yield None if none else views, dict(sorted(skipped.items()))
