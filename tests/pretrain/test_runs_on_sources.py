@@ -157,7 +157,7 @@ def test_a_mixture_on_the_command_line(tmp_path: Path) -> None:
         parse([*words, "--data.root=x"])
     with pytest.raises(UserError, match=r"data\.limit cannot be combined"):
         parse([*words, "--data.limit=5"])
-    for wrong in ("[{weight: 1}]", "[1]", "x", "[{root: a, wieght: 2}]"):
+    for wrong in ("[{weight: 1}]", "[1]", "x", "[{root: a, heavy: 2}]"):
         with pytest.raises(UserError, match=r"^data\.mixture cannot be read; it must be a list of roots .*\]\"$"):
             parse([*words[:2], wrong])
 
