@@ -26,6 +26,7 @@ from pretrain.models.resnet import build_resnet
 from pretrain.optim import build_optimizer, scaled_lr
 from pretrain.part_size import advice, check_part
 from pretrain.schedule import LRSchedule
+from pretrain.undo import StatisticsGuard
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Run:
     scaler: torch.amp.GradScaler
     schedule: LRSchedule
     steps_per_epoch: int
+    guard: StatisticsGuard
     initial: dict[str, str] | None = None
     """Source and digest of the weights that the run started from."""
     lengthened: list[list[int]] = field(default_factory=list)
@@ -113,6 +115,7 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     # As in the official code (its variable K), the last, incomplete batch of an epoch counts here although it is left out.
     updates = int(len(order) / config.batch_size * config.epochs)
     method = METHODS[config.method.name](backbone, config.method.settings, updates)
+    method.check_labels(min(source.labels), max(source.labels))
     method.to(device)
     if config.channels_last:
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -133,6 +136,7 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
+        guard=StatisticsGuard(method),
         initial=record,
         notes=[*notes, *advice(config, source.labels)],
         loaded=loaded,
