@@ -24,8 +24,8 @@ from pixbench.files import atomic_path
 from pretrain.config import flatten, from_dict
 
 MAY_CHANGE = set(
-    "out data.root data.folder data.mixture data.workers data.cache data.on_error data.max_skipped log_every checkpoint_every "
-    "checkpoint_every_steps keep_every".split()
+    "out data.root data.folder data.mixture data.workers data.cache data.on_error data.max_skipped activation_checkpointing "
+    "log_every checkpoint_every checkpoint_every_steps keep_every".split()
 )
 """Settings that may change when a run is continued, because no result depends on them."""
 
