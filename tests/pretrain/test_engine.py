@@ -41,6 +41,7 @@ def tiny(image_tree: Tree, tmp_path: Path) -> Callable[..., RunConfig]:
             "data": {
                 "root": str(root),
                 "layout": "class_folder",
+                "backend": "opencv",
                 "image_size": 32,
                 "min_scale": 0.2,
                 "workers": 0,
