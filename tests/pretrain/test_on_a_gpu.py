@@ -1,0 +1,92 @@
+"""What needs a real GPU: a whole step, forward and backward, in which the host never waits for the device; fp16 with scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pretrain import engine
+from pretrain.config import RunConfig, from_dict
+from pretrain.data.augment import RECIPES
+from pretrain.data.batched import change, normalised, packed
+from pretrain.data.loader import ViewLoader
+from pretrain.data.two_views import TwoViews
+from pretrain.methods import METHODS
+from pretrain.run import batches, setup
+from pretrain.step import train_step
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    name: {key: value for key, value in {"hidden": 16, "dim": 8, "queue_size": 16}.items() if hasattr(cls.Config, key)}
+    for name, cls in METHODS.items()
+}
+
+
+@pytest.fixture
+def config_of(image_tree: Callable[..., Path], tmp_path: Path) -> Callable[..., RunConfig]:
+    root = image_tree(2, 16, size=(80, 72))
+
+    def make(method: str, **changes: Any) -> RunConfig:
+        content = {
+            "method": {"name": method, **SETTINGS[method]},
+            "data": {"root": str(root), "image_size": 64, "workers": 0},
+            "augment": {"device": "cuda"},
+            "backbone": {"width": 0.0625, "output_stride": 16},
+            "schedule": {"warmup_epochs": 0},
+            **{"epochs": 2, "batch_size": 8, "out": str(tmp_path / method)},
+        }
+        return replace(from_dict(content), **changes)
+
+    return make
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Make it an error that the host waits for the device."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_never_waits(method: str, precision: str, config_of: Callable[..., RunConfig]) -> None:
+    config = config_of(method, precision=precision)
+    run = setup(config, torch.device("cuda"))
+    data = config.data
+    views = TwoViews(
+        run.source, size=data.image_size, scale=(0.2, 1.0), recipe="byol", seed=0, cache=False, colours=False
+    )
+    loader = iter(ViewLoader(views, batches(config, run.order, 0, 8), pin_memory=True))
+    for number in range(3):
+        batch = next(loader)
+        if number < 2:  # the first steps allocate and choose algorithms
+            train_step(run, batch)
+            torch.cuda.synchronize()
+        else:
+            with no_waiting():
+                train_step(run, batch)
+        run.step += 1
+
+
+def test_colours_on_the_gpu_are_those_on_the_cpu() -> None:
+    import random
+
+    generator = torch.Generator().manual_seed(0)
+    images = (torch.rand(8, 3, 64, 64, generator=generator) * 255).to(torch.uint8)
+    rows = packed([RECIPES["byol"][seed % 2].draw(random.Random(seed)) for seed in range(8)])
+    here, there = normalised(change(images, rows)), normalised(change(images.cuda(), rows)).cpu()
+    assert (here - there).abs().mean() < 0.01
+
+
+def test_a_whole_run_in_fp16(config_of: Callable[..., RunConfig]) -> None:
+    assert engine.train(config_of("pixpro", precision="fp16")) == 0
