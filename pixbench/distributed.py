@@ -6,11 +6,15 @@ Shapes: B local batch size, R number of processes.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from pixbench.errors import UserError
 
 GLOO_PAUSE_S = 0.5
 """Seconds to wait before a gloo group is destroyed."""
@@ -88,6 +92,43 @@ def same_in_all_processes(text: str) -> bool:
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     rows = all_gather_cat(torch.tensor([list(text.encode())], device=device), grad=False)
     return bool((rows == rows[0]).all())
+
+
+def from_first(value: Any) -> Any:
+    """Return the ``value`` of rank 0 in every process. It is pickled."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+@contextmanager
+def process_deaths_explained() -> Iterator[None]:
+    """Turn the error of an exchange with a process that has died into a `UserError`.
+
+    Raises:
+        UserError: Another process is gone. What it was, only that process or the system's log can say.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world_size() == 1 or not any(sign in str(error) for sign in _GONE):
+            raise
+        raise UserError(
+            "another process of this run died, so this one stops too; look for the cause in the output of that process, then "
+            "start the same command again, or give torchrun --max-restarts so that it goes on by itself"
+        ) from error
+
+
+_GONE = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "NCCL communicator was aborted",
+    "remote process",
+)
+"""What gloo's and NCCL's errors say then."""
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

@@ -15,20 +15,20 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from pixbench.distributed import leave_group, rank, world_size
+from pixbench.distributed import leave_group, process_deaths_explained, rank, world_size
 from pixbench.errors import UserError, explain, worker_deaths_explained
 from pixbench.file_versions import IMAGE_LIST, RESULT_FILE, RESULT_SCHEMA
 from pixbench.files import make_folder, write_json, write_text
-from pixbench.interrupt import StopSignal
+from pixbench.interrupt import SaveSignal, StopSignal
 from pixbench.lock import owned
-from pretrain import checkpoint
+from pretrain import bad_batch, checkpoint, earlier
 from pretrain.config import RunConfig
 from pretrain.data.image_list import write_list
 from pretrain.data.loader import TwoViews, ViewLoader, agreed
 from pretrain.initial_weights import InitialWeights
 from pretrain.log import StepLog
 from pretrain.run import Run, batches, modified, setup
-from pretrain.saver import Saver, save
+from pretrain.saver import Saver
 from pretrain.step import train_step
 from pretrain.watcher import Watcher
 
@@ -38,6 +38,11 @@ def train(config: RunConfig, initial: InitialWeights | None = None) -> int:
 
     ``initial`` are the weights that ``config.init_from`` names.
     """
+    with SaveSignal() as save:
+        return _train(config, initial, save)
+
+
+def _train(config: RunConfig, initial: InitialWeights | None, save: SaveSignal) -> int:
     device = start_processes()
     try:
         run = setup(config, device, initial)
@@ -47,8 +52,11 @@ def train(config: RunConfig, initial: InitialWeights | None = None) -> int:
             with owned(run.out) if rank() == 0 else nullcontext():
                 if rank() == 0 and modified(run.latest) != run.loaded:  # between loading it and owning the folder
                     raise UserError(f"another process wrote {run.latest} meanwhile; start the same command again")
+                if rank() == 0 and run.recovered is not None:
+                    earlier.put_back(run.out, run.recovered)
                 try:
-                    fit(run)
+                    with process_deaths_explained():
+                        fit(run, save)
                 except Exception as error:
                     conclude(run, "failed", explain(error))
                     raise
@@ -73,35 +81,46 @@ def start_processes() -> torch.device:
     return device
 
 
-def fit(run: Run) -> None:
-    """Train from ``run.step`` to the end.
-
-    After Ctrl-C, SIGTERM or SIGHUP, finish the step, save, and raise KeyboardInterrupt.
-    """
-    config, data = run.config, run.config.data
-    dataset = TwoViews(
+def open_views(run: Run) -> TwoViews:
+    """Return the samples of ``run``."""
+    data = run.config.data
+    return TwoViews(
         run.source,
         size=data.image_size,
         scale=(data.min_scale, data.max_scale),
         recipe=data.recipe,
-        seed=config.seed,
+        seed=run.config.seed,
         cache=data.cache,
     )
+
+
+def fit(run: Run, save: SaveSignal) -> None:
+    """Train from ``run.step`` to the end.
+
+    After Ctrl-C, SIGTERM or SIGHUP, finish the step, save, and raise KeyboardInterrupt. After SIGUSR1, noted in ``save``,
+    finish the step, save, and go on.
+    """
+    config, data = run.config, run.config.data
+    dataset = open_views(run)
     sampler = batches(config, len(run.source), run.step, run.total_steps)
     loader = ViewLoader(dataset, sampler, workers=data.workers, pin_memory=run.device.type == "cuda")
-    watchers: list[Watcher] = [open_log(run), Saver()] if rank() == 0 else []
+    saver = Saver(run)
+    watchers: list[Watcher] = [open_log(run), saver] if rank() == 0 else []
     run.model.train()
     try:
         with worker_deaths_explained(), StopSignal() as stop:
-            for views in agreed(loader, stop):
+            for views in agreed(loader, stop, save, saver.check):
+                if stop.agreed or save.agreed:
+                    saver.save(run)
                 if stop.agreed:
-                    if rank() == 0:
-                        save(run)
+                    saver.finish()
                     raise KeyboardInterrupt
                 values = train_step(run, views)
                 run.step += 1
+                bad_batch.note(run, saver, values.pop("bad"))
                 for watcher in watchers:
                     watcher.after_step(run, views, values)
+            saver.finish()
     finally:
         for watcher in watchers:
             watcher.close()

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixbench.distributed import mean_over_processes, rank
-from pixbench.errors import UserError
 from pretrain.data.views import Views
 from pretrain.run import Run
 
@@ -21,8 +20,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 def train_step(run: Run, views: Views) -> dict[str, Any]:
     """Make one update and return the values to log; "loss" is the mean over the processes.
 
-    Raises:
-        UserError: The loss is not finite.
+    If the loss is not finite, the weights are not updated, and "bad" is set.
     """
     config, device = run.config, run.device
     lr = run.schedule.lr(run.step)
@@ -43,16 +41,11 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
         logged.append({name: value.detach() for name, value in found.items()})
     values = {name: torch.stack([part[name] for part in logged]).mean(0) for name in logged[0]}
     loss = mean_over_processes(values["loss"])
-    if not loss.isfinite():
-        first = ", ".join(run.source.names[index] for index in views.image_index[:3].tolist())
-        good = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
-        raise UserError(
-            f"the loss is {loss.item()} at step {run.step + 1} (images {first}, ...){good}; lower optimizer.base_lr or use "
-            "precision fp32, and choose another --out"
-        )
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    return {**values, "loss": loss, "lr": lr}
+    bad = not loss.isfinite()
+    if not bad:
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+    return {**values, "loss": loss, "lr": lr, "bad": bad}
 
 
 def on_device(views: Views, run: Run) -> Views:

@@ -9,7 +9,7 @@ else is random, so a run can start at any step and get the same batches as an un
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixbench.distributed import any_process
 from pixbench.errors import UserError, worker_deaths_explained
-from pixbench.interrupt import StopSignal, shielded
+from pixbench.interrupt import SaveSignal, StopSignal, shielded
 from pretrain.data import pil
 from pretrain.data.augment import MEAN, RECIPES, STD, Recipe
 from pretrain.data.sources import Source
@@ -166,20 +166,22 @@ class ViewLoader:
             yield views
 
 
-def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
-    """Yield the batches of ``loader``. If one process receives a stop signal or a broken image, all stop at the same step.
+def agreed(loader: ViewLoader, stop: StopSignal, save: SaveSignal, check: Callable[[], None]) -> Iterator[Views]:
+    """Yield the batches of ``loader``. What one process meets before a step, all processes heed before the same step.
 
-    Otherwise, the other processes would wait forever in the next exchange of gradients.
+    This is a signal to stop or to save, a broken image, or a `UserError` of ``check``. Otherwise, the other processes would
+    wait forever in the next exchange of gradients.
     """
     iterator = iter(loader)
     while True:
         views, trouble = None, None
         try:
+            check()
             with worker_deaths_explained():
                 views = next(iterator, None)
         except UserError as error:
             trouble = error
-        failed, stop.agreed = any_process(trouble is not None, stop.asked_at > 0)
+        failed, stop.agreed, save.agreed = any_process(trouble is not None, stop.asked_at > 0, save.take())
         if failed:
             raise trouble or UserError(
                 "another process stopped with an error, so this one stops too; look for the error of that process in this output"

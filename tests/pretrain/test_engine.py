@@ -17,7 +17,7 @@ from tiny import views
 
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
-from pretrain import checkpoint, engine, saver
+from pretrain import checkpoint, earlier, engine
 from pretrain.config import DataConfig, RunConfig, from_dict
 from pretrain.data.sources import open_source
 from pretrain.data.views import Views
@@ -255,8 +255,8 @@ def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(tin
 
 def test_checkpoints_by_steps(tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
-    original = saver.save
-    monkeypatch.setattr(saver, "save", lambda run: (saved.append(run.step), original(run)))
+    original = earlier.save
+    monkeypatch.setattr(earlier, "save", lambda *given: (saved.append(given[1]["step"]), original(*given)))
     engine.train(tiny("run", checkpoint_every=2, checkpoint_every_steps=4))
     assert saved == [4, 6]
 
@@ -265,7 +265,7 @@ def test_a_diverging_run_stops_and_keeps_the_good_checkpoint(tiny: Callable[...,
     config = tiny("run", checkpoint_every_steps=1, epochs=4)
     wild = replace(config, optimizer=replace(config.optimizer, name="sgd", base_lr=1e25))
     with pytest.raises(
-        UserError, match=r"(the loss is nan at step|is not finite after step).*last good.*checkpoint\.pth"
+        UserError, match=r"(the loss was not finite in 11 steps|is not finite after step).*last good.*checkpoint\.pth"
     ):
         engine.train(wild)
     content = content_of(wild)
@@ -273,7 +273,7 @@ def test_a_diverging_run_stops_and_keeps_the_good_checkpoint(tiny: Callable[...,
     assert all(value.isfinite().all() for value in content["model"].values())
     result = json.loads((Path(wild.out) / "result.json").read_text())
     assert (result["status"], result["kind"]) == ("failed", "pretrain")
-    assert "finite" in result["reason"] or "nan" in result["reason"]
+    assert "finite" in result["reason"]
 
 
 def test_precisions(tiny: Callable[..., RunConfig]) -> None:
