@@ -5,6 +5,7 @@ Shapes: B local batch size, R number of processes.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,19 @@ def world_size() -> int:
 def rank() -> int:
     """Return the rank of this process."""
     return dist.get_rank() if _initialised() else 0
+
+
+def join_group(backend: str) -> None:
+    """Join the process group of the processes that torchrun has started.
+
+    On one machine, each restart of the processes gets its own part of torchrun's store. Otherwise they would read the addresses
+    of the dead processes there (https://github.com/pytorch/pytorch/issues/135712). The agents of several machines do not count
+    restarts alike; there, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives each restart a new store.
+    """
+    store, rank, size = next(dist.rendezvous("env://"))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def leave_group() -> None:

@@ -12,12 +12,11 @@ import os
 from contextlib import nullcontext
 
 import torch
-import torch.distributed as dist
 import yaml
 
-from pixbench.distributed import leave_group, process_deaths_explained, rank, world_size
+from pixbench.distributed import join_group, leave_group, process_deaths_explained, rank, world_size
 from pixbench.errors import UserError, explain, worker_deaths_explained
-from pixbench.file_versions import IMAGE_LIST, RESULT_FILE, RESULT_SCHEMA
+from pixbench.file_versions import BAD_BATCH_FILE, IMAGE_LIST, RESULT_FILE, RESULT_SCHEMA
 from pixbench.files import make_folder, write_json, write_text
 from pixbench.interrupt import SaveSignal, StopSignal
 from pixbench.lock import owned
@@ -77,7 +76,7 @@ def start_processes() -> torch.device:
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        join_group("nccl" if device.type == "cuda" else "gloo")
     return device
 
 
@@ -137,7 +136,8 @@ def open_log(run: Run) -> StepLog:
     """Prepare the run folder, print a summary of the run, and return the log."""
     make_folder(run.out)
     checkpoint.remove_leftovers(run.out)
-    (run.out / RESULT_FILE).unlink(missing_ok=True)  # left by an earlier start that failed
+    for left in (RESULT_FILE, BAD_BATCH_FILE):  # by an earlier start that failed
+        (run.out / left).unlink(missing_ok=True)
     if not (run.loaded and (run.out / IMAGE_LIST).exists()):  # a list without a checkpoint is of an earlier start
         write_list(run.out / IMAGE_LIST, run.source)
     settings = json.loads(json.dumps(run.config.as_dict()))  # lists instead of tuples, as YAML has them
