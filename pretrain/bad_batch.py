@@ -49,10 +49,10 @@ def note(run: Run, saver: Saver, bad: bool) -> None:
     if rank() == 0:
         write_json(run.out / BAD_BATCH_FILE, describe(run))
     last = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
+    row = f"{steps.in_a_row} step{'s' * (steps.in_a_row > 1)} in a row"
     raise UserError(
-        f"the loss was not finite in {steps.in_a_row} steps in a row, the last of them step {run.step} (images "
-        f"{_first_names(run)}, ...){last}; see what happens with `pixbench replay {run.out}`; lower optimizer.base_lr or use "
-        "precision fp32, and choose another --out"
+        f"the loss was not finite in {row}, the last of them step {run.step} (images {_first_names(run)}, ...){last}; see what "
+        f"happens with `pixbench replay {run.out}`; lower optimizer.base_lr or use precision fp32, and choose another --out"
     )
 
 

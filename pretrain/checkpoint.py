@@ -3,9 +3,9 @@
 Content: "format", "version", "config" (nested plain dict), "method" (its name), "backbone" (its spec), "exports" (submodules
 that a conversion takes), "left_behind" (submodules that it leaves out), "model" (state of the method; the backbone's keys
 start with "backbone."), "optimizer", "scaler", "step" and "epoch" (the numbers of finished steps and epochs), "seconds" of
-training, "bad_steps" (how many steps were skipped, see `pretrain.bad_steps`), "images" (fingerprint of the source),
-"initial" (source and digest of the weights that the run started from, or None), "lengthened" (step, epochs before and epochs
-now, each time the run got more epochs) and "finished".
+training, "bad_steps" (how many steps were skipped, see `pretrain.bad_steps`), "processes" (how many there
+were), "images" (fingerprint of the source), "initial" (source and digest of the weights that the run started from, or None),
+"lengthened" (step, epochs before and epochs now, each time the run got more epochs) and "finished".
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from pixbench.distributed import rank
+from pixbench.distributed import rank, world_size
 from pretrain import checkpoint, earlier
 from pretrain.data.views import Views
 from pretrain.run import Run
@@ -84,6 +84,7 @@ def content_of(run: Run) -> dict[str, Any]:
         "epoch": run.step // run.steps_per_epoch,
         "seconds": run.seconds,
         "bad_steps": run.bad_steps.state(),
+        "processes": world_size(),
         "images": run.images,
         "initial": run.initial,
         "lengthened": run.lengthened,

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixbench.distributed import mean_over_processes, rank
+from pretrain.config import RunConfig
 from pretrain.data.views import Views
 from pretrain.run import Run
 
@@ -26,8 +27,7 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
     lr = run.schedule.lr(run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    # The random numbers of a method depend on the step only, so no generator state has to be saved.
-    torch.manual_seed(random.Random(f"{config.seed}/{run.step}/{rank()}").getrandbits(63))
+    torch.manual_seed(step_seed(config, run.step, rank()))
     run.method.update_momentum_encoder()
     run.optimizer.zero_grad(set_to_none=True)
     logged: list[dict[str, Tensor]] = []
@@ -46,6 +46,14 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
         run.scaler.step(run.optimizer)
         run.scaler.update()
     return {**values, "loss": loss, "lr": lr, "bad": bad}
+
+
+def step_seed(config: RunConfig, step: int, rank: int) -> int:
+    """Return the seed of the random numbers that a method draws in the step after ``step`` steps.
+
+    They depend on nothing else, so no generator state has to be saved.
+    """
+    return random.Random(f"{config.seed}/{step}/{rank}").getrandbits(63)
 
 
 def on_device(views: Views, run: Run) -> Views:

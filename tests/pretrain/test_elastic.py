@@ -85,7 +85,7 @@ def test_a_run_whose_process_is_killed_goes_on_by_itself(
     for part in ("model", "optimizer", "step", "finished"):
         assert_equal(contents[0][part], contents[1][part])
     assert not list(out.rglob(".*"))  # neither claims of an owner nor parts of files
-    gone, alive = psutil.wait_procs(family, timeout=20)
+    _gone, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
 
 

@@ -27,6 +27,7 @@ def config(image_tree: Callable[..., Path], tmp_path: Path) -> RunConfig:
             "method": {"name": "pixpro", "hidden": 16, "dim": 8},
             "data": {"root": str(image_tree(2, 12, size=(40, 36))), "image_size": 32, "workers": 0, "cache": True},
             "backbone": {"width": 0.0625, "output_stride": 16},
+            "schedule": {"warmup_epochs": 1},
             **{"epochs": 2, "batch_size": 8, "log_every": 1, "checkpoint_every_steps": 1, "out": str(tmp_path / "run")},
         }
     )
