@@ -96,6 +96,8 @@ def replay(folder: Path, step: int | None, device: torch.device, *, anomaly: boo
             "files that belong together"
         )
     where = f"{found.path}, after step {run.step}" if found else "those of the start"
+    if run.step < chosen - 1:
+        where += f"; the run had those after step {chosen - 1}"
     result = Replay(chosen, where, run.config.precision)
     # a checkpoint tells the number of processes since version 0.3
     processes = int(noted.get("processes") or (found.content.get("processes", 1) if found else 1))

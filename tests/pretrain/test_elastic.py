@@ -8,16 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
 
 from pixbench.file_versions import CHECKPOINT_FILE
-from pretrain import checkpoint
+from pretrain import checkpoint, earlier
 
 pytestmark = pytest.mark.slow
 
@@ -32,13 +33,13 @@ SMALL = (
     ),
     *("--backbone.width", "0.0625", "--data.image_size", "32", "--method.hidden", "16", "--method.dim", "8"),
     *("--batch_size", "8", "--log_every", "1", "--epochs", "6", "--data.cache", "false", "--data.workers", "1"),
-    *("--checkpoint_every", "100", "--checkpoint_every_steps", "4"),
 )
 
 
-def start(root: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+def start(root: Path, out: Path, *options: str, every: int = 4) -> subprocess.Popen[str]:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *options)
-    words = (*torchrun, "-m", "pretrain", *SMALL, "--data.root", str(root), "--out", str(out))
+    often = ("--checkpoint_every", "100", "--checkpoint_every_steps", str(every))
+    words = (*torchrun, "-m", "pretrain", *SMALL, *often, "--data.root", str(root), "--out", str(out))
     return subprocess.Popen(
         words, cwd=REPO, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -57,36 +58,77 @@ def rank_of(process: psutil.Process) -> str:
         return ""
 
 
-@pytest.mark.parametrize("killed", ["0", pytest.param("1", marks=pytest.mark.e2e)])
-def test_a_run_whose_process_is_killed_goes_on_by_itself(
-    killed: str, image_tree: Callable[..., Path], tmp_path: Path
-) -> None:
-    root = image_tree(2, 12)
-    straight = start(root, tmp_path / "straight")
-    said = straight.communicate(timeout=120)[0]
-    assert straight.returncode == 0, said
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run that nothing happened to, beside its images."""
+    folder = tmp_path_factory.mktemp("elastic")
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        path = folder / "images" / "train" / f"n{number % 2:08}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(path)
+    process = start(folder / "images", folder / "straight")
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, said
+    return folder / "straight"
 
-    out = tmp_path / "broken"
-    broken = start(root, out, "--max-restarts=1")
-    agent = psutil.Process(broken.pid)
-    while not steps(out) or steps(out)[-1] < 6:
-        assert broken.poll() is None, broken.communicate()[0]
+
+def wait_for_step(step: int, out: Path, process: subprocess.Popen[str]) -> None:
+    while not steps(out) or steps(out)[-1] < step:
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
-    family = agent.children(recursive=True)  # data workers too
-    victim = next(process for process in agent.children() if rank_of(process) == killed)
-    victim.send_signal(signal.SIGKILL)
-    said = broken.communicate(timeout=120)[0]
-    assert broken.returncode == 0, said
-    assert re.search(r"going on after step (4|8|12|16) of 18", said), said
-    assert "defect" not in said
 
+
+def assert_same_weights(straight: Path, out: Path) -> None:
     assert steps(out) == list(range(1, 19))
-    contents = [checkpoint.load(tmp_path / run / CHECKPOINT_FILE) for run in ("straight", "broken")]
+    contents = [checkpoint.load(folder / CHECKPOINT_FILE, verify=True) for folder in (straight, out)]
     for part in ("model", "optimizer", "step", "finished"):
         assert_equal(contents[0][part], contents[1][part])
     assert not list(out.rglob(".*"))  # neither claims of an owner nor parts of files
+
+
+@pytest.mark.parametrize("killed", ["0", pytest.param("1", marks=pytest.mark.e2e)])
+def test_a_run_whose_process_is_killed_goes_on_by_itself(killed: str, straight: Path, tmp_path: Path) -> None:
+    """The process of rank 0 holds the folder of the run."""
+    out = tmp_path / "run"
+    process = start(straight.parent / "images", out, "--max-restarts=1")
+    wait_for_step(6, out, process)
+    agent = psutil.Process(process.pid)
+    family = agent.children(recursive=True)  # data workers too
+    next(child for child in agent.children() if rank_of(child) == killed).send_signal(signal.SIGKILL)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, said
+    assert re.search(r"going on after step (4|8|12|16) of 18", said), said
+    assert "defect" not in said
+    assert_same_weights(straight, out)
     _gone, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
+
+
+def test_two_processes_save_at_the_same_step_and_pass_over_a_damaged_checkpoint(straight: Path, tmp_path: Path) -> None:
+    """SIGUSR1 to one process; and all processes must go on from the same checkpoint."""
+    out = tmp_path / "run"
+    process = start(straight.parent / "images", out, every=100)
+    wait_for_step(1, out, process)
+    children = {rank_of(child): child for child in psutil.Process(process.pid).children()}
+    children["1"].send_signal(signal.SIGUSR1)  # it is rank 0 that writes
+    while not (out / CHECKPOINT_FILE).exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    first = checkpoint.load(out / CHECKPOINT_FILE, verify=True)["step"]
+    wait_for_step(first + 2, out, process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[0]
+    assert "interrupted" in said
+    newest = out / CHECKPOINT_FILE
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    assert earlier.earlier(out) == [out / "earlier" / earlier.name_of(first)]
+    process = start(straight.parent / "images", out)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, said
+    assert f"{newest} is damaged (" in said
+    assert f"going on after step {first} of 18" in said
+    assert_same_weights(straight, out)
 
 
 def assert_equal(left: Any, right: Any) -> None:

@@ -165,6 +165,36 @@ def test_a_torn_log_is_cut_back(tiny: Callable[..., RunConfig], monkeypatch: pyt
     assert [line["step"] for line in log_of(config)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.7])
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
+    share: float, tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    straight, broken = tiny("straight"), tiny("broken", checkpoint_every_steps=2)
+    engine.train(straight)
+    with monkeypatch.context() as patch:
+        stop_after(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            engine.train(broken)
+    newest = Path(broken.out) / CHECKPOINT_FILE
+    newest.write_bytes(newest.read_bytes()[: int(share * newest.stat().st_size)])
+    capsys.readouterr()
+    engine.train(broken)
+    said = capsys.readouterr().out
+    assert f"{newest} is damaged (" in said
+    assert "after step 4" in said
+    assert "going on after step 4 of 6" in said
+    for part in ("model", "optimizer", "step", "finished"):
+        assert_equal(content_of(straight)[part], content_of(broken)[part], part)
+    lines = log_of(broken)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line.get("recovered") for line in lines] == [
+        *(None, None, None, None, str(newest.parent / "earlier" / "checkpoint_step000000004.pth"), None)
+    ]
+    assert (newest.parent / "checkpoint.pth.damaged").exists()
+    assert engine.train(broken) == 0
+    assert "already finished" in capsys.readouterr().out
+
+
 def test_a_finished_run_is_left_alone(tiny: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny("run")
     engine.train(config)
