@@ -146,6 +146,6 @@ def check_same_run(
 
 def remove_leftovers(folder: Path) -> None:
     """Delete incomplete checkpoints of processes that were killed while they wrote them."""
-    for pattern in (".checkpoint*.part.pth", f"{EARLIER_FOLDER}/.checkpoint*.part.pth"):
+    for pattern in (".checkpoint*.part.*", f"{EARLIER_FOLDER}/.checkpoint*.part.*"):
         for part in folder.glob(pattern):
             part.unlink(missing_ok=True)
