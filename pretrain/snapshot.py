@@ -18,13 +18,17 @@ class Snapshot:
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[Any, ...], Tensor] = {}
+        self._from_gpu = False
         self._copied: torch.cuda.Event | None = None
 
     @torch.no_grad()
     def take(self, content: Any) -> Any:
         """Return the copy of ``content``. Call `wait` before you read tensors of it; the next `take` overwrites them."""
-        self._copied = None
-        return self._copy(content, ())
+        copied = self._copy(content, ())
+        if self._from_gpu:
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+        return copied
 
     def wait(self) -> None:
         """Wait until the copies from a GPU are complete. Another thread may do this."""
@@ -49,8 +53,5 @@ class Snapshot:
         if buffer is None or (buffer.shape, buffer.dtype, buffer.stride()) != like:
             buffer = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
             self._buffers[place] = buffer
-        buffer.copy_(tensor, non_blocking=True)
-        if tensor.is_cuda:
-            self._copied = self._copied or torch.cuda.Event()
-            self._copied.record()
-        return buffer
+        self._from_gpu |= tensor.is_cuda
+        return buffer.copy_(tensor, non_blocking=True)
