@@ -38,7 +38,7 @@ def rank() -> int:
 def join_group(backend: str) -> None:
     """Join the process group of the processes that torchrun has started.
 
-    On one machine, each restart of the processes gets its own part of torchrun's store. Otherwise they would read the addresses
+    On one machine, each restart of the processes gets its own part of torchrun's store. Otherwise they may read the addresses
     of the dead processes there (https://github.com/pytorch/pytorch/issues/135712). The agents of several machines do not count
     restarts alike; there, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives each restart a new store.
     """
