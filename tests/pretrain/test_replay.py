@@ -18,8 +18,9 @@ from torch import nn
 from benchmarks.commands.main import main
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
-from pretrain import engine
+from pretrain import checkpoint, engine
 from pretrain.config import RunConfig, from_dict
+from pretrain.data.loader import Batches
 from pretrain.data.views import Views
 from pretrain.methods.simclr import SimCLR
 from pretrain.output_watch import OutputWatch
@@ -124,6 +125,18 @@ def test_what_is_not_finite_is_named(
 
     assert main(["replay", config.out, "--step", "99"]) == 2
     assert "it has steps 1 to 6" in capsys.readouterr().err
+
+
+def test_the_parts_of_several_processes_follow_one_another(config: RunConfig) -> None:
+    engine.train(replace(config, epochs=1))
+    path = Path(config.out) / CHECKPOINT_FILE
+    checkpoint.save(path, {**checkpoint.load(path), "step": 2, "processes": 2})
+    result = replay(Path(config.out), 3, CPU)
+    assert len(result.losses) == 2
+    indices = [image["index"] for image in result.images]
+    for rank in range(2):
+        part = next(iter(Batches(24, 8, seed=0, first=2, last=3, rank=rank, world=2)))
+        assert indices[4 * rank : 4 * rank + 4] == [index for _, index in part]
 
 
 def test_what_cannot_be_replayed(config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
