@@ -1,18 +1,20 @@
-"""Describe a batch whose loss is not finite, on screen and in a file that `pixbench replay` reads."""
+"""Describe a batch whose loss or gradient is not finite, on screen and in a file that `pixbench replay` reads."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from contextlib import suppress
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 from pixbench.distributed import rank, world_size
 from pixbench.errors import UserError, printable
 from pixbench.file_versions import BAD_BATCH_FILE
 from pixbench.files import write_json
+from pretrain.bad_steps import LateFlags
 from pretrain.checkpoint import MAY_CHANGE
 from pretrain.config import RunConfig, flatten
 from pretrain.data.loader import Batches, SampleId
@@ -20,48 +22,63 @@ from pretrain.run import Run
 from pretrain.saver import Saver
 
 
-def note(run: Run, saver: Saver, bad: bool) -> None:
-    """Count the last finished step of ``run`` as bad or good, and stop the run after too many bad ones in a row.
+class BadBatches:
+    """Follow the flags of the steps of ``run``: count bad steps, tell of them, and stop the run after too many in a row."""
 
-    Then the state before the first of them becomes the newest checkpoint, so that it can be replayed: they changed nothing.
+    def __init__(self, run: Run, saver: Saver) -> None:
+        self._run, self._saver, self._flags = run, saver, LateFlags()
 
-    Args:
-        run: the run, of which ``run.step`` counts the step already. No later step may have begun if the step is bad and the
-            one before it was, too.
-        saver: what writes its checkpoints.
-        bad: whether the loss was not finite, so that the step was skipped.
+    def note(self, bad: Tensor) -> None:
+        """Take the flag ``bad`` of the step that ended: ``run.step`` counts it already. It may be read some steps later.
 
-    Raises:
-        UserError: More than `max_bad_steps` steps in a row were bad. The file `BAD_BATCH_FILE` describes the last of them.
-    """
-    steps = run.bad_steps
-    steps.count(bad)
-    if steps.in_a_row == 1 and rank() == 0:
-        tqdm.write(f"step {run.step}: the loss is not finite, so the step is skipped (images {_first_names(run)}, ...)")
-    if not steps.too_many:
-        return
-    good = replace(run, step=run.step - steps.in_a_row, bad_steps=steps.before_the_row())
-    try:
-        saver.save(good)
-        saver.finish()
-    except UserError:  # it is not finite either: the newest checkpoint stays
-        pass
-    if rank() == 0:
-        write_json(run.out / BAD_BATCH_FILE, describe(run))
-    last = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
-    row = f"{steps.in_a_row} step{'s' * (steps.in_a_row > 1)} in a row"
-    raise UserError(
-        f"the loss was not finite in {row}, the last of them step {run.step} (images {_first_names(run)}, ...){last}; see what "
-        f"happens with `pixbench replay {run.out}`; lower optimizer.base_lr or use precision fp32, and choose another --out"
-    )
+        Raises:
+            UserError: More than `max_bad_steps` steps in a row were bad.
+        """
+        self._flags.add(self._run.step, bad)
+        self.settle(everything=False)
+
+    def settle(self, everything: bool = True) -> None:
+        """Count the steps whose flags have come. With ``everything``, wait for all: what a checkpoint holds must be true.
+
+        Raises:
+            UserError: More than `max_bad_steps` steps in a row were bad. `BAD_BATCH_FILE` then describes the last of them, and
+                the newest checkpoint is of now. Bad steps have not changed the weights.
+        """
+        run = self._run
+        for step, bad in self._flags.read(everything):
+            run.bad_steps.count(bad)
+            if run.bad_steps.in_a_row == 1 and rank() == 0:
+                tqdm.write(
+                    f"step {step}: the loss or a gradient is not finite, so the step is skipped (images "
+                    f"{_first_names(run, step)}, ...)"
+                )
+            if run.bad_steps.too_many:
+                raise self._give_up(step)
+
+    def _give_up(self, step: int) -> UserError:
+        run, count = self._run, self._run.bad_steps.in_a_row
+        for _, bad in self._flags.read(everything=True):  # of steps that had begun meanwhile
+            run.bad_steps.count(bad)
+        with suppress(UserError):  # not finite either: the newest checkpoint stays
+            self._saver.save(run)
+            self._saver.finish()
+        if rank() == 0:
+            write_json(run.out / BAD_BATCH_FILE, describe(run, step, count))
+        last = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
+        row = f"{count} step{'s' * (count > 1)} in a row"
+        return UserError(
+            f"the loss or a gradient was not finite in {row}, the last of them step {step} (images {_first_names(run, step)}, "
+            f"...){last}; see what happens with `pixbench replay {run.out}`; lower optimizer.base_lr or use precision fp32, and "
+            "choose another --out"
+        )
 
 
-def describe(run: Run) -> dict[str, Any]:
-    """Return the description of the batch of the last finished step of ``run``."""
-    samples = samples_of(run.config, len(run.source), run.step)
+def describe(run: Run, step: int, in_a_row: int) -> dict[str, Any]:
+    """Return the description of the batch of step ``step``, the last of ``in_a_row`` bad steps."""
+    samples = samples_of(run.config, len(run.source), step)
     return {
-        "step": run.step,
-        "bad_steps_in_a_row": run.bad_steps.in_a_row,
+        "step": step,
+        "bad_steps_in_a_row": in_a_row,
         "seed": run.config.seed,
         "processes": world_size(),
         "samples": [list(sample) for sample in samples],
@@ -82,6 +99,6 @@ def fingerprint(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def _first_names(run: Run) -> str:
-    samples = samples_of(run.config, len(run.source), run.step)
+def _first_names(run: Run, step: int) -> str:
+    samples = samples_of(run.config, len(run.source), step)
     return ", ".join(printable(run.source.names[run.source.present(index)]) for _, index in samples[:3])

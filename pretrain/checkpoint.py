@@ -24,7 +24,7 @@ from pixbench.files import atomic_path
 from pretrain.config import flatten, from_dict
 
 MAY_CHANGE = {
-    *("out", "data.root", "data.workers", "data.cache", "log_every", "max_bad_steps"),
+    *("out", "data.root", "data.workers", "data.cache", "activation_checkpointing", "log_every", "max_bad_steps"),
     *("checkpoint_every", "checkpoint_every_steps", "keep_every", "keep_last"),
 }
 """Settings that may change when a run is continued, because no result depends on them."""

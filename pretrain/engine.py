@@ -20,14 +20,16 @@ from pixbench.file_versions import BAD_BATCH_FILE, IMAGE_LIST, RESULT_FILE, RESU
 from pixbench.files import make_folder, write_json, write_text
 from pixbench.interrupt import SaveSignal, StopSignal
 from pixbench.lock import owned
-from pretrain import bad_batch, checkpoint, earlier
+from pretrain import checkpoint, earlier
+from pretrain.bad_batch import BadBatches
 from pretrain.config import RunConfig
+from pretrain.cpu import keep_freed_memory
 from pretrain.data.image_list import write_list
 from pretrain.data.loader import TwoViews, ViewLoader, agreed
 from pretrain.initial_weights import InitialWeights
-from pretrain.log import StepLog
+from pretrain.log import StepLog, is_logged
 from pretrain.run import Run, batches, modified, setup
-from pretrain.saver import Saver
+from pretrain.saver import Saver, is_due
 from pretrain.step import train_step
 from pretrain.watcher import Watcher
 
@@ -75,8 +77,10 @@ def start_processes() -> torch.device:
             raise UserError(f"process {local} finds only {torch.cuda.device_count()} GPUs; start one process per GPU")
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
+    else:
+        keep_freed_memory()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        join_group("nccl" if device.type == "cuda" else "gloo")
+        join_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return device
 
 
@@ -104,19 +108,23 @@ def fit(run: Run, save: SaveSignal) -> None:
     sampler = batches(config, len(run.source), run.step, run.total_steps)
     loader = ViewLoader(dataset, sampler, workers=data.workers, pin_memory=run.device.type == "cuda")
     saver = Saver(run)
+    bad_batches = BadBatches(run, saver)
     watchers: list[Watcher] = [open_log(run), saver] if rank() == 0 else []
     run.model.train()
     try:
         with worker_deaths_explained(), StopSignal() as stop:
             for views in agreed(loader, stop, save, saver.check):
                 if stop.agreed or save.agreed:
+                    bad_batches.settle()
                     saver.save(run)
                 if stop.agreed:
                     saver.finish()
                     raise KeyboardInterrupt
                 values = train_step(run, views)
                 run.step += 1
-                bad_batch.note(run, saver, values.pop("bad"))
+                bad_batches.note(values.pop("bad"))
+                if is_due(run) or is_logged(run):
+                    bad_batches.settle()
                 for watcher in watchers:
                     watcher.after_step(run, views, values)
             saver.finish()

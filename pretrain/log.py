@@ -48,7 +48,7 @@ class StepLog(Watcher):
         step = run.step
         self._bar.update()
         note_progress(run.out, step, run.total_steps, (time.monotonic() - self._began) / (step - self._first))
-        if step == 1 or step % run.config.log_every == 0 or step == run.total_steps:
+        if is_logged(run):
             self._write(run, {name: float(value) for name, value in values.items()})
         run.seconds = self.seconds
 
@@ -76,6 +76,11 @@ class StepLog(Watcher):
         """Close the progress bar and the TensorBoard log."""
         self._bar.close()
         self._board.close()
+
+
+def is_logged(run: Run) -> bool:
+    """Return whether the last finished step has a line in the log."""
+    return run.step == 1 or run.step % run.config.log_every == 0 or run.step == run.total_steps
 
 
 def _cut_back(path: Path, step: int) -> None:

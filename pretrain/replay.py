@@ -22,10 +22,11 @@ from pretrain import checkpoint, earlier
 from pretrain.bad_batch import samples_of
 from pretrain.config import RunConfig, from_dict
 from pretrain.data.loader import Batches, ViewLoader
+from pretrain.data.views import Views
 from pretrain.engine import open_views
 from pretrain.output_watch import OutputWatch
 from pretrain.run import Run, build
-from pretrain.step import on_device, step_seed
+from pretrain.step import on_device, passes, step_seed
 
 
 @dataclass
@@ -95,7 +96,11 @@ def replay(folder: Path, step: int | None, device: torch.device, *, anomaly: boo
             f"{folder / BAD_BATCH_FILE} names other images for step {chosen} than the settings of the run give; put back the "
             "files that belong together"
         )
-    where = f"{found.path}, after step {run.step}" if found else "those of the start"
+    where = "those of the start"
+    if found is not None:
+        where = f"{found.path}, after step {_last_change(found.content)}"
+        if _last_change(found.content) < run.step:
+            where += f"; the steps to {run.step} were bad and changed none"
     if run.step < chosen - 1:
         where += f"; the run had those after step {chosen - 1}"
     result = Replay(chosen, where, run.config.precision)
@@ -125,7 +130,7 @@ def _noted(folder: Path) -> dict[str, Any]:
 
 def _before(folder: Path, step: int) -> earlier.Found | None:
     """Return the last good checkpoint of the run before ``step``; None if there is none."""
-    best: earlier.Found | None = None
+    best: tuple[tuple[int, int], earlier.Found] | None = None
     for path in (folder / CHECKPOINT_FILE, *earlier.earlier(folder), *folder.glob("checkpoint_ep*.pth")):
         if not path.exists():
             continue
@@ -133,9 +138,17 @@ def _before(folder: Path, step: int) -> earlier.Found | None:
             content = checkpoint.load(path, verify=True)
         except checkpoint.DamagedError:
             continue
-        if content["step"] < step and (best is None or content["step"] > best.content["step"]):
-            best = earlier.Found(path, content)
-    return best
+        changed = _last_change(content)
+        rank = changed, -abs(step - 1 - content["step"])
+        if changed < step and (best is None or rank > best[0]):
+            best = rank, earlier.Found(path, content)
+    return best[1] if best else None
+
+
+def _last_change(content: dict[str, Any]) -> int:
+    """Return the last step that changed the weights in a checkpoint: the bad steps after it did not."""
+    step, skipped = content["step"], content.get("bad_steps", {}).get("in_a_row", 0)
+    return int(step - skipped)
 
 
 def _config(folder: Path, found: earlier.Found | None, root: str) -> RunConfig:
@@ -157,11 +170,13 @@ def _config(folder: Path, found: earlier.Found | None, root: str) -> RunConfig:
 def _compute(run: Run, result: Replay, processes: int, anomaly: bool) -> None:
     """Take the batch through forward and backward, and note in ``result`` what comes out."""
     method, config, step = run.method, run.config, result.step - 1
+    run.config = replace(config, precision="fp32")
+    run.scaler = torch.amp.GradScaler(run.device.type, enabled=False)
     method.train()
-    method.update_momentum_encoder()
+    if run.step <= step:  # else the checkpoint is of a later step
+        method.update_momentum_encoder()
     kept: list[tuple[Tensor, Tensor]] = []
-    detection = torch.autograd.set_detect_anomaly(anomaly)
-    with detection, OutputWatch(method) as watch:
+    with OutputWatch(method) as watch:
         for rank in range(processes):
             part = Batches(
                 len(run.source),
@@ -177,12 +192,13 @@ def _compute(run: Run, result: Replay, processes: int, anomaly: bool) -> None:
             for number, chunk in enumerate(views.chunks(config.accumulate)):
                 chunk = on_device(chunk, run)
                 kept.append((chunk.view1.float().cpu(), chunk.view2.float().cpu()))
-                found = method(chunk)
+                scalars = passes(run, chunk, last=True)
+                result.losses.append({name: float(value) for name, value in scalars.items()})
                 if watch.first and not result.first_not_finite:
                     place = f" of process {rank}" * (processes > 1) + f" in part {number + 1}" * (config.accumulate > 1)
                     result.first_not_finite = watch.first + place
-                result.losses.append({name: float(value.detach()) for name, value in found.items()})
-                result.anomaly = _backward(found["loss"] / config.accumulate / processes, anomaly) or result.anomaly
+                if anomaly and not result.anomaly:
+                    result.anomaly = _anomaly(run, chunk)
     view1, view2 = (torch.cat(views) for views in zip(*kept, strict=True))
     result.views = view1, view2
     for image, *pair in zip(result.images, view1, view2, strict=True):
@@ -190,24 +206,26 @@ def _compute(run: Run, result: Replay, processes: int, anomaly: bool) -> None:
             image[name] = {"min": float(view.min()), "mean": float(view.mean()), "max": float(view.max())}
     result.largest = watch.largest
     gradients = [(name, value.grad) for name, value in method.named_parameters() if value.grad is not None]
-    result.gradient_norm = float(torch.nn.utils.get_total_norm([grad for _, grad in gradients]))
+    result.gradient_norm = float(torch.nn.utils.get_total_norm([grad for _, grad in gradients])) / processes
     result.gradients_not_finite = [name for name, grad in reversed(gradients) if not grad.isfinite().all()]
 
 
-def _backward(loss: Tensor, anomaly: bool) -> str:
-    """Add up the gradients of ``loss``; return what anomaly detection found, with the line of the forward pass."""
-    if not anomaly:
-        loss.backward()
-        return ""
-    with warnings.catch_warnings(record=True) as said:
+def _anomaly(run: Run, views: Views) -> str:
+    """Repeat one part with anomaly detection; return what it found, with the line of the forward pass. Keeps the gradients."""
+    kept = {value: value.grad for value in run.method.parameters()}
+    run.method.zero_grad(set_to_none=True)
+    found = ""
+    with warnings.catch_warnings(record=True) as said, torch.autograd.set_detect_anomaly(True):
         warnings.simplefilter("always")
         try:
-            loss.backward()
+            passes(run, views, last=True)
         except RuntimeError as error:
             lines = [line.strip() for warning in said for line in str(warning.message).splitlines()]
             ours = [
                 number for number, line in enumerate(lines[:-1]) if line.startswith('File "') and "/pretrain/" in line
             ]
             place = f" It belongs to {lines[ours[-1]]}: {lines[ours[-1] + 1]}" if ours else ""
-            return str(error).partition("\n")[0] + place
-    return ""
+            found = str(error).partition("\n")[0] + place
+    for value, gradient in kept.items():
+        value.grad = gradient
+    return found

@@ -17,15 +17,18 @@ from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, earlier, resume
 from pretrain.bad_steps import BadSteps
 from pretrain.config import RunConfig
+from pretrain.cpu import bf16_note
 from pretrain.data.loader import Batches
 from pretrain.data.sources import Source
 from pretrain.initial_weights import InitialWeights, check_backbone, require
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
-from pretrain.models.resnet import build_resnet
+from pretrain.models.recompute import recompute_blocks
+from pretrain.models.resnet import Block, build_resnet
 from pretrain.optim import build_optimizer, scaled_lr
 from pretrain.part_size import advice, check_part
 from pretrain.schedule import LRSchedule
+from pretrain.undo import StatisticsGuard
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Run:
     scaler: torch.amp.GradScaler
     schedule: LRSchedule
     steps_per_epoch: int
+    guard: StatisticsGuard
     bad_steps: BadSteps
     initial: dict[str, str] | None = None
     """Source and digest of the weights that the run started from."""
@@ -102,6 +106,7 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
 def build(config: RunConfig, device: torch.device, initial: InitialWeights | None, found: earlier.Found | None) -> Run:
     """Build all objects of the run as they are after the checkpoint ``found``, or at the start if it is None."""
     content = found.content if found is not None else None
+    bf16_notes = [bf16_note()] if config.precision == "bf16" and device.type == "cpu" else []
     config, source, notes = resume.list_images(config, content)
     steps_per_epoch = batches(config, len(source), 0, 0).per_epoch
     if (local_batch := config.batch_size // world_size()) % config.accumulate:
@@ -126,6 +131,9 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     # As in the official code (its variable K), the last, incomplete batch of an epoch counts here although it is left out.
     updates = int(len(source) / config.batch_size * config.epochs)
     method = METHODS[config.method.name](backbone, config.method.settings, updates)
+    if config.activation_checkpointing:
+        recompute_blocks(method.backbone, Block)  # not in the momentum encoder, which keeps nothing anyway
+    method.check_labels(min(source.labels), max(source.labels))
     method.to(device)
     if config.channels_last:
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -145,9 +153,10 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
+        guard=StatisticsGuard(method),
         bad_steps=BadSteps(config.max_bad_steps),
         initial=record,
-        notes=[*notes, *advice(config, source.labels)],
+        notes=[*notes, *bf16_notes, *advice(config, source.labels)],
     )
     if content is not None:
         load(run, content)

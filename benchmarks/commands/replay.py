@@ -71,8 +71,7 @@ def report(result: Replay) -> str:
         lines.append(f"part {number} of {len(result.losses)}: {values}")
     largest = sorted(result.largest.items(), key=lambda item: (item[1] == item[1], -item[1]))[: SHOWN // 2]
     lines.append("largest outputs: " + ", ".join(f"{name} {value:.3g}" for name, value in largest))
-    if not result.anomaly:  # it ends backward where it finds something
-        lines.append(f"norm of the gradient: {result.gradient_norm:.6g}")
+    lines.append(f"norm of the gradient: {result.gradient_norm:.6g}")
     lines += verdict(result)
     return "\n".join(lines)
 

@@ -13,12 +13,13 @@ import torch
 
 from pixbench.errors import UserError
 from pixbench.file_versions import BAD_BATCH_FILE, CHECKPOINT_FILE
-from pretrain import checkpoint, engine
+from pretrain import checkpoint, earlier, engine
 from pretrain.bad_batch import fingerprint
-from pretrain.bad_steps import BadSteps
+from pretrain.bad_steps import BadSteps, LateFlags
 from pretrain.config import RunConfig, from_dict
 from pretrain.data.loader import Batches
 from pretrain.methods.simclr import SimCLR
+from pretrain.replay import replay
 
 
 def test_counts() -> None:
@@ -29,7 +30,28 @@ def test_counts() -> None:
     assert BadSteps(2, **steps.state()) == steps
     steps.count(True)
     assert steps.too_many
-    assert steps.before_the_row() == BadSteps(2, 1, 0)
+
+
+def test_flags_of_the_host_are_read_at_once() -> None:
+    flags = LateFlags()
+    flags.add(1, torch.tensor(True))
+    flags.add(2, torch.tensor(False))
+    assert list(flags.read(everything=False)) == [(1, True), (2, False)]
+    assert list(flags.read(everything=True)) == []
+
+
+@pytest.mark.gpu
+def test_flags_of_a_gpu_are_read_two_steps_later() -> None:
+    flags, seen = LateFlags(), []
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(1, 6):
+            flags.add(step, torch.full((), step == 2, device="cuda"))
+            seen.append(list(flags.read(everything=False)))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert seen == [[], [], [(1, False)], [(2, True)], [(3, False)]]
+    assert list(flags.read(everything=True)) == [(4, False), (5, False)]
 
 
 @pytest.fixture
@@ -76,8 +98,8 @@ def test_a_few_are_skipped(config: RunConfig, bad_at: Callable[..., None], capsy
     assert [line.get("bad_steps", 0) for line in lines] == [0, 0, 1, 1, 1, 2, 3, 3, 3, 3, 3, 3]
     assert [line["step"] for line in lines if line["loss"] is None] == [3, 6, 7]
     printed = capsys.readouterr().out
-    assert printed.count("the loss is not finite, so the step is skipped") == 2, "once for each row"
-    assert "step 3: the loss is not finite, so the step is skipped (images n0000000" in printed
+    assert printed.count("the loss or a gradient is not finite, so the step is skipped") == 2, "once for each row"
+    assert "step 3: the loss or a gradient is not finite, so the step is skipped (images n0000000" in printed
     content = checkpoint.load(Path(config.out) / CHECKPOINT_FILE)
     assert content["bad_steps"] == {"total": 3, "in_a_row": 0}
     assert all(value.isfinite().all() for value in content["model"].values())
@@ -85,7 +107,7 @@ def test_a_few_are_skipped(config: RunConfig, bad_at: Callable[..., None], capsy
 
 @pytest.mark.slow
 def test_too_many_in_a_row_stop_the_run(config: RunConfig, bad_at: Callable[..., None]) -> None:
-    """The checkpoint is then the one before the first of them, also if one was due in between; a resume ends in the same way."""
+    """The checkpoint is of that moment, and its weights those before the first of them. A run that is started again goes on."""
     bad_at(2, 5, 6, 7)
     with pytest.raises(
         UserError, match=r"not finite in 3 steps in a row, the last of them step 7 \(images .*pixbench replay"
@@ -93,7 +115,11 @@ def test_too_many_in_a_row_stop_the_run(config: RunConfig, bad_at: Callable[...,
         engine.train(config)
     out = Path(config.out)
     content = checkpoint.load(out / CHECKPOINT_FILE, verify=True)
-    assert (content["step"], content["bad_steps"]) == (4, {"total": 1, "in_a_row": 0})
+    assert (content["step"], content["bad_steps"]) == (7, {"total": 4, "in_a_row": 3})
+    before = checkpoint.load(earlier.earlier(out)[0], verify=True)
+    assert (before["step"], before["bad_steps"]["in_a_row"]) == (6, 2)
+    for name, value in before["model"].items():
+        assert torch.equal(value, content["model"][name]) or name.endswith("num_batches_tracked"), name
     described = json.loads((out / BAD_BATCH_FILE).read_text())
     order = Batches(24, 8, seed=0, first=6, last=7)
     assert [tuple(sample) for sample in described["samples"]] == next(iter(order))
@@ -102,13 +128,14 @@ def test_too_many_in_a_row_stop_the_run(config: RunConfig, bad_at: Callable[...,
     assert described["config"] == fingerprint(replace(config, out="elsewhere"))
     assert json.loads((out / "result.json").read_text())["status"] == "failed"
 
-    bad_at(5, 6, 7, after=4)
-    with pytest.raises(UserError, match="3 steps in a row, the last of them step 7"):
+    assert "after step 4; the steps to 7 were bad and changed none" in replay(out, None, torch.device("cpu")).weights
+    bad_at(8, after=7)
+    with pytest.raises(UserError, match="4 steps in a row, the last of them step 8"):
         engine.train(config)
-    bad_at(5, 6, after=4)
+    bad_at(after=8)
     assert engine.train(config) == 0
     assert not (out / BAD_BATCH_FILE).exists()
-    assert checkpoint.load(out / CHECKPOINT_FILE)["bad_steps"] == {"total": 3, "in_a_row": 0}
+    assert checkpoint.load(out / CHECKPOINT_FILE)["bad_steps"] == {"total": 5, "in_a_row": 0}
 
 
 @pytest.mark.slow

@@ -70,10 +70,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Views, float]]:
     return found
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_step_is_rebuilt_exactly(config: RunConfig, accumulate: int, seen: list[tuple[Views, float]]) -> None:
+@pytest.mark.parametrize(("method", "accumulate"), [("simclr", 1), ("simclr", 2), ("pixpro", 1)])
+def test_a_step_is_rebuilt_exactly(
+    config: RunConfig, method: str, accumulate: int, seen: list[tuple[Views, float]]
+) -> None:
     """At the start, after a checkpoint, and from the folder of the earlier ones."""
-    engine.train(replace(config, checkpoint_every_steps=1, keep_last=3, accumulate=accumulate))
+    settings = from_dict({**config.as_dict(), "method": {"name": method, "hidden": 16, "dim": 8}})
+    engine.train(replace(settings, checkpoint_every_steps=1, keep_last=3, accumulate=accumulate))
     for step in (5, 6):
         result = replay(Path(config.out), step, CPU)
         views, loss = seen[step - 1]
