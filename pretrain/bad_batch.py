@@ -55,6 +55,16 @@ class BadBatches:
             if run.bad_steps.too_many:
                 raise self._give_up(step)
 
+    def finish(self) -> None:
+        """Wait for all flags at the end of the run.
+
+        Raises:
+            UserError: As `settle`, also if a run that gave up at its last step is started again.
+        """
+        self.settle()
+        if self._run.bad_steps.too_many:
+            raise self._give_up(self._run.step)
+
     def _give_up(self, step: int) -> UserError:
         run, count = self._run, self._run.bad_steps.in_a_row
         for _, bad in self._flags.read(everything=True):  # of steps that had begun meanwhile

@@ -127,6 +127,7 @@ def fit(run: Run, save: SaveSignal) -> None:
                     bad_batches.settle()
                 for watcher in watchers:
                     watcher.after_step(run, views, values)
+            bad_batches.finish()
             saver.finish()
     finally:
         for watcher in watchers:

@@ -88,7 +88,7 @@ def content_of(run: Run) -> dict[str, Any]:
         "images": run.images,
         "initial": run.initial,
         "lengthened": run.lengthened,
-        "finished": run.step == run.total_steps,
+        "finished": run.step == run.total_steps and not run.bad_steps.too_many,
     }
 
 

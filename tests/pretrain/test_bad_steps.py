@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +129,7 @@ def test_too_many_in_a_row_stop_the_run(config: RunConfig, bad_at: Callable[...,
     assert described["config"] == fingerprint(replace(config, out="elsewhere"))
     assert json.loads((out / "result.json").read_text())["status"] == "failed"
 
+    shutil.rmtree(out / "earlier")  # the one there is of step 6
     assert "after step 4; the steps to 7 were bad and changed none" in replay(out, None, torch.device("cpu")).weights
     bad_at(8, after=7)
     with pytest.raises(UserError, match="4 steps in a row, the last of them step 8"):

@@ -299,7 +299,9 @@ def test_a_diverging_run_stops_and_keeps_the_good_checkpoint(tiny: Callable[...,
     ):
         engine.train(wild)
     content = content_of(wild)
-    assert not content["finished"]
+    assert not content["finished"], "although it gave up at its last step"
+    with pytest.raises(UserError, match="not finite in 11 steps"):
+        engine.train(wild)
     assert all(value.isfinite().all() for value in content["model"].values())
     result = json.loads((Path(wild.out) / "result.json").read_text())
     assert (result["status"], result["kind"]) == ("failed", "pretrain")
