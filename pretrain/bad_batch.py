@@ -85,22 +85,27 @@ class BadBatches:
 
 def describe(run: Run, step: int, in_a_row: int) -> dict[str, Any]:
     """Return the description of the batch of step ``step``, the last of ``in_a_row`` bad steps."""
-    samples = samples_of(run.config, len(run.source), step)
+    samples = samples_of(run, step)
     return {
         "step": step,
         "bad_steps_in_a_row": in_a_row,
         "seed": run.config.seed,
         "processes": world_size(),
         "samples": [list(sample) for sample in samples],
-        "images": [run.source.names[run.source.present(index)] for _, index in samples],
+        "images": [run.source.names[image_of(run, sample)] for sample in samples],
         "config": fingerprint(run.config),
         "checkpoint": run.latest.name,
     }
 
 
-def samples_of(config: RunConfig, images: int, step: int) -> list[SampleId]:
+def samples_of(run: Run, step: int) -> list[SampleId]:
     """Return the sample ids of the whole batch of step ``step`` (counted from 1), of all processes."""
-    return next(iter(Batches(images, config.batch_size, seed=config.seed, first=step - 1, last=step)))
+    return next(iter(Batches(run.order, run.config.batch_size, seed=run.config.seed, first=step - 1, last=step)))
+
+
+def image_of(run: Run, sample: SampleId) -> int:
+    """Return the index of the image of ``sample``, or of the one that is taken for it because it is missing."""
+    return run.source.present(sample[1] % len(run.source))
 
 
 def fingerprint(config: RunConfig) -> str:
@@ -110,5 +115,5 @@ def fingerprint(config: RunConfig) -> str:
 
 
 def _first_names(run: Run, step: int) -> str:
-    samples = samples_of(run.config, len(run.source), step)
-    return ", ".join(printable(run.source.names[run.source.present(index)]) for _, index in samples[:3])
+    samples = samples_of(run, step)
+    return ", ".join(printable(run.source.names[image_of(run, sample)]) for sample in samples[:3])

@@ -60,12 +60,16 @@ class StepLog(Watcher):
         if run.bad_steps.total:
             values["bad_steps"] = run.bad_steps.total
         record = {"step": step, "epoch": round(epoch, 4), **values, "images_per_s": round(images_per_s, 2)}
+        if run.skipped:
+            record["skipped"] = len(run.skipped)
         with open(self._path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(finite({**record, "time": round(self.seconds, 2), **self._recovered})) + "\n")
         self._recovered = {}
         for name in (*values, "images_per_s"):
             self._board.add_scalar(name, record[name], step)
         text = f"loss {values['loss']:.4f}, lr {values['lr']:.3g}, {images_per_s:.0f} images/s"
+        if run.skipped:
+            text += f", {len(run.skipped)} skipped"
         self._bar.set_description(f"epoch {epoch:.1f}, {text}")
         if self._bar.disable and (now - self._last_line >= LINE_SECONDS or step == total):
             self._last_line = now

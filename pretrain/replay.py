@@ -19,7 +19,7 @@ from torch import Tensor
 from pixbench.errors import UserError
 from pixbench.file_versions import BAD_BATCH_FILE, CHECKPOINT_FILE
 from pretrain import checkpoint, earlier
-from pretrain.bad_batch import samples_of
+from pretrain.bad_batch import image_of, samples_of
 from pretrain.config import RunConfig, from_dict
 from pretrain.data.loader import Batches, ViewLoader
 from pretrain.data.views import Views
@@ -90,7 +90,7 @@ def replay(folder: Path, step: int | None, device: torch.device, *, anomaly: boo
     run = build(_config(folder, found, root), device, None, found)
     if chosen > run.total_steps:
         raise UserError(f"there is no step {chosen} in {folder}; it has steps 1 to {run.total_steps}")
-    samples = samples_of(run.config, len(run.source), chosen)
+    samples = samples_of(run, chosen)
     if noted and noted["step"] == chosen and noted["samples"] != [list(sample) for sample in samples]:
         raise UserError(
             f"{folder / BAD_BATCH_FILE} names other images for step {chosen} than the settings of the run give; put back the "
@@ -107,9 +107,9 @@ def replay(folder: Path, step: int | None, device: torch.device, *, anomaly: boo
     # a checkpoint tells the number of processes since version 0.3
     processes = int(noted.get("processes") or (found.content.get("processes", 1) if found else 1))
     for rank in range(processes):
-        for epoch, index in samples[rank::processes]:
-            name = run.source.names[run.source.present(index)]
-            result.images.append({"name": name, "epoch": epoch, "index": index})
+        for epoch, number in samples[rank::processes]:
+            index = image_of(run, (epoch, number))
+            result.images.append({"name": run.source.names[index], "epoch": epoch, "index": index})
     _compute(run, result, processes, anomaly)
     return result
 
@@ -179,7 +179,7 @@ def _compute(run: Run, result: Replay, processes: int, anomaly: bool) -> None:
     with OutputWatch(method) as watch:
         for rank in range(processes):
             part = Batches(
-                len(run.source),
+                run.order,
                 config.batch_size,
                 seed=config.seed,
                 first=step,

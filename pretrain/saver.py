@@ -86,6 +86,7 @@ def content_of(run: Run) -> dict[str, Any]:
         "bad_steps": run.bad_steps.state(),
         "processes": world_size(),
         "images": run.images,
+        "skipped": run.skipped,
         "initial": run.initial,
         "lengthened": run.lengthened,
         "finished": run.step == run.total_steps and not run.bad_steps.too_many,

@@ -42,7 +42,7 @@ def prepare(scale: str, root: str, out: str) -> tuple[Run, Views]:
     files = ("--config", str(CONFIGS / "pretrain" / "pixpro_100ep.yaml"))
     config = parse([*files, *SCALES[scale], "--data.root", root, "--out", out, "--data.workers=0"])
     run = setup(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    views = next(iter(ViewLoader(open_views(run), batches(config, len(run.source), 0, 1))))
+    views = next(iter(ViewLoader(open_views(run), batches(config, run.order, 0, 1))))
     run.model.train()
     return run, views
 

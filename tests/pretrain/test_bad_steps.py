@@ -19,6 +19,7 @@ from pretrain.bad_batch import fingerprint
 from pretrain.bad_steps import BadSteps, LateFlags
 from pretrain.config import RunConfig, from_dict
 from pretrain.data.loader import Batches
+from pretrain.data.order import EpochOrder
 from pretrain.methods.simclr import SimCLR
 from pretrain.replay import replay
 
@@ -122,7 +123,7 @@ def test_too_many_in_a_row_stop_the_run(config: RunConfig, bad_at: Callable[...,
     for name, value in before["model"].items():
         assert torch.equal(value, content["model"][name]) or name.endswith("num_batches_tracked"), name
     described = json.loads((out / BAD_BATCH_FILE).read_text())
-    order = Batches(24, 8, seed=0, first=6, last=7)
+    order = Batches(EpochOrder(24), 8, seed=0, first=6, last=7)
     assert [tuple(sample) for sample in described["samples"]] == next(iter(order))
     assert (described["step"], described["seed"], described["processes"]) == (7, 0, 1)
     assert len(described["images"]) == 8

@@ -38,7 +38,14 @@ def tiny(image_tree: Tree, tmp_path: Path) -> Callable[..., RunConfig]:
     def make(out: str, method: str = "pixpro", **changes: Any) -> RunConfig:
         content = {
             "method": {"name": method, "hidden": 16, "dim": 8, **SMALL[method]},
-            "data": {"root": str(root), "image_size": 32, "min_scale": 0.2, "workers": 0, "cache": True},
+            "data": {
+                "root": str(root),
+                "layout": "class_folder",
+                "image_size": 32,
+                "min_scale": 0.2,
+                "workers": 0,
+                "cache": True,
+            },
             "backbone": {"width": 0.0625, "output_stride": 16},
             "optimizer": {"base_lr": 0.5},
             "schedule": {"warmup_epochs": 1},
@@ -346,10 +353,11 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(precision: str, tiny
     assert (moved[1][1] - moved[4][1]).norm() < tolerance * moved[1][1].norm()
 
 
-def test_a_broken_image_stops_the_run(tiny: Callable[..., RunConfig]) -> None:
+def test_a_broken_image_stops_a_run_that_is_told_so(tiny: Callable[..., RunConfig]) -> None:
     config = tiny("run")
+    config = replace(config, data=replace(config.data, on_error="fail"))
     source = open_source(config.data.root)
-    source.path(7).write_bytes(source.path(7).read_bytes()[:200])
+    Path(source.where(7)).write_bytes(Path(source.where(7)).read_bytes()[:200])
     with pytest.raises(UserError, match=r"image .*JPEG is broken"):
         engine.train(config)
     with pytest.raises(UserError, match=r"image .*JPEG is broken"):

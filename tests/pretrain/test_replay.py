@@ -21,6 +21,7 @@ from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, engine
 from pretrain.config import RunConfig, from_dict
 from pretrain.data.loader import Batches
+from pretrain.data.order import EpochOrder
 from pretrain.data.views import Views
 from pretrain.methods.simclr import SimCLR
 from pretrain.output_watch import OutputWatch
@@ -138,7 +139,7 @@ def test_the_parts_of_several_processes_follow_one_another(config: RunConfig) ->
     assert len(result.losses) == 2
     indices = [image["index"] for image in result.images]
     for rank in range(2):
-        part = next(iter(Batches(24, 8, seed=0, first=2, last=3, rank=rank, world=2)))
+        part = next(iter(Batches(EpochOrder(24), 8, seed=0, first=2, last=3, rank=rank, world=2)))
         assert indices[4 * rank : 4 * rank + 4] == [index for _, index in part]
 
 
