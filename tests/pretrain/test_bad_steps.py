@@ -127,7 +127,7 @@ def test_too_many_in_a_row_stop_the_run(config: RunConfig, bad_at: Callable[...,
     assert [tuple(sample) for sample in described["samples"]] == next(iter(order))
     assert (described["step"], described["seed"], described["processes"]) == (7, 0, 1)
     assert len(described["images"]) == 8
-    assert described["config"] == fingerprint(replace(config, out="elsewhere"))
+    assert described["config"] == fingerprint(replace(from_dict(content["config"]), out="elsewhere"))
     assert json.loads((out / "result.json").read_text())["status"] == "failed"
 
     shutil.rmtree(out / "earlier")  # the one there is of step 6
