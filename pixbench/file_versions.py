@@ -12,6 +12,10 @@ CHECKPOINT_FORMAT = "pixbench-pretrain"
 """Value of "format" in a pre-training checkpoint."""
 CHECKPOINT_VERSION = 2
 """Version of a pre-training checkpoint. Version 1 calls the backbone "trunk" and the momentum encoder "target"."""
+EARLIER_FOLDER = "earlier"
+"""Name of the folder beside `CHECKPOINT_FILE` with the checkpoints before the newest one (setting keep_last)."""
+BAD_BATCH_FILE = "bad_batch.json"
+"""Name of the file in the folder of a pre-training run that describes the batch after which the run gave up."""
 INDEX_FORMAT = "pixbench-index"
 """Value of "format" in an index of images that `pixbench data index` has written."""
 INDEX_VERSION = 1

@@ -1,4 +1,4 @@
-"""Stop a run on request: finish the step, save, and exit."""
+"""Stop a run on request: finish the step, save, and exit. Or only save, and go on."""
 
 from __future__ import annotations
 
@@ -73,3 +73,35 @@ class StopSignal:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+class SaveSignal:
+    """Record a SIGUSR1 as a request to save a checkpoint and to go on. Without it, SIGUSR1 would end the process.
+
+    Data workers inherit the handler, in which nothing happens to them.
+    """
+
+    def __init__(self) -> None:
+        self.agreed = False
+        """Whether the processes have agreed to save before the next step."""
+        self._asked = False
+        self._before: Any = None
+
+    def take(self) -> bool:
+        """Return whether there was a signal since the last call."""
+        if not self._asked:
+            return False
+        self._asked = False  # only after it was seen: a signal that comes now counts for the next call
+        return True
+
+    def __enter__(self) -> SaveSignal:
+        self._before = signal.signal(signal.SIGUSR1, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGUSR1, self._before)

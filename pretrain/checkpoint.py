@@ -3,9 +3,10 @@
 Content: "format", "version", "config" (nested plain dict), "method" (its name), "backbone" (its spec), "exports" (submodules
 that a conversion takes), "left_behind" (submodules that it leaves out), "model" (state of the method; the backbone's keys
 start with "backbone."), "optimizer", "scaler", "step" and "epoch" (the numbers of finished steps and epochs), "seconds" of
-training, "images" (fingerprint of the source), "skipped" (index of each broken image met so far, and what is wrong with it),
-"initial" (source and digest of the weights that the run started from, or None), "lengthened" (step, epochs before and epochs
-now, each time the run got more epochs) and "finished".
+training, "bad_steps" (how many steps were skipped, see `pretrain.bad_steps`), "processes" (how many there were), "images"
+(fingerprint of the source), "skipped" (index of each broken image met so far, and what is wrong with it), "initial" (source
+and digest of the weights that the run started from, or None), "lengthened" (step, epochs before and epochs now, each time the
+run got more epochs) and "finished".
 """
 
 from __future__ import annotations
@@ -17,17 +18,38 @@ from typing import Any
 
 import torch
 
-from pixbench.checkpoints import write_checkpoint
+from pixbench.checkpoints import damage, write_checkpoint
 from pixbench.errors import UserError
-from pixbench.file_versions import CHECKPOINT_FORMAT, CHECKPOINT_VERSION
+from pixbench.file_versions import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, EARLIER_FOLDER
 from pixbench.files import atomic_path
 from pretrain.config import flatten, from_dict
 
-MAY_CHANGE = set(
-    "out data.root data.folder data.mixture data.workers data.cache data.on_error data.max_skipped activation_checkpointing "
-    "log_every checkpoint_every checkpoint_every_steps keep_every".split()
-)
+MAY_CHANGE = {
+    *(
+        "out",
+        "data.root",
+        "data.folder",
+        "data.mixture",
+        "data.workers",
+        "data.cache",
+        "data.on_error",
+        "data.max_skipped",
+    ),
+    *("activation_checkpointing", "log_every", "max_bad_steps"),
+    *("checkpoint_every", "checkpoint_every_steps", "keep_every", "keep_last"),
+}
 """Settings that may change when a run is continued, because no result depends on them."""
+
+
+class DamagedError(UserError):
+    """A checkpoint does not hold what was written."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"checkpoint {path} cannot be read, it may be truncated ({reason}); delete it to start from the beginning, or "
+            "replace it with a kept checkpoint_ep*.pth"
+        )
+        self.reason = reason
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -46,28 +68,28 @@ def save(path: Path, content: dict[str, Any]) -> None:
     write_checkpoint(path, {"format": CHECKPOINT_FORMAT, "version": CHECKPOINT_VERSION, **content})
 
 
-def keep(path: Path, name: str) -> None:
-    """Give the checkpoint at ``path`` a second name in the same folder, so that the next `save` does not replace it."""
-    with atomic_path(path.with_name(name)) as part:
+def keep(path: Path, copy: Path) -> None:
+    """Give the checkpoint at ``path`` the second path ``copy``, so that the next `save` does not replace it."""
+    with atomic_path(copy) as part:
         try:
             os.link(path, part)
         except OSError:  # the file system has no hard links
             shutil.copyfile(path, part)
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
+def load(path: Path, verify: bool = False) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU. With ``verify``, compare the checksums first, which reads the file once more.
 
     Raises:
-        UserError: The file is truncated, is not a checkpoint of this project, or has an unknown version.
+        DamagedError: The file is truncated, or its checksums are wrong.
+        UserError: It is not a checkpoint of this project, or has an unknown version.
     """
+    if verify and (reason := damage(path)):
+        raise DamagedError(path, reason)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types of errors for broken files
-        raise UserError(
-            f"checkpoint {path} cannot be read, it may be truncated; delete it to start from the beginning, "
-            "or replace it with a kept checkpoint_ep*.pth"
-        ) from error
+        raise DamagedError(path, str(error).partition("\n")[0][:120]) from error
     if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise UserError(f"{path} is not a pre-training checkpoint of this project; choose another --out")
     if content.get("version") == 1:
@@ -137,5 +159,6 @@ def check_same_run(
 
 def remove_leftovers(folder: Path) -> None:
     """Delete incomplete checkpoints of processes that were killed while they wrote them."""
-    for part in folder.glob(".checkpoint*.part.pth"):
-        part.unlink(missing_ok=True)
+    for pattern in (".checkpoint*.part.*", f"{EARLIER_FOLDER}/.checkpoint*.part.*"):
+        for part in folder.glob(pattern):
+            part.unlink(missing_ok=True)

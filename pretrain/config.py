@@ -184,6 +184,10 @@ class RunConfig:
         checkpoint_every: number of epochs between two writes of OUT/checkpoint.pth.
         checkpoint_every_steps: number of steps between additional writes of OUT/checkpoint.pth; 0 for none.
         keep_every: number of epochs between checkpoints that are kept (checkpoint_ep0100.pth); 0 for none.
+        keep_last: number of the newest checkpoints to have: OUT/checkpoint.pth and those before it, in OUT/earlier. If the newest
+            one is damaged, the run goes on from the one before.
+        max_bad_steps: number of steps in a row whose loss or gradient may be NaN or infinite. Such a step is skipped and counted;
+            after one more the run stops.
         log_every: number of steps between lines of OUT/log.jsonl and the TensorBoard log.
     """
 
@@ -206,12 +210,15 @@ class RunConfig:
     checkpoint_every: int = 1
     checkpoint_every_steps: int = 0
     keep_every: int = 0
+    keep_last: int = 2
+    max_bad_steps: int = 10
     log_every: int = 50
 
     def __post_init__(self) -> None:
         _at_least(1, epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
-        _at_least(1, checkpoint_every=self.checkpoint_every, log_every=self.log_every)
+        _at_least(1, checkpoint_every=self.checkpoint_every, log_every=self.log_every, keep_last=self.keep_last)
         _at_least(0, seed=self.seed, checkpoint_every_steps=self.checkpoint_every_steps, keep_every=self.keep_every)
+        _at_least(0, max_bad_steps=self.max_bad_steps)
 
     def as_dict(self) -> dict[str, Any]:
         """Return nested plain containers, as saved in checkpoints. `from_dict` is the inverse."""

@@ -13,25 +13,25 @@ from contextlib import nullcontext
 from typing import cast
 
 import torch
-import torch.distributed as dist
 import yaml
 
-from pixbench.distributed import leave_group, rank, world_size
+from pixbench.distributed import join_group, leave_group, process_deaths_explained, rank, world_size
 from pixbench.errors import UserError, explain, worker_deaths_explained
-from pixbench.file_versions import IMAGE_LIST, RESULT_FILE, RESULT_SCHEMA
+from pixbench.file_versions import BAD_BATCH_FILE, IMAGE_LIST, RESULT_FILE, RESULT_SCHEMA
 from pixbench.files import make_folder, write_json, write_text
-from pixbench.interrupt import StopSignal
+from pixbench.interrupt import SaveSignal, StopSignal
 from pixbench.lock import owned
-from pretrain import checkpoint
+from pretrain import checkpoint, earlier
+from pretrain.bad_batch import BadBatches
 from pretrain.config import RunConfig
 from pretrain.cpu import keep_freed_memory
 from pretrain.data.image_list import write_list
 from pretrain.data.loader import ViewLoader, agreed
 from pretrain.data.two_views import Backend, TwoViews
 from pretrain.initial_weights import InitialWeights
-from pretrain.log import StepLog
+from pretrain.log import StepLog, is_logged
 from pretrain.run import Run, batches, modified, setup
-from pretrain.saver import Saver, save
+from pretrain.saver import Saver, is_due
 from pretrain.skipped import skip, write_skipped
 from pretrain.step import train_step
 from pretrain.watcher import Watcher
@@ -42,6 +42,11 @@ def train(config: RunConfig, initial: InitialWeights | None = None) -> int:
 
     ``initial`` are the weights that ``config.init_from`` names.
     """
+    with SaveSignal() as save:
+        return _train(config, initial, save)
+
+
+def _train(config: RunConfig, initial: InitialWeights | None, save: SaveSignal) -> int:
     device = start_processes()
     try:
         run = setup(config, device, initial)
@@ -51,8 +56,11 @@ def train(config: RunConfig, initial: InitialWeights | None = None) -> int:
             with owned(run.out) if rank() == 0 else nullcontext():
                 if rank() == 0 and modified(run.latest) != run.loaded:  # between loading it and owning the folder
                     raise UserError(f"another process wrote {run.latest} meanwhile; start the same command again")
+                if rank() == 0 and run.recovered is not None:
+                    earlier.put_back(run.out, run.recovered)
                 try:
-                    fit(run)
+                    with process_deaths_explained():
+                        fit(run, save)
                 except Exception as error:
                     conclude(run, "failed", explain(error))
                     raise
@@ -75,44 +83,60 @@ def start_processes() -> torch.device:
     else:
         keep_freed_memory()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        join_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return device
 
 
-def fit(run: Run) -> None:
-    """Train from ``run.step`` to the end.
-
-    After Ctrl-C, SIGTERM or SIGHUP, finish the step, save, and raise KeyboardInterrupt.
-    """
-    config, data = run.config, run.config.data
-    dataset = TwoViews(
+def open_views(run: Run) -> TwoViews:
+    """Return the samples of ``run``."""
+    data = run.config.data
+    return TwoViews(
         run.source,
         size=data.image_size,
         scale=(data.min_scale, data.max_scale),
         recipe=data.recipe,
-        seed=config.seed,
+        seed=run.config.seed,
         cache=data.cache,
         backend=cast(Backend, data.backend),
-        colours=config.augment.device == "cpu",
+        colours=run.config.augment.device == "cpu",
         most_skipped=data.most_skipped(len(run.source)),
     )
+
+
+def fit(run: Run, save: SaveSignal) -> None:
+    """Train from ``run.step`` to the end.
+
+    After Ctrl-C, SIGTERM or SIGHUP, finish the step, save, and raise KeyboardInterrupt. After SIGUSR1, noted in ``save``,
+    finish the step, save, and go on.
+    """
+    config, data = run.config, run.config.data
+    dataset = open_views(run)
     sampler = batches(config, run.order, run.step, run.total_steps)
     loader = ViewLoader(dataset, sampler, workers=data.workers, pin_memory=run.device.type == "cuda")
-    watchers: list[Watcher] = [open_log(run), Saver()] if rank() == 0 else []
+    saver = Saver(run)
+    bad_batches = BadBatches(run, saver)
+    watchers: list[Watcher] = [open_log(run), saver] if rank() == 0 else []
     run.model.train()
     try:
         with worker_deaths_explained(), StopSignal() as stop:
-            for views, broken in agreed(loader, stop):
+            for views, broken in agreed(loader, stop, save, saver.check):
+                if stop.agreed or save.agreed:
+                    bad_batches.settle()
+                    saver.save(run)
                 if stop.agreed:
-                    if rank() == 0:
-                        save(run)
+                    saver.finish()
                     raise KeyboardInterrupt
                 skip(run, broken, replaced=views is not None, writes=rank() == 0)
                 assert views is not None
                 values = train_step(run, views)
                 run.step += 1
+                bad_batches.note(values.pop("bad"))
+                if is_due(run) or is_logged(run):
+                    bad_batches.settle()
                 for watcher in watchers:
                     watcher.after_step(run, views, values)
+            bad_batches.finish()
+            saver.finish()
     finally:
         for watcher in watchers:
             watcher.close()
@@ -130,7 +154,8 @@ def open_log(run: Run) -> StepLog:
     """Prepare the run folder, print a summary of the run, and return the log."""
     make_folder(run.out)
     checkpoint.remove_leftovers(run.out)
-    (run.out / RESULT_FILE).unlink(missing_ok=True)  # left by an earlier start that failed
+    for left in (RESULT_FILE, BAD_BATCH_FILE):  # by an earlier start that failed
+        (run.out / left).unlink(missing_ok=True)
     if not (run.loaded and (run.out / IMAGE_LIST).exists()):  # a list without a checkpoint is of an earlier start
         write_list(run.out / IMAGE_LIST, run.source)
     write_skipped(run)  # it may know more than the checkpoint

@@ -36,6 +36,7 @@ class StepLog(Watcher):
         self._start = self._began - run.seconds
         self._last_step, self._last_time = first, self._began
         self._last_line = 0.0
+        self._recovered = {"recovered": str(run.recovered)} if run.recovered else {}  # for the first line
 
     @property
     def seconds(self) -> float:
@@ -47,7 +48,7 @@ class StepLog(Watcher):
         step = run.step
         self._bar.update()
         note_progress(run.out, step, run.total_steps, (time.monotonic() - self._began) / (step - self._first))
-        if step == 1 or step % run.config.log_every == 0 or step == run.total_steps:
+        if is_logged(run):
             self._write(run, {name: float(value) for name, value in values.items()})
         run.seconds = self.seconds
 
@@ -56,11 +57,14 @@ class StepLog(Watcher):
         pace = (step - self._last_step) / max(now - self._last_time, 1e-9)  # steps per second
         self._last_step, self._last_time = step, now
         epoch, images_per_s = step / run.steps_per_epoch, pace * run.config.batch_size
+        if run.bad_steps.total:
+            values["bad_steps"] = run.bad_steps.total
         record = {"step": step, "epoch": round(epoch, 4), **values, "images_per_s": round(images_per_s, 2)}
         if run.skipped:
             record["skipped"] = len(run.skipped)
         with open(self._path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(finite({**record, "time": round(self.seconds, 2)})) + "\n")
+            stream.write(json.dumps(finite({**record, "time": round(self.seconds, 2), **self._recovered})) + "\n")
+        self._recovered = {}
         for name in (*values, "images_per_s"):
             self._board.add_scalar(name, record[name], step)
         text = f"loss {values['loss']:.4f}, lr {values['lr']:.3g}, {images_per_s:.0f} images/s"
@@ -76,6 +80,11 @@ class StepLog(Watcher):
         """Close the progress bar and the TensorBoard log."""
         self._bar.close()
         self._board.close()
+
+
+def is_logged(run: Run) -> bool:
+    """Return whether the last finished step has a line in the log."""
+    return run.step == 1 or run.step % run.config.log_every == 0 or run.step == run.total_steps
 
 
 def _cut_back(path: Path, step: int) -> None:

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from pixbench.distributed import rank, world_size
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
-from pretrain import checkpoint, resume
+from pretrain import checkpoint, earlier, resume
+from pretrain.bad_steps import BadSteps
 from pretrain.config import RunConfig
 from pretrain.cpu import bf16_note
 from pretrain.data.loader import Batches
@@ -50,6 +51,7 @@ class Run:
     schedule: LRSchedule
     steps_per_epoch: int
     guard: StatisticsGuard
+    bad_steps: BadSteps
     initial: dict[str, str] | None = None
     """Source and digest of the weights that the run started from."""
     lengthened: list[list[int]] = field(default_factory=list)
@@ -62,7 +64,9 @@ class Run:
     seconds: float = 0.0
     finished: bool = False
     loaded: int = 0
-    """Modification time in ns of the checkpoint that was loaded; 0 if there was none."""
+    """Modification time in ns of the newest checkpoint when the run was set up; 0 if there was none."""
+    recovered: Path | None = None
+    """Path of the earlier checkpoint that was loaded, if the newest one is damaged."""
 
     @property
     def out(self) -> Path:
@@ -81,7 +85,7 @@ class Run:
 
 
 def setup(config: RunConfig, device: torch.device, initial: InitialWeights | None = None) -> Run:
-    """Build all objects of the run, and load the checkpoint in ``config.out`` if there is one.
+    """Build all objects of the run, and load the newest good checkpoint in ``config.out`` if there is one.
 
     ``initial`` are the weights that ``config.init_from`` names; a run that is continued does not need them.
     """
@@ -91,10 +95,24 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
         raise UserError("precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
     if config.augment.device == "cuda" and device.type == "cpu":
         raise UserError("augment.device is cuda, but this process has no GPU; set it to cpu")
+    loaded = modified(Path(config.out) / CHECKPOINT_FILE)
+    found = earlier.find(Path(config.out))
+    run = build(config, device, initial, found)
+    run.loaded = loaded
+    if found is not None and found.note:
+        run.recovered = found.path
+        run.notes.insert(0, found.note)
+    if world_size() > 1:
+        # As in the official code, each process keeps its own BN buffers (on GPUs, the statistics are synchronised anyway).
+        devices = [device] if device.type == "cuda" else None
+        run.model = DistributedDataParallel(run.method, device_ids=devices, broadcast_buffers=False)
+    return run
+
+
+def build(config: RunConfig, device: torch.device, initial: InitialWeights | None, found: earlier.Found | None) -> Run:
+    """Build all objects of the run as they are after the checkpoint ``found``, or at the start if it is None."""
+    content = found.content if found is not None else None
     bf16_notes = [bf16_note()] if config.precision == "bf16" and device.type == "cpu" else []
-    latest = Path(config.out) / CHECKPOINT_FILE
-    loaded = modified(latest)
-    content = checkpoint.load(latest) if loaded else None
     config, source, notes = resume.list_images(config, content)
     order = EpochOrder.of(source.index, config.data.shuffle_shards)
     steps_per_epoch = batches(config, order, 0, 0).per_epoch
@@ -106,8 +124,8 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     synchronised = world_size() > 1 and device.type == "cuda"  # there is no synchronised batch norm for CPUs
     check_part(config, world_size(), synchronised)
     record = initial.record() if initial else None
-    if content is not None:
-        checkpoint.check_same_run(content, config.as_dict(), source.fingerprint(), latest, record)
+    if found is not None and content is not None:
+        checkpoint.check_same_run(content, config.as_dict(), source.fingerprint(), found.path, record)
         initial, record = None, content.get("initial")  # they are in the checkpoint
     else:
         require(config.init_from, initial)
@@ -144,16 +162,12 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
         guard=StatisticsGuard(method),
+        bad_steps=BadSteps(config.max_bad_steps),
         initial=record,
         notes=[*notes, *bf16_notes, *advice(config, source.labels)],
-        loaded=loaded,
     )
     if content is not None:
         load(run, content)
-    if world_size() > 1:
-        # As in the official code, each process keeps its own BN buffers (on GPUs, the statistics are synchronised anyway).
-        devices = [device] if device.type == "cuda" else None
-        run.model = DistributedDataParallel(method, device_ids=devices, broadcast_buffers=False)
     return run
 
 
@@ -169,6 +183,7 @@ def load(run: Run, content: dict[str, Any]) -> None:
     run.scaler.load_state_dict(content["scaler"])
     run.step, run.seconds, run.finished = content["step"], content["seconds"], content["finished"]
     run.lengthened, run.skipped = content.get("lengthened", []), content.get("skipped", {})
+    run.bad_steps = BadSteps(run.config.max_bad_steps, **content.get("bad_steps", {}))
     before, now = content["config"]["epochs"], run.config.epochs
     if now > before:
         run.finished = False

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixbench.distributed import mean_over_processes, rank
+from pretrain.config import RunConfig
 from pretrain.data.views import Views
 from pretrain.methods.base import TwoPassMethod, add_up
 from pretrain.run import Run
@@ -29,8 +30,7 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
     lr = run.schedule.lr(run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    # The random numbers of a method depend on the step only, so no generator state has to be saved.
-    torch.manual_seed(random.Random(f"{config.seed}/{run.step}/{rank()}").getrandbits(63))
+    torch.manual_seed(step_seed(config, run.step, rank()))
     method.update_momentum_encoder()
     run.guard.keep()
     run.optimizer.zero_grad(set_to_none=True)
@@ -74,6 +74,14 @@ def gradient_size(run: Run) -> Tensor:
     """Return the sum of the norms of all gradients, on the device: not finite if one value is not."""
     gradients = [weight.grad for weight in run.method.parameters() if weight.grad is not None]
     return torch.stack(torch._foreach_norm(gradients)).sum()
+
+
+def step_seed(config: RunConfig, step: int, rank: int) -> int:
+    """Return the seed of the random numbers that a method draws in the step after ``step`` steps.
+
+    They depend on nothing else, so no generator state has to be saved.
+    """
+    return random.Random(f"{config.seed}/{step}/{rank}").getrandbits(63)
 
 
 def on_device(views: Views, run: Run) -> Views:

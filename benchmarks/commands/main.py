@@ -19,6 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
         pretrain,
         probe,
         protocols,
+        replay,
         suite,
         table,
         transfer,
@@ -28,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pixbench", description=__doc__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (doctor, data, methods, pretrain, convert, weights, protocols, transfer, probe, suite, table):
+    for module in (doctor, data, methods, pretrain, replay, convert, weights, protocols, transfer, probe, suite, table):
         module.register(commands)
     return parser
 

@@ -9,7 +9,7 @@ the same batches as an uninterrupted run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from pixbench.distributed import any_process, objects_of_all
 from pixbench.errors import UserError, worker_deaths_explained
-from pixbench.interrupt import StopSignal, shielded
+from pixbench.interrupt import SaveSignal, StopSignal, shielded
 from pretrain.data.batched import pack
 from pretrain.data.order import EpochOrder
 from pretrain.data.two_views import Sample, SampleId, TooManyBroken, TwoViews
@@ -126,16 +126,20 @@ class ViewLoader:
             yield views
 
 
-def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[tuple[Views | None, dict[int, str]]]:
+def agreed(
+    loader: ViewLoader, stop: StopSignal, save: SaveSignal, check: Callable[[], None]
+) -> Iterator[tuple[Views | None, dict[int, str]]]:
     """Yield the batches of ``loader``, each with the broken images of all processes: the index and what is wrong with it.
 
-    There are no views if too many images in a row are broken in a process. If one process receives a stop signal or an error, all
-    stop at the same step. Otherwise, the other processes would wait forever in the next exchange of gradients.
+    There are no views if too many images in a row are broken in a process. If one process receives a signal to stop or to save,
+    or an error, also one of ``check``, all heed it before the same step. Otherwise, the other processes would wait forever in
+    the next exchange of gradients.
     """
     iterator = iter(loader)
     while True:
         views, trouble, skipped, over = None, None, dict[int, str](), False
         try:
+            check()
             with worker_deaths_explained():
                 views = next(iterator, None)
             over, skipped = views is None, loader.skipped
@@ -144,8 +148,8 @@ def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[tuple[Views | None,
         except UserError as error:
             trouble = error
         none = views is None and not over and trouble is None
-        failed, stop.agreed, some, none = any_process(
-            trouble is not None, stop.asked_at > 0, bool(skipped) and not over, none
+        failed, stop.agreed, save.agreed, some, none = any_process(
+            trouble is not None, stop.asked_at > 0, save.take(), bool(skipped) and not over, none
         )
         if failed:
             raise trouble or UserError(

@@ -31,7 +31,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
 def test_a_kept_checkpoint_outlives_the_next(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     checkpoint.save(path, content(step=1))
-    checkpoint.keep(path, "checkpoint_ep0001.pth")
+    checkpoint.keep(path, tmp_path / "checkpoint_ep0001.pth")
     checkpoint.save(path, content(step=2))
     assert checkpoint.load(tmp_path / "checkpoint_ep0001.pth")["step"] == 1
     assert checkpoint.load(path)["step"] == 2

@@ -165,6 +165,25 @@ def test_whatever_asks_to_stop_saves_first(
     assert not (out / "result.json").exists()
 
 
+def test_sigusr1_saves_and_the_run_goes_on(image_tree: Callable[..., Path], tmp_path: Path) -> None:
+    """Slurm sends it to every process, data workers too."""
+    out = tmp_path / "run"
+    process = start(
+        *arguments(image_tree(2, 12), out, "--epochs", "100", "--data.workers", "2", "--checkpoint_every", "99")
+    )
+    wait_for(lambda: len(steps(out)) >= 2, process)
+    done = steps(out)[-1]
+    os.killpg(process.pid, signal.SIGUSR1)
+    wait_for(lambda: (out / "checkpoint.pth").exists(), process)
+    saved = checkpoint.load(out / "checkpoint.pth", verify=True)["step"]
+    assert done <= saved <= done + 2
+    wait_for(lambda: steps(out)[-1] > saved + 2, process)
+    process.send_signal(signal.SIGINT)
+    _, error_text = process.communicate(timeout=120)
+    assert process.returncode == 130, error_text
+    assert [path.name for path in (out / "earlier").iterdir()] == [f"checkpoint_step{saved:09}.pth"]
+
+
 def test_a_dead_data_worker(image_tree: Callable[..., Path], tmp_path: Path) -> None:
     """As the kernel does when memory runs out."""
     out = tmp_path / "run"

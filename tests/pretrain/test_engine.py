@@ -17,7 +17,7 @@ from tiny import views
 
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
-from pretrain import checkpoint, engine, saver
+from pretrain import checkpoint, earlier, engine
 from pretrain.config import DataConfig, RunConfig, from_dict
 from pretrain.data.sources import open_source
 from pretrain.data.views import Views
@@ -173,6 +173,36 @@ def test_a_torn_log_is_cut_back(tiny: Callable[..., RunConfig], monkeypatch: pyt
     assert [line["step"] for line in log_of(config)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.7])
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
+    share: float, tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    straight, broken = tiny("straight"), tiny("broken", checkpoint_every_steps=2)
+    engine.train(straight)
+    with monkeypatch.context() as patch:
+        stop_after(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            engine.train(broken)
+    newest = Path(broken.out) / CHECKPOINT_FILE
+    newest.write_bytes(newest.read_bytes()[: int(share * newest.stat().st_size)])
+    capsys.readouterr()
+    engine.train(broken)
+    said = capsys.readouterr().out
+    assert f"{newest} is damaged (" in said
+    assert "after step 4" in said
+    assert "going on after step 4 of 6" in said
+    for part in ("model", "optimizer", "step", "finished"):
+        assert_equal(content_of(straight)[part], content_of(broken)[part], part)
+    lines = log_of(broken)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line.get("recovered") for line in lines] == [
+        *(None, None, None, None, str(newest.parent / "earlier" / "checkpoint_step000000004.pth"), None)
+    ]
+    assert (newest.parent / "checkpoint.pth.damaged").exists()
+    assert engine.train(broken) == 0
+    assert "already finished" in capsys.readouterr().out
+
+
 def test_a_finished_run_is_left_alone(tiny: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny("run")
     engine.train(config)
@@ -263,8 +293,8 @@ def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(tin
 
 def test_checkpoints_by_steps(tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
-    original = saver.save
-    monkeypatch.setattr(saver, "save", lambda run: (saved.append(run.step), original(run)))
+    original = earlier.save
+    monkeypatch.setattr(earlier, "save", lambda *given: (saved.append(given[1]["step"]), original(*given)))
     engine.train(tiny("run", checkpoint_every=2, checkpoint_every_steps=4))
     assert saved == [4, 6]
 
@@ -273,15 +303,17 @@ def test_a_diverging_run_stops_and_keeps_the_good_checkpoint(tiny: Callable[...,
     config = tiny("run", checkpoint_every_steps=1, epochs=4)
     wild = replace(config, optimizer=replace(config.optimizer, name="sgd", base_lr=1e25))
     with pytest.raises(
-        UserError, match=r"(the loss is nan at step|is not finite after step).*last good.*checkpoint\.pth"
+        UserError, match=r"(gradient was not finite in 11 steps|is not finite after step).*last good.*checkpoint\.pth"
     ):
         engine.train(wild)
     content = content_of(wild)
-    assert not content["finished"]
+    assert not content["finished"], "although it gave up at its last step"
+    with pytest.raises(UserError, match="not finite in 11 steps"):
+        engine.train(wild)
     assert all(value.isfinite().all() for value in content["model"].values())
     result = json.loads((Path(wild.out) / "result.json").read_text())
     assert (result["status"], result["kind"]) == ("failed", "pretrain")
-    assert "finite" in result["reason"] or "nan" in result["reason"]
+    assert "finite" in result["reason"]
 
 
 def test_precisions(tiny: Callable[..., RunConfig]) -> None:
