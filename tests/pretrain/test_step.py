@@ -62,7 +62,7 @@ def test_no_method_reads_from_the_device(
     config = config_of(method, settings)
     step = Step(METHODS[method](build_resnet(config.backbone), config.method.settings, 10))
     like = {name: (value.shape, value.dtype) for name, value in step.state_dict().items()}
-    sizes = [(part.shape, part.dtype) for part in views(8, size=32)]
+    sizes = [(part.shape, part.dtype) for part in views(8, size=32)[:6]]
     with FakeTensorMode():
         state = {name: torch.empty(shape, dtype=dtype, device="cuda") for name, (shape, dtype) in like.items()}
         batch = Views(*(torch.empty(shape, dtype=dtype, device="cuda") for shape, dtype in sizes))
