@@ -79,6 +79,29 @@ class DataConfig:
         _at_least(0, **{"data.workers": self.workers, "data.limit": self.limit})
 
 
+Tracker = Literal["wandb", "mlflow"]
+"""Trackers of experiments that a run can report to."""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What a run shows while it trains, see docs/watching.md. None of it changes the training.
+
+    Args:
+        views_every: number of epochs between pictures of views in the TensorBoard log; the first step has one too. 0 for none.
+        knn_every: number of epochs between evaluations of the backbone by its nearest neighbours, if the images have labels;
+            at most 5000 images pass through the backbone, so this takes little time on large data. 0 for none.
+        trackers: where the logged values are sent too: any of "wandb" and "mlflow".
+    """
+
+    views_every: int = 10
+    knn_every: int = 10
+    trackers: tuple[Tracker, ...] = ()
+
+    def __post_init__(self) -> None:
+        _at_least(0, **{"log.views_every": self.views_every, "log.knn_every": self.knn_every})
+
+
 @dataclass(frozen=True)
 class MethodConfig:
     """Name of a method, and its settings: an instance of that method's `Config`."""
@@ -111,6 +134,7 @@ class RunConfig:
         checkpoint_every_steps: number of steps between additional writes of OUT/checkpoint.pth; 0 for none.
         keep_every: number of epochs between checkpoints that are kept (checkpoint_ep0100.pth); 0 for none.
         log_every: number of steps between lines of OUT/log.jsonl and the TensorBoard log.
+        profile: number of steps to profile, a few steps after the start, into OUT/profile; 0 for none.
     """
 
     method: MethodConfig
@@ -118,6 +142,7 @@ class RunConfig:
     backbone: BackboneSpec = field(default_factory=BackboneSpec)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     out: str = ""
     init_from: str = ""
     epochs: int = 100
@@ -131,11 +156,13 @@ class RunConfig:
     checkpoint_every_steps: int = 0
     keep_every: int = 0
     log_every: int = 50
+    profile: int = 0
 
     def __post_init__(self) -> None:
         _at_least(1, epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
         _at_least(1, checkpoint_every=self.checkpoint_every, log_every=self.log_every)
         _at_least(0, seed=self.seed, checkpoint_every_steps=self.checkpoint_every_steps, keep_every=self.keep_every)
+        _at_least(0, profile=self.profile)
 
     def as_dict(self) -> dict[str, Any]:
         """Return nested plain containers, as saved in checkpoints. `from_dict` is the inverse."""
@@ -204,7 +231,7 @@ def build_parser(name: str | None) -> ArgumentParser:
         description=(
             "Pre-train a backbone. Only the methods supervised and cds use labels. Ready-made configs are in configs/pretrain. "
             f"The method's settings below are those of {name}; settings of another method: {PROG} --method.name NAME --help. "
-            "The options --data, --backbone, --optimizer, --schedule and --method (CONFIG) each take a YAML file with the "
+            "The options --data, --backbone, --optimizer, --schedule, --log and --method (CONFIG) each take a YAML file with the "
             "settings of that group, written without the name of the group."
         ),
         epilog="Several GPUs or machines: torchrun --nproc_per_node=8 -m pretrain ... (batch_size counts all processes).",
@@ -234,7 +261,10 @@ def _instantiate(parser: ArgumentParser, values: Namespace) -> RunConfig:
             group.pop("__path__", None)  # jsonargparse adds it if a file was given for the group, as in --data FILE
     check_limits(flatten(tree))
     name = tree["method"].pop("name")
-    parts = {"data": DataConfig, "backbone": BackboneSpec, "optimizer": OptimizerConfig, "schedule": ScheduleConfig}
+    parts = {
+        **{"data": DataConfig, "backbone": BackboneSpec, "optimizer": OptimizerConfig},
+        **{"schedule": ScheduleConfig, "log": LogConfig},
+    }
     scalars = {key: value for key, value in tree.items() if key not in {*parts, "method", "config", "debug"}}
     return RunConfig(
         method=MethodConfig(name, METHODS[name].Config(**tree["method"])),

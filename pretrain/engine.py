@@ -25,8 +25,14 @@ from pretrain import checkpoint
 from pretrain.config import RunConfig
 from pretrain.data.image_list import write_list
 from pretrain.data.loader import TwoViews, ViewLoader, agreed
+from pretrain.data.views import Views
 from pretrain.initial_weights import InitialWeights
-from pretrain.log import StepLog
+from pretrain.log.online_knn import OnlineKNN
+from pretrain.log.profiling import Profiler
+from pretrain.log.screen import tell
+from pretrain.log.steps import StepLog
+from pretrain.log.trackers import check_installed
+from pretrain.log.waiting import Timed
 from pretrain.run import Run, batches, modified, setup
 from pretrain.saver import Saver, save
 from pretrain.step import train_step
@@ -38,6 +44,7 @@ def train(config: RunConfig, initial: InitialWeights | None = None) -> int:
 
     ``initial`` are the weights that ``config.init_from`` names.
     """
+    check_installed(config.log.trackers)
     device = start_processes()
     try:
         run = setup(config, device, initial)
@@ -88,8 +95,8 @@ def fit(run: Run) -> None:
         cache=data.cache,
     )
     sampler = batches(config, len(run.source), run.step, run.total_steps)
-    loader = ViewLoader(dataset, sampler, workers=data.workers, pin_memory=run.device.type == "cuda")
-    watchers: list[Watcher] = [open_log(run), Saver()] if rank() == 0 else []
+    loader = Timed(ViewLoader(dataset, sampler, workers=data.workers, pin_memory=run.device.type == "cuda"))
+    watchers = watch(run, loader)
     run.model.train()
     try:
         with worker_deaths_explained(), StopSignal() as stop:
@@ -114,8 +121,17 @@ def conclude(run: Run, status: str, reason: str = "") -> None:
         write_json(run.out / RESULT_FILE, {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": status, **facts})
 
 
-def open_log(run: Run) -> StepLog:
-    """Prepare the run folder, print a summary of the run, and return the log."""
+def watch(run: Run, data: Timed[Views]) -> list[Watcher]:
+    """Return what is called after each step, in this order. All processes compute the k-NN accuracy; rank 0 logs and saves."""
+    log = open_log(run, data) if rank() == 0 else None
+    watchers: list[Watcher] = [OnlineKNN(run)] if run.config.log.knn_every else []
+    if log:
+        watchers += [log, Saver(), *([Profiler(run)] if run.config.profile else [])]
+    return watchers
+
+
+def open_log(run: Run, data: Timed[Views]) -> StepLog:
+    """Prepare the run folder, print a summary of the run, and return the log. ``data`` is where the batches come from."""
     make_folder(run.out)
     checkpoint.remove_leftovers(run.out)
     (run.out / RESULT_FILE).unlink(missing_ok=True)  # left by an earlier start that failed
@@ -132,10 +148,10 @@ def open_log(run: Run) -> StepLog:
         say(note)
     if run.step:
         say(f"going on after step {run.step} of {run.total_steps}")
-    return StepLog(run)
+    return StepLog(run, data)
 
 
 def say(text: str) -> None:
     """Print ``text`` in the process of rank 0."""
     if rank() == 0:
-        print(text, flush=True)
+        tell(text)

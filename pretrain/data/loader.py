@@ -9,7 +9,7 @@ else is random, so a run can start at any step and get the same batches as an un
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,7 +166,7 @@ class ViewLoader:
             yield views
 
 
-def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
+def agreed(loader: Iterable[Views], stop: StopSignal) -> Iterator[Views]:
     """Yield the batches of ``loader``. If one process receives a stop signal or a broken image, all stop at the same step.
 
     Otherwise, the other processes would wait forever in the next exchange of gradients.

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from benchmarks.commands.main import main
-from benchmarks.probe.classify import fit_linear, knn, top1
+from benchmarks.probe.classify import fit_linear
 from benchmarks.probe.dense import (
     IGNORED,
     OUTPUT_STRIDE,
@@ -26,11 +26,13 @@ from benchmarks.probe.dense import (
     dense_probe,
     segmentation_metrics,
 )
-from benchmarks.probe.features import Crops, Frozen, class_folders, embed
+from benchmarks.probe.features import Frozen, class_folders, embed
 from benchmarks.probe.qscore import auroc, diagnose, scores
 from pixbench.errors import UserError
 from pixbench.files import sha256
 from pixbench.results import read_result
+from pretrain.data.centre_crops import Crops
+from pretrain.knn import knn, top1
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.initial_weights import random_backbone
 from transfer.weights.file_format import Pixels
