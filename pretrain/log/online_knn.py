@@ -37,7 +37,7 @@ EACH = 50
 """Largest number of images of one class in the sample."""
 BATCH = 64
 
-T = TypeVar("T", bound=Sequence[Any] | np.ndarray)
+T = TypeVar("T")
 
 
 class OnlineKNN(Watcher):
@@ -86,15 +86,15 @@ def balanced_sample(labels: Sequence[int]) -> tuple[list[int], list[int]]:
     each = min(EACH, MOST // max(1, len(groups)))
     indices, classes = [], []
     for label, group in enumerate(groups):
-        chosen = _thinned(group, min(each, len(group)) // 2 * 2)
-        indices += [int(index) for index in chosen]
+        chosen = _thinned(group.tolist(), min(each, len(group)) // 2 * 2)
+        indices += chosen
         classes += [label] * len(chosen)
     return indices, classes
 
 
-def _thinned(items: T, most: int) -> T:
+def _thinned(items: Sequence[T], most: int) -> list[T]:
     """Return at most ``most`` of ``items``, spread evenly."""
-    return items if len(items) <= most else type(items)([items[i * len(items) // most] for i in range(most)])  # type: ignore
+    return [items[i * len(items) // most] for i in range(most)] if len(items) > most else [*items]
 
 
 @torch.no_grad()

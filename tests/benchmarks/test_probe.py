@@ -69,17 +69,6 @@ def test_diagnosis_is_in_the_papers_direction() -> None:
     assert found["sparsity_mean"] == pytest.approx(7 / 16)
 
 
-def test_nearest_neighbours_by_hand() -> None:
-    train, labels = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1], [0, 5]]), torch.tensor([2, 2, 0, 1])
-    others = torch.tensor([[3.0, 0.1], [0.0, 2]])
-    assert knn(train, labels, others, classes=3, k=1).tolist()[0] == 2
-    # two nearest of (3, .1) are of class 2; (0, 2) has a tie of 0 and 1, and the first class wins
-    assert knn(train, labels, others, classes=3, k=2).tolist() == [2, 0]
-    # one very near vote outweighs two far ones
-    train, labels = torch.tensor([[1.0, 0], [0, 1], [0, 1]]), torch.tensor([0, 1, 1])
-    assert knn(train, labels, torch.tensor([[1.0, 0.1]]), classes=2, k=20).tolist() == [0]
-
-
 def test_linear_classifier_finds_a_separating_line_and_the_base_rates() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(90) % 3
