@@ -42,8 +42,8 @@ class Screen:
     def show(self, record: Mapping[str, float]) -> None:
         """Show the line of the log ``record``."""
         step, epoch = int(record["step"]), f"epoch {record['epoch']:.1f}/{self._epochs}, "
-        waiting = f"waiting for data {record['data_wait']:.0%}"
-        speed = f"{record['images_per_s']:.0f} images/s, {waiting}, {record['memory_gb']:.1f} GB"
+        waiting = f"data wait {record['data_wait']:.0%}"
+        speed = f"{record['images_per_s']:.0f} img/s, {waiting}, {record['memory_gb']:.1f} GB"
         values = ", ".join(text.format(record[name]) for name, text in SHOWN.items() if name in record)
         if self._live:
             self._bar.set_description_str(epoch, refresh=False)
