@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,7 +26,6 @@ from pretrain import checkpoint
 from pretrain.config import RunConfig
 from pretrain.data.image_list import write_list
 from pretrain.data.loader import TwoViews, ViewLoader, agreed
-from pretrain.data.views import Views
 from pretrain.initial_weights import InitialWeights
 from pretrain.log.online_knn import OnlineKNN
 from pretrain.log.profiling import Profiler
@@ -121,7 +121,7 @@ def conclude(run: Run, status: str, reason: str = "") -> None:
         write_json(run.out / RESULT_FILE, {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": status, **facts})
 
 
-def watch(run: Run, data: Timed[Views]) -> list[Watcher]:
+def watch(run: Run, data: Timed[Any]) -> list[Watcher]:
     """Return what is called after each step, in this order. All processes compute the k-NN accuracy; rank 0 logs and saves."""
     log = open_log(run, data) if rank() == 0 else None
     watchers: list[Watcher] = [OnlineKNN(run)] if run.config.log.knn_every else []
@@ -130,7 +130,7 @@ def watch(run: Run, data: Timed[Views]) -> list[Watcher]:
     return watchers
 
 
-def open_log(run: Run, data: Timed[Views]) -> StepLog:
+def open_log(run: Run, data: Timed[Any]) -> StepLog:
     """Prepare the run folder, print a summary of the run, and return the log. ``data`` is where the batches come from."""
     make_folder(run.out)
     checkpoint.remove_leftovers(run.out)

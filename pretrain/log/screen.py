@@ -13,9 +13,11 @@ LINE_SECONDS = 10.0
 SHOWN = {
     "loss": "loss {:.4f}",
     "lr": "lr {:.3g}",
-    "momentum": "EMA momentum {:.4f}",
+    "momentum": "EMA {:.4f}",
     "feature_std": "feature std {:.2f}",
-    "positives": "{:.1f} positives/image",
+    "positives": "{:.1f} positives",
+    "skipped": "{:.0f} skipped",
+    "bad_steps": "{:.0f} bad steps",
 }
 """Values of a step on the screen, by their name in the log; a method need not have all of them."""
 

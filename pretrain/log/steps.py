@@ -30,7 +30,7 @@ class StepLog(Watcher):
     ``data`` is what the run takes its batches from.
     """
 
-    def __init__(self, run: Run, data: Timed[Views]) -> None:
+    def __init__(self, run: Run, data: Timed[Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter  # the import takes a second
 
         first, total = run.step, run.total_steps

@@ -96,9 +96,7 @@ def test_every_value_is_in_the_log_on_the_board_and_on_the_screen(
         assert [event.value for event in board.Scalars(name)] == pytest.approx([line[name] for line in lines])
     assert [event.step for event in board.Images("views")] == [1]
     assert re.search(r"epoch 2.0/2, step 6/6, \d+ img/s, data wait \d+%, \d+\.\d GB, 00:00 left\n", said)
-    values = (
-        r"    loss -?\d+\.\d{4}, lr [\d.e-]+, EMA momentum 0\.\d{4}, feature std \d\.\d\d, \d+\.\d positives/image\n"
-    )
+    values = r"    loss -?\d+\.\d{4}, lr [\d.e-]+, EMA 0\.\d{4}, feature std \d\.\d\d, \d+\.\d positives\n"
     if method == "pixpro":
         assert re.search(values, said)
         # from 0.99 to 1 along a cosine, in the 6 steps of the run; the value is that of the next step
@@ -184,6 +182,7 @@ def in_a_terminal(*words: str) -> list[str]:
 def test_large_numbers_fit_into_100_columns() -> None:
     record = {"step": 124999, "epoch": 99.9, "images_per_s": 18240.2, "data_wait": 0.52, "memory_gb": 631.4}
     record |= {"loss": -2.9154, "lr": 9.14e-05, "momentum": 0.9904, "feature_std": 0.53, "positives": 4410.2}
+    record |= {"skipped": 1234, "bad_steps": 12}
     code = f"""
 from pretrain.log.screen import Screen
 screen = Screen(124998, 125100, 100)
@@ -197,7 +196,10 @@ screen.close()
     assert re.match(
         r"epoch 99.9/100, step 124999/125100 \|.{5,}\|100%, 18240 img/s, data wait 52%, 631.4 GB, .* left$", bar
     )
-    assert "loss -2.9154, lr 9.14e-05, EMA momentum 0.9904, feature std 0.53, 4410.2 positives/image" in states
+    assert (
+        "loss -2.9154, lr 9.14e-05, EMA 0.9904, feature std 0.53, 4410.2 positives, 1234 skipped, 12 bad steps"
+        in states
+    )
 
 
 @pytest.mark.slow
@@ -211,6 +213,6 @@ def test_the_bar_in_a_terminal(tiny: Runs, tmp_path: Path) -> None:
     bars = [state for state in states if re.match(r"epoch 4.0/4, step 12/12 \|█+\|100%, \d+ img/s, data wait", state)]
     assert bars
     last = states.index(bars[-1])
-    assert re.match(r"loss -\d.*, lr .*, EMA momentum .*, feature std .*, .* positives/image$", states[last + 1])
+    assert re.match(r"loss -\d.*, lr .*, EMA .*, feature std .*, .* positives$", states[last + 1])
     assert any(state.startswith("epoch 2: k-NN accuracy") for state in states)
     assert any(state.startswith("profile of the steps") for state in states)
