@@ -78,7 +78,8 @@ def compare(config: RunConfig, blocks: int) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     steps = (blocks + 1) * config.log_every  # the first block warms up
     run = setup(config, device)
-    config = replace(config, epochs=-(-(steps + 1) // run.steps_per_epoch))
+    epochs = -(-(steps + 1) // run.steps_per_epoch)
+    config = replace(config, epochs=epochs, checkpoint_every=epochs)  # writing one is measured elsewhere
     run, other = setup(config, device), setup(replace(config, out=f"{config.out}-bare"), device)
     other.model.train()
     turns = Turns(other)

@@ -8,15 +8,15 @@ from contextlib import suppress
 import psutil
 import torch
 
-RARELY = 100
-"""After a measurement, the next one waits so many times as long as it took, so all of them take at most 1 % of a core."""
+RARELY = 1000
+"""After a measurement, the next one waits so many times as long as it took, so all of them take at most 0.1 % of the time."""
 
 
 class Memory:
     """Memory of this process in GB: the peak of its tensors on a GPU, otherwise what it and its workers hold now.
 
     Memory that several processes share, such as images in a cache, counts once where the system says how much that is (PSS,
-    on Linux). Adding it up takes long for processes of many gigabytes, so the last figure is repeated for a while.
+    on Linux). Adding it up takes about 20 ms for each gigabyte, so the last figure is repeated for a while.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -17,7 +17,7 @@ SHOWN = {
     "feature_std": "feature std {:.2f}",
     "positives": "{:.1f} positives",
     "skipped": "{:.0f} skipped",
-    "bad_steps": "{:.0f} bad steps",
+    "bad_steps": "{:.0f} bad",
 }
 """Values of a step on the screen, by their name in the log; a method need not have all of them."""
 

@@ -196,10 +196,7 @@ screen.close()
     assert re.match(
         r"epoch 99.9/100, step 124999/125100 \|.{5,}\|100%, 18240 img/s, data wait 52%, 631.4 GB, .* left$", bar
     )
-    assert (
-        "loss -2.9154, lr 9.14e-05, EMA 0.9904, feature std 0.53, 4410.2 positives, 1234 skipped, 12 bad steps"
-        in states
-    )
+    assert "loss -2.9154, lr 9.14e-05, EMA 0.9904, feature std 0.53, 4410.2 positives, 1234 skipped, 12 bad" in states
 
 
 @pytest.mark.slow
