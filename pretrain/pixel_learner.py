@@ -23,9 +23,10 @@ from pixbench.errors import UserError
 from pretrain.data.augment import BLUR_RADIUS, MEAN, RECIPES, STD, Photometric
 from pretrain.data.views import Crop, Views, box_of, random_flip
 from pretrain.losses import unit
-from pretrain.losses.pixel import consistency_both_ways, contrast_both_ways
+from pretrain.losses.pixel import contrast_one_way, pulls
+from pretrain.methods.base import add_up
 from pretrain.models.heads import ConvHead
-from pretrain.models.instance_branch import PixelConfig, add_instance_loss
+from pretrain.models.instance_branch import PixelConfig, add_instance_loss, instance_keys
 from pretrain.models.layer_outputs import LayerOutputs
 from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.ppm import PixelPropagation
@@ -144,17 +145,27 @@ class PixelLearner(nn.Module):
         with torch.no_grad():
             momentum_pixel, momentum_instance = zip(*(self.momentum_encoder.backbone(x) for x in images), strict=True)
             keys = [unit(self.momentum_encoder.projector(x)) for x in momentum_pixel]
+            of_instance = instance_keys(self.momentum_encoder, self.instance_config, momentum_instance)
         if self.use_pixpro:
             queries = [unit(self.propagation(x)) for x in queries]
-            pixel_loss, mask = consistency_both_ways(queries, keys, boxes, self.threshold)
+            pull, count = pulls(keys, boxes, self.threshold)
+            losses = [(query * towards).sum() for query, towards in zip(queries, pull, strict=True)]
         else:
-            queries = [unit(x) for x in queries]
-            pixel_loss, mask = contrast_both_ways(queries, keys, boxes, self.threshold, self.temperature)
-        scalars = {"loss": self.alpha * pixel_loss}
-        scalars = add_instance_loss(
-            self, self.momentum_encoder, self.instance_config, instance, momentum_instance, scalars
+            losses = []
+            for view, query in enumerate(queries):
+                loss, count = contrast_one_way(
+                    unit(query), keys[1 - view], boxes[view], boxes[1 - view], self.threshold, self.temperature
+                )
+                losses.append(loss)
+        scalars = add_up(
+            [
+                add_instance_loss(
+                    self, self.instance_config, instance[view], of_instance, view, {"loss": self.alpha * loss}
+                )
+                for view, loss in enumerate(losses)
+            ]
         )
-        return scalars["loss"], mask.sum()
+        return scalars["loss"], count.sum().long()
 
     def _crop(self, rng: random.Random, width: int, height: int) -> Crop:
         fraction = rng.uniform(*self.cutout)

@@ -20,15 +20,21 @@ def cell_sizes(boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return (boxes[:, 2] - boxes[:, 0]) / width, (boxes[:, 3] - boxes[:, 1]) / height
 
 
-def cell_centres(boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return x and y, (B, N) each, of the cell centres in the source image."""
+def cell_lines(boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the x of the centres of each column, (B, W), and the y of those of each row, (B, H), in the source image."""
     height, width = shape
     cell_width, cell_height = cell_sizes(boxes, shape)
-    columns = torch.arange(width, dtype=boxes.dtype, device=boxes.device).repeat(height)
-    rows = torch.arange(height, dtype=boxes.dtype, device=boxes.device).repeat_interleave(width)
+    columns = torch.arange(width, dtype=boxes.dtype, device=boxes.device)
+    rows = torch.arange(height, dtype=boxes.dtype, device=boxes.device)
     x = (columns + 0.5) * cell_width[:, None] + boxes[:, :1]
     y = (rows + 0.5) * cell_height[:, None] + boxes[:, 1:2]
     return x, y
+
+
+def cell_centres(boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return x and y, (B, N) each, of the cell centres in the source image."""
+    x, y = cell_lines(boxes, shape)
+    return x.repeat(1, shape[0]), y.repeat_interleave(shape[1], 1)
 
 
 def cell_distances(boxes_q: Tensor, boxes_k: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -37,10 +43,13 @@ def cell_distances(boxes_q: Tensor, boxes_k: Tensor, shape: tuple[int, int]) -> 
     The unit is the larger cell diagonal of the two views. If both crops have size zero, there is no unit: the distances
     are infinite, or NaN where the two centres are the same.
     """
-    (x_q, y_q), (x_k, y_k) = cell_centres(boxes_q, shape), cell_centres(boxes_k, shape)
-    distance = ((x_q[:, :, None] - x_k[:, None]) ** 2 + (y_q[:, :, None] - y_k[:, None]) ** 2).sqrt()
+    (x_q, y_q), (x_k, y_k) = cell_lines(boxes_q, shape), cell_lines(boxes_k, shape)
+    # A square of a distance is one of columns and one of rows, so only the sum has the size of all pairs.
+    across, down = (x_q[:, :, None] - x_k[:, None]) ** 2, (y_q[:, :, None] - y_k[:, None]) ** 2
+    squares = down[:, :, None, :, None] + across[:, None, :, None, :]  # (B, H, W, H, W)
     diagonals = [(width**2 + height**2).sqrt() for width, height in (cell_sizes(b, shape) for b in (boxes_q, boxes_k))]
-    return distance / torch.maximum(*diagonals)[:, None, None]
+    unit = torch.maximum(*diagonals)[:, None, None]
+    return squares.sqrt_().flatten(3).flatten(1, 2).div_(unit)
 
 
 def positive_mask(boxes_q: Tensor, boxes_k: Tensor, shape: tuple[int, int], threshold: float) -> Tensor:

@@ -32,9 +32,7 @@ def info_nce(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) 
         return _cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
 
 
-def nt_xent(
-    view1: Tensor, view2: Tensor, temperature: float, keys: tuple[Tensor, Tensor] | None = None
-) -> tuple[Tensor, Tensor]:
+def nt_xent(view1: Tensor, view2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Compute NT-Xent over all processes (SimCLR, arXiv 2002.05709, Eq. 1).
 
     Each of the 2B local features is an anchor, which is compared with the 2RB − 1 others. The loss is the mean of this
@@ -44,15 +42,37 @@ def nt_xent(
         view1: L2-normalised, (B, C). B is the same in every process.
         view2: L2-normalised, (B, C); row i is the same image as row i of ``view1``.
         temperature: divisor of the cosines.
-        keys: the momentum encoder's features of view 1 and view 2. If given, the anchors are compared with them and not
-            with each other. The partner of an anchor is the key of its other view; the key of its own view is left out.
 
     Returns:
         The loss, and the fraction of anchors that are most similar to their partner.
     """
     with torch.autocast(view1.device.type, enabled=False):
-        logits, partner = _logits(view1, view2, temperature, keys)
+        logits, partner = _both_views(view1, view2, temperature)
         return _cross_entropy(logits, partner)
+
+
+def nt_xent_with_keys(
+    query: Tensor, keys: tuple[Tensor, Tensor], view: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Compute the part of one view of NT-Xent with a momentum encoder, over all processes.
+
+    The anchors are the queries of ``view``. They are compared with the keys of both views, not with one another. The partner of
+    an anchor is the key of its other view; the key of its own view is left out. NT-Xent is the mean of both views' parts.
+
+    Args:
+        query: features of ``view`` by the student, L2-normalised, (B, C). B is the same in every process.
+        keys: features of view 1 and view 2 by the momentum encoder, L2-normalised, (B, C) each; they get no gradient.
+        view: 0 or 1.
+        temperature: divisor of the cosines.
+
+    Returns:
+        The loss, and the fraction of anchors that are most similar to their partner.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        everything = torch.cat([all_gather_cat(full_precision(key), grad=False) for key in keys])  # (2RB, C)
+        first, half = _first(query), len(everything) // 2
+        logits = _logits(full_precision(query), everything, first + view * half, temperature)
+        return _cross_entropy(logits, first + (1 - view) * half)
 
 
 def sup_con(view1: Tensor, view2: Tensor, label: Tensor, temperature: float) -> Tensor:
@@ -68,7 +88,7 @@ def sup_con(view1: Tensor, view2: Tensor, label: Tensor, temperature: float) -> 
         temperature: divisor of the cosines.
     """
     with torch.autocast(view1.device.type, enabled=False):
-        logits, _ = _logits(view1, view2, temperature)
+        logits, _ = _both_views(view1, view2, temperature)
         everyone = all_gather_cat(label, grad=False).repeat(2)  # (2RB,)
         itself = logits.isneginf()
         partners = (label.repeat(2)[:, None] == everyone) & ~itself
@@ -92,22 +112,23 @@ def cross_entropy(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         return _cross_entropy(full_precision(logits), label)
 
 
-def _logits(
-    view1: Tensor, view2: Tensor, temperature: float, keys: tuple[Tensor, Tensor] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return cosines / temperature (2B, 2RB) of the local anchors and all keys, and the index of each anchor's partner.
-
-    The entry of an anchor and its own key is −∞.
-    """
+def _both_views(view1: Tensor, view2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return the logits (2B, 2RB) of all local features with those of all processes, and the index of each one's partner."""
     view1, view2 = full_precision(view1), full_precision(view2)
-    key1, key2 = (view1, view2) if keys is None else map(full_precision, keys)
-    everything = torch.cat([all_gather_cat(key1, grad=True), all_gather_cat(key2, grad=True)])  # (2RB, C)
-    half = len(everything) // 2
-    first = torch.arange(len(view1), device=view1.device) + rank() * len(view1)
+    everything = torch.cat([all_gather_cat(view1, grad=True), all_gather_cat(view2, grad=True)])  # (2RB, C)
+    first, half = _first(view1), len(everything) // 2
     own = torch.cat([first, first + half])
-    partner = torch.cat([first + half, first])
-    logits = torch.cat([view1, view2]) @ everything.T / temperature
-    return logits.scatter(1, own[:, None], -torch.inf), partner
+    return _logits(torch.cat([view1, view2]), everything, own, temperature), torch.cat([first + half, first])
+
+
+def _first(local: Tensor) -> Tensor:
+    """Return the places (B,) of this process's images among those of all processes."""
+    return torch.arange(len(local), device=local.device) + rank() * len(local)
+
+
+def _logits(anchors: Tensor, everything: Tensor, own: Tensor, temperature: float) -> Tensor:
+    """Return cosines / temperature (A, 2RB) of the anchors (A, C) with ``everything``; −∞ at the places ``own`` (A,)."""
+    return (anchors @ everything.T / temperature).scatter(1, own[:, None], -torch.inf)
 
 
 def _cross_entropy(logits: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:

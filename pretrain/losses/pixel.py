@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pretrain.losses import full_precision
+from pretrain.losses import full_precision, parts
 from pretrain.losses.geometry import in_intersection, positive_mask
 
 
@@ -27,10 +27,47 @@ def pixel_consistency(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key = full_precision(query).flatten(2), full_precision(key).flatten(2)
-        positive = mask.to(query.dtype)
-        cosine = query.transpose(1, 2) @ key
-        per_image = (cosine * positive).sum((1, 2)) / (positive.sum((1, 2)) + 1e-6)
-        return -2 * per_image.mean()
+        count = mask.sum((1, 2), dtype=key.dtype)
+        return (query * (key @ mask.mT.to(key.dtype)) * _scale(count)).sum()
+
+
+@torch.no_grad()
+def pulls(
+    keys: Sequence[Tensor], boxes: tuple[Tensor, Tensor], threshold: float
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Return what the queries of `pixel_consistency` are multiplied with, for both views.
+
+    The sum over positive pairs of q_i · k_j is the sum over i of q_i · p_i, where p_i is the sum of the keys of i's positives. So
+    one product of the keys with the mask replaces the matrix of cosines and its gradient: the loss of a view is
+    (query · pull).sum(), and the pull itself is the gradient of the query. It needs no query, and no matrix of all pairs for
+    more than a few images at a time.
+
+    Args:
+        keys: keys of view 1 and view 2, L2-normalised over channels, (B, C, H, W) each; they get no gradient.
+        boxes: crop boxes of view 1 and view 2, see `pretrain.losses.geometry.positive_mask`.
+        threshold: distance below which two cells are a positive pair.
+
+    Returns:
+        The pulls on the queries of view 1 and view 2, (B, C, H, W) each, and the number of positive pairs of each image, (B,).
+    """
+    key1, key2 = (full_precision(key).flatten(2) for key in keys)
+    shape = (keys[0].shape[2], keys[0].shape[3])
+    pull1, pull2 = torch.empty_like(key1), torch.empty_like(key2)
+    counts = []
+    with torch.autocast(key1.device.type, enabled=False):
+        for part in parts(len(key1), key1.shape[2], key1.device):
+            mask = positive_mask(boxes[0][part], boxes[1][part], shape, threshold).to(key1.dtype)
+            torch.bmm(key2[part], mask.mT, out=pull1[part])
+            torch.bmm(key1[part], mask, out=pull2[part])
+            counts.append(mask.sum((1, 2)))
+        count = torch.cat(counts)
+        scale = _scale(count)
+    return (pull1.mul_(scale).view_as(keys[0]), pull2.mul_(scale).view_as(keys[1])), count
+
+
+def _scale(count: Tensor) -> Tensor:
+    """Return −2 / (B · the number of positive pairs of each image), (B, 1, 1), for ``count`` (B,)."""
+    return (-2 / len(count) / (count + 1e-6))[:, None, None]
 
 
 def pixel_contrast(query: Tensor, key: Tensor, mask: Tensor, counted: Tensor, temperature: float) -> Tensor:
@@ -58,39 +95,23 @@ def pixel_contrast(query: Tensor, key: Tensor, mask: Tensor, counted: Tensor, te
         return (per_cell.sum(1) / counted.sum(1).clamp(min=1)).mean()
 
 
-def consistency_both_ways(
-    queries: Sequence[Tensor], keys: Sequence[Tensor], boxes: tuple[Tensor, Tensor], threshold: float
+def contrast_one_way(
+    query: Tensor, key: Tensor, box_q: Tensor, box_k: Tensor, threshold: float, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Compute `pixel_consistency` of view 1 with view 2 and of view 2 with view 1.
+    """Compute `pixel_contrast` of one view with the other. Cells in the other view's crop box are counted.
 
     Args:
-        queries: queries of view 1 and view 2, see `pixel_consistency`.
-        keys: keys of view 1 and view 2.
-        boxes: crop boxes of view 1 and view 2, see `pretrain.losses.geometry.positive_mask`.
+        query: queries of the view, see `pixel_contrast`.
+        key: keys of the other view.
+        box_q: crop boxes of the view, see `pretrain.losses.geometry.positive_mask`.
+        box_k: crop boxes of the other view.
         threshold: distance below which two cells are a positive pair.
+        temperature: τ, divisor of the cosines.
 
     Returns:
-        The sum of both directions, from −4 to 4, and the positive mask (B, N1, N2).
+        The loss in [0, ∞), and the number of positive pairs of each image, (B,).
     """
-    mask = positive_mask(*boxes, (keys[0].shape[2], keys[0].shape[3]), threshold)
-    one, back = pixel_consistency(queries[0], keys[1], mask), pixel_consistency(queries[1], keys[0], mask.mT)
-    return one + back, mask
-
-
-def contrast_both_ways(
-    queries: Sequence[Tensor],
-    keys: Sequence[Tensor],
-    boxes: tuple[Tensor, Tensor],
-    threshold: float,
-    temperature: float,
-) -> tuple[Tensor, Tensor]:
-    """Compute `pixel_contrast` of view 1 with view 2 and of view 2 with view 1.
-
-    Cells in the other view's crop box are counted. Arguments and results are those of `consistency_both_ways`, but the
-    sum lies in [0, ∞).
-    """
-    shape = (keys[0].shape[2], keys[0].shape[3])
-    mask, (box1, box2) = positive_mask(*boxes, shape, threshold), boxes
-    one = pixel_contrast(queries[0], keys[1], mask, in_intersection(box1, box2, shape), temperature)
-    back = pixel_contrast(queries[1], keys[0], mask.mT, in_intersection(box2, box1, shape), temperature)
-    return one + back, mask
+    shape = (key.shape[2], key.shape[3])
+    mask = positive_mask(box_q, box_k, shape, threshold)
+    loss = pixel_contrast(query, key, mask, in_intersection(box_q, box_k, shape), temperature)
+    return loss, mask.sum((1, 2))

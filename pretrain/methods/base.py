@@ -5,9 +5,11 @@ Shapes: B batch, C channels, (H, W) map of cells.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from pretrain.data.views import Views
@@ -27,6 +29,8 @@ class Method(nn.Module):
     """One-line description for lists of methods."""
     exports: ClassVar[tuple[str, ...]] = ("backbone",)
     """Sub-modules that conversion exports: "backbone", "fpn" (a feature pyramid), "head" (of a detector)."""
+    passes: ClassVar[int] = 1
+    """Number of forward and backward passes for a batch, see `TwoPassMethod`."""
     least_side: ClassVar[int] = 1
     """Smallest number of cells on a side of C5 with which the loss is not always 0."""
 
@@ -77,6 +81,40 @@ class MomentumMethod(Method):
     def update_momentum_encoder(self) -> None:
         """Move the momentum encoder towards the student."""
         self.momentum_encoder.update(self)
+
+
+class TwoPassMethod(MomentumMethod):
+    """Method whose loss is the sum of one term for each view, in which the other view appears only as the momentum encoder's.
+
+    So the engine can send one view after the other through the student, each with a backward pass of its own. That has the
+    same gradient as both together, but keeps the feature maps of only one view in memory.
+    """
+
+    passes = 2
+
+    def targets(self, views: Views) -> Any:
+        """Return all that the losses need from the momentum encoder, without a gradient."""
+        raise NotImplementedError
+
+    def one_view(self, views: Views, targets: Any, view: int) -> dict[str, Tensor]:
+        """Return the scalars of ``view`` (0 or 1): "loss" is its term of the loss, with the gradient; see `add_up`."""
+        raise NotImplementedError
+
+    def forward(self, views: Views, targets: Any = None, view: int | None = None) -> dict[str, Tensor]:
+        """Return the scalars of both views together, or of one ``view`` alone, for which ``targets`` are needed."""
+        if view is not None:
+            return self.one_view(views, targets, view)
+        with torch.no_grad():
+            targets = self.targets(views)
+        return add_up([self.one_view(views, targets, view) for view in (0, 1)])
+
+
+def add_up(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Combine the scalars of both views: what is called "loss..." is added, of all else the mean is taken."""
+    return {
+        name: torch.stack([part[name] for part in parts]).sum(0) / (1 if name.startswith("loss") else len(parts))
+        for name in parts[0]
+    }
 
 
 def feature_std(features: Tensor) -> Tensor:

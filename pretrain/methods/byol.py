@@ -8,19 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.losses.instance import cosine_regression
-from pretrain.methods.base import MomentumMethod, feature_std
+from pretrain.methods.base import TwoPassMethod, feature_std
 from pretrain.models.heads import VectorHead
 from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.resnet import ResNet
 
 
-class BYOL(MomentumMethod):
+class BYOL(TwoPassMethod):
     """BYOL: the student predicts the momentum encoder's projection of the other view, in both directions.
 
     The student is backbone -> projector -> predictor (p), the momentum encoder backbone -> projector (z').
@@ -60,15 +59,13 @@ class BYOL(MomentumMethod):
         """Return 1: the heads have batch norm on one vector for each image, and a view goes through them alone."""
         return 1
 
-    def forward(self, views: Views) -> dict[str, Tensor]:
+    def targets(self, views: Views) -> list[Tensor]:
+        """Return the momentum encoder's projections of both views, unit vectors (B, C)."""
+        encoder = self.momentum_encoder
+        return [unit(encoder.projector(encoder.backbone(x).mean(dim=(2, 3)))) for x in (views.view1, views.view2)]
+
+    def one_view(self, views: Views, targets: list[Tensor], view: int) -> dict[str, Tensor]:
         """Return "loss" and "feature_std" of the projections."""
-        images = (views.view1, views.view2)
-        projections = [self.projector(self.backbone(x).mean(dim=(2, 3))) for x in images]  # (B, C) each
-        queries = [unit(self.predictor(x)) for x in projections]
-        with torch.no_grad():
-            keys = [
-                unit(self.momentum_encoder.projector(self.momentum_encoder.backbone(x).mean(dim=(2, 3))))
-                for x in images
-            ]
-        loss = 4 + cosine_regression(queries[0], keys[1]) + cosine_regression(queries[1], keys[0])
-        return {"loss": loss, "feature_std": feature_std(torch.cat(projections))}
+        projection = self.projector(self.backbone((views.view1, views.view2)[view]).mean(dim=(2, 3)))  # (B, C)
+        loss = 2 + cosine_regression(unit(self.predictor(projection)), targets[1 - view])
+        return {"loss": loss, "feature_std": feature_std(projection)}

@@ -6,17 +6,17 @@ Shapes: B batch, C channels, (H, W) map of cells, N = H·W.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pretrain.data.views import Views
 from pretrain.losses import unit
-from pretrain.losses.pixel import contrast_both_ways
-from pretrain.methods.base import MomentumMethod, feature_std
+from pretrain.losses.pixel import contrast_one_way
+from pretrain.methods.base import TwoPassMethod, feature_std
 from pretrain.models.heads import ConvHead
-from pretrain.models.instance_branch import PixelConfig, add_instance_heads, add_instance_loss
+from pretrain.models.instance_branch import PixelConfig, add_instance_heads, add_instance_loss, instance_keys
 from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.resnet import ResNet
 
@@ -32,7 +32,16 @@ class ContrastConfig:
     temperature: float = 0.3
 
 
-class PixContrast(MomentumMethod):
+class Targets(NamedTuple):
+    """What the momentum encoder gives to both views."""
+
+    keys: tuple[Tensor, Tensor]
+    """Unit vectors (B, C, H, W) of each view."""
+    instance: tuple[Tensor, Tensor] | None
+    """Keys of the instance branch."""
+
+
+class PixContrast(TwoPassMethod):
     """PixContrast: contrast the student's cells with the momentum encoder's cells of the other view, in both directions.
 
     Both the student (x) and the momentum encoder (x') are backbone -> projector. Loss: pixel_contrast(x1, x2') +
@@ -65,18 +74,19 @@ class PixContrast(MomentumMethod):
         """Return whether there is an instance branch with negatives."""
         return settings.instance == "contrastive"
 
-    def forward(self, views: Views) -> dict[str, Tensor]:
+    def targets(self, views: Views) -> Targets:
+        """Return what the momentum encoder makes of both views."""
+        momentum_maps = [self.momentum_encoder.backbone(x) for x in (views.view1, views.view2)]
+        key1, key2 = (unit(self.momentum_encoder.projector(x)) for x in momentum_maps)
+        return Targets((key1, key2), instance_keys(self.momentum_encoder, self.config, momentum_maps))
+
+    def one_view(self, views: Views, targets: Targets, view: int) -> dict[str, Tensor]:
         """Return "loss", "feature_std" of the projections and "positives" (mean number of positive pairs per image)."""
-        images, boxes = (views.view1, views.view2), (views.box1, views.box2)
-        maps = [self.backbone(x) for x in images]  # C5 (B, backbone.channels, H, W) each
-        queries = [unit(self.projector(x)) for x in maps]  # (B, C, H, W) each
-        with torch.no_grad():
-            momentum_maps = [self.momentum_encoder.backbone(x) for x in images]
-            keys = [unit(self.momentum_encoder.projector(x)) for x in momentum_maps]
-        loss, mask = contrast_both_ways(queries, keys, boxes, self.config.threshold, self.config.temperature)
-        scalars = {
-            "loss": loss,
-            "feature_std": feature_std(torch.cat(queries)),
-            "positives": mask.sum() / len(mask),
-        }
-        return add_instance_loss(self, self.momentum_encoder, self.config, maps, momentum_maps, scalars)
+        maps = self.backbone((views.view1, views.view2)[view])  # C5 (B, backbone.channels, H, W)
+        query = unit(self.projector(maps))  # (B, C, H, W)
+        boxes = (views.box1, views.box2)
+        loss, count = contrast_one_way(
+            query, targets.keys[1 - view], boxes[view], boxes[1 - view], self.config.threshold, self.config.temperature
+        )
+        scalars = {"loss": loss, "feature_std": feature_std(query), "positives": count.mean(dtype=torch.float32)}
+        return add_instance_loss(self, self.config, maps, targets.instance, view, scalars)

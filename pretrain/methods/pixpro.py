@@ -6,17 +6,17 @@ Shapes: B batch, C channels, (H, W) map of cells, N = H·W.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pretrain.data.views import Views
 from pretrain.losses import unit
-from pretrain.losses.pixel import consistency_both_ways
-from pretrain.methods.base import MomentumMethod, feature_std
+from pretrain.losses.pixel import pulls
+from pretrain.methods.base import TwoPassMethod, feature_std
 from pretrain.models.heads import ConvHead
-from pretrain.models.instance_branch import PixelConfig, add_instance_heads, add_instance_loss
+from pretrain.models.instance_branch import PixelConfig, add_instance_heads, add_instance_loss, instance_keys
 from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.ppm import PixelPropagation
 from pretrain.models.resnet import ResNet
@@ -37,7 +37,18 @@ class PropagationConfig:
     clamp: float = 0.0
 
 
-class PixPro(MomentumMethod):
+class Targets(NamedTuple):
+    """What the momentum encoder gives to both views."""
+
+    pull: tuple[Tensor, Tensor]
+    """Scaled sums of the keys of positive cells, (B, C, H, W) for each view, see `pretrain.losses.pixel.pulls`."""
+    positives: Tensor
+    """Mean number of positive pairs per image."""
+    instance: tuple[Tensor, Tensor] | None
+    """Keys of the instance branch."""
+
+
+class PixPro(TwoPassMethod):
     """PixPro: make the student's propagated cells agree with the momentum encoder's cells of the other view.
 
     The student is backbone -> projector -> PPM (y), the momentum encoder backbone -> projector (x').
@@ -66,16 +77,23 @@ class PixPro(MomentumMethod):
         """Return whether there is an instance branch with negatives."""
         return settings.instance == "contrastive"
 
-    def forward(self, views: Views) -> dict[str, Tensor]:
+    def targets(self, views: Views) -> Targets:
+        """Return what the momentum encoder makes of both views."""
+        momentum_maps = [self.momentum_encoder.backbone(x) for x in (views.view1, views.view2)]
+        keys = [unit(self.momentum_encoder.projector(x)) for x in momentum_maps]
+        pull, count = pulls(keys, (views.box1, views.box2), self.config.threshold)
+        return Targets(
+            pull, count.mean(dtype=torch.float32), instance_keys(self.momentum_encoder, self.config, momentum_maps)
+        )
+
+    def one_view(self, views: Views, targets: Targets, view: int) -> dict[str, Tensor]:
         """Return "loss", "feature_std" of the projections and "positives" (mean number of positive pairs per image)."""
-        images, boxes = (views.view1, views.view2), (views.box1, views.box2)
-        maps = [self.backbone(x) for x in images]  # C5 (B, backbone.channels, H, W) each
-        projections = [self.projector(x) for x in maps]  # (B, C, H, W) each
-        queries = [unit(self.propagation(x)) for x in projections]
-        with torch.no_grad():
-            momentum_maps = [self.momentum_encoder.backbone(x) for x in images]
-            keys = [unit(self.momentum_encoder.projector(x)) for x in momentum_maps]
-        loss, mask = consistency_both_ways(queries, keys, boxes, self.config.threshold)
-        positives = mask.sum() / len(mask)
-        scalars = {"loss": loss, "feature_std": feature_std(torch.cat(projections)), "positives": positives}
-        return add_instance_loss(self, self.momentum_encoder, self.config, maps, momentum_maps, scalars)
+        maps = self.backbone((views.view1, views.view2)[view])  # C5 (B, backbone.channels, H, W)
+        projection = self.projector(maps)  # (B, C, H, W)
+        query = unit(self.propagation(projection))
+        scalars = {
+            "loss": (query * targets.pull[view]).sum(),
+            "feature_std": feature_std(projection),
+            "positives": targets.positives,
+        }
+        return add_instance_loss(self, self.config, maps, targets.instance, view, scalars)

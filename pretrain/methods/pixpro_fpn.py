@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from pixbench.errors import UserError
 from pretrain.data.views import Views
 from pretrain.losses import unit
-from pretrain.losses.pixel import consistency_both_ways
-from pretrain.methods.base import MomentumMethod, feature_std
-from pretrain.methods.pixpro import PixPro
+from pretrain.losses.pixel import pulls
+from pretrain.methods.base import TwoPassMethod, feature_std
+from pretrain.methods.pixpro import PixPro, Targets
 from pretrain.models.fpn import FPN, Tower
 from pretrain.models.heads import ConvHead
-from pretrain.models.instance_branch import add_instance_heads, add_instance_loss
+from pretrain.models.instance_branch import add_instance_heads, add_instance_loss, instance_keys
 from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.ppm import PixelPropagation
 from pretrain.models.resnet import ResNet
@@ -29,7 +29,7 @@ Head = Literal["fcos", "retinanet"]
 """Detector whose head is pre-trained."""
 
 
-class PixProFPN(MomentumMethod):
+class PixProFPN(TwoPassMethod):
     """PixPro on a feature pyramid: the mean of PixPro's loss over the levels P3..P6.
 
     The student is backbone -> FPN -> projector -> PPM, the momentum encoder backbone -> FPN -> projector. All levels
@@ -81,37 +81,36 @@ class PixProFPN(MomentumMethod):
         """Return the module between pyramid and projector."""
         return nn.Identity()
 
-    def forward(self, views: Views) -> dict[str, Tensor]:
+    def targets(self, views: Views) -> tuple[dict[str, Targets], tuple[Tensor, Tensor] | None]:
+        """Return what the momentum encoder makes of both views on each level, and the keys of the instance branch."""
+        backbone = cast(ResNet, self.momentum_encoder.backbone)
+        momentum_maps = [backbone.forward_stages(x) for x in (views.view1, views.view2)]
+        levels = [project(self.momentum_encoder, x) for x in momentum_maps]
+        boxes, found = (views.box1, views.box2), {}
+        for level in levels[0]:
+            pull, count = pulls([unit(x[level]) for x in levels], boxes, self.config.threshold)
+            found[level] = Targets(pull, count.mean(dtype=torch.float32), None)
+        return found, instance_keys(self.momentum_encoder, self.config, [x["layer4"] for x in momentum_maps])
+
+    def one_view(self, views: Views, targets: Any, view: int) -> dict[str, Tensor]:
         """Return "loss" and scalars for the log.
 
         "loss_p3".. are the losses of the levels. "feature_std" of the projections and "positives", the number of
         positive pairs per image, are means over the levels.
         """
-        images, boxes = (views.view1, views.view2), (views.box1, views.box2)
-        maps = [self.backbone.forward_stages(x) for x in images]
-        levels = [project(self, x) for x in maps]
-        with torch.no_grad():
-            momentum_backbone = cast(ResNet, self.momentum_encoder.backbone)
-            momentum_maps = [momentum_backbone.forward_stages(x) for x in images]
-            momentum_levels = [project(self.momentum_encoder, x) for x in momentum_maps]
-        losses: dict[str, Tensor] = {}
-        spread: list[Tensor] = []
-        positives: list[Tensor] = []
-        for level in levels[0]:
-            projections = [x[level] for x in levels]  # (B, C, H_l, W_l) each
-            queries = [unit(self.propagation(x)) for x in projections]
-            keys = [unit(x[level]) for x in momentum_levels]
-            losses[level], mask = consistency_both_ways(queries, keys, boxes, self.config.threshold)
-            spread.append(feature_std(torch.cat(projections)))
-            positives.append(mask.sum() / len(mask))
+        of_levels, of_instance = targets
+        maps = self.backbone.forward_stages((views.view1, views.view2)[view])
+        projections = project(self, maps)  # (B, C, H_l, W_l) for each level
+        losses = {
+            level: (unit(self.propagation(x)) * of_levels[level].pull[view]).sum() for level, x in projections.items()
+        }
         scalars = {
             "loss": torch.stack([*losses.values()]).mean(),
             **{f"loss_{level}": loss.detach() for level, loss in losses.items()},
-            "feature_std": torch.stack(spread).mean(),
-            "positives": torch.stack(positives).mean(),
+            "feature_std": torch.stack([feature_std(x) for x in projections.values()]).mean(),
+            "positives": torch.stack([of_level.positives for of_level in of_levels.values()]).mean(),
         }
-        c5, momentum_c5 = ([x["layer4"] for x in both] for both in (maps, momentum_maps))
-        return add_instance_loss(self, self.momentum_encoder, self.config, c5, momentum_c5, scalars)
+        return add_instance_loss(self, self.config, maps["layer4"], of_instance, view, scalars)
 
 
 class PixProFPNHead(PixProFPN):

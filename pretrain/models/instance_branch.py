@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from pixbench.errors import UserError
 from pretrain.losses import full_precision, unit
-from pretrain.losses.instance import cosine_regression, nt_xent
+from pretrain.losses.instance import cosine_regression, nt_xent_with_keys
 from pretrain.models.heads import ConvHead
 from pretrain.models.momentum_encoder import MomentumEncoder
 
@@ -71,40 +71,49 @@ def add_instance_heads(owner: nn.Module, channels: int, config: PixelConfig) -> 
     return ("projector_instance",)
 
 
+def instance_keys(
+    momentum_encoder: MomentumEncoder, config: PixelConfig, maps: Sequence[Tensor]
+) -> tuple[Tensor, Tensor] | None:
+    """Return the keys (B, C) of both views; None without an instance branch.
+
+    ``maps`` are C5 (B, C, H, W) of both views by the momentum encoder's backbone.
+    """
+    if config.instance == "none":
+        return None
+    with torch.no_grad():
+        projector = momentum_encoder.get_submodule("projector_instance")
+        key1, key2 = (_pooled(projector(x)) for x in maps)
+    return key1, key2
+
+
 def add_instance_loss(
     owner: nn.Module,
-    momentum_encoder: MomentumEncoder,
     config: PixelConfig,
-    maps: Sequence[Tensor],
-    momentum_maps: Sequence[Tensor],
+    maps: Tensor,
+    keys: tuple[Tensor, Tensor] | None,
+    view: int,
     scalars: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Return ``scalars`` with α times the loss of the instance branch added to "loss".
+    """Return ``scalars`` of one view with its part of the branch's loss, times α, added to "loss".
 
     "loss_pixel" and "loss_instance" are the two terms. Without an instance branch ``scalars`` is returned unchanged.
 
     Args:
         owner: the method, with the student's heads.
-        momentum_encoder: its momentum encoder, with copies of the heads.
         config: settings of the branch.
-        maps: C5 (B, C, H, W) of both views by the student's backbone.
-        momentum_maps: C5 (B, C, H, W) of both views by the momentum encoder's backbone.
-        scalars: result of the method without the branch.
+        maps: C5 (B, C, H, W) of ``view`` by the student's backbone.
+        keys: result of `instance_keys`.
+        view: 0 or 1.
+        scalars: result of the method for ``view`` without the branch.
     """
-    if config.instance == "none":
+    if keys is None:
         return scalars
-    projector = owner.get_submodule("projector_instance")
-    with torch.no_grad():
-        momentum_projector = momentum_encoder.get_submodule("projector_instance")
-        key1, key2 = (_pooled(momentum_projector(x)) for x in momentum_maps)
-    projections = [projector(x) for x in maps]
+    query = owner.get_submodule("projector_instance")(maps)
     if config.instance == "regression":
-        predictor = owner.get_submodule("predictor")
-        query1, query2 = (_pooled(predictor(x)) for x in projections)
-        loss = cosine_regression(query1, key2) + cosine_regression(query2, key1)
+        query = owner.get_submodule("predictor")(query)
+        loss = cosine_regression(_pooled(query), keys[1 - view])
     else:
-        query1, query2 = (_pooled(x) for x in projections)
-        loss, _ = nt_xent(query1, query2, config.instance_temperature, keys=(key1, key2))
+        loss = nt_xent_with_keys(_pooled(query), keys, view, config.instance_temperature)[0] / 2
     total = scalars["loss"] + config.alpha * loss
     return {**scalars, "loss": total, "loss_pixel": scalars["loss"].detach(), "loss_instance": loss.detach()}
 

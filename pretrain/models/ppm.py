@@ -6,22 +6,61 @@ Shapes: B batch, C channels, N = H·W cells.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixbench.errors import UserError
+from pretrain.losses import parts
 from pretrain.models.heads import ConvHead
 
 
-def similarity(x: Tensor, gamma: float, clamp: float) -> Tensor:
-    """Return s(x_i, x_j) = max(cos(x_i, x_j), clamp)^γ of all pairs of cells (Eq. 4): (B, C, H, W) -> (B, N, N).
+def similarity(cosine: Tensor, gamma: float, clamp: float) -> Tensor:
+    """Return s = max(cosine, clamp)^γ (Eq. 4), of any shape.
 
     For γ < 1 the power has no finite slope at 0, so 1e-6 is added to the cosine (official code; not in the paper).
     """
-    unit = F.normalize(x, dim=1).flatten(2)
-    cosine = (unit.transpose(1, 2) @ unit).clamp(min=clamp)
-    return (cosine + 1e-6 if gamma < 1 else cosine) ** gamma
+    base = cosine.clamp(min=clamp)
+    return (base + 1e-6 if gamma < 1 else base) ** gamma
+
+
+def slope(cosine: Tensor, gamma: float, clamp: float) -> Tensor:
+    """Return the derivative of `similarity`; it is 0 where the cosine is below ``clamp``."""
+    base = cosine.clamp(min=clamp)
+    if gamma == 2 and clamp == 0:
+        return base.mul_(2)  # 0 below the clamp by itself
+    return gamma * (base + 1e-6 if gamma < 1 else base) ** (gamma - 1) * (cosine >= clamp)
+
+
+class _Propagation(torch.autograd.Function):
+    """y_i = Σ_j s(u_i · u_j) v_j with s(c) = max(c, clamp)^γ, of unit vectors u (B, C, N) and values v (B, D, N).
+
+    Of the (B, N, N) matrices only the cosines are kept for the gradient; all others exist for a few images at a time. Both
+    the cosines and s are symmetric, which spares one of six products.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, unit: Tensor, value: Tensor, gamma: float, clamp: float) -> Tensor:
+        ctx.gamma, ctx.clamp, ctx.parts = gamma, clamp, parts(len(unit), unit.shape[2], unit.device)
+        cosines, out = [], []
+        for images in ctx.parts:
+            cosines.append(unit[images].mT @ unit[images])
+            out.append(value[images] @ similarity(cosines[-1], gamma, clamp))
+        ctx.save_for_backward(unit, value, *cosines)
+        return out[0] if len(out) == 1 else torch.cat(out)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        unit, value, *cosines = ctx.saved_tensors
+        of_unit, of_value = [], []
+        for images, cosine in zip(ctx.parts, cosines, strict=True):
+            of_value.append(grad[images] @ similarity(cosine, ctx.gamma, ctx.clamp))
+            of_weight = grad[images].mT @ value[images]
+            of_unit.append(unit[images] @ (of_weight + of_weight.mT).mul_(slope(cosine, ctx.gamma, ctx.clamp)))
+        first, second = (x[0] if len(x) == 1 else torch.cat(x) for x in (of_unit, of_value))
+        return first, second, None, None
 
 
 class PixelPropagation(nn.Module):
@@ -52,9 +91,13 @@ class PixelPropagation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Propagate ``x`` (B, C, H, W) and return (B, C, H, W), not normalised."""
+        unit = F.normalize(x, dim=1).flatten(2)
         value = F.normalize(self.transform(x), dim=1).flatten(2)
-        weights = similarity(x, self.gamma, self.clamp)
-        return (value @ weights.transpose(1, 2)).view_as(x)
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):  # the products, and so all in between, are of this type
+            unit, value = (part.to(torch.get_autocast_dtype(kind)) for part in (unit, value))
+        with torch.autocast(kind, enabled=False):
+            return _Propagation.apply(unit, value, self.gamma, self.clamp).view_as(x)
 
     def extra_repr(self) -> str:
         """Return the settings for `repr`."""

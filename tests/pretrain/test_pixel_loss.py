@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.losses import unit
+from pretrain.losses import PAIRS, unit
 from pretrain.losses.geometry import positive_mask
-from pretrain.losses.pixel import pixel_consistency
+from pretrain.losses.pixel import pixel_consistency, pulls
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "loss.npz")
 CASES = [(case, index) for case in GOLDEN["cases"] for index in range(len(GOLDEN[f"{case}/pos_ratio"]))]
@@ -77,6 +77,24 @@ def test_gradient_by_differences() -> None:
     q, k = features(2, 4, 2, 2).requires_grad_(), features(2, 4, 2, 2, seed=1).requires_grad_()
     mask = torch.eye(4, dtype=torch.bool).expand(2, 4, 4)
     assert torch.autograd.gradcheck(lambda q, k: pixel_consistency(q, k, mask), (q, k))
+
+
+@pytest.mark.parametrize("pairs", [1, 2**20])
+def test_both_ways_at_once(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of `pulls`, image by image or all at once, has the value and the gradients of both directions."""
+    monkeypatch.setitem(PAIRS, "cpu", pairs)
+    generator = torch.Generator().manual_seed(3)
+    boxes = tuple(torch.rand(3, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    mask = positive_mask(*boxes, (3, 4), 0.7)
+    queries = [features(3, 5, 3, 4, seed=s).requires_grad_() for s in (0, 1)]
+    keys = [features(3, 5, 3, 4, seed=s) for s in (2, 3)]
+    plain = pixel_consistency(queries[0], keys[1], mask) + pixel_consistency(queries[1], keys[0], mask.mT)
+    pull, count = pulls(keys, boxes, 0.7)
+    loss = (queries[0] * pull[0]).sum() + (queries[1] * pull[1]).sum()
+    assert count.tolist() == mask.sum((1, 2)).tolist() != [0, 0, 0]
+    torch.testing.assert_close(loss, plain, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(torch.autograd.grad(loss, queries), torch.autograd.grad(plain, queries), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_full_precision_under_autocast() -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pixbench.errors import UserError
-from pretrain.models.ppm import PixelPropagation, similarity
+from pretrain.losses import PAIRS
+from pretrain.models.ppm import PixelPropagation, similarity, slope
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "ppm.npz")
 COMBINATIONS = [(layers, p, clamp) for layers in (0, 1, 2) for p in GOLDEN["p"] for clamp in GOLDEN["clamp"]]
@@ -54,9 +55,29 @@ def test_similarity_by_hand() -> None:
     """Cells (1, 0), (0, 1), (3, 3), (−1, 0): cosines 0, √½, −1 to the first."""
     x = torch.tensor([[[[1.0, 0.0], [3.0, -1.0]], [[0.0, 1.0], [3.0, 0.0]]]], dtype=torch.float64)
     expected = torch.tensor([[1, 0, 0.5, 0], [0, 1, 0.5, 0], [0.5, 0.5, 1, 0], [0, 0, 0, 1]], dtype=torch.float64)
-    torch.testing.assert_close(similarity(x, 2.0, 0.0)[0], expected)
-    assert similarity(x, 1.0, 0.2)[0, 0, 3].item() == pytest.approx(0.2)
-    assert similarity(x, 0.5, 0.0)[0, 0, 3].item() == pytest.approx(1e-3)
+    unit = torch.nn.functional.normalize(x, dim=1).flatten(2)
+    cosine = unit.mT @ unit
+    torch.testing.assert_close(similarity(cosine, 2.0, 0.0)[0], expected)
+    assert similarity(cosine, 1.0, 0.2)[0, 0, 3].item() == pytest.approx(0.2)
+    assert similarity(cosine, 0.5, 0.0)[0, 0, 3].item() == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("clamp", [-1.0, 0.0, 0.3])
+def test_slope_is_the_derivative(gamma: float, clamp: float) -> None:
+    if clamp < 0 and gamma != int(gamma):
+        return  # a root of a negative number
+    cosine = torch.linspace(-0.95, 1, 41, dtype=torch.float64).requires_grad_()
+    similarity(cosine, gamma, clamp).sum().backward()
+    torch.testing.assert_close(slope(cosine.detach(), gamma, clamp), cosine.grad)
+
+
+@pytest.mark.parametrize("pairs", [1, 2**20])
+def test_gradients_by_differences(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image by image, and all images at once."""
+    monkeypatch.setitem(PAIRS, "cpu", pairs)
+    x = torch.randn(3, 4, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.autograd.gradcheck(PixelPropagation(4, gamma=2.0).double(), (x,))
 
 
 def test_propagation_by_hand() -> None:
