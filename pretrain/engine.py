@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -32,7 +31,6 @@ from pretrain.log.profiling import Profiler
 from pretrain.log.screen import tell
 from pretrain.log.steps import StepLog
 from pretrain.log.trackers import check_installed
-from pretrain.log.waiting import Timed
 from pretrain.run import Run, batches, modified, setup
 from pretrain.saver import Saver, save
 from pretrain.step import train_step
@@ -95,7 +93,7 @@ def fit(run: Run) -> None:
         cache=data.cache,
     )
     sampler = batches(config, len(run.source), run.step, run.total_steps)
-    loader = Timed(ViewLoader(dataset, sampler, workers=data.workers, pin_memory=run.device.type == "cuda"))
+    loader = ViewLoader(dataset, sampler, workers=data.workers, pin_memory=run.device.type == "cuda")
     watchers = watch(run, loader)
     run.model.train()
     try:
@@ -121,17 +119,17 @@ def conclude(run: Run, status: str, reason: str = "") -> None:
         write_json(run.out / RESULT_FILE, {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": status, **facts})
 
 
-def watch(run: Run, data: Timed[Any]) -> list[Watcher]:
+def watch(run: Run, loader: ViewLoader) -> list[Watcher]:
     """Return what is called after each step, in this order. All processes compute the k-NN accuracy; rank 0 logs and saves."""
-    log = open_log(run, data) if rank() == 0 else None
+    log = open_log(run, loader) if rank() == 0 else None
     watchers: list[Watcher] = [OnlineKNN(run)] if run.config.log.knn_every else []
     if log:
         watchers += [log, Saver(), *([Profiler(run)] if run.config.profile else [])]
     return watchers
 
 
-def open_log(run: Run, data: Timed[Any]) -> StepLog:
-    """Prepare the run folder, print a summary of the run, and return the log. ``data`` is where the batches come from."""
+def open_log(run: Run, loader: ViewLoader) -> StepLog:
+    """Prepare the run folder, print a summary of the run, and return the log. ``loader`` gives the batches."""
     make_folder(run.out)
     checkpoint.remove_leftovers(run.out)
     (run.out / RESULT_FILE).unlink(missing_ok=True)  # left by an earlier start that failed
@@ -148,7 +146,7 @@ def open_log(run: Run, data: Timed[Any]) -> StepLog:
         say(note)
     if run.step:
         say(f"going on after step {run.step} of {run.total_steps}")
-    return StepLog(run, data)
+    return StepLog(run, loader)
 
 
 def say(text: str) -> None:

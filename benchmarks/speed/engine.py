@@ -26,11 +26,12 @@ from pretrain import engine
 from pretrain.config import RunConfig, parse
 from pretrain.data.loader import TwoViews, ViewLoader
 from pretrain.data.views import Views
+from pretrain.engine import watch
 from pretrain.log.online_knn import OnlineKNN
 from pretrain.log.pictures import picture
-from pretrain.log.waiting import Timed
 from pretrain.run import Run, batches, setup
 from pretrain.step import train_step
+from pretrain.watcher import Watcher
 
 
 class Turns:
@@ -41,17 +42,17 @@ class Turns:
         self.seconds: dict[str, list[float]] = {"engine": [], "bare": [], "engine alone": []}
         self.last: Views | None = None
         self._resumed = self._returned = self._waited = 0.0
-        self._data: Timed[Any] | None = None
+        self._loader: ViewLoader | None = None
 
-    def watch(self, items: Any) -> Timed[Any]:
-        """Stand in for the engine's measure of the time that it waits for data, and remember it."""
-        self._data = Timed(items)
-        return self._data
+    def watch(self, run: Run, loader: ViewLoader) -> list[Watcher]:
+        """Remember what the engine takes its batches from, and return the engine's watchers."""
+        self._loader = loader
+        return watch(run, loader)
 
     def __call__(self, run: Run, views: Views) -> dict[str, Any]:
         """Make the step of ``run``, which the engine asks for, after one of the other run."""
         began = _now(run)
-        waited = self._data.seconds if self._data else 0.0
+        waited = self._loader.waited if self._loader else 0.0
         if self._resumed:
             self.seconds["engine"].append(began - self._resumed)
             self.seconds["engine alone"].append(began - self._returned - (waited - self._waited))
@@ -95,12 +96,12 @@ def compare(config: RunConfig, blocks: int) -> None:
     run, other = setup(config, device), setup(replace(config, out=f"{config.out}-bare"), device)
     other.model.train()
     turns = Turns(other)
-    before = engine.train_step, engine.Timed
-    engine.train_step, engine.Timed = turns, turns.watch  # type: ignore[assignment, misc]
+    before = engine.train_step, engine.watch
+    engine.train_step, engine.watch = turns, turns.watch
     try:
         engine.fit(run)
     finally:
-        engine.train_step, engine.Timed = before  # type: ignore[misc]
+        engine.train_step, engine.watch = before
     medians = {}
     for name, seconds in turns.seconds.items():
         whole = [sum(seconds[i : i + config.log_every]) for i in range(config.log_every, steps, config.log_every)]

@@ -9,7 +9,7 @@ else is random, so a run can start at any step and get the same batches as an un
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from pretrain.data import pil
 from pretrain.data.augment import MEAN, RECIPES, STD, Recipe
 from pretrain.data.sources import Source
 from pretrain.data.views import Box, Views, draw_views
+from pretrain.data.waiting import Timed
 
 SampleId = tuple[int, int]
 """(epoch, index): a sample depends on these two numbers (and on the seed)."""
@@ -154,7 +155,12 @@ class ViewLoader:
             pin_memory=pin_memory,
             prefetch_factor=4 if workers else None,
         )
-        self._loader = shielded(loader)
+        self._loader = Timed(shielded(loader))
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the caller has waited for batches so far."""
+        return self._loader.seconds
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -166,7 +172,7 @@ class ViewLoader:
             yield views
 
 
-def agreed(loader: Iterable[Views], stop: StopSignal) -> Iterator[Views]:
+def agreed(loader: ViewLoader, stop: StopSignal) -> Iterator[Views]:
     """Yield the batches of ``loader``. If one process receives a stop signal or a broken image, all stop at the same step.
 
     Otherwise, the other processes would wait forever in the next exchange of gradients.

@@ -71,7 +71,7 @@ class OnlineKNN(Watcher):
             )
 
 
-def balanced_sample(labels: Sequence[int]) -> tuple[list[int], list[int]]:
+def balanced_sample(labels: Sequence[int] | np.ndarray) -> tuple[list[int], list[int]]:
     """Return indices of images and their classes, counted from 0: as many images of each class, if it has so many.
 
     There are at most `EACH` images a class and about `MOST` in all, spread evenly over the classes and over the images of a

@@ -10,12 +10,12 @@ from typing import Any
 from pixbench.file_versions import STEP_LOG
 from pixbench.files import finite, write_text
 from pixbench.progress import note_progress
+from pretrain.data.loader import ViewLoader
 from pretrain.data.views import Views
 from pretrain.log.memory import Memory
 from pretrain.log.pictures import is_due, picture
 from pretrain.log.screen import Screen, tell
 from pretrain.log.trackers import Reports
-from pretrain.log.waiting import Timed
 from pretrain.methods.base import MomentumMethod
 from pretrain.run import Run
 from pretrain.watcher import Watcher
@@ -27,14 +27,14 @@ COLLAPSED = 0.05
 class StepLog(Watcher):
     """Log the steps of ``run`` that follow, in its folder. Old lines of these steps are removed.
 
-    ``data`` is what the run takes its batches from.
+    ``loader`` gives the run its batches.
     """
 
-    def __init__(self, run: Run, data: Timed[Any]) -> None:
+    def __init__(self, run: Run, loader: ViewLoader) -> None:
         from torch.utils.tensorboard import SummaryWriter  # the import takes a second
 
         first, total = run.step, run.total_steps
-        self._run, self._data = run, data
+        self._run, self._loader = run, loader
         self._path = run.out / STEP_LOG
         _cut_back(self._path, first)
         self._board = SummaryWriter(str(run.out / "tensorboard"), purge_step=first + 1)
@@ -45,7 +45,7 @@ class StepLog(Watcher):
         )
         self._first, self._began = first, time.monotonic()
         self._start = self._began - run.seconds
-        self._last_step, self._last_time, self._last_wait = first, self._began, data.seconds
+        self._last_step, self._last_time, self._last_wait = first, self._began, loader.waited
         self._warned = False
 
     @property
@@ -67,8 +67,8 @@ class StepLog(Watcher):
     def _write(self, run: Run, values: dict[str, float]) -> None:
         now, step = time.monotonic(), run.step
         busy = max(now - self._last_time - values.get("knn_s", 0), 1e-9)  # seconds of the steps since the last line
-        pace, waited = (step - self._last_step) / busy, self._data.seconds - self._last_wait
-        self._last_step, self._last_time, self._last_wait = step, now, self._data.seconds
+        pace, waited = (step - self._last_step) / busy, self._loader.waited - self._last_wait
+        self._last_step, self._last_time, self._last_wait = step, now, self._loader.waited
         if isinstance(run.method, MomentumMethod):
             values["momentum"] = run.method.momentum_encoder.momentum()
         values["images_per_s"] = round(pace * run.config.batch_size, 2)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +28,7 @@ from torch import Tensor
 from pretrain import engine
 from pretrain.config import LogConfig, RunConfig
 from pretrain.data.sources import Source
-from pretrain.log import waiting
 from pretrain.log.memory import Memory
-from pretrain.log.waiting import Timed
 
 Runs = Callable[..., RunConfig]
 REPO = Path(__file__).parents[2]
@@ -44,31 +42,6 @@ def board_of(config: RunConfig) -> EventAccumulator:
     board = EventAccumulator(str(Path(config.out) / "tensorboard"), size_guidance={"images": 0})
     board.Reload()
     return board
-
-
-def test_time_waiting_is_that_of_the_source_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(waiting.time, "monotonic", lambda: now[0])
-
-    def slow() -> Iterator[int]:
-        for number in range(3):
-            now[0] += 2
-            yield number
-
-    timed, seen = Timed(slow()), []
-    for number in timed:
-        seen.append(number)
-        now[0] += 5
-    assert (seen, timed.seconds) == ([0, 1, 2], 6)
-
-
-def test_an_error_of_the_source_passes_through() -> None:
-    def broken() -> Iterator[int]:
-        yield 1
-        raise ValueError("broken")
-
-    with pytest.raises(ValueError, match="broken"):
-        list(Timed(broken()))
 
 
 def test_memory_is_about_what_the_process_has() -> None:
