@@ -37,7 +37,7 @@ def leave_group() -> None:
     while it waits for them. Without the pause, a run may hang after its last step.
     """
     if _initialised():
-        if dist.get_backend() == "gloo":
+        if _host_group():
             time.sleep(GLOO_PAUSE_S)
         dist.destroy_process_group()
 
@@ -72,11 +72,10 @@ class _Gather(torch.autograd.Function):
 
 
 def any_process(*flags: bool) -> list[bool]:
-    """Return for each flag whether it is set in at least one process."""
+    """Return for each flag whether it is set in at least one process. No GPU waits if the group has gloo for the host."""
     if world_size() == 1:
         return list(flags)
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    together = torch.tensor(flags, dtype=torch.int32, device=device)
+    together = torch.tensor(flags, dtype=torch.int32, device=_exchange_device())
     dist.all_reduce(together, op=dist.ReduceOp.MAX)
     return [bool(flag) for flag in together.tolist()]
 
@@ -85,9 +84,16 @@ def same_in_all_processes(text: str) -> bool:
     """Return whether ``text``, of the same length in every process, is the same in all of them."""
     if world_size() == 1:
         return True
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    rows = all_gather_cat(torch.tensor([list(text.encode())], device=device), grad=False)
+    rows = all_gather_cat(torch.tensor([list(text.encode())], device=_exchange_device()), grad=False)
     return bool((rows == rows[0]).all())
+
+
+def _host_group() -> bool:
+    return "gloo" in dist.get_backend_config()
+
+
+def _exchange_device() -> str:
+    return "cpu" if _host_group() else "cuda"
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

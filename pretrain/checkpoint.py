@@ -24,7 +24,7 @@ from pretrain.config import flatten, from_dict
 
 MAY_CHANGE = set(
     "out data.root data.workers data.cache log_every checkpoint_every checkpoint_every_steps keep_every "
-    "log.views_every log.knn_every log.trackers profile".split()
+    "activation_checkpointing log.views_every log.knn_every log.trackers profile".split()
 )
 """Settings that may change when a run is continued, because no result depends on them."""
 

@@ -126,6 +126,8 @@ class RunConfig:
         batch_size: number of images per step, over all processes; the learning rate is proportional to it.
         accumulate: number of parts into which each step's batch is split to save memory; batch norm and losses that compare
             images see one part at a time, see docs/methods/README.md.
+        activation_checkpointing: whether to keep only the input of each residual block and to compute the rest again for the
+            backward pass: less memory, more time, the same values; see docs/speed.md.
         precision: "fp32", "bf16", or "fp16" with gradient scaling (GPU only).
         channels_last: whether to store feature maps with the channels innermost; faster on most machines.
         zero_init_residual: whether to start every residual block as the identity (last BN gamma 0).
@@ -148,6 +150,7 @@ class RunConfig:
     epochs: int = 100
     batch_size: int = 1024
     accumulate: int = 1
+    activation_checkpointing: bool = False
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     zero_init_residual: bool = True

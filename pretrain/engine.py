@@ -23,6 +23,7 @@ from pixbench.interrupt import StopSignal
 from pixbench.lock import owned
 from pretrain import checkpoint
 from pretrain.config import RunConfig
+from pretrain.cpu import keep_freed_memory
 from pretrain.data.image_list import write_list
 from pretrain.data.loader import TwoViews, ViewLoader, agreed
 from pretrain.initial_weights import InitialWeights
@@ -73,8 +74,10 @@ def start_processes() -> torch.device:
             raise UserError(f"process {local} finds only {torch.cuda.device_count()} GPUs; start one process per GPU")
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
+    else:
+        keep_freed_memory()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return device
 
 

@@ -58,12 +58,12 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """Build the optimiser for the trained parameters of ``model``. Its rate is `base_lr` until the schedule changes it."""
     if config.name == "sgd":  # one group: with SGD, MoCo and the official PixPro code decay all parameters
         trained = [p for p in model.parameters() if p.requires_grad]
-        return torch.optim.SGD(trained, config.base_lr, config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.SGD(trained, config.base_lr, config.momentum, weight_decay=config.weight_decay, fused=True)
     groups = parameter_groups(model, config.weight_decay)
     if config.name == "lars":
         return LARS(groups, config.base_lr, config.momentum, trust_coefficient=config.trust_coefficient, eps=config.eps)
     if config.name == "adamw":
-        return AdamW(groups, config.base_lr, eps=config.eps)
+        return AdamW(groups, config.base_lr, eps=config.eps, fused=True)
     raise UserError(f"optimizer.name '{config.name}' is not known; choose lars, sgd or adamw")
 
 
@@ -73,6 +73,9 @@ class LARS(Optimizer):
     g ← g + λw, then g ← g · t‖w‖ / (‖g‖ + eps) in groups with ``adapt``, then momentum and the step. The weight
     decay is added before the ratio is computed, as in `contrast/lars.py` of the official PixPro code; timm, lightly and
     solo-learn divide by ‖g‖ + λ‖w‖ instead. If ‖w‖ or ‖g‖ is 0, the gradient is not rescaled.
+
+    As in PyTorch's fused optimisers, the attribute ``found_inf``, a tensor that is not 0 after a bad step, makes `step` change
+    nothing, and gradients are first divided by ``grad_scale``. On a GPU neither is read by the host.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class LARS(Optimizer):
         trust_coefficient: float = 0.001,
         eps: float = 1e-8,
     ) -> None:
+        self._step_supports_amp_scaling = True  # GradScaler passes `grad_scale` and `found_inf` and does not read them
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -101,23 +105,41 @@ class LARS(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        bad: Tensor | None = getattr(self, "found_inf", None)
+        if bad is not None and bad.device.type == "cpu" and bad:
+            return loss
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, weight.grad, group)
+            self._update(group, bad if bad is None or bad.is_cuda else None)
         return loss
 
-    def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _update(self, group: dict[str, Any], bad: Tensor | None) -> None:
+        """Update the parameters of ``group``; if ``bad`` (a tensor on the GPU) is not 0, leave them as they are."""
+        weights = [weight for weight in group["params"] if weight.grad is not None]
+        gradients = [weight.grad for weight in weights]
+        if not weights:
+            return
+        if (scale := getattr(self, "grad_scale", None)) is not None:
+            torch._foreach_mul_(gradients, scale.reciprocal())
+        if bad is not None:  # NaN times 0 would be NaN
+            gradients = [torch.where(bad > 0, 0, gradient) for gradient in gradients]
         if group["weight_decay"]:
-            gradient = gradient.add(weight, alpha=group["weight_decay"])
+            gradients = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
         if group["adapt"]:
-            weight_norm, gradient_norm = weight.norm(), gradient.norm()
+            weight_norm, gradient_norm = (torch.stack(torch._foreach_norm(x)) for x in (weights, gradients))
             ratio = group["trust_coefficient"] * weight_norm / (gradient_norm + group["eps"])
-            # torch.where instead of `if`: reading the norms would make the CPU wait for the GPU at every parameter
-            gradient = gradient * torch.where((weight_norm > 0) & (gradient_norm > 0), ratio, torch.ones_like(ratio))
-        state = self.state[weight]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = gradient.clone()
+            # torch.where instead of `if`: reading the norms would make the CPU wait for the GPU
+            ratio = torch.where((weight_norm > 0) & (gradient_norm > 0), ratio, torch.ones_like(ratio))
+            gradients = list(torch._foreach_mul(gradients, ratio.unbind()))
+        for weight in weights:
+            if "momentum_buffer" not in self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
+        if bad is None:
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, gradients)
+            torch._foreach_add_(weights, buffers, alpha=-group["lr"])
         else:
-            state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-        weight.add_(state["momentum_buffer"], alpha=-group["lr"])
+            good = (bad == 0).to(weights[0].dtype)
+            torch._foreach_mul_(buffers, 1 - (1 - group["momentum"]) * good)
+            torch._foreach_add_(buffers, torch._foreach_mul(gradients, good))
+            torch._foreach_add_(weights, torch._foreach_mul(buffers, -group["lr"] * good))

@@ -16,15 +16,18 @@ from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, resume
 from pretrain.config import RunConfig
+from pretrain.cpu import bf16_note
 from pretrain.data.loader import Batches
 from pretrain.data.sources import Source
 from pretrain.initial_weights import InitialWeights, check_backbone, require
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
-from pretrain.models.resnet import build_resnet
+from pretrain.models.recompute import recompute_blocks
+from pretrain.models.resnet import Block, build_resnet
 from pretrain.optim import build_optimizer, scaled_lr
 from pretrain.part_size import advice, check_part
 from pretrain.schedule import LRSchedule
+from pretrain.undo import StatisticsGuard
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Run:
     scaler: torch.amp.GradScaler
     schedule: LRSchedule
     steps_per_epoch: int
+    guard: StatisticsGuard
     initial: dict[str, str] | None = None
     """Source and digest of the weights that the run started from."""
     lengthened: list[list[int]] = field(default_factory=list)
@@ -81,6 +85,7 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
         raise UserError("out is not set; give the folder for checkpoints and logs, for example --out runs/pixpro")
     if config.precision == "fp16" and device.type == "cpu":
         raise UserError("precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
+    bf16_notes = [bf16_note()] if config.precision == "bf16" and device.type == "cpu" else []
     latest = Path(config.out) / CHECKPOINT_FILE
     loaded = modified(latest)
     content = checkpoint.load(latest) if loaded else None
@@ -108,6 +113,9 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     # As in the official code (its variable K), the last, incomplete batch of an epoch counts here although it is left out.
     updates = int(len(source) / config.batch_size * config.epochs)
     method = METHODS[config.method.name](backbone, config.method.settings, updates)
+    if config.activation_checkpointing:
+        recompute_blocks(method.backbone, Block)  # not in the momentum encoder, which keeps nothing anyway
+    method.check_labels(min(source.labels), max(source.labels))
     method.to(device)
     if config.channels_last:
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -127,8 +135,9 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
+        guard=StatisticsGuard(method),
         initial=record,
-        notes=[*notes, *advice(config, source.labels)],
+        notes=[*notes, *bf16_notes, *advice(config, source.labels)],
         loaded=loaded,
     )
     if content is not None:

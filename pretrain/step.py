@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixbench.distributed import mean_over_processes, rank
-from pixbench.errors import UserError
 from pretrain.data.views import Views
+from pretrain.methods.base import TwoPassMethod, add_up
 from pretrain.run import Run
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -21,38 +22,58 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 def train_step(run: Run, views: Views) -> dict[str, Any]:
     """Make one update and return the values to log; "loss" is the mean over the processes.
 
-    Raises:
-        UserError: The loss is not finite.
+    If the loss or a gradient is NaN or infinite, the step changes nothing but the queues and the counters, and "bad" is True.
+    The host never waits for the device: the values are tensors on it, except "lr".
     """
-    config, device = run.config, run.device
+    config, method = run.config, run.method
     lr = run.schedule.lr(run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     # The random numbers of a method depend on the step only, so no generator state has to be saved.
     torch.manual_seed(random.Random(f"{config.seed}/{run.step}/{rank()}").getrandbits(63))
-    run.method.update_momentum_encoder()
+    method.update_momentum_encoder()
+    run.guard.keep()
     run.optimizer.zero_grad(set_to_none=True)
-    logged: list[dict[str, Tensor]] = []
-    for number, part in enumerate(views.chunks(config.accumulate), 1):
-        model = run.model
-        waits = isinstance(model, DistributedDataParallel) and number < config.accumulate
-        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]  # exchange gradients with the last part only
-            with torch.autocast(device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"):
-                found = model(on_device(part, run))
-            run.scaler.scale(found["loss"] / config.accumulate).backward()
-        logged.append({name: value.detach() for name, value in found.items()})
+    parts = views.chunks(config.accumulate)
+    logged = [passes(run, on_device(part, run), last=number == len(parts)) for number, part in enumerate(parts, 1)]
     values = {name: torch.stack([part[name] for part in logged]).mean(0) for name in logged[0]}
     loss = mean_over_processes(values["loss"])
-    if not loss.isfinite():
-        first = ", ".join(run.source.names[index] for index in views.image_index[:3].tolist())
-        good = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
-        raise UserError(
-            f"the loss is {loss.item()} at step {run.step + 1} (images {first}, ...){good}; lower optimizer.base_lr or use "
-            "precision fp32, and choose another --out"
-        )
+    bad = ~(loss if run.scaler.is_enabled() else loss + gradient_size(run)).isfinite()
+    if not run.scaler.is_enabled():  # else it finds bad gradients itself: with fp16 some are normal
+        run.optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
+        run.optimizer.grad_scale = None  # type: ignore[attr-defined]
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    return {**values, "loss": loss, "lr": lr}
+    run.guard.restore(bad)
+    return {**values, "loss": loss, "lr": lr, "bad": bad}
+
+
+def passes(run: Run, views: Views, last: bool) -> dict[str, Tensor]:
+    """Send one part of a batch forward and backward and return its scalars. The processes exchange the gradients of the last."""
+    config, method, model = run.config, run.method, run.model
+    autocast = partial(
+        torch.autocast, run.device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"
+    )
+    inputs: list[tuple[Any, ...]] = [(views,)]
+    if isinstance(method, TwoPassMethod):
+        with torch.no_grad(), autocast():
+            targets = method.targets(views)
+        inputs = [(views, targets, view) for view in (0, 1)]
+    scalars = []
+    for number, given in enumerate(inputs, 1):
+        waits = isinstance(model, DistributedDataParallel) and not (last and number == len(inputs))
+        with model.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with autocast():
+                found = model(*given)
+            run.scaler.scale(found["loss"] / config.accumulate).backward()
+        scalars.append({name: value.detach() for name, value in found.items()})
+    return add_up(scalars) if len(scalars) > 1 else scalars[0]
+
+
+def gradient_size(run: Run) -> Tensor:
+    """Return the sum of the norms of all gradients, on the device: not finite if one value is not."""
+    gradients = [weight.grad for weight in run.method.parameters() if weight.grad is not None]
+    return torch.stack(torch._foreach_norm(gradients)).sum()
 
 
 def on_device(views: Views, run: Run) -> Views:

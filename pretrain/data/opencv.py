@@ -2,7 +2,7 @@
 
 Shapes: (H, W) image, S view size. Every operation does what its Pillow counterpart does, on integers of 8 bits: PyTorch's
 resizing on uint8 is Pillow's own algorithm; OpenCV's colour conversions, matrices and blur differ from Pillow by less than a
-grey level on average (`tests/pretrain/test_opencv.py`).
+grey level on average (`tests/pretrain/test_backends.py`).
 """
 
 from __future__ import annotations

@@ -65,6 +65,9 @@ class Method(nn.Module):
         super().__init__()
         self.backbone, self.config = backbone, config
 
+    def check_labels(self, low: int, high: int) -> None:
+        """Raise UserError if the labels of the images, from ``low`` to ``high``, do not fit; −1 stands for none."""
+
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return scalars by name: "loss" carries the gradient; the others, such as "feature_std", are only logged."""
         raise NotImplementedError

@@ -76,6 +76,10 @@ class CDS(Method):
         """Return 2: both views go through the network together, and the smallest batch norm has one value of each."""
         return 2
 
+    def check_labels(self, low: int, high: int) -> None:
+        """Raise UserError if labels from ``low`` to ``high`` are missing or not below the number of classes."""
+        check_labels(low, high, self.config.classes)
+
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return "loss" in [0, ∞) and scalars for the log.
 
@@ -83,7 +87,6 @@ class CDS(Method):
         pooled features, "accuracy" that of the classifier.
         """
         config = self.config
-        check_labels(views.label, config.classes)
         maps = self.backbone.forward_stages(torch.cat([views.view1, views.view2]))  # 2B images
         last = maps["layer4"].chunk(2)[0]
         loss_class, accuracy = cross_entropy(self.classifier(last), views.label)

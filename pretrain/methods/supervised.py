@@ -17,9 +17,8 @@ from pretrain.models.heads import LinearHead
 from pretrain.models.resnet import ResNet
 
 
-def check_labels(label: Tensor, classes: int) -> None:
-    """Raise UserError if a label (B,) is missing or not below ``classes``."""
-    low, high = (int(x) for x in label.aminmax())
+def check_labels(low: int, high: int, classes: int) -> None:
+    """Raise UserError if labels from ``low`` to ``high`` are missing or not below ``classes``."""
     if low < 0:
         raise UserError("this method needs labels, but the images have none; use data.layout class_folder")
     if high >= classes:
@@ -58,12 +57,15 @@ class Supervised(Method):
         check_classes(config.classes)
         self.classifier = LinearHead(backbone.channels, config.classes)
 
+    def check_labels(self, low: int, high: int) -> None:
+        """Raise UserError if labels from ``low`` to ``high`` are missing or not below the number of classes."""
+        check_labels(low, high, self.config.classes)
+
     def forward(self, views: Views) -> dict[str, Tensor]:
         """Return "loss" in [0, ∞), "feature_std" of the pooled features and "accuracy".
 
         Before training the loss is about ln(classes).
         """
-        check_labels(views.label, self.config.classes)
         maps = self.backbone(views.view1)
         loss, accuracy = cross_entropy(self.classifier(maps), views.label)
         return {"loss": loss, "feature_std": feature_std(maps.mean(dim=(2, 3))), "accuracy": accuracy}

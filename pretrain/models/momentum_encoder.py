@@ -16,7 +16,7 @@ class MomentumEncoder(nn.Module):
 
     Only parameters are averaged; the copy computes BN statistics in its own forward passes (as in the official code).
     The step counter of the momentum schedule is a buffer, so it is saved with the model and a resumed run continues the
-    schedule.
+    schedule. The number is also kept on the host: reading the buffer would wait for the device.
 
     Args:
         student: network to copy from; at the start the copies are equal to it.
@@ -38,12 +38,14 @@ class MomentumEncoder(nn.Module):
         for name in self.names:
             self.add_module(name, copy.deepcopy(student.get_submodule(name)).requires_grad_(False))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self._steps = 0
+        self.register_load_state_dict_post_hook(_count_loaded)
 
     def momentum(self) -> float:
         """Return the momentum of the next update."""
         if self.total_steps is None:
             return self.start
-        return ema_momentum(self.start, int(self.step), self.total_steps)
+        return ema_momentum(self.start, self._steps, self.total_steps)
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
@@ -54,3 +56,8 @@ class MomentumEncoder(nn.Module):
             theirs: list[Tensor] = [*student.get_submodule(name).parameters()]
             torch._foreach_lerp_(ours, theirs, weight)
         self.step += 1
+        self._steps += 1
+
+
+def _count_loaded(encoder: MomentumEncoder, keys: object) -> None:
+    encoder._steps = int(encoder.step)

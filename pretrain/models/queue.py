@@ -37,6 +37,11 @@ def enqueue(owner: nn.Module, name: str, keys: Tensor) -> None:
             f"queue_size {size} is not a multiple of the total batch {len(keys)}; "
             f"set it to {max(1, round(size / len(keys))) * len(keys)}"
         )
-    start = int(pointer)
-    queue[start : start + len(keys)] = keys.to(queue.dtype)
-    pointer.fill_((start + len(keys)) % size)
+    places = (
+        pointer + torch.arange(len(keys), device=queue.device)
+    ) % size  # on the device: no waiting for the pointer
+    keys = torch.where(
+        keys.isfinite().all(1, keepdim=True), keys.to(queue.dtype), queue[places]
+    )  # of a step that is skipped
+    queue.index_copy_(0, places, keys)
+    pointer.add_(len(keys)).remainder_(size)

@@ -49,11 +49,12 @@ def test_every_parameter_gets_a_gradient() -> None:
 @pytest.mark.parametrize("cls", [Supervised, CDS])
 def test_labels_that_do_not_fit(cls: type[Supervised | CDS]) -> None:
     model = backbone()
-    method, batch = cls(model, cls.Config(classes=3), total_steps=10), views()
+    method = cls(model, cls.Config(classes=3), total_steps=10)
+    method.check_labels(0, 2)
     with pytest.raises(UserError, match=r"label 3, but method\.classes is 3"):
-        method(batch)
+        method.check_labels(0, 3)
     with pytest.raises(UserError, match="class_folder"):
-        method(batch._replace(label=torch.full((4,), -1)))
+        method.check_labels(-1, 2)
 
 
 def test_loss_in_full_precision_under_autocast() -> None:

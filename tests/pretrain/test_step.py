@@ -1,0 +1,118 @@
+"""One step: nothing in it makes the host wait for the device, and a bad step changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import views
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pretrain import step
+from pretrain.config import RunConfig, from_dict
+from pretrain.data.views import Views
+from pretrain.methods import METHODS
+from pretrain.methods.base import Method
+from pretrain.models.resnet import build_resnet
+from pretrain.run import Run, setup
+from pretrain.step import train_step
+
+Tree = Callable[..., Path]
+SETTINGS: dict[str, dict[str, Any]] = {
+    name: {key: value for key, value in {"hidden": 16, "dim": 8, "queue_size": 16}.items() if hasattr(cls.Config, key)}
+    for name, cls in METHODS.items()
+}
+BRANCHES = [("pixpro", "contrastive"), ("pixcontrast", "regression"), ("pixpro_fpn", "contrastive")]
+CASES = [(name, {}) for name in METHODS] + [(name, {"instance": branch}) for name, branch in BRANCHES]
+
+
+@pytest.fixture
+def config_of(image_tree: Tree, tmp_path: Path) -> Callable[..., RunConfig]:
+    root = image_tree(2, 8, size=(40, 36))
+
+    def make(method: str, settings: dict[str, Any] | None = None, **changes: Any) -> RunConfig:
+        content = {
+            "method": {"name": method, **SETTINGS[method], **(settings or {})},
+            "data": {"root": str(root), "image_size": 32, "workers": 0},
+            "backbone": {"width": 0.0625, "output_stride": 16},
+            "schedule": {"warmup_epochs": 0},
+            **{"epochs": 2, "batch_size": 8, "out": str(tmp_path / method)},
+        }
+        return replace(from_dict(content), **changes)
+
+    return make
+
+
+def state(run: Run) -> dict[str, torch.Tensor]:
+    found = {f"model.{name}": value.clone() for name, value in run.method.state_dict().items()}
+    for number, of_weight in run.optimizer.state_dict()["state"].items():
+        found |= {f"{number}.{n}": v.clone() for n, v in of_weight.items() if isinstance(v, torch.Tensor)}
+    return found
+
+
+@pytest.mark.parametrize(("method", "settings"), CASES, ids=lambda x: str(x))
+def test_no_method_reads_from_the_device(
+    method: str, settings: dict[str, Any], config_of: Callable[..., RunConfig]
+) -> None:
+    """On tensors that have no values, of a GPU that need not exist: reading one, or mixing devices, is an error."""
+    config = config_of(method, settings)
+    step = Step(METHODS[method](build_resnet(config.backbone), config.method.settings, 10))
+    like = {name: (value.shape, value.dtype) for name, value in step.state_dict().items()}
+    sizes = [(part.shape, part.dtype) for part in views(8, size=32)]
+    with FakeTensorMode():
+        state = {name: torch.empty(shape, dtype=dtype, device="cuda") for name, (shape, dtype) in like.items()}
+        batch = Views(*(torch.empty(shape, dtype=dtype, device="cuda") for shape, dtype in sizes))
+        scalars = torch.func.functional_call(step, state, (batch,))
+    assert all(value.device.type == "cuda" for value in scalars.values())
+
+
+class Step(torch.nn.Module):
+    """All of a step that belongs to a method."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, batch: Views) -> dict[str, torch.Tensor]:
+        self.method.update_momentum_encoder()
+        return self.method(batch)
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
+@pytest.mark.parametrize("where", ["image", "gradient"])
+def test_a_bad_step_changes_nothing(
+    optimizer: str, where: str, config_of: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN in an image, or in one gradient alone; the steps before and after it are good."""
+    config = config_of("moco_v2")
+    config = replace(config, optimizer=replace(config.optimizer, name=optimizer, base_lr=0.1))
+    run = setup(config, torch.device("cpu"))
+    batch = views(8, size=32)
+    assert not train_step(run, batch)["bad"]
+    before = state(run)
+    bad = batch._replace(view1=batch.view1.clone())
+    if where == "image":
+        bad.view1[3, 0, 5, 5] = torch.nan
+    else:
+        original = step.gradient_size
+
+        def spoil(run: Run) -> torch.Tensor:
+            next(iter(run.method.parameters())).grad[0] = torch.inf  # type: ignore[union-attr]
+            return original(run)
+
+        monkeypatch.setattr(step, "gradient_size", spoil)
+    run.step += 1
+    assert train_step(run, bad)["bad"]
+    monkeypatch.undo()
+    after = state(run)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    allowed = ("num_batches_tracked", "momentum_encoder", "queue", ".step")
+    assert all(any(word in name for word in allowed) for name in moved), moved
+    assert all(value.isfinite().all() for value in after.values() if value.is_floating_point())
+    run.step += 1
+    assert not train_step(run, batch)["bad"]
+    assert any(not torch.equal(after[name], value) for name, value in state(run).items() if "backbone.conv1" in name)
