@@ -80,6 +80,15 @@ def any_process(*flags: bool) -> list[bool]:
     return [bool(flag) for flag in together.tolist()]
 
 
+def objects_of_all(value: Any) -> list[Any]:
+    """Return ``value`` of every process, in rank order. It is pickled, so this is for small and rare things."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 def same_in_all_processes(text: str) -> bool:
     """Return whether ``text``, of the same length in every process, is the same in all of them."""
     if world_size() == 1:

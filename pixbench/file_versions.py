@@ -12,8 +12,14 @@ CHECKPOINT_FORMAT = "pixbench-pretrain"
 """Value of "format" in a pre-training checkpoint."""
 CHECKPOINT_VERSION = 2
 """Version of a pre-training checkpoint. Version 1 calls the backbone "trunk" and the momentum encoder "target"."""
+INDEX_FORMAT = "pixbench-index"
+"""Value of "format" in an index of images that `pixbench data index` has written."""
+INDEX_VERSION = 1
+"""Version of an index of images."""
 IMAGE_LIST = "images.txt"
 """Name of the file in the folder of a pre-training run with the names and labels of its images."""
+SKIPPED_LIST = "skipped.txt"
+"""Name of the file in the folder of a pre-training run with the broken images that it left out, and why."""
 RESULT_FILE = "result.json"
 """Name of the result file that every kind of run writes."""
 RESULT_SCHEMA = 1

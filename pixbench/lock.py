@@ -48,7 +48,7 @@ def owned(folder: str | os.PathLike[str], lost: Callable[[], object] | None = No
     folder = make_folder(folder)
     claim = folder / CLAIMS.replace("*", uuid.uuid4().hex)
     pid = os.getpid()
-    write_json(claim, {"host": socket.gethostname(), "pid": pid, "machine": _machine(), "born": _born(pid)})
+    write_json(claim, {"host": socket.gethostname(), "pid": pid, "machine": machine_id(), "born": _born(pid)})
     done = threading.Event()
     try:
         for other in folder.glob(CLAIMS):
@@ -72,7 +72,7 @@ def _refuse_or_remove(other: Path, mine: Path) -> None:
         return
     try:
         owner = json.loads(text)
-        name, here = f"process {owner['pid']} on {owner['host']}", owner["machine"] == _machine()
+        name, here = f"process {owner['pid']} on {owner['host']}", owner["machine"] == machine_id()
         dead = _born(owner["pid"]) not in (owner["born"], "hidden") if here else age > STALE_S
     except (ValueError, TypeError, KeyError):  # damaged, for example when the machine lost power
         name, dead = f"the unknown process that wrote {other.name}", age > STALE_S
@@ -98,7 +98,7 @@ def _beat(claim: Path, done: threading.Event, lost: Callable[[], object]) -> Non
             continue
 
 
-def _machine() -> str:
+def machine_id() -> str:
     """Return a text that is equal for processes that see each other's ids: same boot and same namespace of process ids."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()

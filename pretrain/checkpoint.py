@@ -3,8 +3,9 @@
 Content: "format", "version", "config" (nested plain dict), "method" (its name), "backbone" (its spec), "exports" (submodules
 that a conversion takes), "left_behind" (submodules that it leaves out), "model" (state of the method; the backbone's keys
 start with "backbone."), "optimizer", "scaler", "step" and "epoch" (the numbers of finished steps and epochs), "seconds" of
-training, "images" (fingerprint of the source), "initial" (source and digest of the weights that the run started from, or
-None), "lengthened" (step, epochs before and epochs now, each time the run got more epochs) and "finished".
+training, "images" (fingerprint of the source), "skipped" (index of each broken image met so far, and what is wrong with it),
+"initial" (source and digest of the weights that the run started from, or None), "lengthened" (step, epochs before and epochs
+now, each time the run got more epochs) and "finished".
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from pixbench.files import atomic_path
 from pretrain.config import flatten, from_dict
 
 MAY_CHANGE = set(
-    "out data.root data.workers data.cache log_every checkpoint_every checkpoint_every_steps keep_every "
-    "activation_checkpointing log.views_every log.knn_every log.trackers profile".split()
+    "out data.root data.folder data.mixture data.workers data.cache data.on_error data.max_skipped activation_checkpointing "
+    "log_every log.views_every log.knn_every log.trackers profile checkpoint_every checkpoint_every_steps keep_every".split()
 )
 """Settings that may change when a run is continued, because no result depends on them."""
 

@@ -14,6 +14,7 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,30 @@ from pretrain.schedule import ScheduleConfig
 
 PROG = "pixbench pretrain"
 RANGE = "it must be two numbers, the smaller one first, for example [0, 4095]"
+ROOTS = 'it must be a list of roots with the settings root, weight, layout and folder, e.g. "[{root: A, weight: 2}, {root: B}]"'
+
+
+@dataclass(frozen=True)
+class RootConfig:
+    """One of several roots of images.
+
+    Args:
+        root: as `data.root`.
+        weight: how often each image of this root is taken in an epoch, on average; 0.5 takes half of them.
+        layout: as `data.layout`.
+        folder: as `data.folder`.
+    """
+
+    root: str
+    weight: float = 1.0
+    layout: Layout = "auto"
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 10_000:
+            raise UserError(
+                f"data.mixture: the weight of {self.root} is {self.weight}; it must be above 0 and at most 10000"
+            )
 
 
 @dataclass(frozen=True)
@@ -41,23 +66,35 @@ class DataConfig:
     """Images, and how views are made from them.
 
     Args:
-        root: folder of the pre-training images, e.g. DATA/imagenet; `--data-root DATA` of other commands is the folder that
-            contains all data sets.
-        layout: "class_folder" (ROOT/train/CLASS/... or ROOT/CLASS/...) or "flat" (every image below ROOT, no labels).
+        root: the pre-training images: a folder (e.g. DATA/imagenet), a zip, tar shards, a list (.txt, .csv), an annotation
+            file of COCO's format or an index of `pixbench data index`, see docs/data.md; `--data-root DATA` of other commands
+            is the folder that contains all data sets.
+        layout: "auto" (what root looks like), "class_folder" (ROOT/train/CLASS/... or ROOT/CLASS/...), "flat" (every image
+            below ROOT, no labels), "list", "webdataset" or "coco".
+        folder: folder to which the paths in a list or annotation file are relative; empty for the folder of the list.
+        mixture: several roots instead of `root`, each with a weight, e.g. "[{root: A, weight: 2}, {root: B}]"; null for one.
+        shuffle_shards: number of shards whose images are shuffled together, after the shards are shuffled; 0 shuffles all
+            images together.
         image_size: side length of a view in pixels.
         min_scale: smallest fraction of the image area that a crop covers.
         max_scale: largest fraction of the image area that a crop covers.
         recipe: colour augmentation: "byol" (PixPro, BYOL), "moco_v1", "moco_v2" (DenseCL), "simclr", "plain" (none;
             supervised) or "cds".
         workers: number of data processes per training process; 0 loads images in the training process itself.
-        cache: whether to decode all images once at the start and keep them in memory.
+        cache: whether to decode all images once at the start and keep them in memory, which all processes of a machine share.
         limit: number of images to use, spread evenly over all; 0 uses all.
         pixel_range: the two values that become black and white in images of more than 8 bits, e.g. [0, 4095]; null finds
             them in a sample of the images.
+        on_error: what to do about a broken image: "skip" takes the next one instead, and lists it in OUT/skipped.txt; "fail"
+            ends the run.
+        max_skipped: fraction of the images that may be broken, with "skip"; more end the run. One may always be, unless it is 0.
     """
 
     root: str = ""
-    layout: Layout = "class_folder"
+    layout: Layout = "auto"
+    folder: str = ""
+    mixture: list[RootConfig] | None = None
+    shuffle_shards: int = 0
     image_size: int = 224
     min_scale: float = 0.08
     max_scale: float = 1.0
@@ -66,8 +103,19 @@ class DataConfig:
     cache: bool = False
     limit: int = 0
     pixel_range: PixelRange | None = None
+    on_error: Literal["skip", "fail"] = "skip"
+    max_skipped: float = 0.01
 
     def __post_init__(self) -> None:
+        if self.mixture is not None:
+            roots = [root if isinstance(root, RootConfig) else RootConfig(**root) for root in self.mixture]
+            object.__setattr__(self, "mixture", roots or None)
+            if roots and (self.root or self.folder or self.shuffle_shards):
+                raise UserError(
+                    "data.mixture takes the place of data.root, data.folder and data.shuffle_shards; leave those out"
+                )
+        if not 0 <= self.max_skipped <= 1:
+            raise UserError(f"data.max_skipped is {self.max_skipped}; it must be a fraction of the images, from 0 to 1")
         if not 0 < self.min_scale <= self.max_scale <= 1:
             raise UserError(
                 f"data.min_scale {self.min_scale} and data.max_scale {self.max_scale} must be fractions of the image area, "
@@ -77,6 +125,15 @@ class DataConfig:
             raise UserError(f"data.pixel_range is {list(self.pixel_range)}; {RANGE}")
         _at_least(1, **{"data.image_size": self.image_size})
         _at_least(0, **{"data.workers": self.workers, "data.limit": self.limit})
+        _at_least(0, **{"data.shuffle_shards": self.shuffle_shards})
+        if self.mixture and self.limit:
+            raise UserError("data.limit cannot be combined with data.mixture; give smaller weights")
+
+    def most_skipped(self, images: int) -> int:
+        """Return how many of ``images`` images may be broken."""
+        if self.on_error == "fail" or not self.max_skipped:
+            return 0
+        return max(1, int(self.max_skipped * images))
 
 
 Tracker = Literal["wandb", "mlflow"]
@@ -214,7 +271,7 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
     parser = build_parser(name)
     _check_keys(content, parser, str(name), "config")
     try:
-        return _instantiate(parser, parser.parse_object(content))
+        return _instantiate(parser, parser.parse_object(deepcopy(content)))  # jsonargparse changes what it is given
     except (argparse.ArgumentError, ValueError, TypeError, OverflowError) as error:
         _check_range(said := _one_line(error))
         raise UserError(f"settings: {said}") from error
@@ -351,9 +408,11 @@ def _at_least(low: int, **values: int) -> None:
 
 
 def _check_range(said: str) -> None:
-    """Replace what jsonargparse says of data.pixel_range, a list of all types that it tried, by one sentence."""
+    """Replace what jsonargparse says of some settings, a list of all types that it tried, by one sentence."""
     if said.startswith('"data.pixel_range"'):
         raise UserError(f"data.pixel_range is {said.rpartition('Given value: ')[2]}; {RANGE}")
+    if said.startswith('"data.mixture"'):
+        raise UserError(f"data.mixture cannot be read; {ROOTS}")
 
 
 def _one_line(error: BaseException) -> str:

@@ -34,6 +34,7 @@ from pretrain.log.steps import StepLog
 from pretrain.log.trackers import check_installed
 from pretrain.run import Run, batches, modified, setup
 from pretrain.saver import Saver, save
+from pretrain.skipped import skip, write_skipped
 from pretrain.step import train_step
 from pretrain.watcher import Watcher
 
@@ -94,18 +95,21 @@ def fit(run: Run) -> None:
         recipe=data.recipe,
         seed=config.seed,
         cache=data.cache,
+        most_skipped=data.most_skipped(len(run.source)),
     )
-    sampler = batches(config, len(run.source), run.step, run.total_steps)
+    sampler = batches(config, run.order, run.step, run.total_steps)
     loader = ViewLoader(dataset, sampler, workers=data.workers, pin_memory=run.device.type == "cuda")
     watchers = watch(run, loader)
     run.model.train()
     try:
         with worker_deaths_explained(), StopSignal() as stop:
-            for views in agreed(loader, stop):
+            for views, broken in agreed(loader, stop):
                 if stop.agreed:
                     if rank() == 0:
                         save(run)
                     raise KeyboardInterrupt
+                skip(run, broken, replaced=views is not None, writes=rank() == 0)
+                assert views is not None
                 values = train_step(run, views)
                 run.step += 1
                 for watcher in watchers:
@@ -119,6 +123,7 @@ def conclude(run: Run, status: str, reason: str = "") -> None:
     """Write `result.json`: the status of the run and, if it failed, the reason. An interrupted run does not write it."""
     if rank() == 0:
         facts = {"step": run.step, "steps": run.total_steps, "seconds": round(run.seconds, 2), "reason": reason}
+        facts["skipped"] = len(run.skipped)
         write_json(run.out / RESULT_FILE, {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": status, **facts})
 
 
@@ -138,11 +143,13 @@ def open_log(run: Run, loader: ViewLoader) -> StepLog:
     (run.out / RESULT_FILE).unlink(missing_ok=True)  # left by an earlier start that failed
     if not (run.loaded and (run.out / IMAGE_LIST).exists()):  # a list without a checkpoint is of an earlier start
         write_list(run.out / IMAGE_LIST, run.source)
+    write_skipped(run)  # it may know more than the checkpoint
     settings = json.loads(json.dumps(run.config.as_dict()))  # lists instead of tuples, as YAML has them
     write_text(run.out / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     where = f"{world_size()} × {run.device.type}"
+    images = f"{len(run.source)} images" + (f", {len(run.order)} in an epoch" if run.source.index.parts else "")
     say(
-        f"{run.config.method.name}: {len(run.source)} images, {run.config.epochs} epochs of {run.steps_per_epoch} steps "
+        f"{run.config.method.name}: {images}, {run.config.epochs} epochs of {run.steps_per_epoch} steps "
         f"of {run.config.batch_size} images on {where}, into {run.out}"
     )
     for note in run.notes:

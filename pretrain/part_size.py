@@ -5,7 +5,7 @@ Batch norm needs two values in each channel, and a loss that compares images nee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
 
 from pixbench.errors import UserError
 from pretrain.config import RunConfig
@@ -50,14 +50,14 @@ def check_part(config: RunConfig, processes: int, synchronised: bool) -> None:
         )
 
 
-def advice(config: RunConfig, labels: Sequence[int]) -> list[str]:
-    """Return a warning for each thing that a run on images with these ``labels`` can do, but learns little from."""
+def advice(config: RunConfig, labels: np.ndarray) -> list[str]:
+    """Return a warning for each thing that a run on images with these ``labels`` (n,) can do, but learns little from."""
     name, settings, images, said = config.method.name, config.method.settings, len(labels), []
     if (size := getattr(settings, "queue_size", 0)) > images:
         said.append(
             f"warning: the queue has {size} keys, but there are only {images} images: most negatives are other views of the same "
             f"images, the positive's too; set method.queue_size to {images // config.batch_size * config.batch_size} or less"
         )
-    if hasattr(settings, "classes") and len(set(labels)) == 1 and labels[0] >= 0:
+    if hasattr(settings, "classes") and labels[0] >= 0 and (labels == labels[0]).all():
         said.append(f"warning: all images are of one class, so {name} has nothing to tell apart; add other classes")
     return said

@@ -18,6 +18,7 @@ from pretrain import checkpoint, resume
 from pretrain.config import RunConfig
 from pretrain.cpu import bf16_note
 from pretrain.data.loader import Batches
+from pretrain.data.order import EpochOrder
 from pretrain.data.sources import Source
 from pretrain.initial_weights import InitialWeights, check_backbone, require
 from pretrain.methods import METHODS
@@ -38,6 +39,7 @@ class Run:
     """Settings, with the range of pixel values that was found."""
     device: torch.device
     source: Source
+    order: EpochOrder
     images: str
     """Fingerprint of ``source``."""
     method: Method
@@ -54,6 +56,8 @@ class Run:
     """Each time the run got more epochs: the step, the epochs before, the epochs now."""
     notes: list[str] = field(default_factory=list)
     """What to tell the user at the start."""
+    skipped: dict[int, str] = field(default_factory=dict)
+    """Index of each broken image met so far -> what is wrong with it."""
     step: int = 0
     seconds: float = 0.0
     finished: bool = False
@@ -90,7 +94,8 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     loaded = modified(latest)
     content = checkpoint.load(latest) if loaded else None
     config, source, notes = resume.list_images(config, content)
-    steps_per_epoch = batches(config, len(source), 0, 0).per_epoch
+    order = EpochOrder.of(source.index, config.data.shuffle_shards)
+    steps_per_epoch = batches(config, order, 0, 0).per_epoch
     if (local_batch := config.batch_size // world_size()) % config.accumulate:
         raise UserError(
             f"accumulate {config.accumulate} does not divide the {local_batch} images of each process per step; choose a "
@@ -111,11 +116,11 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
         backbone.load_state_dict(initial.state)  # before the momentum encoder copies it
         notes.append(str(initial))
     # As in the official code (its variable K), the last, incomplete batch of an epoch counts here although it is left out.
-    updates = int(len(source) / config.batch_size * config.epochs)
+    updates = int(len(order) / config.batch_size * config.epochs)
     method = METHODS[config.method.name](backbone, config.method.settings, updates)
     if config.activation_checkpointing:
         recompute_blocks(method.backbone, Block)  # not in the momentum encoder, which keeps nothing anyway
-    method.check_labels(min(source.labels), max(source.labels))
+    method.check_labels(int(source.labels.min()), int(source.labels.max()))
     method.to(device)
     if config.channels_last:
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -128,6 +133,7 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
         config=config,
         device=device,
         source=source,
+        order=order,
         images=source.fingerprint(),
         method=method,
         model=method,
@@ -149,9 +155,9 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     return run
 
 
-def batches(config: RunConfig, images: int, first: int, last: int) -> Batches:
+def batches(config: RunConfig, order: EpochOrder, first: int, last: int) -> Batches:
     """Return this process's part of the batches ``first``, ..., ``last - 1`` of the run."""
-    return Batches(images, config.batch_size, seed=config.seed, first=first, last=last, rank=rank(), world=world_size())
+    return Batches(order, config.batch_size, seed=config.seed, first=first, last=last, rank=rank(), world=world_size())
 
 
 def load(run: Run, content: dict[str, Any]) -> None:
@@ -160,7 +166,7 @@ def load(run: Run, content: dict[str, Any]) -> None:
     run.optimizer.load_state_dict(content["optimizer"])
     run.scaler.load_state_dict(content["scaler"])
     run.step, run.seconds, run.finished = content["step"], content["seconds"], content["finished"]
-    run.lengthened = content.get("lengthened", [])
+    run.lengthened, run.skipped = content.get("lengthened", []), content.get("skipped", {})
     before, now = content["config"]["epochs"], run.config.epochs
     if now > before:
         run.finished = False

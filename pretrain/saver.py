@@ -35,6 +35,7 @@ def save(run: Run) -> None:
         "epoch": epoch,
         "seconds": run.seconds,
         "images": run.images,
+        "skipped": run.skipped,
         "initial": run.initial,
         "lengthened": run.lengthened,
         "finished": run.step == run.total_steps,

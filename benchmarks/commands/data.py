@@ -1,4 +1,4 @@
-"""`pixbench data`: generate a mini world (`mini`), check data sets (`check`) and prepare them (`prepare`)."""
+"""`pixbench data`: generate a mini world (`mini`), check data sets (`check`), prepare them (`prepare`), list images (`index`)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.commands import CLASSES, DATA_ROOT
+from benchmarks.commands import CLASSES, DATA_ROOT, data_index
 from pixbench.errors import UserError
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    data = subparsers.add_parser("data", help="generate the mini world, check and prepare data sets")
+    data = subparsers.add_parser("data", help="generate the mini world, check and prepare data sets, list images")
     commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
     mini = commands.add_parser(
@@ -55,6 +55,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         "--write", action="store_true", help="write the files (default: only report what would be written)"
     )
     prepare.set_defaults(run=run_prepare)
+    data_index.register(commands)
 
 
 def run_mini(args: argparse.Namespace) -> int:

@@ -74,7 +74,7 @@ def probe(args: argparse.Namespace) -> None:
             alone = "; to evaluate on class folders alone, add --datasets imagenet" if "imagenet" in datasets else ""
             raise UserError(f"{error}{alone}") from error
     sources = class_folders(args.data_root / "imagenet") if "imagenet" in datasets else None
-    if sources and len(set(sources[0].labels)) < 2:
+    if sources and len(set(sources[0].labels.tolist())) < 2:
         raise UserError(
             f"{sources[0].root} holds one class, {Path(sources[0].names[0]).parts[0]}, so there is nothing to tell apart; add "
             "a folder of images for at least one more class, here and in val"
@@ -139,7 +139,7 @@ def _classify(args: argparse.Namespace, backbone: Any, sources: tuple[Source, So
 
     model = _frozen(backbone)
     train, val = (embed(model, source, args.size, args.batch_size, args.workers) for source in sources)
-    labels, answers = (torch.tensor(source.labels, device=train.device) for source in sources)
+    labels, answers = (torch.tensor(source.labels, dtype=torch.int64, device=train.device) for source in sources)
     classes = int(labels.max()) + 1
     predicted = classify.fit_linear(train, labels, classes).logits(val).argmax(1)
     scores, wrong = qscore.scores(val), (predicted != answers).cpu().numpy()

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from pixbench.errors import UserError
 from pretrain.data.centre_crops import Crops
 from pretrain.data.folders import SUFFIXES, class_names, split_folder
-from pretrain.data.pixels import find_range
-from pretrain.data.sources import Source, open_classes
+from pretrain.data.pixel_range import find_range
+from pretrain.data.sources import Source, classes_in
 from pretrain.models.resnet import build_resnet
 from transfer.weights.backbone import Backbone
 
@@ -75,9 +75,9 @@ def class_folders(home: Path) -> tuple[Source, Source]:
                 f"{home / split} {what}; it must hold a folder of images for each class: put them there, or generate a mini "
                 "world (pixbench data mini --root DIR)"
             )
-        source = open_classes(folder, class_names(folder, "the folder"))
-        if not source or source.empty:
-            where = folder / source.empty[0] if source.empty else folder
+        source = Source(classes_in(folder, class_names(folder, "the folder")))
+        if not source or source.index.empty:
+            where = folder / source.index.empty[0] if source.index.empty else folder
             raise UserError(
                 f"{where} holds no images ({', '.join(SUFFIXES)}); {folder} must hold a folder of images for each class"
             )
@@ -89,7 +89,7 @@ def class_folders(home: Path) -> tuple[Source, Source]:
             f"{splits['train']} and {splits['val']} contain different classes ({', '.join(differ[:5])}); "
             f"{'give them the same capitals' if capitals else 'add the missing ones'}"
         )
-    found = find_range(sources[0].root, sources[0].names)
+    found = find_range(sources[0])
     pixel_range = (found.low, found.high) if found else None
     train, val = (replace(source, pixel_range=pixel_range) for source in sources)
     return train, val

@@ -83,7 +83,7 @@ def _loader(run: Run) -> ViewLoader:
         seed=run.config.seed,
         cache=data.cache,
     )
-    return ViewLoader(views, batches(run.config, len(run.source), 0, run.total_steps), workers=data.workers)
+    return ViewLoader(views, batches(run.config, run.order, 0, run.total_steps), workers=data.workers)
 
 
 def compare(config: RunConfig, blocks: int) -> None:

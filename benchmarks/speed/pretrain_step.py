@@ -39,7 +39,7 @@ def variant(config_name: str, root: str, out: Path, setting: str) -> tuple[Calla
     data = config.data
     scale = (data.min_scale, data.max_scale)
     views = TwoViews(run.source, size=data.image_size, scale=scale, recipe=data.recipe, seed=0, cache=data.cache)
-    loader = iter(ViewLoader(views, batches(config, len(run.source), 0, run.total_steps), workers=0))
+    loader = iter(ViewLoader(views, batches(config, run.order, 0, run.total_steps), workers=0))
     batch = next(loader)
     run.model.train()
 

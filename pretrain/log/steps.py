@@ -71,6 +71,8 @@ class StepLog(Watcher):
         self._last_step, self._last_time, self._last_wait = step, now, self._loader.waited
         if isinstance(run.method, MomentumMethod):
             values["momentum"] = run.method.momentum_encoder.momentum()
+        if run.skipped:
+            values["skipped"] = len(run.skipped)
         values["images_per_s"] = round(pace * run.config.batch_size, 2)
         values["data_wait"] = round(min(waited / busy, 1), 4)
         values["memory_gb"] = round(self._memory.gigabytes(), 3)

@@ -44,23 +44,23 @@ class _Propagation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, unit: Tensor, value: Tensor, gamma: float, clamp: float) -> Tensor:
         ctx.gamma, ctx.clamp, ctx.parts = gamma, clamp, parts(len(unit), unit.shape[2], unit.device)
-        cosines, out = [], []
+        cosines, out = [], torch.empty_like(value)
         for images in ctx.parts:
             cosines.append(unit[images].mT @ unit[images])
-            out.append(value[images] @ similarity(cosines[-1], gamma, clamp))
+            torch.bmm(value[images], similarity(cosines[-1], gamma, clamp), out=out[images])
         ctx.save_for_backward(unit, value, *cosines)
-        return out[0] if len(out) == 1 else torch.cat(out)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         unit, value, *cosines = ctx.saved_tensors
-        of_unit, of_value = [], []
+        of_unit, of_value = torch.empty_like(unit), torch.empty_like(value)
         for images, cosine in zip(ctx.parts, cosines, strict=True):
-            of_value.append(grad[images] @ similarity(cosine, ctx.gamma, ctx.clamp))
+            torch.bmm(grad[images], similarity(cosine, ctx.gamma, ctx.clamp), out=of_value[images])
             of_weight = grad[images].mT @ value[images]
-            of_unit.append(unit[images] @ (of_weight + of_weight.mT).mul_(slope(cosine, ctx.gamma, ctx.clamp)))
-        first, second = (x[0] if len(x) == 1 else torch.cat(x) for x in (of_unit, of_value))
-        return first, second, None, None
+            of_cosine = (of_weight + of_weight.mT).mul_(slope(cosine, ctx.gamma, ctx.clamp))
+            torch.bmm(unit[images], of_cosine, out=of_unit[images])
+        return of_unit, of_value, None, None
 
 
 class PixelPropagation(nn.Module):

@@ -189,7 +189,7 @@ def test_what_can_be_seen_is_found(tmp_path: Path) -> None:
     backbone = random_backbone(BackboneSpec(50, 1 / 8), 0)
     sources = class_folders(tmp_path / "imagenet")
     train, val = (embed(Frozen(backbone), source, 64, 8, 0) for source in sources)
-    labels, answers = (torch.tensor(source.labels) for source in sources)
+    labels, answers = (torch.tensor(source.labels, dtype=torch.int64) for source in sources)
     assert top1(knn(train, labels, val, 4), answers) == 100
     assert top1(fit_linear(train, labels, 4).logits(val).argmax(1), answers) == 100
     found = dense_probe(Frozen(backbone, OUTPUT_STRIDE), tmp_path / "cityscapes", seed=0)

@@ -46,7 +46,10 @@ def tiny(image_tree: Callable[..., Path], tmp_path: Path) -> Callable[..., RunCo
     def make(out: str, method: str = "pixpro", **changes: Any) -> RunConfig:
         content = {
             "method": {"name": method, "hidden": 16, "dim": 8, **QUEUES.get(method, {})},
-            "data": {"root": str(root), "image_size": 32, "min_scale": 0.2, "workers": 0, "cache": True},
+            "data": {
+                **{"root": str(root), "layout": "class_folder", "image_size": 32, "min_scale": 0.2},
+                **{"workers": 0, "cache": True},
+            },
             "backbone": {"width": 0.0625, "output_stride": 16},
             "optimizer": {"base_lr": 0.5},
             "schedule": {"warmup_epochs": 1},

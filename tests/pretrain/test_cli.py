@@ -249,7 +249,7 @@ def test_two_processes(image_tree: Callable[..., Path], tmp_path: Path) -> None:
     path = root / "train" / "n00000001" / "n00000001_3.JPEG"
     path.write_bytes(path.read_bytes()[:300])
     words[words.index(str(out))] = str(tmp_path / "other")
-    result = torchrun(*words)
+    result = torchrun(*words, "--data.on_error", "fail")
     assert result.returncode != 0
     assert f"pretrain: error: image {path} is broken" in result.stderr
     assert "pretrain: error: another process stopped" in result.stderr

@@ -294,10 +294,11 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(precision: str, tiny
     assert (moved[1][1] - moved[4][1]).norm() < tolerance * moved[1][1].norm()
 
 
-def test_a_broken_image_stops_the_run(tiny: Callable[..., RunConfig]) -> None:
+def test_a_broken_image_stops_a_run_that_is_told_so(tiny: Callable[..., RunConfig]) -> None:
     config = tiny("run")
+    config = replace(config, data=replace(config.data, on_error="fail"))
     source = open_source(config.data.root)
-    source.path(7).write_bytes(source.path(7).read_bytes()[:200])
+    Path(source.where(7)).write_bytes(Path(source.where(7)).read_bytes()[:200])
     with pytest.raises(UserError, match=r"image .*JPEG is broken"):
         engine.train(config)
     with pytest.raises(UserError, match=r"image .*JPEG is broken"):

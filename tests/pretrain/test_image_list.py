@@ -13,34 +13,52 @@ from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, IMAGE_LIST
 from pretrain import checkpoint, engine
 from pretrain.config import RunConfig, from_dict
-from pretrain.data.image_list import kept_to_list, read_list, write_list
+from pretrain.data.image_list import is_list_of, kept_to_list, read_list, write_list
+from pretrain.data.index import Place
 from pretrain.data.loader import Batches, TwoViews, ViewLoader
+from pretrain.data.order import EpochOrder
 from pretrain.data.sources import Source, open_source
+from pretrain.data.sources.builder import Builder
 
 Tree = Callable[..., Path]
 
 
+def listed(root: Path, names: list[str], labels: list[int]) -> Source:
+    builder = Builder()
+    for name, label in zip(names, labels, strict=True):
+        builder.add(name, label)
+    return Source(builder.index("flat", Place(str(root))))
+
+
+def read(path: Path) -> tuple[list[str], list[int]]:
+    names, labels = read_list(path)
+    return list(names), labels.tolist()
+
+
 def test_odd_names_come_back(tmp_path: Path) -> None:
     names = ["a b.png", "tab\there.png", "new\nline.png", "back\\n.png", "\x0b\x85\u2028.png", "日本.png", "\udcff.png"]
-    write_list(tmp_path / "images.txt", Source(tmp_path, names, list(range(-1, 6))))
-    assert read_list(tmp_path / "images.txt") == (names, list(range(-1, 6)))
+    source = listed(tmp_path, names, list(range(-1, 6)))
+    write_list(tmp_path / "images.txt", source)
+    assert read(tmp_path / "images.txt") == (names, list(range(-1, 6)))
+    assert is_list_of(tmp_path / "images.txt", source.fingerprint())
     (tmp_path / "images.txt").write_text("a.png\t0\nb.png")
-    assert read_list(tmp_path / "images.txt") == (["a.png"], [0])  # its fingerprint tells that it is cut off
+    assert read(tmp_path / "images.txt") == (["a.png"], [0])  # its fingerprint tells that it is cut off
     for text in ("a.png\n", "a.png\tx\n", "ä\t0\n", "\\x\t0\n", "", "garbage", "a.png\t0"):
         (tmp_path / "images.txt").write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=r"images\.txt is damaged"):
             read_list(tmp_path / "images.txt")
+        assert not is_list_of(tmp_path / "images.txt", source.fingerprint())
 
 
 def test_the_next_image_stands_in(tmp_path: Path) -> None:
     names = [f"{i:03}.png" for i in range(300)]
-    write_list(tmp_path / "images.txt", Source(tmp_path, names, [0] * 300))
+    write_list(tmp_path / "images.txt", listed(tmp_path, names, [0] * 300))
 
     def without(*gone: int) -> Source:
-        return Source(tmp_path, [name for i, name in enumerate(names) if i not in gone], [0] * (300 - len(gone)))
+        return listed(tmp_path, [name for i, name in enumerate(names) if i not in gone], [0] * (300 - len(gone)))
 
     source, said = kept_to_list(without(5, 6, 299), tmp_path / "images.txt", 0)
-    assert (source.names, source.stand_ins) == (names, {5: 7, 6: 7, 299: 0})
+    assert (list(source.names), source.stand_ins) == (names, {5: 7, 6: 7, 299: 0})
     assert said == [
         "3 images of this run are missing (005.png, 006.png, 299.png); the next in "
         f"{tmp_path}/images.txt is taken instead (007.png, 007.png, 000.png)"
@@ -49,9 +67,9 @@ def test_the_next_image_stands_in(tmp_path: Path) -> None:
         UserError, match=r"other images .*: 4 of 300 are missing \(005\.png, 006\.png, 007\.png, \.\.\.\)"
     ):
         kept_to_list(without(5, 6, 7, 299), tmp_path / "images.txt", 0)
-    more = replace(without(), names=[*names, "new.png"], labels=[0] * 301)
+    more = listed(tmp_path, [*names, "new.png"], [0] * 301)
     source, said = kept_to_list(more, tmp_path / "images.txt", 0)
-    assert source.names == names
+    assert list(source.names) == names
     assert said == ["1 image in data.root is new since the start of this run and not used (new.png)"]
     assert kept_to_list(more, tmp_path / "images.txt", limit=300)[1] == []
 
@@ -63,12 +81,12 @@ def test_batches_with_a_stand_in_do_not_depend_on_workers(image_tree: Tree, cach
 
     def batches(source: Source, workers: int) -> list[tuple[float, int, int]]:
         views = TwoViews(source, size=16, scale=(0.2, 1.0), recipe="byol", seed=3, cache=cache)
-        loader = ViewLoader(views, Batches(16, 8, seed=3, first=0, last=2), workers=workers)
+        loader = ViewLoader(views, Batches(EpochOrder(16), 8, seed=3, first=0, last=2), workers=workers)
         rows = ((b.view1.sum((1, 2, 3)), b.label, b.image_index) for b in loader)
         return [tuple(map(float, row)) for columns in rows for row in zip(*columns, strict=True)]
 
     before = batches(source, 0)
-    source.path(7).unlink()
+    Path(source.where(7)).unlink()
     gone = replace(source, stand_ins={7: 8})
     after = batches(gone, 0)
     assert after == batches(gone, 2)
@@ -92,9 +110,10 @@ def config(image_tree: Tree, tmp_path: Path) -> RunConfig:
 
 @pytest.mark.slow
 def test_a_run_goes_on_without_its_broken_image(config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    config = replace(config, data=replace(config.data, on_error="fail"))
     source, out = open_source(config.data.root), Path(config.out)
-    last = Batches(16, 8, seed=0, first=0, last=4).order(0)[-1]  # met in the second step
-    path = source.path(last)
+    last = int(EpochOrder(16).numbers(0, 0)[-1])  # met in the second step
+    path = Path(source.where(last))
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(
         UserError, match=r"is broken .*replace it, or delete it \(pre-training that has begun goes on without it\)"
@@ -107,7 +126,7 @@ def test_a_run_goes_on_without_its_broken_image(config: RunConfig, capsys: pytes
     assert f"1 image of this run is missing ({source.names[last]})" in printed
     content = checkpoint.load(out / CHECKPOINT_FILE)
     assert (content["step"], content["images"]) == (4, source.fingerprint())
-    assert read_list(out / IMAGE_LIST)[0] == source.names
+    assert read(out / IMAGE_LIST)[0] == list(source.names)
 
 
 @pytest.mark.slow
@@ -124,8 +143,8 @@ def test_new_images_other_images_and_old_run_folders(config: RunConfig, capsys: 
     engine.train(longer)
     assert (out / IMAGE_LIST).read_bytes() == names
     (out / IMAGE_LIST).unlink()
-    new = source.path(0).with_name("new.JPEG")
-    os.link(source.path(0), new)
+    new = Path(source.where(0)).with_name("new.JPEG")
+    os.link(Path(source.where(0)), new)
     with pytest.raises(UserError, match="belongs to a run on other images"):
         engine.train(longer)
 
@@ -134,7 +153,7 @@ def test_new_images_other_images_and_old_run_folders(config: RunConfig, capsys: 
     engine.train(replace(config, epochs=4))
     assert "1 image in data.root is new since the start of this run and not used" in capsys.readouterr().out
     for index in (3, 4):
-        source.path(index).unlink()
+        Path(source.where(index)).unlink()
     with pytest.raises(UserError, match="other images than at the start of this run: 2 of 16 are missing"):
         engine.train(replace(config, epochs=5))
 

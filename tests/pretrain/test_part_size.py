@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -62,7 +63,7 @@ def test_one_image_is_refused_or_has_a_loss(name: str, variant: dict[str, Any], 
             continue
         views = TwoViews(run.source, size=size, scale=(0.5, 1.0), recipe="moco_v2", seed=0, cache=False)
         run.model.train()
-        batch = next(iter(ViewLoader(views, runs.batches(of_two, len(run.source), 0, 1))))
+        batch = next(iter(ViewLoader(views, runs.batches(of_two, run.order, 0, 1))))
         losses[images] = {key: abs(float(value)) for key, value in train_step(run, batch).items() if "loss" in key}
         assert all(0 < value < float("inf") for key, value in losses[images].items()), losses
     assert all("batch norm in" in said or "compares" in said for said in refused.values())
@@ -109,12 +110,12 @@ def test_parts_are_counted_over_processes_and_accumulated_parts() -> None:
 
 def test_warnings() -> None:
     queue = config("moco_v2", {"queue_size": 64}, batch_size=4)
-    assert advice(queue, [0, 1] * 32) == []
-    (said,) = advice(queue, [0] * 5 + [1] * 4)
+    assert advice(queue, np.array([0, 1] * 32)) == []
+    (said,) = advice(queue, np.array([0] * 5 + [1] * 4))
     assert "the queue has 64 keys, but there are only 9 images" in said
     assert said.endswith("set method.queue_size to 8 or less")
-    (said,) = advice(config("supervised", {}), [3] * 9)
+    (said,) = advice(config("supervised", {}), np.array([3] * 9))
     assert "all images are of one class" in said
-    assert advice(config("pixpro", {}), [3] * 9) == []
+    assert advice(config("pixpro", {}), np.array([3] * 9)) == []
     with pytest.raises(UserError, match=r"method\.classes is 1; it must be at least 2"):
         METHODS["supervised"](torch.nn.Identity(), METHODS["supervised"].Config(classes=1), 1)  # type: ignore[arg-type]

@@ -1,0 +1,247 @@
+"""The pieces of work that are timed: each function prepares one and returns a function that does it once.
+
+Shapes: B batch, S view size, C channels, N = H·W cells.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.models import ResNet as TorchvisionResNet
+from torchvision.models.resnet import Bottleneck
+
+from benchmarks.speed import reference
+from pixbench.paths import CONFIGS
+from pretrain import cpu
+from pretrain.config import RunConfig, parse
+from pretrain.data import opencv, pil
+from pretrain.data.augment import RECIPES
+from pretrain.data.jpeg import decode_jpeg
+from pretrain.data.pixels import decode
+from pretrain.data.views import Views, draw_views
+from pretrain.losses import unit
+from pretrain.losses.pixel import pulls
+from pretrain.methods import METHODS
+from pretrain.methods.base import Method, TwoPassMethod
+from pretrain.models.ppm import PixelPropagation
+from pretrain.models.recompute import recompute_blocks
+from pretrain.models.resnet import Block, build_resnet
+from pretrain.optim import build_optimizer
+
+Work = Callable[[], Any]
+PHOTOS = 32
+CHANNELS = 256
+"""Channels of the maps with which loss and PPM are timed."""
+
+
+def photos() -> list[bytes]:
+    """Return JPEG files of 500 × 375 pixels and about 100 kB, as in ImageNet: noise whose amplitude is 1 / frequency."""
+    rng, files = np.random.default_rng(0), []
+    frequency = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.fftfreq(500)[None])
+    frequency[0, 0] = 1
+    mix = np.array([[1, 0.6, 0.5], [0.6, 1, 0.6], [0.5, 0.6, 1]])
+    for _ in range(PHOTOS):
+        planes = [np.fft.ifft2(np.fft.fft2(rng.normal(size=(375, 500))) / frequency).real for _ in range(3)]
+        image = np.stack(planes, axis=-1) @ mix
+        image = (image - image.mean((0, 1))) / image.std((0, 1)) * 55 + 115
+        stream = io.BytesIO()
+        Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(stream, "jpeg", quality=85)
+        files.append(stream.getvalue())
+    return files
+
+
+def input_reference() -> Work:
+    """Two normalised views and boxes of each photo, with the published transforms."""
+    makers = (reference.ViewMaker(224, blur=1.0, solarise=0.0), reference.ViewMaker(224, blur=0.1, solarise=0.2))
+    files = photos()
+    random.seed(0)
+    torch.manual_seed(0)
+    return lambda: [reference.make_views(file, makers) for file in files]
+
+
+def _input(backend: Any, read: Callable[[bytes], np.ndarray | None]) -> Work:
+    from pretrain.data.batched import normalised
+
+    files, rng = photos(), random.Random(0)
+
+    def work() -> None:
+        for file in files:
+            image = read(file)
+            assert image is not None
+            plans = draw_views(rng, RECIPES["byol"], image.shape[1], image.shape[0], (0.08, 1.0))
+            views = np.stack([backend.render(image, plan, 224) for plan in plans])
+            normalised(torch.from_numpy(views).permute(0, 3, 1, 2))
+
+    return work
+
+
+def input_opencv() -> Work:
+    """The same with the backend opencv."""
+    return _input(opencv, decode_jpeg)
+
+
+def input_pil() -> Work:
+    """The same with the backend pil."""
+    return _input(pil, lambda file: np.asarray(decode(file, "photo")))
+
+
+def _boxes(batch: int, generator: torch.Generator) -> Tensor:
+    corner = torch.rand(batch, 2, generator=generator) * 0.4
+    return torch.cat([corner, corner + 0.2 + torch.rand(batch, 2, generator=generator) * 0.4], dim=1)
+
+
+def _views(batch: int, size: int) -> Views:
+    generator = torch.Generator().manual_seed(0)
+    one, two = torch.randn(2, batch, 3, size, size, generator=generator).unbind()
+    index = torch.arange(batch)
+    return Views(one, two, _boxes(batch, generator), _boxes(batch, generator), index, index)
+
+
+def _config(*files: str) -> RunConfig:
+    return parse([word for name in files for word in ("--config", str(CONFIGS / "pretrain" / f"{name}.yaml"))])
+
+
+def step_reference(batch: int = 8, size: int = 224) -> Work:
+    """A step of PixPro with ResNet-50, written plainly."""
+    network = reference.trunk(TorchvisionResNet(Bottleneck, [3, 4, 6, 3]))
+    torch.manual_seed(0)
+    trainer, views = reference.Trainer(network, 2048), _views(batch, size)
+    return lambda: trainer.step(views.view1, views.view2, views.box1, views.box2)
+
+
+def mini_reference() -> Work:
+    """The same at mini scale: a network of a quarter of the width, 64 images of 64 pixels."""
+    config = _config("pixpro_100ep", "mini")
+    network = build_resnet(config.backbone)
+    torch.manual_seed(0)
+    trainer = reference.Trainer(network, network.channels, config.method.settings.hidden, config.method.settings.dim)
+    views = _views(64, 64)
+    return lambda: trainer.step(views.view1, views.view2, views.box1, views.box2)
+
+
+def _step(config: RunConfig, batch: int, size: int) -> Work:
+    cpu.keep_freed_memory()
+    torch.manual_seed(0)
+    method: Method = METHODS[config.method.name](build_resnet(config.backbone), config.method.settings, 1000)
+    method.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.activation_checkpointing:
+        recompute_blocks(method.backbone, Block)
+    optimizer, views = build_optimizer(method, config.optimizer), _views(batch, size)
+    views = views._replace(
+        view1=views.view1.contiguous(memory_format=torch.channels_last),
+        view2=views.view2.contiguous(memory_format=torch.channels_last),
+    )
+
+    def work() -> float:
+        method.update_momentum_encoder()
+        optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for part in views.chunks(config.accumulate):
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+                inputs: list[tuple[Any, ...]] = [(part,)]
+                if isinstance(method, TwoPassMethod):
+                    with torch.no_grad():
+                        targets = method.targets(part)
+                    inputs = [(part, targets, view) for view in (0, 1)]
+            for given in inputs:
+                with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+                    loss = method(*given)["loss"]
+                (loss / config.accumulate).backward()
+                total += float(loss.detach())
+        optimizer.step()
+        return total
+
+    return work
+
+
+def step_ours(batch: int = 8, size: int = 224, **changes: Any) -> Work:
+    """The same step by this project."""
+    return _step(replace(_config("pixpro_100ep"), precision="fp32", **changes), batch, size)
+
+
+def step_bf16() -> Work:
+    """The same step with bf16."""
+    return _step(replace(_config("pixpro_100ep"), precision="bf16"), 8, 224)
+
+
+def step_recomputed() -> Work:
+    """The same step with activation checkpointing."""
+    return step_ours(activation_checkpointing=True)
+
+
+def step_accumulated() -> Work:
+    """The same step in two parts of four images."""
+    return step_ours(accumulate=2)
+
+
+def mini_ours() -> Work:
+    """The same step at mini scale by this project."""
+    return _step(_config("pixpro_100ep", "mini"), 64, 64)
+
+
+def _maps(side: int, batch: int) -> tuple[list[Tensor], list[Tensor], tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(batch, CHANNELS, side, side, generator=generator) for _ in range(4)]
+    boxes = _boxes(batch, generator), _boxes(batch, generator)
+    return [unit(x).requires_grad_() for x in maps[:2]], [unit(x) for x in maps[2:]], boxes
+
+
+def loss_reference(side: int, batch: int) -> Work:
+    """The loss in both directions and its gradient, with dense matrices."""
+    queries, keys, (box1, box2) = _maps(side, batch)
+
+    def work() -> Any:
+        loss = reference.consistency(queries[0], keys[1], box1, box2)
+        loss = loss + reference.consistency(queries[1], keys[0], box2, box1)
+        return torch.autograd.grad(loss, queries), loss
+
+    return work
+
+
+def loss_ours(side: int, batch: int) -> Work:
+    """The same by this project."""
+    cpu.keep_freed_memory()
+    queries, keys, boxes = _maps(side, batch)
+
+    def work() -> Any:
+        pull, _ = pulls(keys, boxes, 0.7)
+        loss = (queries[0] * pull[0]).sum() + (queries[1] * pull[1]).sum()
+        return torch.autograd.grad(loss, queries), loss
+
+    return work
+
+
+def ppm_reference(side: int, batch: int) -> Work:
+    """The PPM and its gradient, with dense matrices."""
+    module, x = PixelPropagation(CHANNELS), _maps(side, batch)[0][0]
+    return lambda: torch.autograd.grad(reference.propagate(x, module.transform).sum(), x)
+
+
+def ppm_ours(side: int, batch: int) -> Work:
+    """The same by this project."""
+    cpu.keep_freed_memory()
+    module, x = PixelPropagation(CHANNELS), _maps(side, batch)[0][0]
+    return lambda: torch.autograd.grad(module(x).sum(), x)
+
+
+SUBJECTS: dict[str, Callable[[], Work]] = {
+    **{f.__name__: f for f in (input_reference, input_opencv, input_pil, step_reference, step_ours, step_bf16)},
+    **{f.__name__: f for f in (step_recomputed, step_accumulated, mini_reference, mini_ours)},
+}
+SIDED: dict[str, Callable[[int, int], Work]] = {
+    f.__name__: f for f in (loss_reference, loss_ours, ppm_reference, ppm_ours)
+}
+
+
+def prepare(name: str) -> Work:
+    """Return the work called ``name``: a key of `SUBJECTS`, or of `SIDED` with cells on a side and batch, "loss_ours:28:32"."""
+    kind, *numbers = name.split(":")
+    return SIDED[kind](*map(int, numbers)) if numbers else SUBJECTS[kind]()

@@ -1,0 +1,117 @@
+"""Processes that take turns in being timed.
+
+Each piece of work has a process of its own, because the memory allocator and the peak of the memory belong to a process. Only one
+works at a time, so that what else the machine does meets all of them alike.
+
+    python -m benchmarks.speed.worker NAME THREADS
+
+prints a line with the seconds of work and of CPU time for each line that it reads, and the peak of its memory at the end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from statistics import median
+from typing import IO, Any, NamedTuple
+
+
+class Figures(NamedTuple):
+    """What was measured of one piece of work."""
+
+    seconds: float
+    """Median time of one turn."""
+    cpu_seconds: float
+    """Median CPU time of one turn."""
+    megabytes: float
+    """Peak memory of the process, less what it had after its imports; for a part of a step, less its input too."""
+
+
+def take_turns(names: list[str], rounds: int, threads: int) -> dict[str, Figures]:
+    """Let the work called ``names`` take turns, ``rounds`` times after one turn to warm up."""
+    command = [sys.executable, "-m", "benchmarks.speed.worker"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    with ExitStack() as stack:
+        workers = {}
+        for name in names:
+            worker = subprocess.Popen(
+                [*command, name, str(threads)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+            workers[name] = stack.enter_context(worker)
+            _ask(worker, "ready")
+        times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+        for number in range(rounds + 1):
+            for name, worker in workers.items():
+                found = _ask(worker, "go")
+                if number:
+                    times[name].append(found)
+        found_by = {}
+        for name, worker in workers.items():
+            peak = _ask(worker, "end")["megabytes"]
+            seconds, cpu = (median(turn[key] for turn in times[name]) for key in ("seconds", "cpu_seconds"))
+            found_by[name] = Figures(seconds, cpu, peak)
+    return found_by
+
+
+def _ask(worker: subprocess.Popen[str], word: str) -> dict[str, Any]:
+    send: IO[str] = worker.stdin  # type: ignore[assignment]
+    receive: IO[str] = worker.stdout  # type: ignore[assignment]
+    send.write(f"{word}\n")
+    send.flush()
+    answer = receive.readline()
+    if not answer:
+        raise RuntimeError(f"{' '.join(map(str, worker.args))} ended; see its message above")  # type: ignore[arg-type]
+    found: dict[str, Any] = json.loads(answer)
+    return found
+
+
+def _megabytes(which: str) -> float:
+    """Return the resident memory of this process now ("VmRSS") or at its peak ("VmHWM")."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[which].split()[0]) / 1024
+
+
+def _forget_the_past() -> None:
+    """Give free memory back to the system, and begin to look for the peak anew."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def main(name: str, threads: str) -> None:
+    """Do the work called ``name`` whenever a line asks for it."""
+    import torch
+
+    from benchmarks.speed.subjects import SIDED, prepare
+
+    torch.set_num_threads(int(threads))
+    before = _megabytes("VmRSS")
+    work = prepare(name)
+    if name.partition(":")[0] in SIDED:  # a part of a step: its input is not its own memory
+        _forget_the_past()
+        before = _megabytes("VmRSS")
+    for line in sys.stdin:
+        answer: dict[str, float] = {}
+        if line.strip() == "go":
+            start, cpu = time.perf_counter(), time.process_time()
+            work()
+            answer = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
+        elif line.strip() == "end":
+            answer = {"megabytes": _megabytes("VmHWM") - before}
+        print(json.dumps(answer), flush=True)
+        if line.strip() == "end":
+            return
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,123 @@
+"""Read bytes of files and of archives: local ones by their path, others by any URL that `fsspec` knows."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections import OrderedDict
+from functools import lru_cache
+from typing import IO, Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from pixbench.errors import UserError, explain
+from pretrain.data.index import Place
+
+OPEN_FILES = 64
+"""Number of local archives that a process keeps open."""
+TRIES = 3
+"""Number of times that a remote range is asked for."""
+LOCAL_HEADER = 30
+"""Size in bytes of the fixed part of a zip's local header; the lengths of name and extra field are its last four bytes."""
+
+
+def is_url(path: str) -> bool:
+    """Return whether ``path`` is a URL, for `fsspec`, and not a local path."""
+    return "://" in path or "::" in path
+
+
+def open_archive(path: str) -> IO[bytes]:
+    """Open a local or remote archive for reading.
+
+    Raises:
+        UserError: It cannot be opened.
+    """
+    try:
+        return fsspec.open(path, "rb").open() if is_url(path) else open(path, "rb")
+    except ImportError as error:  # fsspec's file systems need packages of their own
+        raise UserError(f"{path} needs a package that is not installed: {error}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be opened ({reason(error)}); check data.root and its permissions") from error
+
+
+def read_member(place: Place, offset: int, size: int) -> bytes:
+    """Read an image out of the archive ``place``. ``offset`` and ``size`` are those of `Index`.
+
+    Raises:
+        OSError: It cannot be read.
+        UserError: The archive is missing or has another size than before: this is not about one image.
+    """
+    if place.kind == "tar":
+        return read_range(place, offset, size)
+    header = read_range(place, offset, LOCAL_HEADER)
+    lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    data = read_range(place, offset + LOCAL_HEADER + lengths, abs(size))
+    try:
+        return zlib.decompress(data, -zlib.MAX_WBITS) if size < 0 else data
+    except zlib.error as error:
+        raise OSError(f"its compressed bytes are damaged: {error}") from error
+
+
+def read_range(place: Place, offset: int, size: int) -> bytes:
+    """Read ``size`` bytes of the archive ``place`` from ``offset`` on."""
+    if not is_url(place.path):
+        return os.pread(_local(place), size, offset)
+    for attempt in range(TRIES):
+        try:
+            return _remote_range(place.path, offset, size)
+        except FileNotFoundError as error:
+            raise _missing(place) from error
+        except Exception as error:  # the errors of a file system of fsspec are those of its own client
+            if attempt + 1 == TRIES:
+                raise OSError(f"{type(error).__name__}: {error}") from error
+            time.sleep(2.0**attempt)
+    raise AssertionError
+
+
+def _remote_range(url: str, offset: int, size: int) -> bytes:
+    system, path = _system(url, os.getpid())
+    if "::" not in url:
+        return system.cat_file(path, start=offset, end=offset + size)
+    with system.open(path, "rb") as stream:  # a file system that keeps a local copy makes it when a file is opened
+        stream.seek(offset)
+        return stream.read(size)
+
+
+@lru_cache(maxsize=1024)
+def _system(url: str, process: int) -> tuple[Any, str]:
+    """Return the file system and the path of ``url``. A forked process needs connections of its own."""
+    return url_to_fs(url)
+
+
+_open: OrderedDict[str, int] = OrderedDict()
+"""Descriptors of open local archives, the one used last at the end. `os.pread` lets forked processes share them."""
+
+
+def _local(place: Place) -> int:
+    descriptor = _open.pop(place.path, None)
+    if descriptor is None:
+        try:
+            descriptor = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise _missing(place) from error
+        if place.size not in (-1, found := os.fstat(descriptor).st_size):
+            os.close(descriptor)
+            raise UserError(
+                f"{place.path} has {found} bytes, but it had {place.size} when its images were listed; put the old file back, or "
+                "start again (if data.root is an index, make it again with pixbench data index)"
+            )
+    _open[place.path] = descriptor
+    if len(_open) > OPEN_FILES:
+        os.close(_open.popitem(last=False)[1])
+    return descriptor
+
+
+def _missing(place: Place) -> UserError:
+    return UserError(f"archive {place.path} is missing; put it back, or start again without it")
+
+
+def reason(error: BaseException) -> str:
+    """Say in a few words why something could not be read."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else explain(error).replace("\n", " ")
