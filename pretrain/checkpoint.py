@@ -109,6 +109,8 @@ def check_same_run(
         UserError: The settings, the images or the weights differ. The message names the differences.
     """
     before, now = flatten(from_dict(content["config"]).as_dict()), flatten(config)  # newer settings get their defaults
+    if before["data.backend"] == "auto":  # written before there was a choice
+        before["data.backend"] = "pil"
     may_change, began = MAY_CHANGE, content.get("initial")
     if initial and began:
         if initial["sha256"] != began["sha256"]:

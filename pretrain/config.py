@@ -75,6 +75,8 @@ class DataConfig:
         mixture: several roots instead of `root`, each with a weight, e.g. "[{root: A, weight: 2}, {root: B}]"; null for one.
         shuffle_shards: number of shards whose images are shuffled together, after the shards are shuffled; 0 shuffles all
             images together.
+        backend: libraries that decode images and make views: "opencv" (with simplejpeg and PyTorch; about three times as fast),
+            "pil" (Pillow and torchvision, as published), or "auto": opencv in a new run, and what it began with in an older one.
         image_size: side length of a view in pixels.
         min_scale: smallest fraction of the image area that a crop covers.
         max_scale: largest fraction of the image area that a crop covers.
@@ -95,6 +97,7 @@ class DataConfig:
     folder: str = ""
     mixture: list[RootConfig] | None = None
     shuffle_shards: int = 0
+    backend: Literal["auto", "opencv", "pil"] = "auto"
     image_size: int = 224
     min_scale: float = 0.08
     max_scale: float = 1.0
@@ -160,6 +163,18 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """Where colours are changed.
+
+    Args:
+        device: "cpu" (in the data workers) or "cuda" (all views of a batch together on the GPU; the workers only decode and
+            crop, so far fewer of them feed it).
+    """
+
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+@dataclass(frozen=True)
 class MethodConfig:
     """Name of a method, and its settings: an instance of that method's `Config`."""
 
@@ -198,6 +213,7 @@ class RunConfig:
 
     method: MethodConfig
     data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     backbone: BackboneSpec = field(default_factory=BackboneSpec)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -322,8 +338,12 @@ def _instantiate(parser: ArgumentParser, values: Namespace) -> RunConfig:
     check_limits(flatten(tree))
     name = tree["method"].pop("name")
     parts = {
-        **{"data": DataConfig, "backbone": BackboneSpec, "optimizer": OptimizerConfig},
-        **{"schedule": ScheduleConfig, "log": LogConfig},
+        "data": DataConfig,
+        "augment": AugmentConfig,
+        "backbone": BackboneSpec,
+        "optimizer": OptimizerConfig,
+        "schedule": ScheduleConfig,
+        "log": LogConfig,
     }
     scalars = {key: value for key, value in tree.items() if key not in {*parts, "method", "config", "debug"}}
     return RunConfig(

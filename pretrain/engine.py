@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -25,7 +26,8 @@ from pretrain import checkpoint
 from pretrain.config import RunConfig
 from pretrain.cpu import keep_freed_memory
 from pretrain.data.image_list import write_list
-from pretrain.data.loader import TwoViews, ViewLoader, agreed
+from pretrain.data.loader import ViewLoader, agreed
+from pretrain.data.two_views import Backend, TwoViews
 from pretrain.initial_weights import InitialWeights
 from pretrain.log.online_knn import OnlineKNN
 from pretrain.log.profiling import Profiler
@@ -95,6 +97,8 @@ def fit(run: Run) -> None:
         recipe=data.recipe,
         seed=config.seed,
         cache=data.cache,
+        backend=cast(Backend, data.backend),
+        colours=config.augment.device == "cpu",
         most_skipped=data.most_skipped(len(run.source)),
     )
     sampler = batches(config, run.order, run.step, run.total_steps)

@@ -24,7 +24,7 @@ def list_images(config: RunConfig, content: dict[str, Any] | None) -> tuple[RunC
     """List the images of a run, or take them from its list if there is a checkpoint with ``content``.
 
     Returns:
-        The settings with the layout and the range of pixel values in use, the images, and sentences for the user.
+        The settings with the layout, the backend and the range of pixel values in use, the images, and sentences for the user.
 
     Raises:
         UserError: There are no images, or too many of the run's images are missing.
@@ -59,6 +59,8 @@ def list_images(config: RunConfig, content: dict[str, Any] | None) -> tuple[RunC
         raise UserError(
             f"the processes find different images below data.root {data.root}; give all machines the same files"
         )
+    if data.backend == "auto":  # before there was a choice, it was pil
+        data = replace(data, backend="opencv" if content is None else content["config"]["data"].get("backend", "pil"))
     if not data.mixture:
         data = replace(data, layout=cast(Layout, source.index.layout))
     return replace(config, data=replace(data, pixel_range=pixel_range)), source, notes

@@ -89,6 +89,8 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
         raise UserError("out is not set; give the folder for checkpoints and logs, for example --out runs/pixpro")
     if config.precision == "fp16" and device.type == "cpu":
         raise UserError("precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
+    if config.augment.device == "cuda" and device.type == "cpu":
+        raise UserError("augment.device is cuda, but this process has no GPU; set it to cpu")
     bf16_notes = [bf16_note()] if config.precision == "bf16" and device.type == "cpu" else []
     latest = Path(config.out) / CHECKPOINT_FILE
     loaded = modified(latest)

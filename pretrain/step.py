@@ -77,9 +77,9 @@ def gradient_size(run: Run) -> Tensor:
 
 
 def on_device(views: Views, run: Run) -> Views:
-    """Return ``views`` on the device of ``run`` and in its memory format."""
+    """Return ``views`` on the device of ``run``, ready for its method and in its memory format."""
     memory_format = torch.channels_last if run.config.channels_last else torch.contiguous_format
-    views = views.to(run.device)
+    views = views.to(run.device).ready()
     return views._replace(
         view1=views.view1.contiguous(memory_format=memory_format),
         view2=views.view2.contiguous(memory_format=memory_format),

@@ -17,14 +17,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from pixbench.paths import CONFIGS
 from pretrain import engine
 from pretrain.config import RunConfig, parse
-from pretrain.data.loader import TwoViews, ViewLoader
+from pretrain.data.loader import ViewLoader
+from pretrain.data.two_views import Backend, TwoViews
 from pretrain.data.views import Views
 from pretrain.engine import watch
 from pretrain.log.online_knn import OnlineKNN
@@ -82,6 +83,8 @@ def _loader(run: Run) -> ViewLoader:
         recipe=data.recipe,
         seed=run.config.seed,
         cache=data.cache,
+        backend=cast(Backend, data.backend),
+        colours=run.config.augment.device == "cpu",
     )
     return ViewLoader(views, batches(run.config, run.order, 0, run.total_steps), workers=data.workers)
 

@@ -20,7 +20,8 @@ import torch
 
 from pixbench.paths import CONFIGS
 from pretrain.config import parse
-from pretrain.data.loader import TwoViews, ViewLoader
+from pretrain.data.loader import ViewLoader
+from pretrain.data.two_views import TwoViews
 from pretrain.run import batches, setup
 from pretrain.step import train_step
 

@@ -24,8 +24,7 @@ from pretrain import cpu
 from pretrain.config import RunConfig, parse
 from pretrain.data import opencv, pil
 from pretrain.data.augment import RECIPES
-from pretrain.data.jpeg import decode_jpeg
-from pretrain.data.pixels import decode
+from pretrain.data.batched import normalised
 from pretrain.data.views import Views, draw_views
 from pretrain.losses import unit
 from pretrain.losses.pixel import pulls
@@ -67,15 +66,12 @@ def input_reference() -> Work:
     return lambda: [reference.make_views(file, makers) for file in files]
 
 
-def _input(backend: Any, read: Callable[[bytes], np.ndarray | None]) -> Work:
-    from pretrain.data.batched import normalised
-
+def _input(backend: Any) -> Work:
     files, rng = photos(), random.Random(0)
 
     def work() -> None:
         for file in files:
-            image = read(file)
-            assert image is not None
+            image = backend.load(file, "photo", None)
             plans = draw_views(rng, RECIPES["byol"], image.shape[1], image.shape[0], (0.08, 1.0))
             views = np.stack([backend.render(image, plan, 224) for plan in plans])
             normalised(torch.from_numpy(views).permute(0, 3, 1, 2))
@@ -85,12 +81,12 @@ def _input(backend: Any, read: Callable[[bytes], np.ndarray | None]) -> Work:
 
 def input_opencv() -> Work:
     """The same with the backend opencv."""
-    return _input(opencv, decode_jpeg)
+    return _input(opencv)
 
 
 def input_pil() -> Work:
     """The same with the backend pil."""
-    return _input(pil, lambda file: np.asarray(decode(file, "photo")))
+    return _input(pil)
 
 
 def _boxes(batch: int, generator: torch.Generator) -> Tensor:

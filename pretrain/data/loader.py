@@ -9,117 +9,22 @@ the same batches as an uninterrupted run.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from pixbench.distributed import any_process, objects_of_all
 from pixbench.errors import UserError, worker_deaths_explained
 from pixbench.interrupt import StopSignal, shielded
-from pretrain.data import pil
-from pretrain.data.augment import MEAN, RECIPES, STD, Recipe
-from pretrain.data.decoded import DecodedImages
+from pretrain.data.batched import pack
 from pretrain.data.order import EpochOrder
-from pretrain.data.pixels import BrokenImage
-from pretrain.data.sources import Source
-from pretrain.data.views import Box, Views, draw_views
+from pretrain.data.two_views import Sample, SampleId, TooManyBroken, TwoViews
+from pretrain.data.views import Views
 from pretrain.data.waiting import Timed
-
-SampleId = tuple[int, int]
-"""(epoch, number): a sample depends on these two numbers (and on the seed); the image is that of `EpochOrder`."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Two views (S, S, 3) uint8 of one image, the two boxes, and the label and index of the image."""
-
-    view1: np.ndarray
-    view2: np.ndarray
-    box1: Box
-    box2: Box
-    label: int
-    index: int
-    skipped: Mapping[int, str] = field(default_factory=dict)
-    """Index of each broken image for which this one is taken -> what is wrong with it."""
-
-
-class TooManyBroken(UserError):
-    """Too many images in a row are broken; ``skipped`` holds the index of each and what is wrong with it."""
-
-    def __init__(self, skipped: dict[int, str]) -> None:
-        super().__init__(f"{len(skipped)} images in a row are broken")
-        self.skipped = skipped
-
-    def __reduce__(self) -> tuple[type[TooManyBroken], tuple[dict[int, str]]]:
-        return TooManyBroken, (self.skipped,)
-
-
-class TwoViews(Dataset):
-    """Dataset of samples with two views, indexed by (epoch, number), see `pretrain.data.order`.
-
-    A broken image is replaced by the next one that is not, with the crops and colours of the broken one, so that the batches do
-    not depend on when it broke. More than ``most_skipped`` in a row are an error; with 0, the first one is.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        *,
-        size: int,
-        scale: tuple[float, float],
-        recipe: Recipe,
-        seed: int,
-        cache: bool,
-        most_skipped: int = 0,
-    ):
-        self.source, self.size, self.scale, self.seed = source, size, scale, seed
-        self.recipe, self.most_skipped = RECIPES[recipe], most_skipped
-        self.decoded = DecodedImages(len(source), self._decode) if cache else None  # before the workers are forked
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def sample(self, epoch: int, number: int) -> Sample:
-        """Return the sample with this number in epoch ``epoch``. A stand-in has the crops of the image it is taken for.
-
-        Raises:
-            TooManyBroken: There are too many broken images in a row, or no others.
-        """
-        index, skipped = number % len(self.source), dict[int, str]()
-        while True:
-            index = self.source.present(index)
-            try:
-                return replace(self._views(epoch, number, index), skipped=skipped)
-            except BrokenImage as error:
-                if not self.most_skipped:
-                    raise
-                if index in skipped or len(skipped) == self.most_skipped:
-                    raise TooManyBroken(skipped | {index: error.reason}) from error
-                skipped[index] = error.reason
-            index = (index + 1) % len(self.source)
-
-    def _views(self, epoch: int, number: int, index: int) -> Sample:
-        rng = random.Random(f"{self.seed}/{epoch}/{number}")
-        image = self.decoded[index] if self.decoded is not None else self._decode(index)
-        plans = draw_views(rng, self.recipe, image.shape[1], image.shape[0], self.scale)
-        view1, view2 = (pil.render(image, plan, self.size) for plan in plans)
-        return Sample(view1, view2, plans[0].box, plans[1].box, self.source.label(index), index)
-
-    def _decode(self, index: int) -> np.ndarray:
-        return np.asarray(self.source.load(index))
-
-    def __getitem__(self, sample_id: SampleId) -> Sample | UserError:
-        """Return the sample. The error of a broken image is returned too, as a raised error would get a worker's traceback."""
-        try:
-            return self.sample(*sample_id)
-        except UserError as error:
-            return error
 
 
 class Batches:
@@ -164,7 +69,7 @@ class Batches:
 def collate(samples: list[Sample | UserError]) -> tuple[Views, dict[int, str]] | UserError:
     """Combine samples into one batch and the broken images that it does without, or return the first error in ``samples``.
 
-    The images get the memory format channels_last, because their pixels are stored in this order.
+    The images are still uint8: a quarter of the bytes to hand over, and to copy to a GPU. `pretrain.step` normalises them.
     """
     good: list[Sample] = []
     for sample in samples:
@@ -172,20 +77,26 @@ def collate(samples: list[Sample | UserError]) -> tuple[Views, dict[int, str]] |
             return sample
         good.append(sample)
     views = Views(
-        normalise([sample.view1 for sample in good]),
-        normalise([sample.view2 for sample in good]),
+        _images([sample.view1 for sample in good]),
+        _images([sample.view2 for sample in good]),
         torch.tensor([sample.box1 for sample in good], dtype=torch.float32),
         torch.tensor([sample.box2 for sample in good], dtype=torch.float32),
         torch.tensor([sample.label for sample in good]),
         torch.tensor([sample.index for sample in good]),
+        _rows(good),
     )
     return views, {index: reason for sample in good for index, reason in sample.skipped.items()}
 
 
-def normalise(views: Sequence[np.ndarray]) -> Tensor:
-    """Convert B arrays (S, S, 3) uint8 to (B, 3, S, S) float32: scale to 0..1, subtract `MEAN`, divide by `STD`."""
-    images = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).to(torch.float32).div_(255)
-    return images.sub_(torch.tensor(MEAN).view(3, 1, 1)).div_(torch.tensor(STD).view(3, 1, 1))
+def _images(views: Sequence[np.ndarray]) -> Tensor:
+    """Return B arrays (S, S, 3) as one tensor (B, 3, S, S), whose pixels stay next to their channels in memory."""
+    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+
+
+def _rows(samples: Sequence[Sample]) -> Tensor | None:
+    """Return what is still to be changed in the views, (B, 2, 11), see `pretrain.data.batched.pack`."""
+    rows = [[pack(changes) for changes in sample.changes] for sample in samples if sample.changes]
+    return torch.tensor(rows, dtype=torch.float32) if rows else None
 
 
 class ViewLoader:

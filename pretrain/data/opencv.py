@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from pretrain.data.augment import Changes, Jitter
+from pretrain.data.jpeg import decode_jpeg
+from pretrain.data.pixels import PixelRange, decode
 from pretrain.data.views import Crop, ViewPlan
 
 cv2.setNumThreads(0)  # the data workers are the parallelism; threads of its own would also not survive their fork
@@ -27,6 +29,12 @@ TRUNCATE = -0.4999
 """Added before OpenCV rounds, because Pillow's blending cuts off instead."""
 
 
+def load(data: bytes, name: str, pixel_range: PixelRange | None) -> np.ndarray:
+    """Decode the bytes of an image file to (H, W, 3) uint8, see `pretrain.data.pixels.decode`."""
+    pixels = decode_jpeg(data, name)
+    return np.asarray(decode(data, name, pixel_range)) if pixels is None else pixels
+
+
 def render(image: np.ndarray, plan: ViewPlan, size: int) -> np.ndarray:
     """Return the view (S, S, 3) uint8 of ``image`` (H, W, 3) uint8, S = ``size``."""
     return change(cut(image, plan.crop, size), plan.changes)
@@ -35,6 +43,7 @@ def render(image: np.ndarray, plan: ViewPlan, size: int) -> np.ndarray:
 def cut(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:
     """Cut ``crop`` out of ``image`` (H, W, 3), resize it (bilinear, antialiased), and flip it if the crop says so."""
     part = image[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    part = part if part.flags.writeable else part.copy()  # PyTorch warns of arrays that it must not write to
     channels_last = torch.from_numpy(part).permute(2, 0, 1)[None]
     view = F.interpolate(channels_last, (size, size), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
     return cv2.flip(view, 1) if crop.flipped else view

@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import functional as F
 
 from pretrain.data.augment import Changes
+from pretrain.data.pixels import PixelRange, decode
 from pretrain.data.views import Crop, ViewPlan
 
 JITTER = {
@@ -18,6 +19,11 @@ JITTER = {
     "saturation": F.adjust_saturation,
     "hue": F.adjust_hue,
 }
+
+
+def load(data: bytes, name: str, pixel_range: PixelRange | None) -> np.ndarray:
+    """Decode the bytes of an image file to (H, W, 3) uint8, see `pretrain.data.pixels.decode`."""
+    return np.asarray(decode(data, name, pixel_range))
 
 
 def render(image: np.ndarray, plan: ViewPlan, size: int) -> np.ndarray:

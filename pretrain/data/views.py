@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pretrain.data.augment import Changes, Photometric
+from pretrain.data.batched import change, normalised
 
 RATIO = (3 / 4, 4 / 3)
 ATTEMPTS = 10
@@ -28,9 +29,9 @@ class Views(NamedTuple):
     """A batch of two views per image."""
 
     view1: Tensor
-    """(B, 3, H, W) float32, normalised."""
+    """(B, 3, H, W) float32, normalised; the loader gives uint8, see `ready`."""
     view2: Tensor
-    """(B, 3, H, W) float32, normalised."""
+    """(B, 3, H, W), as view 1."""
     box1: Tensor
     """(B, 4) float32."""
     box2: Tensor
@@ -40,13 +41,31 @@ class Views(NamedTuple):
     image_index: Tensor
     """(B,) int64, index of each image in the source."""
 
+    changes: Tensor | None = None
+    """(B, 2, 11), changes of colour that are still to be applied to both views; always on the CPU, see `ready`."""
+
     def chunks(self, count: int) -> list[Views]:
         """Split the batch into ``count`` batches of B / count images each."""
-        return [Views(*parts) for parts in zip(*(part.chunk(count) for part in self), strict=True)]
+        parts = [[None] * count if part is None else part.chunk(count) for part in self]
+        return [Views(*part) for part in zip(*parts, strict=True)]
 
     def to(self, device: torch.device) -> Views:
         """Return the batch on ``device``."""
-        return Views(*(part.to(device, non_blocking=True) for part in self))
+        moved = {
+            name: part.to(device, non_blocking=True)
+            for name, part in self._asdict().items()
+            if part is not None and name != "changes"
+        }
+        return self._replace(**moved)
+
+    def ready(self) -> Views:
+        """Return the batch as methods take it: colours changed, if that was left to do, and uint8 images normalised."""
+        images = [self.view1, self.view2]
+        if self.changes is not None:
+            images = [change(image, self.changes[:, view]) for view, image in enumerate(images)]
+        if self.view1.dtype == torch.uint8:
+            images = [normalised(image) for image in images]
+        return self._replace(view1=images[0], view2=images[1], changes=None)
 
 
 class Crop(NamedTuple):

@@ -41,10 +41,12 @@ def picture(config: RunConfig, views: Views) -> np.ndarray:
     For a method whose settings have a `threshold`, the cells of C5 are drawn: a cell of view 2 with a positive pair has the
     colour of its nearest partner in view 1. For another method, only what both views show keeps its colours.
     """
+    few = {name: part[:IMAGES] for name, part in views._asdict().items() if part is not None}
+    views = views._replace(**few).ready()
     threshold = getattr(config.method.settings, "threshold", None)
     cells = -(-config.data.image_size // config.backbone.output_stride)
     rows = []
-    for index in range(min(IMAGES, len(views.view1))):
+    for index in range(len(views.view1)):
         boxes = views.box1[index].double().cpu(), views.box2[index].double().cpu()
         drawn = [_enlarged(to_uint8(view[index])) for view in (views.view1, views.view2)]
         if threshold is None:

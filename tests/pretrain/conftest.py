@@ -47,7 +47,13 @@ def tiny(image_tree: Callable[..., Path], tmp_path: Path) -> Callable[..., RunCo
         content = {
             "method": {"name": method, "hidden": 16, "dim": 8, **QUEUES.get(method, {})},
             "data": {
-                **{"root": str(root), "layout": "class_folder", "image_size": 32, "min_scale": 0.2},
+                **{
+                    "root": str(root),
+                    "layout": "class_folder",
+                    "backend": "opencv",
+                    "image_size": 32,
+                    "min_scale": 0.2,
+                },
                 **{"workers": 0, "cache": True},
             },
             "backbone": {"width": 0.0625, "output_stride": 16},

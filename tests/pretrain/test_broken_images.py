@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from pretrain.data import pixels
-from pretrain.data.loader import TooManyBroken, TwoViews
 from pretrain.data.pixels import BrokenImage, decode
 from pretrain.data.sources import open_source
+from pretrain.data.two_views import TooManyBroken, TwoViews
 
 GRADIENT = np.linspace(0, 255, 40 * 30 * 3).astype(np.uint8).reshape(30, 40, 3)
 

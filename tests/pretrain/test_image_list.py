@@ -15,10 +15,11 @@ from pretrain import checkpoint, engine
 from pretrain.config import RunConfig, from_dict
 from pretrain.data.image_list import is_list_of, kept_to_list, read_list, write_list
 from pretrain.data.index import Place
-from pretrain.data.loader import Batches, TwoViews, ViewLoader
+from pretrain.data.loader import Batches, ViewLoader
 from pretrain.data.order import EpochOrder
 from pretrain.data.sources import Source, open_source
 from pretrain.data.sources.builder import Builder
+from pretrain.data.two_views import TwoViews
 
 Tree = Callable[..., Path]
 

@@ -78,8 +78,8 @@ def test_every_value_is_in_the_log_on_the_board_and_on_the_screen(
 
 @pytest.mark.slow
 def test_slow_images_show_as_waiting(tiny: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Source.load
-    monkeypatch.setattr(Source, "load", lambda source, index: (time.sleep(0.1), original(source, index))[1])
+    original = Source.read
+    monkeypatch.setattr(Source, "read", lambda source, index: (time.sleep(0.1), original(source, index))[1])
     config = tiny("run", epochs=1)
     engine.train(replace(config, data=replace(config.data, cache=False)))
     assert all(line["data_wait"] > 0.3 for line in log_of(config)[1:])

@@ -10,8 +10,7 @@ import torch
 from tiny import views
 
 from pretrain.config import RunConfig, from_dict
-from pretrain.data.augment import MEAN, STD
-from pretrain.data.loader import normalise
+from pretrain.data.batched import normalised
 from pretrain.log.pictures import FADED, GAP, LEAST_SIDE, cell_colours, overlap, picture, to_uint8
 from pretrain.losses.geometry import cell_centres, positive_mask
 
@@ -101,8 +100,12 @@ def test_cells_without_a_partner_are_faded() -> None:
 
 def test_the_pixels_are_those_of_the_view() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
-    assert np.array_equal(to_uint8(normalise([pixels])[0]), pixels)
-    assert len(MEAN) == len(STD) == 3
+    raw = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    assert np.array_equal(to_uint8(normalised(raw)[0]), pixels)
+    batch = views(1, size=224)._replace(view1=raw, view2=raw)  # as the loader gives it
+    drawn = picture(config(), batch)
+    ready = batch._replace(view1=normalised(raw), view2=normalised(raw))
+    assert np.array_equal(drawn, picture(config(), ready))
 
 
 @pytest.mark.parametrize(("size", "images"), [(32, 6), (64, 2), (225, 1)])

@@ -1,0 +1,122 @@
+"""Samples: two views of an image, with all that was drawn for them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from pixbench.errors import UserError
+from pretrain.data import opencv, pil
+from pretrain.data.augment import RECIPES, Changes, Recipe
+from pretrain.data.decoded import DecodedImages
+from pretrain.data.pixels import BrokenImage
+from pretrain.data.sources import Source
+from pretrain.data.views import Box, draw_views
+
+Backend = Literal["opencv", "pil"]
+"""Names of the backends, which make the same views with other libraries."""
+BACKENDS = {"opencv": opencv, "pil": pil}
+SampleId = tuple[int, int]
+"""(epoch, number): a sample depends on these two numbers (and on the seed); the image is that of `EpochOrder`."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Two views (S, S, 3) uint8 of one image, the two boxes, and the label and index of the image."""
+
+    view1: np.ndarray
+    view2: np.ndarray
+    box1: Box
+    box2: Box
+    label: int
+    index: int
+    changes: tuple[Changes, Changes] | None = None
+    """Changes of colour of both views that are still to be applied; None if they have been."""
+    skipped: Mapping[int, str] = field(default_factory=dict)
+    """Index of each broken image for which this one is taken -> what is wrong with it."""
+
+
+class TooManyBroken(UserError):
+    """Too many images in a row are broken; ``skipped`` holds the index of each and what is wrong with it."""
+
+    def __init__(self, skipped: dict[int, str]) -> None:
+        super().__init__(f"{len(skipped)} images in a row are broken")
+        self.skipped = skipped
+
+    def __reduce__(self) -> tuple[type[TooManyBroken], tuple[dict[int, str]]]:
+        return TooManyBroken, (self.skipped,)
+
+
+class TwoViews(Dataset):
+    """Dataset of samples with two views, indexed by (epoch, number), see `pretrain.data.order`.
+
+    With ``colours`` false, the changes of colour are drawn but not applied, see `pretrain.data.batched`.
+    A broken image is replaced by the next one that is not, with the crops and colours of the broken one, so that the batches do
+    not depend on when it broke. More than ``most_skipped`` in a row are an error; with 0, the first one is.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        size: int,
+        scale: tuple[float, float],
+        recipe: Recipe,
+        seed: int,
+        cache: bool,
+        backend: Backend = "pil",
+        colours: bool = True,
+        most_skipped: int = 0,
+    ):
+        self.source, self.size, self.scale, self.seed = source, size, scale, seed
+        self.recipe, self.most_skipped = RECIPES[recipe], most_skipped
+        self.backend, self.colours = BACKENDS[backend], colours
+        self.decoded = DecodedImages(len(source), self._decode) if cache else None  # before the workers are forked
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def sample(self, epoch: int, number: int) -> Sample:
+        """Return the sample with this number in epoch ``epoch``. A stand-in has the crops of the image it is taken for.
+
+        Raises:
+            TooManyBroken: There are too many broken images in a row, or no others.
+        """
+        index, skipped = number % len(self.source), dict[int, str]()
+        while True:
+            index = self.source.present(index)
+            try:
+                return replace(self._views(epoch, number, index), skipped=skipped)
+            except BrokenImage as error:
+                if not self.most_skipped:
+                    raise
+                if index in skipped or len(skipped) == self.most_skipped:
+                    raise TooManyBroken(skipped | {index: error.reason}) from error
+                skipped[index] = error.reason
+            index = (index + 1) % len(self.source)
+
+    def _views(self, epoch: int, number: int, index: int) -> Sample:
+        rng = random.Random(f"{self.seed}/{epoch}/{number}")
+        image = self.decoded[index] if self.decoded is not None else self._decode(index)
+        plans = draw_views(rng, self.recipe, image.shape[1], image.shape[0], self.scale)
+        changes = None if self.colours else (plans[0].changes, plans[1].changes)
+        if not self.colours:
+            plans = plans[0]._replace(changes=Changes()), plans[1]._replace(changes=Changes())
+        view1, view2 = (self.backend.render(image, plan, self.size) for plan in plans)
+        return Sample(view1, view2, plans[0].box, plans[1].box, self.source.label(index), index, changes)
+
+    def _decode(self, index: int) -> np.ndarray:
+        source = self.source
+        return self.backend.load(source.read(index), source.where(index), source.pixel_range)
+
+    def __getitem__(self, sample_id: SampleId) -> Sample | UserError:
+        """Return the sample. The error of a broken image is returned too, as a raised error would get a worker's traceback."""
+        try:
+            return self.sample(*sample_id)
+        except UserError as error:
+            return error
