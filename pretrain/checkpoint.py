@@ -35,7 +35,8 @@ MAY_CHANGE = {
         "data.on_error",
         "data.max_skipped",
     ),
-    *("activation_checkpointing", "log_every", "max_bad_steps"),
+    *("activation_checkpointing", "max_bad_steps"),
+    *("log_every", "log.views_every", "log.knn_every", "log.trackers", "profile"),
     *("checkpoint_every", "checkpoint_every_steps", "keep_every", "keep_last"),
 }
 """Settings that may change when a run is continued, because no result depends on them."""

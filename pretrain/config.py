@@ -139,6 +139,29 @@ class DataConfig:
         return max(1, int(self.max_skipped * images))
 
 
+Tracker = Literal["wandb", "mlflow"]
+"""Trackers of experiments that a run can report to."""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What a run shows while it trains, see docs/watching.md. None of it changes the training.
+
+    Args:
+        views_every: number of epochs between pictures of views in the TensorBoard log; the first step has one too. 0 for none.
+        knn_every: number of epochs between evaluations of the backbone by its nearest neighbours, if the images have labels;
+            at most 5000 images pass through the backbone, so this takes little time on large data. 0 for none.
+        trackers: where the logged values are sent too: any of "wandb" and "mlflow".
+    """
+
+    views_every: int = 10
+    knn_every: int = 10
+    trackers: tuple[Tracker, ...] = ()
+
+    def __post_init__(self) -> None:
+        _at_least(0, **{"log.views_every": self.views_every, "log.knn_every": self.knn_every})
+
+
 @dataclass(frozen=True)
 class AugmentConfig:
     """Where colours are changed.
@@ -189,6 +212,7 @@ class RunConfig:
         max_bad_steps: number of steps in a row whose loss or gradient may be NaN or infinite. Such a step is skipped and counted;
             after one more the run stops.
         log_every: number of steps between lines of OUT/log.jsonl and the TensorBoard log.
+        profile: number of steps to profile, a few steps after the start, into OUT/profile; 0 for none.
     """
 
     method: MethodConfig
@@ -197,6 +221,7 @@ class RunConfig:
     backbone: BackboneSpec = field(default_factory=BackboneSpec)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     out: str = ""
     init_from: str = ""
     epochs: int = 100
@@ -213,12 +238,14 @@ class RunConfig:
     keep_last: int = 2
     max_bad_steps: int = 10
     log_every: int = 50
+    profile: int = 0
 
     def __post_init__(self) -> None:
         _at_least(1, epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
         _at_least(1, checkpoint_every=self.checkpoint_every, log_every=self.log_every, keep_last=self.keep_last)
         _at_least(0, seed=self.seed, checkpoint_every_steps=self.checkpoint_every_steps, keep_every=self.keep_every)
         _at_least(0, max_bad_steps=self.max_bad_steps)
+        _at_least(0, profile=self.profile)
 
     def as_dict(self) -> dict[str, Any]:
         """Return nested plain containers, as saved in checkpoints. `from_dict` is the inverse."""
@@ -287,7 +314,7 @@ def build_parser(name: str | None) -> ArgumentParser:
         description=(
             "Pre-train a backbone. Only the methods supervised and cds use labels. Ready-made configs are in configs/pretrain. "
             f"The method's settings below are those of {name}; settings of another method: {PROG} --method.name NAME --help. "
-            "The options --data, --backbone, --optimizer, --schedule and --method (CONFIG) each take a YAML file with the "
+            "The options --data, --backbone, --optimizer, --schedule, --log and --method (CONFIG) each take a YAML file with the "
             "settings of that group, written without the name of the group."
         ),
         epilog="Several GPUs or machines: torchrun --nproc_per_node=8 -m pretrain ... (batch_size counts all processes).",
@@ -323,6 +350,7 @@ def _instantiate(parser: ArgumentParser, values: Namespace) -> RunConfig:
         "backbone": BackboneSpec,
         "optimizer": OptimizerConfig,
         "schedule": ScheduleConfig,
+        "log": LogConfig,
     }
     scalars = {key: value for key, value in tree.items() if key not in {*parts, "method", "config", "debug"}}
     return RunConfig(
@@ -417,4 +445,5 @@ def _check_range(said: str) -> None:
 def _one_line(error: BaseException) -> str:
     """Return a message of jsonargparse or PyYAML without line breaks and without Python types in angle brackets."""
     text = re.sub(r"<class '(\w+)'>", r"\1", str(error).replace("Parser key ", "").replace("typing.Literal", "one of "))
+    text = text.replace("Expected a tuple", "Expected a list in brackets, such as [A, B]")
     return " ".join(text.split())

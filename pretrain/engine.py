@@ -29,7 +29,11 @@ from pretrain.data.image_list import write_list
 from pretrain.data.loader import ViewLoader, agreed
 from pretrain.data.two_views import Backend, TwoViews
 from pretrain.initial_weights import InitialWeights
-from pretrain.log import StepLog, is_logged
+from pretrain.log.online_knn import OnlineKNN
+from pretrain.log.profiling import Profiler
+from pretrain.log.screen import tell
+from pretrain.log.steps import StepLog, is_logged
+from pretrain.log.trackers import check_installed
 from pretrain.run import Run, batches, modified, setup
 from pretrain.saver import Saver, is_due
 from pretrain.skipped import skip, write_skipped
@@ -42,6 +46,7 @@ def train(config: RunConfig, initial: InitialWeights | None = None) -> int:
 
     ``initial`` are the weights that ``config.init_from`` names.
     """
+    check_installed(config.log.trackers)
     with SaveSignal() as save:
         return _train(config, initial, save)
 
@@ -115,7 +120,7 @@ def fit(run: Run, save: SaveSignal) -> None:
     loader = ViewLoader(dataset, sampler, workers=data.workers, pin_memory=run.device.type == "cuda")
     saver = Saver(run)
     bad_batches = BadBatches(run, saver)
-    watchers: list[Watcher] = [open_log(run), saver] if rank() == 0 else []
+    watchers = watch(run, loader, saver)
     run.model.train()
     try:
         with worker_deaths_explained(), StopSignal() as stop:
@@ -150,8 +155,17 @@ def conclude(run: Run, status: str, reason: str = "") -> None:
         write_json(run.out / RESULT_FILE, {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": status, **facts})
 
 
-def open_log(run: Run) -> StepLog:
-    """Prepare the run folder, print a summary of the run, and return the log."""
+def watch(run: Run, loader: ViewLoader, saver: Saver) -> list[Watcher]:
+    """Return what is called after each step, in this order. All processes compute the k-NN accuracy; rank 0 logs and saves."""
+    log = open_log(run, loader) if rank() == 0 else None
+    watchers: list[Watcher] = [OnlineKNN(run)] if run.config.log.knn_every else []
+    if log:
+        watchers += [log, saver, *([Profiler(run)] if run.config.profile else [])]
+    return watchers
+
+
+def open_log(run: Run, loader: ViewLoader) -> StepLog:
+    """Prepare the run folder, print a summary of the run, and return the log. ``loader`` gives the batches."""
     make_folder(run.out)
     checkpoint.remove_leftovers(run.out)
     for left in (RESULT_FILE, BAD_BATCH_FILE):  # by an earlier start that failed
@@ -171,10 +185,10 @@ def open_log(run: Run) -> StepLog:
         say(note)
     if run.step:
         say(f"going on after step {run.step} of {run.total_steps}")
-    return StepLog(run)
+    return StepLog(run, loader)
 
 
 def say(text: str) -> None:
     """Print ``text`` in the process of rank 0."""
     if rank() == 0:
-        print(text, flush=True)
+        tell(text)

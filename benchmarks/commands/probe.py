@@ -58,6 +58,7 @@ def probe(args: argparse.Namespace) -> None:
     from benchmarks.probe.features import class_folders
     from pixbench.file_versions import RESULT_FILE
     from pixbench.results import config_hash
+    from pretrain import knn
     from pretrain.models.backbone_spec import BackboneSpec
     from transfer.datasets.check import require_datasets
     from transfer.initial_weights import random_backbone
@@ -93,7 +94,7 @@ def probe(args: argparse.Namespace) -> None:
     config = {
         "datasets": datasets,
         "backbone": backbone.spec.as_dict(),
-        "imagenet": {"size": args.size, "k": classify.NEIGHBOURS, "temperature": classify.TEMPERATURE},
+        "imagenet": {"size": args.size, "k": knn.NEIGHBOURS, "temperature": knn.TEMPERATURE},
         "linear": {"l2": classify.L2, "iterations": classify.ITERATIONS},
         "q_score": {"soft_zero": qscore.SOFT_ZERO},
         "cityscapes": {"output_stride": dense.OUTPUT_STRIDE, "cells": dense.CELLS},
@@ -134,6 +135,7 @@ def _classify(args: argparse.Namespace, backbone: Any, sources: tuple[Source, So
     from benchmarks.probe import classify, qscore
     from benchmarks.probe.features import embed
     from pixbench.files import write_text
+    from pretrain.knn import knn, top1
 
     model = _frozen(backbone)
     train, val = (embed(model, source, args.size, args.batch_size, args.workers) for source in sources)
@@ -147,8 +149,8 @@ def _classify(args: argparse.Namespace, backbone: Any, sources: tuple[Source, So
     rows.writerows(zip(sources[1].names, answers.tolist(), predicted.tolist(), *scores.values(), strict=True))
     write_text(args.out / "qscore.csv", table.getvalue())
     return {
-        "knn_top1": classify.top1(classify.knn(train, labels, val, classes), answers),
-        "linear_top1": classify.top1(predicted, answers),
+        "knn_top1": top1(knn(train, labels, val, classes), answers),
+        "linear_top1": top1(predicted, answers),
         **qscore.diagnose(scores, wrong),
     }
 

@@ -1,19 +1,19 @@
 """Features of a frozen backbone.
 
-Shapes: n images, C channels of C5, S side of the crop.
+Shapes: n images, C channels of C5.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
+from torch.utils.data import DataLoader
 
 from pixbench.errors import UserError
+from pretrain.data.centre_crops import Crops
 from pretrain.data.folders import SUFFIXES, class_names, split_folder
 from pretrain.data.pixel_range import find_range
 from pretrain.data.sources import Source, classes_in
@@ -49,21 +49,6 @@ class Frozen(nn.Module):
         """Return C5 (n, C, h, w) of ``images`` (n, 3, H, W)."""
         images = images.to(self.mean)
         return self.network(((images.flip(1) if self.reverse else images) - self.mean) / self.std)
-
-
-@dataclass(frozen=True)
-class Crops(Dataset[Tensor]):
-    """Images (3, S, S) in RGB, 0 to 255: shorter side resized to 8/7 S (256 for 224), then centre-cropped."""
-
-    source: Source
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Tensor:
-        steps = [v2.Resize(round(self.size * 8 / 7)), v2.CenterCrop(self.size), v2.PILToTensor()]
-        return v2.Compose(steps)(self.source.load(index))
 
 
 @torch.inference_mode()

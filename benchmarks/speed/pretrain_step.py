@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import torch
 from pixbench.paths import CONFIGS
 from pretrain.config import parse
 from pretrain.data.loader import ViewLoader
-from pretrain.data.two_views import TwoViews
+from pretrain.engine import open_views
 from pretrain.run import batches, setup
 from pretrain.step import train_step
 
@@ -37,10 +38,8 @@ def variant(config_name: str, root: str, out: Path, setting: str) -> tuple[Calla
     ]
     config = parse([*files, "--data.root", root, "--out", str(out), "--data.workers=0", f"--{setting}"])
     run = setup(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    data = config.data
-    scale = (data.min_scale, data.max_scale)
-    views = TwoViews(run.source, size=data.image_size, scale=scale, recipe=data.recipe, seed=0, cache=data.cache)
-    loader = iter(ViewLoader(views, batches(config, run.order, 0, run.total_steps), workers=0))
+    endless = batches(config, run.order, 0, sys.maxsize)  # however long the comparison takes
+    loader = iter(ViewLoader(open_views(run), endless, workers=0))
     batch = next(loader)
     run.model.train()
 

@@ -24,6 +24,7 @@ from pretrain.data.batched import pack
 from pretrain.data.order import EpochOrder
 from pretrain.data.two_views import Sample, SampleId, TooManyBroken, TwoViews
 from pretrain.data.views import Views
+from pretrain.data.waiting import Timed
 
 
 class Batches:
@@ -113,7 +114,12 @@ class ViewLoader:
             pin_memory=pin_memory,
             prefetch_factor=4 if workers else None,
         )
-        self._loader = shielded(loader)
+        self._loader = Timed(shielded(loader))
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the caller has waited for batches so far."""
+        return self._loader.seconds
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from benchmarks.commands.main import main
-from benchmarks.probe.classify import fit_linear, knn, top1
+from benchmarks.probe.classify import fit_linear
 from benchmarks.probe.dense import (
     IGNORED,
     OUTPUT_STRIDE,
@@ -26,11 +26,13 @@ from benchmarks.probe.dense import (
     dense_probe,
     segmentation_metrics,
 )
-from benchmarks.probe.features import Crops, Frozen, class_folders, embed
+from benchmarks.probe.features import Frozen, class_folders, embed
 from benchmarks.probe.qscore import auroc, diagnose, scores
 from pixbench.errors import UserError
 from pixbench.files import sha256
 from pixbench.results import read_result
+from pretrain.data.centre_crops import Crops
+from pretrain.knn import knn, top1
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.initial_weights import random_backbone
 from transfer.weights.file_format import Pixels
@@ -65,17 +67,6 @@ def test_diagnosis_is_in_the_papers_direction() -> None:
     found = diagnose(scores(torch.cat([peaked, level])), np.array([0, 0, 0, 1, 1, 1]))
     assert [found[f"auroc_{name}"] for name in ("l1", "z", "sparsity", "q")] == [1, 1, 1, 1]
     assert found["sparsity_mean"] == pytest.approx(7 / 16)
-
-
-def test_nearest_neighbours_by_hand() -> None:
-    train, labels = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1], [0, 5]]), torch.tensor([2, 2, 0, 1])
-    others = torch.tensor([[3.0, 0.1], [0.0, 2]])
-    assert knn(train, labels, others, classes=3, k=1).tolist()[0] == 2
-    # two nearest of (3, .1) are of class 2; (0, 2) has a tie of 0 and 1, and the first class wins
-    assert knn(train, labels, others, classes=3, k=2).tolist() == [2, 0]
-    # one very near vote outweighs two far ones
-    train, labels = torch.tensor([[1.0, 0], [0, 1], [0, 1]]), torch.tensor([0, 1, 1])
-    assert knn(train, labels, torch.tensor([[1.0, 0.1]]), classes=2, k=20).tolist() == [0]
 
 
 def test_linear_classifier_finds_a_separating_line_and_the_base_rates() -> None:

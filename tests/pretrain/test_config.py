@@ -174,3 +174,17 @@ def test_help_agrees_with_what_a_run_needs(capsys: pytest.CaptureFixture[str]) -
     assert "the settings below are those of pixpro (required)" in text
     assert "default: pixpro" not in text
     assert "'foo' is not known" in complaint("--method.name", "foo", "--help")
+
+
+def test_what_a_run_shows_is_a_group_of_its_own() -> None:
+    run = read("pixpro_100ep", options=("--log.trackers", "[wandb, mlflow]", "--log.knn_every=5", "--profile", "3"))
+    assert (run.log.trackers, run.log.knn_every, run.log.views_every, run.profile) == (("wandb", "mlflow"), 5, 10, 3)
+    assert from_dict(json.loads(json.dumps(run.as_dict()))) == run
+    before = run.as_dict()
+    del before["log"], before["profile"]  # a file from before these settings
+    assert (from_dict(before).log.trackers, from_dict(before).profile) == ((), 0)
+    start = ("--method.name", "pixpro")
+    assert "log.knn_every is -1; it must be at least 0" in complaint(*start, "--log.knn_every=-1")
+    assert "profile is -1; it must be at least 0" in complaint(*start, "--profile=-1")
+    assert "one of ['wandb', 'mlflow']. Got value: neptune" in complaint(*start, "--log.trackers", "[neptune]")
+    assert "Expected a list in brackets" in complaint(*start, "--log.trackers", "wandb")

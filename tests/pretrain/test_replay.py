@@ -82,8 +82,8 @@ def test_a_step_is_rebuilt_exactly(
         result = replay(Path(config.out), step, CPU)
         views, loss = seen[step - 1]
         assert f"after step {step - 1}" in result.weights
-        assert torch.equal(result.views[0], views.view1)
-        assert torch.equal(result.views[1], views.view2)
+        assert torch.equal(result.views[0], views.ready().view1)
+        assert torch.equal(result.views[1], views.ready().view2)
         assert [image["index"] for image in result.images] == views.image_index.tolist()
         assert sum(part["loss"] for part in result.losses) / accumulate == pytest.approx(loss, rel=1e-6)
         assert result.finite

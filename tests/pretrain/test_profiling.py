@@ -1,0 +1,61 @@
+"""Profile of a few steps: a file that trace viewers read, a table, and a training that does not notice it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pixbench.file_versions import CHECKPOINT_FILE
+from pretrain import checkpoint, engine
+from pretrain.config import RunConfig
+from pretrain.log import profiling
+
+pytestmark = pytest.mark.slow
+Runs = Callable[..., RunConfig]
+
+
+def traces(config: RunConfig) -> list[str]:
+    return sorted(path.name for path in Path(config.out, "profile").glob("*"))
+
+
+def test_a_profile(tiny: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiling, "WARM_UP", 2)
+    plain, profiled = tiny("plain"), tiny("profiled", profile=2)
+    engine.train(plain)
+    capsys.readouterr()
+    engine.train(profiled)
+    assert traces(profiled) == ["steps_3_to_4.pt.trace.json"]
+    events = json.loads((Path(profiled.out) / "profile" / traces(profiled)[0]).read_text())["traceEvents"]
+    names = [event.get("name", "") for event in events]
+    assert sum(name.startswith("ProfilerStep#") for name in names) == 2
+    assert "aten::convolution_backward" in names
+    said = capsys.readouterr().out
+    head, table = said.partition("profile of the steps 3 to 4: ")[2].split("\n", 1)
+    assert head.endswith("steps_3_to_4.pt.trace.json (open it in ui.perfetto.dev)")
+    rows = table.splitlines()[: profiling.ROWS + 2]
+    assert rows[0].split() == ["operation", "calls", "ms", "on", "the", "cpu", "share"]
+    assert all(row.endswith("%") for row in rows[2:])
+    times = [float(row.split()[-2]) for row in rows[2:]]
+    assert times == sorted(times, reverse=True)
+    models = [checkpoint.load(Path(config.out) / CHECKPOINT_FILE)["model"] for config in (plain, profiled)]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_a_run_that_is_shorter_than_the_profile(tiny: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    short = tiny("short", profile=100, epochs=1)
+    engine.train(short)
+    assert traces(short) == ["steps_2_to_3.pt.trace.json"]
+    one = tiny("one", profile=3, epochs=1, batch_size=24)
+    engine.train(one)
+    assert traces(one) == []
+    assert "nothing is profiled: there is only one step left" in capsys.readouterr().out
+
+
+def test_a_continued_run_may_be_profiled(tiny: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.train(tiny("run", epochs=1))
+    engine.train(tiny("run", profile=1))
+    assert traces(tiny("run")) == ["steps_6_to_6.pt.trace.json"]
