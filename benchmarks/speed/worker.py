@@ -10,13 +10,14 @@ prints a line with the seconds of work and of CPU time for each line that it rea
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import IO, Any, NamedTuple
@@ -30,7 +31,7 @@ class Figures(NamedTuple):
     cpu_seconds: float
     """Median CPU time of one turn."""
     megabytes: float
-    """Peak memory of the process, less what it had after its imports; for a part of a step, less its input too."""
+    """Peak memory of the process, less what it had after its imports; of a part of a step, the peak of its tensors."""
 
 
 def take_turns(names: list[str], rounds: int, threads: int) -> dict[str, Figures]:
@@ -81,11 +82,16 @@ def _megabytes(which: str) -> float:
     return int(lines[which].split()[0]) / 1024
 
 
-def _forget_the_past() -> None:
-    """Give free memory back to the system, and begin to look for the peak anew."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
+def _tensors(work: Callable[[], Any]) -> float:
+    """Return the megabytes of the tensors that exist together at the peak of ``work``, as `max_memory_allocated` on a GPU."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        result = work()
+    del result
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(accumulate(changes), default=0) / 2**20
 
 
 def main(name: str, threads: str) -> None:
@@ -97,9 +103,6 @@ def main(name: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
     before = _megabytes("VmRSS")
     work = prepare(name)
-    if name.partition(":")[0] in SIDED:  # a part of a step: its input is not its own memory
-        _forget_the_past()
-        before = _megabytes("VmRSS")
     for line in sys.stdin:
         answer: dict[str, float] = {}
         if line.strip() == "go":
@@ -107,7 +110,8 @@ def main(name: str, threads: str) -> None:
             work()
             answer = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
         elif line.strip() == "end":
-            answer = {"megabytes": _megabytes("VmHWM") - before}
+            part = name.partition(":")[0] in SIDED
+            answer = {"megabytes": _tensors(work) if part else _megabytes("VmHWM") - before}
         print(json.dumps(answer), flush=True)
         if line.strip() == "end":
             return

@@ -9,58 +9,76 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixbench.errors import UserError
-from pretrain.losses import parts
+from pretrain.losses import full_precision, parts
 from pretrain.models.heads import ConvHead
 
 
-def similarity(cosine: Tensor, gamma: float, clamp: float) -> Tensor:
-    """Return s = max(cosine, clamp)^γ (Eq. 4), of any shape.
+def similarity(cosine: Tensor, gamma: float, clamp: float) -> tuple[Tensor, Tensor]:
+    """Return s = max(cosine, clamp)^γ (Eq. 4) and its derivative, which is 0 where the cosine is below ``clamp``.
 
     For γ < 1 the power has no finite slope at 0, so 1e-6 is added to the cosine (official code; not in the paper).
     """
     base = cosine.clamp(min=clamp)
-    return (base + 1e-6 if gamma < 1 else base) ** gamma
-
-
-def slope(cosine: Tensor, gamma: float, clamp: float) -> Tensor:
-    """Return the derivative of `similarity`; it is 0 where the cosine is below ``clamp``."""
-    base = cosine.clamp(min=clamp)
-    if gamma == 2 and clamp == 0:
-        return base.mul_(2)  # 0 below the clamp by itself
-    return gamma * (base + 1e-6 if gamma < 1 else base) ** (gamma - 1) * (cosine >= clamp)
+    if gamma == 2 and clamp == 0:  # the usual case, in which the slope is 0 below the clamp by itself
+        return base * base, base.mul_(2)
+    base = base + 1e-6 if gamma < 1 else base
+    return base**gamma, gamma * base ** (gamma - 1) * (cosine >= clamp)
 
 
 class _Propagation(torch.autograd.Function):
-    """y_i = Σ_j s(u_i · u_j) v_j with s(c) = max(c, clamp)^γ, of unit vectors u (B, C, N) and values v (B, D, N).
+    """y_i = Σ_j s(u_i · u_j) v_j, where u and v are the unit vectors of ``x`` (B, C, N) and of ``transformed`` (B, D, N).
 
-    Of the (B, N, N) matrices only the cosines are kept for the gradient; all others exist for a few images at a time. Both
-    the cosines and s are symmetric, which spares one of six products.
+    Of the (B, N, N) matrices only the cosines are kept for the gradient; all else is computed again, and exists for a few images
+    at a time. Both the cosines and s are symmetric, which spares one of six products. Products are of type ``dtype``.
     """
 
     @staticmethod
-    def forward(ctx: Any, unit: Tensor, value: Tensor, gamma: float, clamp: float) -> Tensor:
-        ctx.gamma, ctx.clamp, ctx.parts = gamma, clamp, parts(len(unit), unit.shape[2], unit.device)
-        cosines, out = [], torch.empty_like(value)
+    def forward(ctx: Any, x: Tensor, transformed: Tensor, gamma: float, clamp: float, dtype: torch.dtype) -> Tensor:
+        ctx.gamma, ctx.clamp, ctx.dtype = gamma, clamp, dtype
+        ctx.parts = parts(len(x), x.shape[2], x.device)
+        kept, out = [], torch.empty_like(transformed, dtype=dtype)
         for images in ctx.parts:
-            cosines.append(unit[images].mT @ unit[images])
-            torch.bmm(value[images], similarity(cosines[-1], gamma, clamp), out=out[images])
-        ctx.save_for_backward(unit, value, *cosines)
+            unit = _unit(x[images])[0].to(dtype)
+            kept.append(unit.mT @ unit)
+            value = _unit(transformed[images])[0].to(dtype)
+            torch.bmm(value, similarity(kept[-1], gamma, clamp)[0], out=out[images])
+        ctx.save_for_backward(x, transformed, *kept)
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        unit, value, *cosines = ctx.saved_tensors
-        of_unit, of_value = torch.empty_like(unit), torch.empty_like(value)
-        for images, cosine in zip(ctx.parts, cosines, strict=True):
-            torch.bmm(grad[images], similarity(cosine, ctx.gamma, ctx.clamp), out=of_value[images])
-            of_weight = grad[images].mT @ value[images]
-            of_cosine = (of_weight + of_weight.mT).mul_(slope(cosine, ctx.gamma, ctx.clamp))
-            torch.bmm(unit[images], of_cosine, out=of_unit[images])
-        return of_unit, of_value, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        x, transformed, *kept = ctx.saved_tensors
+        of_x, of_transformed = torch.empty_like(x), torch.empty_like(transformed)
+        for images, cosine in zip(ctx.parts, kept, strict=True):
+            (unit, length), (value, value_length) = _unit(x[images]), _unit(transformed[images])
+            upstream = grad[images].to(ctx.dtype)
+            weight, slope = similarity(cosine, ctx.gamma, ctx.clamp)
+            of_value = upstream @ weight
+            of_transformed[images] = _through_unit(of_value, value, value_length)
+            of_weight = upstream.mT @ value.to(ctx.dtype)
+            of_cosine = (of_weight + of_weight.mT).mul_(slope)
+            of_x[images] = _through_unit(unit.to(ctx.dtype) @ of_cosine, unit, length)
+        return of_x, of_transformed, None, None, None
+
+
+SMALLEST = 1e-12
+"""Length below which a vector is divided by this number instead, as in `torch.nn.functional.normalize`."""
+
+
+def _unit(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``x`` (b, C, N) L2-normalised over C in full precision, and the lengths (b, 1, N)."""
+    x = full_precision(x)
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / length.clamp(min=SMALLEST), length
+
+
+def _through_unit(grad: Tensor, unit: Tensor, length: Tensor) -> Tensor:
+    """Return the gradient of a vector from that of its unit vector: what is not along the vector, divided by its length."""
+    along = (unit * grad).sum(1, keepdim=True) * (length >= SMALLEST)
+    return (grad - unit * along) / length.clamp(min=SMALLEST)
 
 
 class PixelPropagation(nn.Module):
@@ -91,13 +109,12 @@ class PixelPropagation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Propagate ``x`` (B, C, H, W) and return (B, C, H, W), not normalised."""
-        unit = F.normalize(x, dim=1).flatten(2)
-        value = F.normalize(self.transform(x), dim=1).flatten(2)
-        kind = x.device.type
-        if torch.is_autocast_enabled(kind):  # the products, and so all in between, are of this type
-            unit, value = (part.to(torch.get_autocast_dtype(kind)) for part in (unit, value))
+        kind, transformed = x.device.type, self.transform(x)
+        full = torch.float64 if x.dtype == torch.float64 else torch.float32
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else full
         with torch.autocast(kind, enabled=False):
-            return _Propagation.apply(unit, value, self.gamma, self.clamp).view_as(x)
+            out = _Propagation.apply(x.flatten(2), transformed.flatten(2), self.gamma, self.clamp, dtype)
+        return out.view_as(x)
 
     def extra_repr(self) -> str:
         """Return the settings for `repr`."""

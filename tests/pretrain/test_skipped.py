@@ -114,7 +114,7 @@ def test_only_images_of_finished_batches_are_counted(
         seen.append(dict(first.skipped))
         if len(seen) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return {"loss": torch.ones(()), "lr": 1.0}
+        return {"loss": torch.ones(()), "lr": 1.0, "bad": torch.zeros((), dtype=torch.bool)}
 
     monkeypatch.setattr(engine, "train_step", stop_early)
     with pytest.raises(KeyboardInterrupt):
