@@ -9,6 +9,7 @@ and the exit code is 1 if a table differs from what the program would print toda
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -17,6 +18,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from benchmarks.commands.protocols import HEADERS, protocol_rows
+from benchmarks.speed import page as speed_page
 from pixbench.files import write_text
 from pretrain.method_descriptions import config_files, setting_descriptions
 from pretrain.methods import METHODS
@@ -43,10 +45,16 @@ def settings() -> str:
     return "\n\n".join(parts)
 
 
+def speed() -> str:
+    """Return the figures that `python -m benchmarks.speed` stored."""
+    return speed_page.page(json.loads((DOCS / "speed.json").read_text(encoding="utf-8")))
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "formats": ("weights.md", listing),
     "protocols": ("protocols/README.md", protocols),
     "settings": ("methods/README.md", settings),
+    "speed": ("speed.md", speed),
 }
 
 

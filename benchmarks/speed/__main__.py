@@ -2,9 +2,10 @@
 
     python -m benchmarks.speed [input] [loss] [ppm] [step] [mini] [options] [--rounds 5] [--into docs/speed.json]
 
-Without names, all are measured (about 40 minutes on two cores; leave the machine alone meanwhile). The work of one line takes
+Without names, all are measured (about 15 minutes on two cores; leave the machine alone meanwhile). The work of one line takes
 turns within one run, each in a process of its own. The results are printed and added to a JSON file, from which
-`scripts/generate_docs.py` makes the table and the plot of docs/speed.md. `benchmarks/speed/README.md` explains each line.
+`scripts/generate_docs.py` makes the tables of docs/speed.md; the plot beside the file is drawn anew.
+`benchmarks/speed/README.md` explains each line.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tabulate import tabulate
 
+from benchmarks.speed.page import plot, table
+from benchmarks.speed.subjects import PHOTOS
 from benchmarks.speed.worker import take_turns
 from pixbench.files import write_json
 
@@ -34,14 +36,23 @@ class Pair(NamedTuple):
     memory: float | None = None
     """Bound of the ratio of peak memory."""
     threads: int = 1
+    images: int = 0
+    """Number of images that pass through the input pipeline in one turn."""
 
 
 SIDES = {7: 32, 14: 32, 28: 32, 56: 4}
 """Cells on a side of a map, and the batch that the dense reference can hold in 16 GB."""
 GROUPS: dict[str, list[Pair]] = {
     "input": [
-        Pair("input_opencv", "input_reference", "decode, two views of 224 pixels with boxes (opencv)", time=1 / 3),
-        Pair("input_pil", "input_reference", "the same (pil)"),
+        Pair(
+            "input_opencv",
+            "input_reference",
+            "32 JPEGs to two views with boxes, backend opencv",
+            time=1 / 3,
+            images=PHOTOS,
+        ),
+        Pair("input_crops", "input_reference", "without colours (augment.device cuda)", images=PHOTOS),
+        Pair("input_pil", "input_reference", "backend pil", images=PHOTOS),
     ],
     "loss": [
         Pair(
@@ -108,26 +119,6 @@ def measure(group: str, rounds: int) -> list[dict[str, Any]]:
     return lines
 
 
-def table(lines: list[dict[str, Any]]) -> str:
-    """Return ``lines`` as a table in Markdown. A bound that is missed is marked with ✗."""
-
-    def against(value: float, bound: float | None) -> str:
-        return f"{value:.2f}" + ("" if bound is None else f" {'✓' if value <= bound else '✗'} (≤ {bound:.2f})")
-
-    rows = [
-        (
-            line["title"],
-            f"{1000 * line['seconds']:.1f}",
-            against(line["ratio"], line["time"]),
-            f"{line['megabytes']:.0f}",
-            against(line["memory_ratio"], line["memory"]),
-        )
-        for line in lines
-    ]
-    headers = ("work", "ms", "× time of the reference", "MB", "× memory of the reference")
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
-
-
 def machine() -> dict[str, Any]:
     """Describe the machine in words that mean something elsewhere."""
     able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -146,7 +137,10 @@ def main() -> None:
         lines = measure(group, args.rounds)
         stored = json.loads(args.into.read_text(encoding="utf-8")) if args.into.exists() else {}
         about = {"date": date.today().isoformat(), "torch": torch.__version__, **machine()}
-        write_json(args.into, {**stored, group: {**about, "lines": lines}})
+        stored = {**stored, group: {**about, "lines": lines}}
+        write_json(args.into, stored)
+        if {"loss", "ppm"} <= stored.keys():
+            plot(stored, args.into.with_suffix(".png"))
     print(f"stored in {args.into}")
 
 

@@ -5,10 +5,14 @@ Shapes: B batch, S view size, C channels, N = H·W cells.
 
 from __future__ import annotations
 
+import atexit
 import io
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,17 +27,15 @@ from pixbench.paths import CONFIGS
 from pretrain import cpu
 from pretrain.config import RunConfig, parse
 from pretrain.data import opencv, pil
-from pretrain.data.augment import RECIPES
+from pretrain.data.augment import RECIPES, Changes
 from pretrain.data.batched import normalised
 from pretrain.data.views import Views, draw_views
 from pretrain.losses import unit
 from pretrain.losses.pixel import pulls
-from pretrain.methods import METHODS
-from pretrain.methods.base import Method, TwoPassMethod
 from pretrain.models.ppm import PixelPropagation
-from pretrain.models.recompute import recompute_blocks
-from pretrain.models.resnet import Block, build_resnet
-from pretrain.optim import build_optimizer
+from pretrain.models.resnet import build_resnet
+from pretrain.run import setup
+from pretrain.step import train_step
 
 Work = Callable[[], Any]
 PHOTOS = 32
@@ -66,15 +68,18 @@ def input_reference() -> Work:
     return lambda: [reference.make_views(file, makers) for file in files]
 
 
-def _input(backend: Any) -> Work:
+def _input(backend: Any, colours: bool = True) -> Work:
     files, rng = photos(), random.Random(0)
 
     def work() -> None:
         for file in files:
             image = backend.load(file, "photo", None)
             plans = draw_views(rng, RECIPES["byol"], image.shape[1], image.shape[0], (0.08, 1.0))
+            if not colours:
+                plans = plans[0]._replace(changes=Changes()), plans[1]._replace(changes=Changes())
             views = np.stack([backend.render(image, plan, 224) for plan in plans])
-            normalised(torch.from_numpy(views).permute(0, 3, 1, 2))
+            if colours:
+                normalised(torch.from_numpy(views).permute(0, 3, 1, 2))
 
     return work
 
@@ -82,6 +87,11 @@ def _input(backend: Any) -> Work:
 def input_opencv() -> Work:
     """The same with the backend opencv."""
     return _input(opencv)
+
+
+def input_crops() -> Work:
+    """What the CPU does of it if a GPU changes the colours and normalises."""
+    return _input(opencv, colours=False)
 
 
 def input_pil() -> Work:
@@ -123,49 +133,32 @@ def mini_reference() -> Work:
     return lambda: trainer.step(views.view1, views.view2, views.box1, views.box2)
 
 
-def _step(config: RunConfig, batch: int, size: int) -> Work:
+def _step(config: RunConfig, size: int) -> Work:
+    """Prepare the engine's own step of ``config``, for a run on images that are never read."""
     cpu.keep_freed_memory()
-    torch.manual_seed(0)
-    method: Method = METHODS[config.method.name](build_resnet(config.backbone), config.method.settings, 1000)
-    method.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if config.activation_checkpointing:
-        recompute_blocks(method.backbone, Block)
-    optimizer, views = build_optimizer(method, config.optimizer), _views(batch, size)
-    views = views._replace(
-        view1=views.view1.contiguous(memory_format=torch.channels_last),
-        view2=views.view2.contiguous(memory_format=torch.channels_last),
-    )
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for number in range(config.batch_size):
+        Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
+    data = replace(config.data, root=str(folder), layout="flat")
+    run = setup(replace(config, data=data, out=str(folder / "run")), torch.device("cpu"))
+    run.model.train()
+    views = _views(config.batch_size, size)
 
     def work() -> float:
-        method.update_momentum_encoder()
-        optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for part in views.chunks(config.accumulate):
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-                inputs: list[tuple[Any, ...]] = [(part,)]
-                if isinstance(method, TwoPassMethod):
-                    with torch.no_grad():
-                        targets = method.targets(part)
-                    inputs = [(part, targets, view) for view in (0, 1)]
-            for given in inputs:
-                with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-                    loss = method(*given)["loss"]
-                (loss / config.accumulate).backward()
-                total += float(loss.detach())
-        optimizer.step()
-        return total
+        return float(train_step(run, views)["loss"])
 
     return work
 
 
-def step_ours(batch: int = 8, size: int = 224, **changes: Any) -> Work:
+def step_ours(**changes: Any) -> Work:
     """The same step by this project."""
-    return _step(replace(_config("pixpro_100ep"), precision="fp32", **changes), batch, size)
+    return _step(replace(_config("pixpro_100ep"), **{"batch_size": 8, "precision": "fp32", **changes}), 224)
 
 
 def step_bf16() -> Work:
     """The same step with bf16."""
-    return _step(replace(_config("pixpro_100ep"), precision="bf16"), 8, 224)
+    return step_ours(precision="bf16")
 
 
 def step_recomputed() -> Work:
@@ -180,7 +173,7 @@ def step_accumulated() -> Work:
 
 def mini_ours() -> Work:
     """The same step at mini scale by this project."""
-    return _step(_config("pixpro_100ep", "mini"), 64, 64)
+    return _step(_config("pixpro_100ep", "mini"), 64)
 
 
 def _maps(side: int, batch: int) -> tuple[list[Tensor], list[Tensor], tuple[Tensor, Tensor]]:
@@ -229,7 +222,10 @@ def ppm_ours(side: int, batch: int) -> Work:
 
 
 SUBJECTS: dict[str, Callable[[], Work]] = {
-    **{f.__name__: f for f in (input_reference, input_opencv, input_pil, step_reference, step_ours, step_bf16)},
+    **{
+        f.__name__: f
+        for f in (input_reference, input_opencv, input_crops, input_pil, step_reference, step_ours, step_bf16)
+    },
     **{f.__name__: f for f in (step_recomputed, step_accumulated, mini_reference, mini_ours)},
 }
 SIDED: dict[str, Callable[[int, int], Work]] = {

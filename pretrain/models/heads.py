@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pretrain.models.pointwise import Pointwise
+
 
 class ConvHead(nn.Module):
     """1×1 convolution, BN, ReLU, 1×1 convolution, all with bias; applied to each cell separately.
@@ -17,10 +19,10 @@ class ConvHead(nn.Module):
 
     def __init__(self, channels: int, hidden: int, out: int, batch_norm: bool = True) -> None:
         super().__init__()
-        self.linear1 = nn.Conv2d(channels, hidden, 1)
+        self.linear1 = Pointwise(channels, hidden)
         self.bn1 = nn.BatchNorm2d(hidden) if batch_norm else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
-        self.linear2 = nn.Conv2d(hidden, out, 1)
+        self.linear2 = Pointwise(hidden, out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to (B, out, H, W)."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pixbench.errors import UserError
 from pretrain.losses import full_precision, parts
 from pretrain.models.heads import ConvHead
+from pretrain.models.pointwise import Pointwise
 
 
 def similarity(cosine: Tensor, gamma: float, clamp: float) -> tuple[Tensor, Tensor]:
@@ -99,7 +100,7 @@ class PixelPropagation(nn.Module):
         super().__init__()
         transforms: dict[int, Callable[[], nn.Module]] = {
             0: nn.Identity,
-            1: lambda: nn.Conv2d(channels, channels, 1),
+            1: lambda: Pointwise(channels, channels),
             2: lambda: ConvHead(channels, channels, channels),
         }
         if layers not in transforms:

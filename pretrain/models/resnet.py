@@ -18,10 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.models.backbone_spec import BLOCKS, STAGES, BackboneSpec
+from pretrain.models.pointwise import Pointwise
 
 
 def _conv(inplanes: int, out: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
     """Return a convolution without bias, padded so that only the stride changes the size of a map."""
+    if kernel == stride == groups == 1:
+        return Pointwise(inplanes, out, bias=False)
     return nn.Conv2d(inplanes, out, kernel, stride, kernel // 2 * dilation, dilation, groups, bias=False)
 
 

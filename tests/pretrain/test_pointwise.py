@@ -1,0 +1,32 @@
+"""1×1 convolutions as products: the values, gradients and names of a convolution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pretrain.models.pointwise import Pointwise
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 4, 5), (2, 6, 1, 1), (1, 6, 30, 30)])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("bias", [True, False])
+def test_it_is_a_convolution(shape: tuple[int, ...], memory_format: torch.memory_format, bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(6, 8, 1, bias=bias).double()
+    ours = Pointwise(6, 8, bias=bias).double()
+    ours.load_state_dict(plain.state_dict())
+    x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=memory_format).requires_grad_()
+    found = []
+    for layer in (plain, ours):
+        layer.to(memory_format=memory_format)
+        y = layer(x)
+        found.append([y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])])
+    for theirs, mine in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    assert found[1][0].is_contiguous(memory_format=memory_format)
+
+
+def test_an_image_without_a_batch() -> None:
+    assert Pointwise(3, 2)(torch.randn(3, 4, 4)).shape == (2, 4, 4)
