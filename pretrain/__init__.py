@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pretrain.config import RunConfig as RunConfig
     from pretrain.config import from_dict as from_dict
     from pretrain.config import parse as parse
     from pretrain.data.views import Views as Views
@@ -32,9 +31,10 @@ if TYPE_CHECKING:
     from pretrain.models.resnet import ResNet as ResNet
     from pretrain.models.resnet import build_resnet as build_resnet
     from pretrain.pixel_learner import PixelLearner as PixelLearner
+    from pretrain.settings import RunConfig as RunConfig
 
 _MODULES = {
-    "config": ("RunConfig", "from_dict", "parse"),
+    "config": ("from_dict", "parse"),
     "data.views": ("Views",),
     "engine": ("train",),
     "losses.geometry": ("cell_distances", "positive_mask"),
@@ -47,6 +47,7 @@ _MODULES = {
     "models.ppm": ("PixelPropagation",),
     "models.resnet": ("ResNet", "build_resnet"),
     "pixel_learner": ("PixelLearner",),
+    "settings": ("RunConfig",),
 }
 __all__ = sorted(name for names in _MODULES.values() for name in names)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pixbench.errors import run_command
 
 if TYPE_CHECKING:
-    from pretrain.config import RunConfig
     from pretrain.initial_weights import InitialWeights
+    from pretrain.settings import RunConfig
 
 
 def main(

@@ -16,10 +16,11 @@ from pixbench.file_versions import BAD_BATCH_FILE
 from pixbench.files import write_json
 from pretrain.bad_steps import LateFlags
 from pretrain.checkpoint import MAY_CHANGE
-from pretrain.config import RunConfig, flatten
+from pretrain.config import flatten
 from pretrain.data.loader import Batches, SampleId
 from pretrain.run import Run
 from pretrain.saver import Saver
+from pretrain.settings import RunConfig
 
 
 class BadBatches:

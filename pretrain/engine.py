@@ -23,7 +23,6 @@ from pixbench.interrupt import SaveSignal, StopSignal
 from pixbench.lock import owned
 from pretrain import checkpoint, earlier
 from pretrain.bad_batch import BadBatches
-from pretrain.config import RunConfig
 from pretrain.cpu import keep_freed_memory
 from pretrain.data.image_list import write_list
 from pretrain.data.loader import ViewLoader, agreed
@@ -36,6 +35,7 @@ from pretrain.log.steps import StepLog, is_logged
 from pretrain.log.trackers import check_installed
 from pretrain.run import Run, batches, modified, setup
 from pretrain.saver import Saver, is_due
+from pretrain.settings import RunConfig
 from pretrain.skipped import skip, write_skipped
 from pretrain.step import train_step
 from pretrain.watcher import Watcher

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from pixbench.errors import UserError
-from pretrain.config import RunConfig
 from pretrain.methods import METHODS
+from pretrain.settings import RunConfig
 
 
 def check_part(config: RunConfig, processes: int, synchronised: bool) -> None:

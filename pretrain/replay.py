@@ -20,12 +20,13 @@ from pixbench.errors import UserError
 from pixbench.file_versions import BAD_BATCH_FILE, CHECKPOINT_FILE
 from pretrain import checkpoint, earlier
 from pretrain.bad_batch import image_of, samples_of
-from pretrain.config import RunConfig, from_dict
+from pretrain.config import from_dict
 from pretrain.data.loader import Batches, ViewLoader
 from pretrain.data.views import Views
 from pretrain.engine import open_views
 from pretrain.output_watch import OutputWatch
 from pretrain.run import Run, build
+from pretrain.settings import RunConfig
 from pretrain.step import on_device, passes, step_seed
 
 

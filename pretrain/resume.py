@@ -11,13 +11,13 @@ from pixbench.distributed import same_in_all_processes, world_size
 from pixbench.errors import UserError, printable
 from pixbench.file_versions import CHECKPOINT_FILE, IMAGE_LIST
 from pixbench.shared_memory import shared_by_machine
-from pretrain.config import DataConfig, RunConfig
 from pretrain.data.image_list import is_list_of, kept_to_list
 from pretrain.data.index import Index
 from pretrain.data.pixel_range import find_range
 from pretrain.data.sources import Layout, Source, is_index, open_source
 from pretrain.data.sources.mixture import joined
 from pretrain.schedule import LRSchedule
+from pretrain.settings import DataConfig, RunConfig
 
 
 def list_images(config: RunConfig, content: dict[str, Any] | None) -> tuple[RunConfig, Source, list[str]]:

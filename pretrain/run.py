@@ -16,7 +16,6 @@ from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, earlier, resume
 from pretrain.bad_steps import BadSteps
-from pretrain.config import RunConfig
 from pretrain.cpu import bf16_note
 from pretrain.data.loader import Batches
 from pretrain.data.order import EpochOrder
@@ -29,6 +28,7 @@ from pretrain.models.resnet import Block, build_resnet
 from pretrain.optim import build_optimizer, scaled_lr
 from pretrain.part_size import advice, check_part
 from pretrain.schedule import LRSchedule
+from pretrain.settings import RunConfig
 from pretrain.undo import StatisticsGuard
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pixbench.distributed import mean_over_processes, rank
-from pretrain.config import RunConfig
 from pretrain.data.views import Views
 from pretrain.methods.base import TwoPassMethod, add_up
 from pretrain.run import Run
+from pretrain.settings import RunConfig
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -13,8 +13,8 @@ from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
-    from pretrain.config import RunConfig
     from pretrain.initial_weights import InitialWeights
+    from pretrain.settings import RunConfig
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:

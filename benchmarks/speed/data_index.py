@@ -53,10 +53,10 @@ def pss(process: int) -> int:
 
 def open_and_hold(index: str, workers: int) -> None:
     """Open the index as training does, print the seconds, and hold it with all workers until the input ends."""
-    from pretrain.config import DataConfig, MethodConfig, RunConfig
     from pretrain.data.order import EpochOrder
     from pretrain.methods import METHODS
     from pretrain.resume import list_images
+    from pretrain.settings import DataConfig, MethodConfig, RunConfig
 
     start = time.perf_counter()
     config = RunConfig(MethodConfig("pixpro", METHODS["pixpro"].Config()), DataConfig(root=index, pixel_range=(0, 1)))

@@ -24,7 +24,7 @@ import torch
 from pixbench.interrupt import SaveSignal
 from pixbench.paths import CONFIGS
 from pretrain import engine
-from pretrain.config import RunConfig, parse
+from pretrain.config import parse
 from pretrain.data.loader import ViewLoader
 from pretrain.data.views import Views
 from pretrain.engine import watch
@@ -32,6 +32,7 @@ from pretrain.log.online_knn import OnlineKNN
 from pretrain.log.pictures import picture
 from pretrain.run import Run, batches, setup
 from pretrain.saver import Saver
+from pretrain.settings import RunConfig
 from pretrain.step import train_step
 from pretrain.watcher import Watcher
 

@@ -20,12 +20,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tables import insert
 from pixbench.paths import CONFIGS
-from pretrain.config import RunConfig, parse
+from pretrain.config import parse
 from pretrain.data.views import Views
 from pretrain.method_descriptions import config_files
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
 from pretrain.models.resnet import build_resnet
+from pretrain.settings import RunConfig
 
 HEADERS = ("method", "trained parameters (M)", "GFLOPs an image", "activations (MB an image)", "time of a step")
 

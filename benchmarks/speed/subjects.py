@@ -25,7 +25,7 @@ from torchvision.models.resnet import Bottleneck
 from benchmarks.speed import reference
 from pixbench.paths import CONFIGS
 from pretrain import cpu
-from pretrain.config import RunConfig, parse
+from pretrain.config import parse
 from pretrain.data import opencv, pil
 from pretrain.data.augment import RECIPES, Changes
 from pretrain.data.batched import normalised
@@ -35,6 +35,7 @@ from pretrain.losses.pixel import pulls
 from pretrain.models.ppm import PixelPropagation
 from pretrain.models.resnet import build_resnet
 from pretrain.run import setup
+from pretrain.settings import RunConfig
 from pretrain.step import train_step
 
 Work = Callable[[], Any]

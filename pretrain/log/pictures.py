@@ -12,11 +12,11 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from pretrain.config import RunConfig
 from pretrain.data.augment import MEAN, STD
 from pretrain.data.views import Views
 from pretrain.losses.geometry import cell_distances, positive_mask
 from pretrain.run import Run
+from pretrain.settings import RunConfig
 
 IMAGES = 4
 LEAST_SIDE = 224

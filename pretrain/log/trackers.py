@@ -17,9 +17,10 @@ from typing import Any, Protocol
 
 from pixbench.errors import UserError, printable
 from pixbench.files import write_text
-from pretrain.config import Tracker, flatten
+from pretrain.config import flatten
 from pretrain.log.screen import tell
 from pretrain.run import Run
+from pretrain.settings import Tracker
 
 PROJECT = "pixbench"
 """Project or experiment, unless the tracker's own variable names another: WANDB_PROJECT, MLFLOW_EXPERIMENT_NAME."""

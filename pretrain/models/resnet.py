@@ -62,7 +62,7 @@ class Block(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(shortcut)
         for number in self.numbers:
             x = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(x))
-            x = self.relu(x if number < self.numbers[-1] else x + shortcut)
+            x = self.relu(x if number < self.numbers[-1] else x.add_(shortcut))  # nothing else needs the norm's result
         return x
 
 

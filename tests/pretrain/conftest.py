@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain.config import RunConfig, from_dict
+from pretrain.config import from_dict
+from pretrain.settings import RunConfig
 
 QUEUES = {"moco_v2": {"queue_size": 32}}
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pretrain.config import DataConfig
 from pretrain.data.augment import RECIPES, Photometric, Recipe
 from pretrain.data.pil import change
+from pretrain.settings import DataConfig
 
 _COARSE = Image.fromarray(np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8))
 IMAGE = _COARSE.resize((32, 32), Image.Resampling.BICUBIC)

@@ -17,11 +17,12 @@ from pixbench.file_versions import BAD_BATCH_FILE, CHECKPOINT_FILE
 from pretrain import checkpoint, earlier, engine
 from pretrain.bad_batch import fingerprint
 from pretrain.bad_steps import BadSteps, LateFlags
-from pretrain.config import RunConfig, from_dict
+from pretrain.config import from_dict
 from pretrain.data.loader import Batches
 from pretrain.data.order import EpochOrder
 from pretrain.methods.simclr import SimCLR
 from pretrain.replay import replay
+from pretrain.settings import RunConfig
 
 
 def test_counts() -> None:

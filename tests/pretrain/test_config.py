@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pixbench.errors import UserError
-from pretrain.config import RunConfig, from_dict, parse
+from pretrain.config import from_dict, parse
 from pretrain.methods import METHODS
+from pretrain.settings import RunConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
 OVERLAYS = sorted(CONFIGS.glob("mini*.yaml"))

@@ -18,11 +18,12 @@ from tiny import views
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, earlier, engine
-from pretrain.config import DataConfig, RunConfig, from_dict
+from pretrain.config import from_dict
 from pretrain.data.sources import open_source
 from pretrain.data.views import Views
 from pretrain.models.resnet import build_resnet
 from pretrain.schedule import LRSchedule, ScheduleConfig
+from pretrain.settings import DataConfig, RunConfig
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, IMAGE_LIST
 from pretrain import checkpoint, engine
-from pretrain.config import RunConfig, from_dict
+from pretrain.config import from_dict
 from pretrain.data.image_list import is_list_of, kept_to_list, read_list, write_list
 from pretrain.data.index import Place
 from pretrain.data.loader import Batches, ViewLoader
@@ -20,6 +20,7 @@ from pretrain.data.order import EpochOrder
 from pretrain.data.sources import Source, open_source
 from pretrain.data.sources.builder import Builder
 from pretrain.data.two_views import TwoViews
+from pretrain.settings import RunConfig
 
 Tree = Callable[..., Path]
 

@@ -16,11 +16,12 @@ from pixbench.file_versions import CHECKPOINT_FILE
 from pixbench.files import sha256
 from pretrain import checkpoint
 from pretrain.__main__ import main
-from pretrain.config import RunConfig, from_dict, parse
+from pretrain.config import from_dict, parse
 from pretrain.initial_weights import check_backbone
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.resnet import build_resnet
 from pretrain.run import setup
+from pretrain.settings import RunConfig
 from transfer.weights import Backbone
 from transfer.weights.file_format import Pixels
 

@@ -26,9 +26,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from pretrain import engine
-from pretrain.config import LogConfig, RunConfig
 from pretrain.data.sources import Source
 from pretrain.log.memory import Memory
+from pretrain.settings import LogConfig, RunConfig
 
 Runs = Callable[..., RunConfig]
 REPO = Path(__file__).parents[2]

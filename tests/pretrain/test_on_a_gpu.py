@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from pretrain import engine
-from pretrain.config import RunConfig, from_dict
+from pretrain.config import from_dict
 from pretrain.data.augment import RECIPES
 from pretrain.data.batched import change, normalised, packed
 from pretrain.data.loader import ViewLoader
 from pretrain.data.two_views import TwoViews
 from pretrain.methods import METHODS
 from pretrain.run import batches, setup
+from pretrain.settings import RunConfig
 from pretrain.step import train_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -19,9 +19,9 @@ from PIL import Image
 
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, engine
-from pretrain.config import LogConfig, RunConfig
 from pretrain.log import online_knn
 from pretrain.log.online_knn import OnlineKNN, balanced_sample, embed
+from pretrain.settings import LogConfig, RunConfig
 
 Runs = Callable[..., RunConfig]
 REPO = Path(__file__).parents[2]

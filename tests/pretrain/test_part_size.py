@@ -13,11 +13,12 @@ import torch
 
 from pixbench.errors import UserError
 from pretrain import run as runs
-from pretrain.config import RunConfig, from_dict
+from pretrain.config import from_dict
 from pretrain.data.loader import ViewLoader
 from pretrain.data.two_views import TwoViews
 from pretrain.methods import METHODS
 from pretrain.part_size import advice, check_part
+from pretrain.settings import RunConfig
 from pretrain.step import train_step
 
 Tree = Callable[..., Path]

@@ -9,10 +9,11 @@ import pytest
 import torch
 from tiny import views
 
-from pretrain.config import RunConfig, from_dict
+from pretrain.config import from_dict
 from pretrain.data.batched import normalised
 from pretrain.log.pictures import FADED, GAP, LEAST_SIDE, cell_colours, overlap, picture, to_uint8
 from pretrain.losses.geometry import cell_centres, positive_mask
+from pretrain.settings import RunConfig
 
 BOXES = {
     "shifted": ((0.0, 0.0, 0.6, 0.6), (0.3, 0.2, 0.9, 0.8)),

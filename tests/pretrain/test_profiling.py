@@ -11,8 +11,8 @@ import torch
 
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, engine
-from pretrain.config import RunConfig
 from pretrain.log import profiling
+from pretrain.settings import RunConfig
 
 pytestmark = pytest.mark.slow
 Runs = Callable[..., RunConfig]

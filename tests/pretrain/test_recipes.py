@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pixbench.paths import CONFIGS
-from pretrain.config import RunConfig, parse
+from pretrain.config import parse
+from pretrain.settings import RunConfig
 
 
 def read(*names: str) -> RunConfig:

@@ -19,13 +19,14 @@ from benchmarks.commands.main import main
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, engine
-from pretrain.config import RunConfig, from_dict
+from pretrain.config import from_dict
 from pretrain.data.loader import Batches
 from pretrain.data.order import EpochOrder
 from pretrain.data.views import Views
 from pretrain.methods.simclr import SimCLR
 from pretrain.output_watch import OutputWatch
 from pretrain.replay import replay
+from pretrain.settings import RunConfig
 
 pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")

@@ -16,10 +16,11 @@ import torch
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, IMAGE_LIST
 from pretrain import checkpoint, engine
-from pretrain.config import DataConfig, RootConfig, RunConfig, from_dict, parse
+from pretrain.config import from_dict, parse
 from pretrain.data.sources import open_source
 from pretrain.data.views import Views
 from pretrain.resume import list_images
+from pretrain.settings import DataConfig, RootConfig, RunConfig
 
 Tree = Callable[..., Path]
 

@@ -14,9 +14,10 @@ import torch
 
 from pixbench.errors import UserError
 from pretrain import checkpoint, earlier, engine
-from pretrain.config import RunConfig, from_dict
+from pretrain.config import from_dict
 from pretrain.run import Run, setup
 from pretrain.saver import Saver
+from pretrain.settings import RunConfig
 
 
 @pytest.fixture

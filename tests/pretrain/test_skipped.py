@@ -17,9 +17,10 @@ from test_cli import arguments, start, steps, torchrun, wait_for
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, SKIPPED_LIST
 from pretrain import checkpoint, engine
-from pretrain.config import RunConfig, from_dict
+from pretrain.config import from_dict
 from pretrain.data.order import EpochOrder
 from pretrain.data.sources import open_source
+from pretrain.settings import RunConfig
 
 pytestmark = pytest.mark.slow
 

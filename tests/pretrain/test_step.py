@@ -13,12 +13,13 @@ from tiny import views
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pretrain import step
-from pretrain.config import RunConfig, from_dict
+from pretrain.config import from_dict
 from pretrain.data.views import Views
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
 from pretrain.models.resnet import build_resnet
 from pretrain.run import Run, setup
+from pretrain.settings import RunConfig
 from pretrain.step import train_step
 
 Tree = Callable[..., Path]

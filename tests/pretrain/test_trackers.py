@@ -16,9 +16,9 @@ import pytest
 
 from pixbench.errors import UserError
 from pretrain import engine
-from pretrain.config import LogConfig, RunConfig
 from pretrain.log import trackers
 from pretrain.log.trackers import check_installed
+from pretrain.settings import LogConfig, RunConfig
 
 pytestmark = pytest.mark.slow
 Runs = Callable[..., RunConfig]
