@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from tiny import views
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from pretrain import step
 from pretrain.config import from_dict
 from pretrain.data.views import Views
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
+from pretrain.methods.supervised import Supervised
 from pretrain.models.resnet import build_resnet
 from pretrain.run import Run, setup
 from pretrain.settings import RunConfig
@@ -61,14 +62,35 @@ def test_no_method_reads_from_the_device(
 ) -> None:
     """On tensors that have no values, of a GPU that need not exist: reading one, or mixing devices, is an error."""
     config = config_of(method, settings)
-    step = Step(METHODS[method](build_resnet(config.backbone), config.method.settings, 10))
+    scalars = on_no_device(METHODS[method](build_resnet(config.backbone), config.method.settings, 10))
+    assert all(value.device.type == "cuda" for value in scalars.values())
+
+
+def test_reading_from_the_device_would_be_noticed(config_of: Callable[..., RunConfig]) -> None:
+    class Reads(Method):
+        def forward(self, views: Views) -> dict[str, torch.Tensor]:
+            loss = self.backbone(views.view1).mean()
+            return {"loss": loss if loss.isfinite() else loss * 0}
+
+    backbone = build_resnet(config_of("byol").backbone)
+    with pytest.raises(DataDependentOutputException):
+        on_no_device(Reads(backbone, None, 10))
+    with pytest.raises(RuntimeError, match="two different devices"):
+        on_no_device(Supervised(backbone, Supervised.Config(classes=5), 10), on_cpu=("label",))
+
+
+def on_no_device(method: Method, on_cpu: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
+    """Make a step of ``method`` on a GPU that need not exist; the fields ``on_cpu`` of the batch stay behind."""
+    step = Step(method)
     like = {name: (value.shape, value.dtype) for name, value in step.state_dict().items()}
     sizes = [(part.shape, part.dtype) for part in views(8, size=32)[:6]]
     with FakeTensorMode():
         state = {name: torch.empty(shape, dtype=dtype, device="cuda") for name, (shape, dtype) in like.items()}
         batch = Views(*(torch.empty(shape, dtype=dtype, device="cuda") for shape, dtype in sizes))
-        scalars = torch.func.functional_call(step, state, (batch,))
-    assert all(value.device.type == "cuda" for value in scalars.values())
+        left = {name: torch.empty_like(getattr(batch, name), device="cpu") for name in on_cpu}
+        batch = batch._replace(**left)
+        scalars: dict[str, torch.Tensor] = torch.func.functional_call(step, state, (batch,))
+    return scalars
 
 
 class Step(torch.nn.Module):
