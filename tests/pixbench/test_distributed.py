@@ -47,7 +47,7 @@ def batch() -> Views:
 
 
 def share(images: Views, of: int, processes: int) -> Views:
-    return Views(*(x.chunk(processes)[of] for x in images))
+    return images.chunks(processes)[of]
 
 
 def measure(model: torch.nn.Module, images: Views) -> dict[str, torch.Tensor]:
