@@ -32,7 +32,7 @@ def keep_freed_memory() -> bool:
 
 def bf16_instructions() -> list[str]:
     """Return the names of the processor's instructions for bf16, e.g. "amx_bf16"; without any, bf16 is emulated."""
-    find = getattr(torch.cpu, "get_capabilities", dict)  # since PyTorch 2.11
+    find = getattr(torch.cpu, "get_capabilities", dict)  # not in every release
     return sorted(name for name, able in find().items() if name.endswith("bf16") and able is True)
 
 

@@ -105,7 +105,7 @@ def replay(folder: Path, step: int | None, device: torch.device, *, anomaly: boo
     if run.step < chosen - 1:
         where += f"; the run had those after step {chosen - 1}"
     result = Replay(chosen, where, run.config.precision)
-    # a checkpoint tells the number of processes since version 0.3
+    # older checkpoints do not tell the number of processes
     processes = int(noted.get("processes") or (found.content.get("processes", 1) if found else 1))
     for rank in range(processes):
         for epoch, number in samples[rank::processes]:

@@ -42,6 +42,22 @@ class Pair(NamedTuple):
 
 SIDES = {7: 32, 14: 32, 28: 32, 56: 4}
 """Cells on a side of a map, and the batch that the dense reference can hold in 16 GB."""
+
+
+def _by_cells(name: str, title: str, time: float, memory: float) -> list[Pair]:
+    """Return a line for each of `SIDES`; ``time`` and ``memory`` are the bounds at 28 × 28 cells."""
+    return [
+        Pair(
+            f"{name}_ours:{side}:{batch}",
+            f"{name}_reference:{side}:{batch}",
+            f"{title}, {side} × {side} cells, batch {batch}",
+            time={7: 1.0, 28: time}.get(side),
+            memory={28: memory}.get(side),
+        )
+        for side, batch in SIDES.items()
+    ]
+
+
 GROUPS: dict[str, list[Pair]] = {
     "input": [
         Pair(
@@ -54,26 +70,8 @@ GROUPS: dict[str, list[Pair]] = {
         Pair("input_crops", "input_reference", "without colours (augment.device cuda)", images=PHOTOS),
         Pair("input_pil", "input_reference", "backend pil", images=PHOTOS),
     ],
-    "loss": [
-        Pair(
-            f"loss_ours:{side}:{batch}",
-            f"loss_reference:{side}:{batch}",
-            f"loss and gradient, {side} × {side} cells, batch {batch}",
-            time={7: 1.0, 28: 0.4}.get(side),
-            memory={28: 0.3}.get(side),
-        )
-        for side, batch in SIDES.items()
-    ],
-    "ppm": [
-        Pair(
-            f"ppm_ours:{side}:{batch}",
-            f"ppm_reference:{side}:{batch}",
-            f"PPM and gradient, {side} × {side} cells, batch {batch}",
-            time={7: 1.0, 28: 0.5}.get(side),
-            memory={28: 0.5}.get(side),
-        )
-        for side, batch in SIDES.items()
-    ],
+    "loss": _by_cells("loss", "loss and gradient", time=0.4, memory=0.3),
+    "ppm": _by_cells("ppm", "PPM and gradient", time=0.5, memory=0.5),
     "step": [
         Pair(
             "step_ours",

@@ -2,8 +2,9 @@
 
     python -m benchmarks.speed.methods [--batch 4] [--rounds 3] [--into docs/methods/README.md]
 
-Counted, not timed: trained parameters, and floating-point operations and stored activations (fp32) per image, for both
-views and the backward pass. Timed: seconds per step. The methods take turns, and the fastest round counts; it is
+Counted, not timed: trained parameters; per image, the floating-point operations of a step (both views, forward and backward)
+and the activations (fp32) that are stored together: those of one view, if the views go through the student one after the other.
+Timed: seconds per step. The methods take turns, and the fastest round counts; it is
 printed as a ratio to supervised training, which sees one view.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -24,7 +26,7 @@ from pretrain.config import parse
 from pretrain.data.views import Views
 from pretrain.method_descriptions import config_files
 from pretrain.methods import METHODS
-from pretrain.methods.base import Method
+from pretrain.methods.base import Method, TwoPassMethod
 from pretrain.models.resnet import build_resnet
 from pretrain.settings import RunConfig
 
@@ -55,11 +57,23 @@ def views(batch: int, size: int) -> Views:
     return Views(one, two, box, box, index, index)
 
 
+def losses(method: Method, images: Views) -> Iterator[Tensor]:
+    """Yield what the engine sends backward in a step, one after the other: the loss, or the loss of each view."""
+    if not isinstance(method, TwoPassMethod):
+        yield method(images)["loss"]
+        return
+    with torch.no_grad():
+        targets = method.targets(images)
+    for view in (0, 1):
+        yield method(images, targets, view)["loss"]
+
+
 def step(method: Method, images: Views) -> None:
-    """Update the momentum encoder and run one forward and backward pass."""
+    """Update the momentum encoder and run the forward and backward passes of one step."""
     method.update_momentum_encoder()
     method.zero_grad(set_to_none=True)
-    method(images)["loss"].backward()
+    for loss in losses(method, images):
+        loss.backward()
 
 
 def operations(method: Method, images: Views) -> int:
@@ -70,7 +84,7 @@ def operations(method: Method, images: Views) -> int:
 
 
 def activations(method: Method, images: Views) -> int:
-    """Return the bytes that autograd stores between forward and backward, without the weights."""
+    """Return the bytes that autograd stores between a forward and its backward pass, without the weights."""
     own = {p.untyped_storage().data_ptr() for p in [*method.parameters(), *method.buffers()]}
     kept: dict[int, int] = {}
 
@@ -80,7 +94,7 @@ def activations(method: Method, images: Views) -> int:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        loss = method(images)["loss"]
+        loss = next(losses(method, images))
         total = sum(kept.values())  # while the graph exists, no address is used twice
         del loss
     return total

@@ -1,7 +1,7 @@
 """Colour changes and normalisation of a whole batch, on any device: the same changes as `pretrain.data.pil`, as tensors.
 
 With `augment.device` cuda, the data workers only decode, crop and resize. They send what they drew for each view as a row of
-numbers (`pack`), and the GPU changes all views of a batch together.
+numbers (`packed`), and the GPU changes all views of a batch together.
 
 Shapes: B images, S view size, b the images of a batch that get the same change.
 """
@@ -26,8 +26,12 @@ REACH = math.ceil(2.5 * BLUR_RADIUS[1])
 """Pixels that the widest blur reaches to each side."""
 
 
-def pack(changes: Changes) -> list[float]:
-    """Return ``changes`` as a row of 11 numbers. A kind of −1 stands for no change."""
+def packed(changes: Sequence[Changes]) -> Tensor:
+    """Return a row of 11 numbers for each of ``changes``, (B, 11) float32 on the CPU. A kind of −1 stands for no change."""
+    return torch.tensor([_row(each) for each in changes], dtype=torch.float32)
+
+
+def _row(changes: Changes) -> list[float]:
     jitter = [(float(KINDS.index(kind)), amount) for kind, amount in changes.jitter] or [(-1.0, 0.0)] * PLACES
     kinds, amounts = zip(*jitter, strict=True)
     return [*kinds, *amounts, float(changes.grey), changes.blur, float(changes.solarise)]
@@ -132,8 +136,3 @@ _JITTER: dict[Jitter, Callable[[Tensor, Tensor], Tensor]] = {
     "saturation": lambda x, amount: _blend(x, _luma(x), amount),
     "hue": _turned,
 }
-
-
-def packed(changes: Sequence[Changes]) -> Tensor:
-    """Return one row of `pack` for each of ``changes``, (B, 11) float32 on the CPU."""
-    return torch.tensor([pack(each) for each in changes], dtype=torch.float32)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from pixbench.distributed import any_process, objects_of_all
 from pixbench.errors import UserError, worker_deaths_explained
 from pixbench.interrupt import SaveSignal, StopSignal, shielded
-from pretrain.data.batched import pack
+from pretrain.data.batched import packed
 from pretrain.data.order import EpochOrder
 from pretrain.data.two_views import Sample, SampleId, TooManyBroken, TwoViews
 from pretrain.data.views import Views
@@ -94,9 +94,9 @@ def _images(views: Sequence[np.ndarray]) -> Tensor:
 
 
 def _rows(samples: Sequence[Sample]) -> Tensor | None:
-    """Return what is still to be changed in the views, (B, 2, 11), see `pretrain.data.batched.pack`."""
-    rows = [[pack(changes) for changes in sample.changes] for sample in samples if sample.changes]
-    return torch.tensor(rows, dtype=torch.float32) if rows else None
+    """Return what is still to be changed in the views, (B, 2, 11), see `pretrain.data.batched.packed`."""
+    drawn = [sample.changes for sample in samples if sample.changes is not None]
+    return torch.stack([packed(of_view) for of_view in zip(*drawn, strict=True)], dim=1) if drawn else None
 
 
 class ViewLoader:

@@ -29,8 +29,6 @@ class Method(nn.Module):
     """One-line description for lists of methods."""
     exports: ClassVar[tuple[str, ...]] = ("backbone",)
     """Sub-modules that conversion exports: "backbone", "fpn" (a feature pyramid), "head" (of a detector)."""
-    passes: ClassVar[int] = 1
-    """Number of forward and backward passes for a batch, see `TwoPassMethod`."""
     least_side: ClassVar[int] = 1
     """Smallest number of cells on a side of C5 with which the loss is not always 0."""
 
@@ -92,8 +90,6 @@ class TwoPassMethod(MomentumMethod):
     So the engine can send one view after the other through the student, each with a backward pass of its own. That has the
     same gradient as both together, but keeps the feature maps of only one view in memory.
     """
-
-    passes = 2
 
     def targets(self, views: Views) -> Any:
         """Return all that the losses need from the momentum encoder, without a gradient."""

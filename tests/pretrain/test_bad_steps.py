@@ -58,17 +58,9 @@ def test_flags_of_a_gpu_are_read_two_steps_later() -> None:
 
 
 @pytest.fixture
-def config(image_tree: Callable[..., Path], tmp_path: Path) -> RunConfig:
+def config(tiny: Callable[..., RunConfig]) -> RunConfig:
     """24 images, 3 steps an epoch, 4 epochs."""
-    return from_dict(
-        {
-            "method": {"name": "simclr", "hidden": 16, "dim": 8},
-            "data": {"root": str(image_tree(2, 12, size=(40, 36))), "image_size": 32, "workers": 0, "cache": True},
-            "backbone": {"width": 0.0625, "output_stride": 16},
-            "schedule": {"warmup_epochs": 1},
-            **{"epochs": 4, "batch_size": 8, "log_every": 1, "max_bad_steps": 2, "out": str(tmp_path / "run")},
-        }
-    )
+    return tiny("run", "simclr", epochs=4, max_bad_steps=2)
 
 
 @pytest.fixture

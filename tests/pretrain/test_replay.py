@@ -44,17 +44,9 @@ def test_the_first_module_that_is_not_finite_is_the_innermost() -> None:
 
 
 @pytest.fixture
-def config(image_tree: Callable[..., Path], tmp_path: Path) -> RunConfig:
+def config(tiny: Callable[..., RunConfig]) -> RunConfig:
     """24 images, 3 steps an epoch, 2 epochs."""
-    return from_dict(
-        {
-            "method": {"name": "simclr", "hidden": 16, "dim": 8},
-            "data": {"root": str(image_tree(2, 12, size=(40, 36))), "image_size": 32, "workers": 0, "cache": True},
-            "backbone": {"width": 0.0625, "output_stride": 16},
-            "schedule": {"warmup_epochs": 1},
-            **{"epochs": 2, "batch_size": 8, "log_every": 1, "max_bad_steps": 0, "out": str(tmp_path / "run")},
-        }
-    )
+    return tiny("run", "simclr", max_bad_steps=0)
 
 
 @pytest.fixture

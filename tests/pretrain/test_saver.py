@@ -14,24 +14,15 @@ import torch
 
 from pixbench.errors import UserError
 from pretrain import checkpoint, earlier, engine
-from pretrain.config import from_dict
 from pretrain.run import Run, setup
 from pretrain.saver import Saver
 from pretrain.settings import RunConfig
 
 
 @pytest.fixture
-def config(image_tree: Callable[..., Path], tmp_path: Path) -> RunConfig:
+def config(tiny: Callable[..., RunConfig]) -> RunConfig:
     """24 images, 3 steps an epoch, 2 epochs; a checkpoint after each step."""
-    return from_dict(
-        {
-            "method": {"name": "pixpro", "hidden": 16, "dim": 8},
-            "data": {"root": str(image_tree(2, 12, size=(40, 36))), "image_size": 32, "workers": 0, "cache": True},
-            "backbone": {"width": 0.0625, "output_stride": 16},
-            "schedule": {"warmup_epochs": 1},
-            **{"epochs": 2, "batch_size": 8, "log_every": 1, "checkpoint_every_steps": 1, "out": str(tmp_path / "run")},
-        }
-    )
+    return tiny("run", checkpoint_every_steps=1)
 
 
 @pytest.fixture

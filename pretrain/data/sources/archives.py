@@ -19,7 +19,7 @@ from fsspec.core import url_to_fs
 from pixbench.errors import UserError, printable
 from pretrain.data.folders import NO_CLASSES, SUFFIXES, is_left_out
 from pretrain.data.index import HIGHEST_LABEL, NO_LABEL, Index, Place
-from pretrain.data.sources.builder import Builder
+from pretrain.data.sources.builder import Builder, label_in
 from pretrain.data.sources.storage import is_url, open_archive, reason
 
 MOST_SHARDS = 1_000_000
@@ -124,21 +124,15 @@ def _labelled(stream: IO[bytes], path: str) -> Iterator[tuple[Member, int]]:
             images[key] = member
         elif kind == "cls":
             stream.seek(member.offset)
-            labels[key] = _label(stream.read(min(member.size, 100)), f"{printable(member.name)} in {path}")
+            text = stream.read(min(member.size, 100))
+            if (label := label_in(text)) is None:
+                raise UserError(
+                    f"label {text[:30].decode(errors='replace')!r} of {printable(member.name)} in {path} is not a whole number "
+                    f"from 0 to {HIGHEST_LABEL}"
+                )
+            labels[key] = label
     for key, image in images.items():
         yield image, labels.get(key, NO_LABEL)
-
-
-def _label(text: bytes, where: str) -> int:
-    try:
-        label = int(text)
-        if NO_LABEL <= label <= HIGHEST_LABEL:
-            return label
-    except ValueError:
-        pass
-    raise UserError(
-        f"label {text[:30].decode(errors='replace')!r} of {where} is not a whole number from 0 to {HIGHEST_LABEL}"
-    )
 
 
 def _members(stream: IO[bytes], path: str) -> Iterator[Member]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pixbench.errors import UserError, printable
-from pretrain.data.index import NO_LABEL, Index, Place
+from pretrain.data.index import HIGHEST_LABEL, NO_LABEL, Index, Place
 from pretrain.data.packed import PackedStrings
 
 
@@ -53,3 +53,12 @@ class Builder:
             }
             columns = {name: np.frombuffer(values, kind) for name, (values, kind) in kinds.items()}
         return Index(names, np.frombuffer(self._labels, np.int32), places, layout, **columns, **more)
+
+
+def label_in(text: str | bytes) -> int | None:
+    """Return the label that ``text`` says; None if it is not a whole number from `NO_LABEL` to `HIGHEST_LABEL`."""
+    try:
+        label = int(text)
+    except ValueError:
+        return None
+    return label if NO_LABEL <= label <= HIGHEST_LABEL else None

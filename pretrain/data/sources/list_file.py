@@ -11,7 +11,7 @@ from pathlib import Path
 from pixbench.errors import UserError, printable
 from pretrain.data.folders import SUFFIXES
 from pretrain.data.index import HIGHEST_LABEL, NO_LABEL, Index, Place
-from pretrain.data.sources.builder import Builder
+from pretrain.data.sources.builder import Builder, label_in
 
 TABLES = {".csv": ",", ".tsv": "\t"}
 """Suffixes of tables, and what separates their columns."""
@@ -37,7 +37,12 @@ def list_file(path: Path, folder: str) -> Index:
             rows = _table(stream, path) if path.suffix.lower() in TABLES else _lines(stream)
             for number, name, label in rows:
                 where = f"line {number} of {path}"
-                builder.add(inside(name, root, where), NO_LABEL if label is None else _label(label, where))
+                found = NO_LABEL if label is None else label_in(label)
+                if found is None:
+                    raise UserError(
+                        f"{where}: label {str(label)[:30]!r} is not a whole number from 0 to {HIGHEST_LABEL}"
+                    )
+                builder.add(inside(name, root, where), found)
     except csv.Error as error:
         raise UserError(f"{path} cannot be read as a table: {error}") from error
     index = builder.index("list", Place(str(root)), called=str(path))
@@ -114,13 +119,3 @@ def _table(stream: Iterator[str], path: Path) -> Iterator[tuple[int, str, str | 
         if len(row) <= place:
             raise UserError(f"line {rows.line_num} of {path} has {len(row)} columns; it must have {place + 1}")
         yield rows.line_num, row[name].strip(), None if label is None else row[label].strip()
-
-
-def _label(text: str, where: str) -> int:
-    try:
-        label = int(text)
-        if NO_LABEL <= label <= HIGHEST_LABEL:
-            return label
-    except ValueError:
-        pass
-    raise UserError(f"{where}: label {text[:30]!r} is not a whole number from 0 to {HIGHEST_LABEL}")
