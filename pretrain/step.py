@@ -23,7 +23,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 def train_step(run: Run, views: Views) -> dict[str, Any]:
     """Make one update and return the values to log; "loss" is the mean over the processes.
 
-    If the loss or a gradient is NaN or infinite, the step changes nothing but the queues and the counters, and "bad" is True.
+    If the loss or a gradient is NaN or infinite, weights, optimiser and batch norm statistics stay as they are, and "bad" is
+    True; the momentum encoder, the queues and the counters move on.
     The host never waits for the device: the values are tensors on it, except "lr".
     """
     config, method = run.config, run.method
