@@ -35,6 +35,11 @@ def rank() -> int:
     return dist.get_rank() if _initialised() else 0
 
 
+def processes_here() -> int:
+    """Return the number of processes on this machine, as torchrun says."""
+    return min(world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", world_size())))
+
+
 def join_group(backend: str) -> None:
     """Join the process group of the processes that torchrun has started.
 

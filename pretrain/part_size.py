@@ -16,15 +16,21 @@ def check_part(config: RunConfig, processes: int, synchronised: bool) -> None:
     """Check the size of the parts of a batch.
 
     Args:
-        config: settings of the run; ``batch_size`` is a multiple of processes × ``accumulate``.
+        config: settings of the run; ``batch_size`` is a multiple of ``processes``.
         processes: number of processes.
         synchronised: whether batch norm has the images of all processes.
 
     Raises:
-        UserError: A part is too small. The message says how many images it needs.
+        UserError: The parts are not equal, or too small. The message says how many images they need.
     """
     method, settings, name = METHODS[config.method.name], config.method.settings, config.method.name
-    own = config.batch_size // processes // config.accumulate
+    local = config.batch_size // processes
+    if local % config.accumulate:
+        raise UserError(
+            f"accumulate {config.accumulate} does not divide the {local} images of each process per step; choose a divisor of "
+            f"{local}"
+        )
+    own = local // config.accumulate
     count = (
         f"batch_size {config.batch_size} / {processes} process{'es' * (processes > 1)} / accumulate {config.accumulate}"
     )

@@ -11,12 +11,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from pixbench.distributed import rank, world_size
+from pixbench.distributed import processes_here, rank, world_size
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, earlier, resume
 from pretrain.bad_steps import BadSteps
 from pretrain.cpu import bf16_note
+from pretrain.data.in_flight import shortages
 from pretrain.data.loader import Batches
 from pretrain.data.order import EpochOrder
 from pretrain.data.sources import Source
@@ -116,11 +117,6 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     config, source, notes = resume.list_images(config, content)
     order = EpochOrder.of(source.index, config.data.shuffle_shards)
     steps_per_epoch = batches(config, order, 0, 0).per_epoch
-    if (local_batch := config.batch_size // world_size()) % config.accumulate:
-        raise UserError(
-            f"accumulate {config.accumulate} does not divide the {local_batch} images of each process per step; choose a "
-            f"divisor of {local_batch}"
-        )
     synchronised = world_size() > 1 and device.type == "cuda"  # there is no synchronised batch norm for CPUs
     check_part(config, world_size(), synchronised)
     record = initial.record() if initial else None
@@ -164,11 +160,16 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
         guard=StatisticsGuard(method),
         bad_steps=BadSteps(config.max_bad_steps),
         initial=record,
-        notes=[*notes, *bf16_notes, *advice(config, source.labels)],
+        notes=[*notes, *bf16_notes, *advice(config, source.labels), *too_little(config, device)],
     )
     if content is not None:
         load(run, content)
     return run
+
+
+def too_little(config: RunConfig, device: torch.device) -> list[str]:
+    """Return a warning for each place of this machine that is too small for the batches in flight."""
+    return [f"warning: {line}" for line in shortages(config, world_size(), processes_here(), gpu=device.type == "cuda")]
 
 
 def batches(config: RunConfig, order: EpochOrder, first: int, last: int) -> Batches:

@@ -34,18 +34,24 @@ def random_backbone(spec: BackboneSpec | VitSpec, seed: int) -> Backbone:
         return Backbone(spec, model.state_dict(), f"random initialisation, seed {seed}")
 
 
-def supervised_file() -> Path:
-    """Return the file of torchvision's supervised ResNet-50; download it if it is not in torch's cache.
+def supervised_place() -> tuple[str, Path]:
+    """Return the URL of torchvision's supervised ResNet-50 and its path in torch's cache, where it may or may not be.
 
     The network was trained with ImageNet labels (top-1 76.1, the usual baseline).
-
-    Raises:
-        UserError: the file cannot be downloaded.
     """
     from torchvision.models import ResNet50_Weights
 
     url = ResNet50_Weights.IMAGENET1K_V1.url
-    path = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+    return url, Path(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+
+
+def supervised_file() -> Path:
+    """Return the file of `supervised_place`; download it if it is not there.
+
+    Raises:
+        UserError: the file cannot be downloaded.
+    """
+    url, path = supervised_place()
     if not path.is_file():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,7 @@
-"""`pixbench doctor`: report which packages work, which data sets are there, and what to do about the others."""
+"""`pixbench doctor`: report which packages work, which data sets are there, and what to do about the others.
+
+With --config it also reports what a pre-training run needs of a machine, and compares it with this one.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,16 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
 from benchmarks.commands import DATA_ROOT
+from pixbench.errors import UserError
 
 INSTALL = "run scripts/install.sh (make install)"
 
@@ -86,17 +91,44 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser("doctor", help="report what is installed, what is missing and what to do about it")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help=DATA_ROOT)
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="pre-training config, as for pixbench pretrain: compare what its run needs with this machine",
+    )
+    parser.add_argument(
+        "--gpus", type=int, metavar="N", help="with --config: GPUs of the run (default: all that are here)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report; return 1 if a package, or a data set below --data-root, is missing or broken, else 0."""
+    """Print the report; return 1 if a package, a data set below --data-root or something for --config is not as needed."""
+    if args.gpus is not None and not (args.config and args.gpus > 0):
+        raise UserError(f"--gpus {args.gpus} is the number of GPUs of a run; give its --config too, and at least 1 GPU")
     fine = True
-    for state, what, advice in examine(args.data_root):
-        fine = fine and state != "MISSING" and state != "BROKEN"
-        print(f"{state:<8} {what}" + (f"\n         -> {advice}" if advice else ""))
+    for state, what, advice in chain(examine(args.data_root), of_run(args.config, args.data_root, args.gpus)):
+        fine = fine and state not in ("MISSING", "BROKEN", "SHORT")
+        print(f"{state:<8} {what}" + (f"\n         -> {advice}" if advice else ""), flush=True)
     print("\nEverything needed is there." if fine else "\nSomething needed is missing: see the arrows above.")
     return 0 if fine else 1
+
+
+def of_run(configs: Sequence[str], data_root: Path | None, gpus: int | None) -> Iterator[tuple[str, str, str]]:
+    """Yield (state, what, advice) of what a run of ``configs`` needs; besides the states of `examine`, SHORT is too little."""
+    if not configs:
+        return
+    import torch
+
+    from benchmarks.needs import needs
+    from pretrain.config import parse
+
+    config = parse([word for path in configs for word in ("--config", path)])
+    if data_root and not config.data.root and (root := data_root / "imagenet").is_dir():
+        config = replace(config, data=replace(config.data, root=str(root)))
+    yield from needs(config, gpus or max(1, torch.cuda.device_count()))
 
 
 def examine(data_root: Path | None) -> Iterator[tuple[str, str, str]]:

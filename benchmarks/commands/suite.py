@@ -49,6 +49,11 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("--on-cpu", action="store_true", help="run a suite of paper scale on a machine without GPUs")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="find the mistakes of all jobs without training, print their cost, and stop",
+    )
     parser.set_defaults(run=run)
 
 
@@ -93,17 +98,19 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{option.replace('_', '-')} {value:g} is not possible; choose {least} or more")
     suite = read_suite(args.suite)
     out = (args.out or Path("runs") / args.suite.stem).resolve()
-    jobs = plan(suite, out, args.data_root.resolve() if args.data_root else None, PIXBENCH)
+    data_root = args.data_root.resolve() if args.data_root else None
     records, stall_s = Records(out / "jobs"), 60 * args.stall_minutes
     launcher: Launcher
+    options: dict[str, Any] = {}
     if args.launcher == "slurm":
-        from benchmarks.launch.slurm import Slurm, options_of
+        from benchmarks.launch.slurm import REQUEUES, Slurm, options_of
 
         launcher, how = Slurm(records, out, suite.slurm, stall_s), "by Slurm"
         each = {
             command: args.gpus_per_run or options_of(suite.slurm, command).get("gpus_per_node", 0)
             for command in TRAINING
         }
+        options = {command: {"max_num_timeout": REQUEUES, **options_of(suite.slurm, command)} for command in TRAINING}
         if not all(isinstance(gpus, int) for gpus in each.values()):
             raise UserError(
                 f"{args.suite}: gpus_per_node must be a number; to choose a type of GPU, use gres and --gpus-per-run"
@@ -111,13 +118,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         from benchmarks.launch.local import Local
 
-        gpus = devices(args.gpus, imagined=args.dry_run)
+        gpus = devices(args.gpus, imagined=args.dry_run or args.check)
         each = dict.fromkeys(TRAINING, args.gpus_per_run or len(gpus))
         if each["pretrain"] > len(gpus):
             raise UserError(f"--gpus-per-run {args.gpus_per_run} needs as many GPUs; give them with --gpus")
         at_a_time = args.jobs_at_a_time or (len(gpus) // each["pretrain"] if gpus else suite.jobs_at_a_time)
         launcher, how = Local(records, out / "logs", at_a_time, gpus, stall_s), f"{at_a_time} at a time"
-    jobs = [replace(job, gpus=each.get(job.command_name, 0)) for job in jobs]
+    if args.check:
+        from benchmarks.commands.suite_check import check_suite
+
+        return check_suite(suite, out, data_root, each, options)
+    jobs = [replace(job, gpus=each.get(job.command_name, 0)) for job in plan(suite, out, data_root, PIXBENCH)]
     if args.dry_run:
         print("\n".join(shlex.join(job.argv()) for job in jobs))
         return 0

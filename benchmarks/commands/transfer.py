@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,31 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def transfer(args: argparse.Namespace) -> None:
     """Run the job and print its metrics; for several GPUs, first restart the command under torchrun."""
+    job = job_of(args)
+    if args.init == "supervised":
+        from transfer.initial_weights import supervised_file
+
+        job = replace(job, weights=supervised_file())
+    if args.gpus > 1 and "WORLD_SIZE" not in os.environ:
+        _check_gpus(args.gpus)
+        command = torchrun_command(args.gpus, sys.argv[1:])
+        os.execv(command[0], command)
+    from transfer.run import run_transfer
+
+    result = run_transfer(job, args.label, trust_data=args.no_check)
+    if int(os.environ.get("RANK", 0)) == 0:
+        numbers = "  ".join(
+            f"{name} {float('nan') if value is None else value:.2f}" for name, value in result["metrics"].items()
+        )
+        print(f"{job.protocol.name}: {numbers}  ({result['wall_time_s']:.0f} s; {args.out / 'result.json'})")
+
+
+def job_of(args: argparse.Namespace) -> TransferJob:
+    """Return the job that the arguments describe. It has no weights if they come from ``--init``.
+
+    Raises:
+        UserError: An argument is wrong.
+    """
     protocol = find_protocol(args.protocol)
     overrides = parse_settings(args.set)
     for option in ("accumulate", "gpus"):
@@ -88,33 +114,11 @@ def transfer(args: argparse.Namespace) -> None:
             raise UserError(f"--{option} {number} is not possible; choose 1 or more")
     if not 0 <= args.seed < 1 << 32:
         raise UserError(f"--seed {args.seed} is not possible; choose a number from 0 to {(1 << 32) - 1}")
-    weights = _start(args)
-    if args.gpus > 1 and "WORLD_SIZE" not in os.environ:
-        _check_gpus(args.gpus)
-        command = torchrun_command(args.gpus, sys.argv[1:])
-        os.execv(command[0], command)
-    from transfer.run import run_transfer
-
-    places = args.data_root.resolve(), args.out.resolve(), weights
+    places = args.data_root.resolve(), args.out.resolve(), args.weights
     classes = read_classes(args.classes) if args.classes else None
-    job = TransferJob(
+    return TransferJob(
         protocol, *places, args.scale, args.seed, overrides, args.freeze, args.batch, args.accumulate, classes
     )
-    result = run_transfer(job, args.label, trust_data=args.no_check)
-    if int(os.environ.get("RANK", 0)) == 0:
-        numbers = "  ".join(
-            f"{name} {float('nan') if value is None else value:.2f}" for name, value in result["metrics"].items()
-        )
-        print(f"{protocol.name}: {numbers}  ({result['wall_time_s']:.0f} s; {args.out / 'result.json'})")
-
-
-def _start(args: argparse.Namespace) -> Path | None:
-    """Return the weight file to start from; None for a random backbone."""
-    if args.init != "supervised":
-        return args.weights
-    from transfer.initial_weights import supervised_file
-
-    return supervised_file()
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.input_rate import PHOTOS
 from benchmarks.speed.page import plot, table
-from benchmarks.speed.subjects import PHOTOS
 from benchmarks.speed.worker import take_turns
 from pixbench.files import write_json
 

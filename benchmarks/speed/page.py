@@ -7,12 +7,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-A100_SUPERVISED = 2470
-"""Images/s of supervised training of ResNet-50 on one A100 with mixed precision: NVIDIA/DeepLearningExamples,
-PyTorch/Classification/ConvNets/resnet50v1.5/README.md, "Training performance: NVIDIA DGX A100"."""
-PASSES = 2 * (3 + 1) / 3
-"""Work of an image in PixPro in units of one in supervised training: two views, each with a forward and a backward pass (three
-forward passes' worth) of the student and a forward pass of the momentum encoder."""
+from benchmarks.costs import images_per_second
+from pixbench.paths import CONFIGS
+from pretrain.config import parse
 
 
 def table(lines: list[dict[str, Any]]) -> str:
@@ -55,7 +52,7 @@ def page(stored: dict[str, Any]) -> str:
 
 def feeding(lines: list[dict[str, Any]]) -> str:
     """Return the table of the cores that keep one GPU busy, from the measured images/s of one core."""
-    gpu = A100_SUPERVISED / PASSES
+    gpu = images_per_second(parse(["--config", str(CONFIGS / "pretrain" / "pixpro_100ep.yaml")]))
     rows = []
     for line in lines:
         rate = line["images"] / line["seconds"]

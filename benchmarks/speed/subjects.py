@@ -6,7 +6,6 @@ Shapes: B batch, S view size, C channels, N = H·W cells.
 from __future__ import annotations
 
 import atexit
-import io
 import random
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ from torch import Tensor
 from torchvision.models import ResNet as TorchvisionResNet
 from torchvision.models.resnet import Bottleneck
 
+from benchmarks.input_rate import photos
 from benchmarks.speed import reference
 from pixbench.paths import CONFIGS
 from pretrain import cpu
@@ -39,25 +39,8 @@ from pretrain.settings import RunConfig
 from pretrain.step import train_step
 
 Work = Callable[[], Any]
-PHOTOS = 32
 CHANNELS = 256
 """Channels of the maps with which loss and PPM are timed."""
-
-
-def photos() -> list[bytes]:
-    """Return JPEG files of 500 × 375 pixels and about 100 kB, as in ImageNet: noise whose amplitude is 1 / frequency."""
-    rng, files = np.random.default_rng(0), []
-    frequency = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.fftfreq(500)[None])
-    frequency[0, 0] = 1
-    mix = np.array([[1, 0.6, 0.5], [0.6, 1, 0.6], [0.5, 0.6, 1]])
-    for _ in range(PHOTOS):
-        planes = [np.fft.ifft2(np.fft.fft2(rng.normal(size=(375, 500))) / frequency).real for _ in range(3)]
-        image = np.stack(planes, axis=-1) @ mix
-        image = (image - image.mean((0, 1))) / image.std((0, 1)) * 55 + 115
-        stream = io.BytesIO()
-        Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(stream, "jpeg", quality=85)
-        files.append(stream.getvalue())
-    return files
 
 
 def input_reference() -> Work:

@@ -21,6 +21,7 @@ from pixbench.distributed import any_process, objects_of_all
 from pixbench.errors import UserError, worker_deaths_explained
 from pixbench.interrupt import SaveSignal, StopSignal, shielded
 from pretrain.data.batched import packed
+from pretrain.data.in_flight import PREFETCH
 from pretrain.data.order import EpochOrder
 from pretrain.data.two_views import Sample, SampleId, TooManyBroken, TwoViews
 from pretrain.data.views import Views
@@ -112,7 +113,7 @@ class ViewLoader:
             num_workers=workers,
             collate_fn=collate,
             pin_memory=pin_memory,
-            prefetch_factor=4 if workers else None,
+            prefetch_factor=PREFETCH if workers else None,
         )
         self._loader = Timed(shielded(loader))
 

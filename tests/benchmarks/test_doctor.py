@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.commands import data as command
 from benchmarks.commands import doctor
 from pixbench.errors import UserError
+from pixbench.paths import CONFIGS
 
 
 def run(*words: object) -> int:
@@ -104,6 +109,78 @@ def test_a_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: 
     said = capsys.readouterr().out
     assert said.count("MISSING") == 2
     assert "scripts/install.sh" in said
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure for a moment only, on a machine with room for everything."""
+    monkeypatch.setattr("benchmarks.input_rate.MEASURED_S", 0.01)
+    for module in ("benchmarks.needs", "pretrain.data.in_flight"):
+        monkeypatch.setattr(f"{module}.free_shared", lambda: 10**15)
+        monkeypatch.setattr(f"{module}.free_memory", lambda: 10**15)
+
+
+def of_recipe(*names: str) -> list[str]:
+    return [word for name in names for word in ("--config", str(CONFIGS / "pretrain" / f"{name}.yaml"))]
+
+
+@pytest.mark.usefixtures("healthy", "quick")
+def test_what_a_run_needs_of_a_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(10_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=2**40))
+    assert run("doctor", *of_recipe("simclr_1000ep"), "--gpus", 8) == 0
+    said = capsys.readouterr().out
+    for sentence in (
+        r"simclr: 4096 images per step on 8 GPUs, with 16 data workers each",
+        r"ok +/dev/shm: up to \d+ GiB of finished batches",
+        r"ok +memory: \d+ GiB \(\d+ GiB batches in flight, \d+ MiB list of 1,281,167 images\)",
+        r"each GPU: about \d+ GiB",
+        r"ok +disk: .* for all checkpoints",
+        r"ok +cores: one A100 takes about \d+ images/s of this recipe, one core here makes \d+",
+    ):
+        assert re.search(sentence, said), said
+
+
+@pytest.mark.usefixtures("healthy", "quick")
+def test_too_little_is_said_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("benchmarks.needs", "pretrain.data.in_flight"):
+        monkeypatch.setattr(f"{module}.free_shared", lambda: 20 * 2**30)
+        monkeypatch.setattr(f"{module}.free_memory", lambda: 80 * 2**30)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(2))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=2**30))
+    assert run("doctor", *of_recipe("simclr_1000ep"), "--gpus", 8) == 1
+    said = capsys.readouterr().out
+    for sentence in (
+        r"SHORT +/dev/shm: .*, 20 GiB free\n +-> lower data.workers to [1-9]\b",
+        r"SHORT +memory: .*, 80 GiB available\n +-> lower data.workers to [1-9]\b",
+        r"SHORT +disk: .*, 1\.0 GiB free .*\n +-> raise keep_every \(now 100; ",
+        r"SHORT +cores: .*; 2 here\n +-> set augment.device to cuda or store smaller images, or the GPUs will wait",
+        r"Something needed is missing",
+    ):
+        assert re.search(sentence, said), said
+
+
+@pytest.mark.usefixtures("healthy", "quick")
+def test_a_run_on_images_that_are_here(mini_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = of_recipe("pixpro_100ep", "mini")
+    run("doctor", "--data-root", mini_root, *recipe)
+    said = capsys.readouterr().out
+    assert re.search(r"ok +memory: .* list of 12 images, \d+ MiB decoded images \(data.cache\)\)", said), said
+    assert re.search(r" cores: one makes \d+ images/s of this recipe; \d+ here", said), said
+    run("doctor", *recipe)
+    assert "decoded images (data.cache): not known without data.root" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("healthy", "quick")
+def test_a_run_that_could_not_start(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor", *of_recipe("pixpro_100ep"), "--gpus", 3) == 1
+    assert re.search(r"BROKEN +batch_size 1024 cannot be divided among 3 processes", capsys.readouterr().out)
+    with pytest.raises(UserError, match=r"config no\.yaml cannot be read"):
+        run("doctor", "--config", "no.yaml")
+    with pytest.raises(UserError, match="give its --config too"):
+        run("doctor", "--gpus", 8)
 
 
 def test_data_check_command(mini_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

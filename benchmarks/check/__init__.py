@@ -1,0 +1,1 @@
+"""Check the jobs of a suite without training: `pixbench suite SUITE --check`."""
