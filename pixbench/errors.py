@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import errno
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pixbench.interrupt import stop_signals
 
@@ -18,32 +20,84 @@ class UserError(Exception):
     """An error that the user can correct. The message states what is wrong, where, and what to do."""
 
 
+class OtherProcessStopped(UserError):
+    """This process stops only because another one did. The cause is that other process's to tell."""
+
+    SIGN = "another process stopped"
+    """How its sentence begins."""
+
+    def __init__(self, how: str, advice: str) -> None:
+        super().__init__(f"{self.SIGN} {how}, so this one stops too; {advice}")
+
+
 def run_command(command: Callable[[], int | None], *, name: str, debug: bool = False) -> int:
     """Run ``command``. If it raises an exception, print one sentence on stderr. Return an exit code.
 
     Exit codes: 0 success, 1 finished with failures (returned by the command itself), 2 an error that the user can correct,
     70 a defect in PixBench, 130 interrupted, 141 the reader of the output closed the pipe (as after SIGPIPE).
-    With ``debug``, exceptions are raised instead, so that the traceback is shown.
+    With ``debug``, the traceback is shown instead of the sentence.
+    A process that is still in a group of processes after an error exits here and does not return (`pixbench.process_group`).
     """
+    global _name, _debug
+    _name, _debug = name, debug
     try:
         with _interruptible():
             return command() or 0
-    except KeyboardInterrupt:
-        if debug:
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and not _in_group():
             raise
+        code = _say(error)
+    if _in_group():
+        _exit_at_once(code)
+    return code
+
+
+_name, _debug = "pixbench", False
+"""Of the command that runs."""
+
+
+def _say(error: Exception | KeyboardInterrupt) -> int:
+    """Print what ended the command, and return its exit code."""
+    if _debug:
+        traceback.print_exception(error)
+        return 1
+    if isinstance(error, BrokenPipeError):  # the reader closed the pipe, as in `pixbench table RUNS | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    if isinstance(error, KeyboardInterrupt):
         print(
-            f"\n{name}: interrupted; all finished work is kept, start the same command again to continue",
+            f"\n{_name}: interrupted; all finished work is kept, start the same command again to continue",
             file=sys.stderr,
         )
         return 130
-    except BrokenPipeError:  # the reader closed the pipe, as in `pixbench table RUNS | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except Exception as error:
-        if debug:
-            raise
-        print(printable(f"{name}: error: {explain(error)}", kept="\n"), file=sys.stderr)
-        return 2 if isinstance(error, UserError | OSError) or is_out_of_memory(error) else 70
+    print(printable(f"{_name}: error: {explain(error)}", kept="\n"), file=sys.stderr)
+    return 2 if isinstance(error, UserError | OSError) or is_out_of_memory(error) else 70
+
+
+def say_last_words_after(seconds: float, error: Exception) -> None:
+    """Print ``error`` and exit if this process still runs after ``seconds``. Only a process of several may need this."""
+
+    def end() -> None:
+        _exit_at_once(_say(error))
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+def _in_group() -> bool:
+    distributed = sys.modules.get("torch.distributed")  # not imported for this: it takes a second
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
+
+
+def _exit_at_once(code: int) -> None:
+    """Exit without the interpreter's own end, which would wait for the other processes of the group."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(code)
 
 
 def printable(text: str, kept: str = "") -> str:

@@ -75,12 +75,16 @@ class BadBatches:
             self._saver.finish()
         if rank() == 0:
             write_json(run.out / BAD_BATCH_FILE, describe(run, step, count))
-        last = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
+        last = f"; the weights before these steps are in {run.latest}" if run.latest.exists() else ""
         row = f"{count} step{'s' * (count > 1)} in a row"
+        advice = "choose another --out with a lower optimizer.base_lr"
+        if run.config.precision != "fp32":
+            advice += " or precision fp32"
+        if run.config.precision == "fp16":
+            advice = f"go on with --precision bf16 or fp32, or {advice}"
         return UserError(
             f"the loss or a gradient was not finite in {row}, the last of them step {step} (images {_first_names(run, step)}, "
-            f"...){last}; see what happens with `pixbench replay {run.out}`; lower optimizer.base_lr or use precision fp32, and "
-            "choose another --out"
+            f"...){last}; see what happens with `pixbench replay {run.out}`; {advice}"
         )
 
 

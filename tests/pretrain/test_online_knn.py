@@ -143,20 +143,21 @@ def test_without_labels_it_is_off_and_said_once(tiny: Runs, capsys: pytest.Captu
 TWO = """
 import sys, torch
 from pathlib import Path
-from pixbench.distributed import leave_group, rank
+from pixbench.distributed import rank
+from pixbench.process_group import process_group
 from pretrain import engine
 from pretrain.config import from_dict
 from pretrain.log.online_knn import OnlineKNN, embed
 import yaml
 config = from_dict(yaml.safe_load(Path(sys.argv[1]).read_text()))
-run = engine.setup(config, engine.start_processes())
-if rank() == 1:  # its own statistics of batch norm; those of rank 0 count
-    [buffer.add_(1) for name, buffer in run.method.backbone.named_buffers() if name.endswith("running_mean")]
-found, readable = embed(run, [0, 3, 5, 7, 9])
-values, run.step = {}, 3
-OnlineKNN(run).after_step(run, None, values)
-torch.save((found, readable, values["knn"]), sys.argv[2] + str(rank()))
-leave_group()
+with process_group("cpu") as device:
+    run = engine.setup(config, device)
+    if rank() == 1:  # its own statistics of batch norm; those of rank 0 count
+        [buffer.add_(1) for name, buffer in run.method.backbone.named_buffers() if name.endswith("running_mean")]
+    found, readable = embed(run, [0, 3, 5, 7, 9])
+    values, run.step = {}, 3
+    OnlineKNN(run).after_step(run, None, values)
+    torch.save((found, readable, values["knn"]), sys.argv[2] + str(rank()))
 """
 
 
