@@ -42,13 +42,14 @@ def run_command(command: Callable[[], int | None], *, name: str, debug: bool = F
     _name, _debug = name, debug
     try:
         with _interruptible():
-            return command() or 0
+            code = command() or 0
     except (Exception, KeyboardInterrupt) as error:
         if debug and not _in_group():
             raise
         code = _say(error)
     if _in_group():
         _exit_at_once(code)
+    _drop_dead_streams()
     return code
 
 
@@ -62,16 +63,27 @@ def _say(error: Exception | KeyboardInterrupt) -> int:
         traceback.print_exception(error)
         return 1
     if isinstance(error, BrokenPipeError):  # the reader closed the pipe, as in `pixbench table RUNS | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     if isinstance(error, KeyboardInterrupt):
-        print(
-            f"\n{_name}: interrupted; all finished work is kept, start the same command again to continue",
-            file=sys.stderr,
-        )
+        _print(f"\n{_name}: interrupted; all finished work is kept, start the same command again to continue")
         return 130
-    print(printable(f"{_name}: error: {explain(error)}", kept="\n"), file=sys.stderr)
+    _print(printable(f"{_name}: error: {explain(error)}", kept="\n"))
     return 2 if isinstance(error, UserError | OSError) or is_out_of_memory(error) else 70
+
+
+def _print(text: str) -> None:
+    with suppress(OSError, ValueError):  # the terminal may be gone
+        print(text, file=sys.stderr, flush=True)
+
+
+def _drop_dead_streams() -> None:
+    """Send what is still to be printed nowhere if the screen is gone; otherwise Python's own end changes the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def say_last_words_after(seconds: float, error: Exception) -> None:
@@ -157,6 +169,8 @@ def _interruptible() -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, signal.default_int_handler) for number in stop_signals()}
+    # it asks a run to save (`SaveSignal`), and by default it would kill one that has nothing to save yet
+    before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: None)
     try:
         yield
     finally:

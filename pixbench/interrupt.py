@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
@@ -70,7 +71,8 @@ class StopSignal:
         if self.asked_at and time.monotonic() - self.asked_at > 2:
             raise KeyboardInterrupt
         if not self.asked_at and os.environ.get("RANK", "0") == "0":
-            os.write(2, STOPPING)  # print might be interrupted in the middle of another print, and fail
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, STOPPING)  # print fails in the middle of another print
         self.asked_at = self.asked_at or time.monotonic()
 
     def __exit__(

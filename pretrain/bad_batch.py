@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from pixbench.distributed import rank, world_size
 from pixbench.errors import UserError, printable
@@ -18,6 +17,7 @@ from pretrain.bad_steps import LateFlags
 from pretrain.checkpoint import MAY_CHANGE
 from pretrain.config import flatten
 from pretrain.data.loader import Batches, SampleId
+from pretrain.log.screen import tell
 from pretrain.run import Run
 from pretrain.saver import Saver
 from pretrain.settings import RunConfig
@@ -49,7 +49,7 @@ class BadBatches:
         for step, bad in self._flags.read(everything):
             run.bad_steps.count(bad)
             if run.bad_steps.in_a_row == 1 and rank() == 0:
-                tqdm.write(
+                tell(
                     f"step {step}: the loss or a gradient is not finite, so the step is skipped (images "
                     f"{_first_names(run, step)}, ...)"
                 )

@@ -161,7 +161,7 @@ def check_same_run(
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete incomplete checkpoints of processes that were killed while they wrote them."""
-    for pattern in (".checkpoint*.part.*", f"{EARLIER_FOLDER}/.checkpoint*.part.*"):
+    """Delete the incomplete files of processes that were killed while they wrote them (`pixbench.files.atomic_path`)."""
+    for pattern in (".*.part.*", f"{EARLIER_FOLDER}/.*.part.*"):
         for part in folder.glob(pattern):
             part.unlink(missing_ok=True)

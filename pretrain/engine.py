@@ -8,7 +8,7 @@ depend only on (seed, step), so a continued run equals an uninterrupted run.
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import cast
 
@@ -25,7 +25,7 @@ from pixbench.process_group import AgreedStop, ends_in_time, may_record, process
 from pretrain import checkpoint, earlier
 from pretrain.bad_batch import BadBatches
 from pretrain.cpu import keep_freed_memory
-from pretrain.data.image_list import write_list
+from pretrain.data.image_list import is_list_of, write_list
 from pretrain.data.loader import ViewLoader, agreed
 from pretrain.data.two_views import Backend, TwoViews
 from pretrain.initial_weights import InitialWeights
@@ -103,8 +103,9 @@ def fit(run: Run, save: SaveSignal) -> None:
         with ends_in_time(partial(fail, run)), process_deaths_explained():
             follow(run, save, watchers)
     finally:
-        for watcher in watchers:
-            watcher.close()
+        with ExitStack() as closing:  # each, even if another one cannot be closed
+            for watcher in reversed(watchers):
+                closing.callback(watcher.close)
 
 
 def follow(run: Run, save: SaveSignal, watchers: list[Watcher]) -> None:
@@ -167,7 +168,7 @@ def open_log(run: Run, loader: ViewLoader) -> StepLog:
     checkpoint.remove_leftovers(run.out)
     for left in (RESULT_FILE, BAD_BATCH_FILE):  # by an earlier start that failed
         (run.out / left).unlink(missing_ok=True)
-    if not (run.loaded and (run.out / IMAGE_LIST).exists()):  # a list without a checkpoint is of an earlier start
+    if not (run.loaded and is_list_of(run.out / IMAGE_LIST, run.source.index.lines)):  # of an earlier start, or damaged
         write_list(run.out / IMAGE_LIST, run.source)
     write_skipped(run)  # it may know more than the checkpoint
     settings = json.loads(json.dumps(run.config.as_dict()))  # lists instead of tuples, as YAML has them

@@ -35,7 +35,9 @@ def list_images(config: RunConfig, content: dict[str, Any] | None) -> tuple[RunC
     source = found.thinned(data.limit)
     if content is not None and path.exists():
         images = content["images"]
-        if source.fingerprint() != images or not is_list_of(path, source.index.lines):
+        if source.fingerprint() == images and not is_list_of(path, source.index.lines):
+            notes.append(f"{path} was damaged; it is written again, since the images are those of the checkpoint")
+        if source.fingerprint() != images:
             source, notes = kept_to_list(found, path, data.limit)
         if source.fingerprint() != images:
             raise UserError(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tqdm import tqdm
-
 from pixbench.errors import UserError, printable
 from pixbench.file_versions import SKIPPED_LIST
 from pixbench.files import write_text
+from pretrain.log.screen import tell
 from pretrain.run import Run
 
 SHOWN = 10
@@ -34,9 +33,9 @@ def skip(run: Run, found: dict[int, str], replaced: bool, writes: bool) -> None:
         with open(run.out / SKIPPED_LIST, "a", encoding="ascii") as stream:
             stream.write(_lines(run, new))
         for index, reason in [*new.items()][: max(0, shown)]:
-            tqdm.write(f"image {printable(run.source.where(index))} is skipped ({printable(reason)})")
+            tell(f"image {printable(run.source.where(index))} is skipped ({printable(reason)})")
         if 0 <= shown < len(new):
-            tqdm.write(f"further broken images are listed in {run.out / SKIPPED_LIST} only")
+            tell(f"further broken images are listed in {run.out / SKIPPED_LIST} only")
     most, count = run.config.data.most_skipped(len(run.source)), len(run.skipped)
     if count > most or not replaced:
         listed = [

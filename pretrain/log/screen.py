@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from pixbench.progress import screen_may_be_gone
+
 LINE_SECONDS = 10.0
 """Seconds between progress lines if there is no terminal for a progress bar."""
 SHOWN = {
@@ -39,7 +41,8 @@ class Screen:
 
     def step(self) -> None:
         """Count a finished step."""
-        self._bar.update()
+        with screen_may_be_gone():
+            self._bar.update()
 
     def show(self, record: Mapping[str, float]) -> None:
         """Show the line of the log ``record``."""
@@ -48,9 +51,10 @@ class Screen:
         speed = f"{record['images_per_s']:.0f} img/s, {waiting}, {record['memory_gb']:.1f} GB"
         values = ", ".join(text.format(record[name]) for name, text in SHOWN.items() if name in record)
         if self._live:
-            self._bar.set_description_str(epoch, refresh=False)
-            self._bar.set_postfix_str(speed, refresh=False)
-            self._values.set_description_str(values)
+            with screen_may_be_gone():
+                self._bar.set_description_str(epoch, refresh=False)
+                self._bar.set_postfix_str(speed, refresh=False)
+                self._values.set_description_str(values)
         elif (now := time.monotonic()) - self._last_line >= LINE_SECONDS or step == self._total:
             self._last_line = now
             left = tqdm.format_interval((self._total - step) / record["steps_per_s"])
@@ -58,13 +62,15 @@ class Screen:
 
     def close(self) -> None:
         """Leave the last state of the bar and the values on the screen."""
-        self._values.close()
-        self._bar.close()
-        if self._live and self._values.desc:
-            print(self._values.desc, file=sys.stderr)
+        with screen_may_be_gone():
+            self._values.close()
+            self._bar.close()
+            if self._live and self._values.desc:
+                print(self._values.desc, file=sys.stderr)
 
 
 def tell(text: str) -> None:
     """Print ``text``, above the progress bar if there is one."""
-    tqdm.write(text)
-    sys.stdout.flush()
+    with screen_may_be_gone():
+        tqdm.write(text)
+        sys.stdout.flush()

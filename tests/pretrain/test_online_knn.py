@@ -140,6 +140,20 @@ def test_without_labels_it_is_off_and_said_once(tiny: Runs, capsys: pytest.Captu
     assert not any("knn" in line for line in log_of(config))
 
 
+@pytest.mark.slow
+def test_a_failure_of_the_evaluation_does_not_end_the_run(
+    tiny: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    config = tiny("run", log=LogConfig(knn_every=1))
+    monkeypatch.setattr(online_knn, "functional_call", out_of_memory)
+    assert engine.train(config) == 0
+    assert "epoch 1: no k-NN accuracy (the GPU has too little memory" in capsys.readouterr().out
+    assert not any("knn" in line for line in log_of(config))
+
+
 TWO = """
 import sys, torch
 from pathlib import Path

@@ -16,6 +16,7 @@ from pixbench.errors import UserError, innermost
 from pixbench.file_versions import RUN_LOG
 from pixbench.files import make_folder, write_text
 from pixbench.process_group import check_alike, process_group
+from pixbench.progress import show
 from pixbench.results import config_hash
 from transfer.batch_scaling import divided
 from transfer.datasets.prepared import prepared
@@ -128,7 +129,7 @@ def _log_to(job: TransferJob, rank: int) -> Iterator[Say]:
         def say(text: str) -> None:
             logging.getLogger("detectron2.pixbench").info(text)
             if rank == 0:
-                print(text, file=console, flush=True)
+                show(text, console)
 
         try:
             yield say

@@ -14,7 +14,7 @@ from pixbench.distributed import any_process
 from pixbench.errors import UserError
 from pixbench.interrupt import StopSignal
 from pixbench.process_group import AgreedStop, check_alike
-from pixbench.progress import ProgressLines, note_progress
+from pixbench.progress import ProgressLines, note_progress, show
 from transfer.weights import Backbone, load_into
 
 
@@ -69,7 +69,7 @@ class StopWhenAsked(Hook):
         if any_process(self.stop.asked_at > 0)[0]:
             runner.save_checkpoint(runner.work_dir, f"iter_{done}.pth", by_epoch=False)
             if is_main_process():
-                print(f"stopped and saved after iteration {done}", file=self.console, flush=True)
+                show(f"stopped and saved after iteration {done}", self.console)
             raise AgreedStop
 
 
@@ -99,7 +99,7 @@ class Progress(Hook):
     def say(self, text: str) -> None:
         """Print ``text`` on rank 0."""
         if is_main_process():
-            print(text, file=self.console, flush=True)
+            show(text, self.console)
 
     def before_train(self, runner: Runner) -> None:
         """Start the progress lines."""
