@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +64,8 @@ def probe(args: argparse.Namespace) -> None:
     from benchmarks.probe import dense
     from benchmarks.probe.features import Frozen, class_folders, cores, embed
     from benchmarks.probe.parallel import by_first
-    from pixbench.distributed import process_deaths_explained
     from pixbench.file_versions import RESULT_FILE
+    from pixbench.process_group import process_deaths_explained
     from pixbench.results import config_hash
     from transfer.run_folder import claim, close, finished_result, is_main, now
 
@@ -127,26 +125,14 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--width {args.width} is for --init random; leave it out: {args.weights} decides the width")
 
 
-@contextmanager
-def _processes() -> Iterator[torch.device]:
-    """Join the processes that torchrun started, if it did; yield the device of this process; leave them at the end.
-
-    After an error the group is not left, because that would wait for processes that do not come.
-    """
+def _processes() -> AbstractContextManager[torch.device]:
+    """Return the group of the processes that torchrun started, as `process_group` does."""
     import torch
 
-    from pixbench.distributed import join_group, leave_group
+    from pixbench.process_group import process_group
 
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cuda":
-        if local >= torch.cuda.device_count():
-            raise UserError(f"process {local} finds only {torch.cuda.device_count()} GPUs; start one process per GPU")
-        torch.cuda.set_device(device)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        join_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    yield device
-    leave_group()
+    gpu = torch.cuda.is_available()
+    return process_group("cuda", backend="cpu:gloo,cuda:nccl") if gpu else process_group("cpu")
 
 
 def _require_cityscapes(args: argparse.Namespace) -> None:

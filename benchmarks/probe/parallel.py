@@ -13,12 +13,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pixbench.distributed import any_process, from_first, rank, world_size
-from pixbench.errors import UserError, worker_deaths_explained
+from pixbench.errors import OtherProcessStopped, UserError, worker_deaths_explained
 
 T = TypeVar("T")
-ELSEWHERE = (
-    "another process stopped with an error, so this one stops too; look for the error of that process in this output"
-)
+ELSEWHERE = ("with an error", "look for the error of that process in this output")
 
 
 def in_turns(items: Iterable[Any], pieces: int) -> Iterator[Any]:
@@ -38,7 +36,7 @@ def in_turns(items: Iterable[Any], pieces: int) -> Iterator[Any]:
             item = error
         if any_process(isinstance(item, UserError))[0]:
             try:
-                raise item if isinstance(item, UserError) else UserError(ELSEWHERE)
+                raise item if isinstance(item, UserError) else OtherProcessStopped(*ELSEWHERE)
             finally:
                 del item  # the error would hold itself by this name and its traceback, and with it the data workers
         yield item

@@ -196,3 +196,21 @@ def test_a_broken_image_is_one_sentence_and_leaves_no_worker(
     assert said.startswith(f"pixbench: error: image {broken} is broken")
     assert "\n" not in said
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_finds_what_a_cpu_finds(mini_root: Path) -> None:
+    """Features nearly, whose convolutions may be in TF32; of the same features, the same neighbours, classes and scores."""
+    source, backbone = class_folders(mini_root / "imagenet")[0], random_backbone(TINY, 0)
+    on_cpu, on_gpu = (embed(Frozen(backbone).to(device), source, 32, 5, 2) for device in ("cpu", "cuda"))
+    assert on_gpu.is_cuda
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0.01, atol=0.01)
+    inputs, labels = clusters(700, 12, 5)
+    found = fit_linear(inputs.cuda(), labels.cuda(), 5)
+    expected = fit_linear(inputs, labels, 5)
+    torch.testing.assert_close(found.logits(inputs.cuda()).cpu(), expected.logits(inputs), rtol=0, atol=1e-6)
+    assert torch.equal(
+        knn.knn(inputs.cuda(), labels.cuda(), inputs.cuda(), 5).cpu(), knn.knn(inputs, labels, inputs, 5)
+    )
+    assert found.to("cpu").weight.device.type == "cpu"
