@@ -26,8 +26,15 @@ class OtherProcessStopped(UserError):
     SIGN = "another process stopped"
     """How its sentence begins."""
 
-    def __init__(self, how: str, advice: str) -> None:
+    def __init__(
+        self,
+        how: str = "with an error",
+        advice: str = "look for the error of that process in this output",
+        recorded: bool = True,
+    ) -> None:
         super().__init__(f"{self.SIGN} {how}, so this one stops too; {advice}")
+        self.recorded = recorded
+        """Whether the other process records the cause itself."""
 
 
 def run_command(command: Callable[[], int | None], *, name: str, debug: bool = False) -> int:

@@ -8,6 +8,7 @@ group, says what happened and exits at once (`pixbench.errors.run_command`). tor
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ import torch.distributed as dist
 
 from pixbench.distributed import any_process, has_host_group, in_group, objects_of_all, world_size
 from pixbench.errors import OtherProcessStopped, UserError, say_last_words_after
+from pixbench.interrupt import stop_signals
 from pixbench.patience import PROCESS_TIMEOUT_H
 
 GLOO_PAUSE_S = 0.5
@@ -108,12 +110,12 @@ def ends_in_time(record: Callable[[Exception], object]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, OtherProcessStopped):
-            time.sleep(1)  # the process that knows the cause records first; see `may_record`
         with suppress(OSError):  # the disk is full, or is not there: the reason is printed anyway
             record(error)
         if world_size() > 1:
             say_last_words_after(CLOSING_S, error)
+            for number in stop_signals():  # of torchrun, once another process has ended; it would hide the error
+                signal.signal(number, signal.SIG_IGN)
         raise
 
 
@@ -125,7 +127,7 @@ def may_record(error: Exception, path: Path) -> bool:
     """
     if int(os.environ.get("RANK", "0")) > 0 and not in_group():
         return False
-    return not (isinstance(error, OtherProcessStopped) and path.exists())
+    return not (isinstance(error, OtherProcessStopped) and (error.recorded or path.exists()))
 
 
 @contextmanager
@@ -140,6 +142,7 @@ def process_deaths_explained() -> Iterator[None]:
             "without a farewell",
             "look for the cause in its output, then start the same command again, or give torchrun --max-restarts so that it "
             "goes on by itself",
+            recorded=False,
         ) from error
 
 

@@ -16,7 +16,6 @@ from pixbench.distributed import any_process, from_first, rank, world_size
 from pixbench.errors import OtherProcessStopped, UserError, worker_deaths_explained
 
 T = TypeVar("T")
-ELSEWHERE = ("with an error", "look for the error of that process in this output")
 
 
 def in_turns(items: Iterable[Any], pieces: int) -> Iterator[Any]:
@@ -36,7 +35,7 @@ def in_turns(items: Iterable[Any], pieces: int) -> Iterator[Any]:
             item = error
         if any_process(isinstance(item, UserError))[0]:
             try:
-                raise item if isinstance(item, UserError) else OtherProcessStopped(*ELSEWHERE)
+                raise item if isinstance(item, UserError) else OtherProcessStopped()
             finally:
                 del item  # the error would hold itself by this name and its traceback, and with it the data workers
         yield item

@@ -13,11 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
 
+from pixbench.checkpoints import damage
 from pixbench.errors import UserError
 from pixbench.file_versions import INDEX_FORMAT, INDEX_VERSION
 from pretrain.data.packed import CHUNK, PackedStrings
@@ -35,6 +37,8 @@ class Place:
     kind: Literal["folder", "tar", "zip"] = "folder"
     size: int = -1
     """Size of the archive in bytes; -1 for a folder, or where it is not known."""
+    sample: str = ""
+    """Digest of a few of its bytes (`pretrain.data.sources.storage.sample`); "" for a folder, or where it is not known."""
     prefix: str = ""
     """What the names of its images begin with in the index only, not in the place."""
 
@@ -135,8 +139,8 @@ class Index:
         torch.save({"format": INDEX_FORMAT, "version": INDEX_VERSION, **plain, **tensors}, target)
 
     @staticmethod
-    def read(path: str | PathLike[str]) -> Index:
-        """Map the index in the file ``path`` into memory.
+    def read(path: str | PathLike[str], verify: bool = False) -> Index:
+        """Map the index in the file ``path`` into memory. With ``verify``, compare its checksums first, which reads it once.
 
         Raises:
             UserError: It is not an index, is damaged, or has an unknown version.
@@ -154,6 +158,8 @@ class Index:
                 f"{path} has index version {content['version']}, but this PixBench reads version {INDEX_VERSION}; make it again "
                 "with pixbench data index"
             )
+        if verify and (reason := damage(Path(path))):
+            raise UserError(f"{path} is damaged ({reason}); make it again with pixbench data index")
         try:
             return _from_content(content)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -158,7 +158,7 @@ def agreed(
             trouble is not None, stop.asked_at > 0, save.take(), bool(skipped) and not over, none
         )
         if failed:
-            raise trouble or OtherProcessStopped("with an error", "look for the error of that process in this output")
+            raise trouble or OtherProcessStopped()
         if over:
             return
         if some:

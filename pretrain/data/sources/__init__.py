@@ -105,7 +105,7 @@ def _listed(root: str, layout: str, folder: str) -> Index:
 def _prepared(root: str, layout: str, folder: str) -> Index:
     if not os.path.exists(root):
         raise UserError(f"data.root {root} does not exist; make it with pixbench data index")
-    index = Index.read(root)
+    index = Index.read(root, verify=True)
     if layout not in ("auto", index.layout):
         raise UserError(
             f"data.root {root} is an index of the layout {index.layout}, not {layout}; leave data.layout out"

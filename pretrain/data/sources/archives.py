@@ -11,7 +11,7 @@ import posixpath
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import bracex
 from fsspec.core import url_to_fs
@@ -20,7 +20,7 @@ from pixbench.errors import UserError, printable
 from pretrain.data.folders import NO_CLASSES, SUFFIXES, is_left_out
 from pretrain.data.index import HIGHEST_LABEL, NO_LABEL, Index, Place
 from pretrain.data.sources.builder import Builder, label_in
-from pretrain.data.sources.storage import is_url, open_archive, reason
+from pretrain.data.sources.storage import is_url, open_archive, reason, sample
 
 MOST_SHARDS = 1_000_000
 READABLE = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: -1}
@@ -103,7 +103,7 @@ def webdataset(pattern: str) -> Index:
         with open_archive(path) as stream:
             for image, label in _labelled(stream, path):
                 builder.add_member(f"{short}/{image.name}", label, number, image.offset, image.size)
-            places.append(Place(path, "tar", _size(stream)))
+            places.append(_place(path, "tar", stream))
     return builder.index("webdataset", *places, called=f"data.root {pattern}")
 
 
@@ -152,8 +152,9 @@ def _members(stream: IO[bytes], path: str) -> Iterator[Member]:
         ) from error
 
 
-def _size(stream: IO[bytes]) -> int:
-    return stream.seek(0, os.SEEK_END)
+def _place(path: str, kind: Literal["tar", "zip"], stream: IO[bytes]) -> Place:
+    size = stream.seek(0, os.SEEK_END)
+    return Place(path, kind, size, "" if is_url(path) else sample(stream.fileno(), size))
 
 
 def zip_file(path: str, layout: str) -> Index:
@@ -165,7 +166,7 @@ def zip_file(path: str, layout: str) -> Index:
         UserError: It is damaged or encrypted, or has no class folders.
     """
     with open_archive(path) as stream:
-        members, size = list(_zip_members(stream, path)), _size(stream)
+        members, place = list(_zip_members(stream, path)), _place(path, "zip", stream)
     classes: list[str] = []
     if layout == "class_folder" and members:
         top = _class_top([member.name for member in members], path)
@@ -176,7 +177,7 @@ def zip_file(path: str, layout: str) -> Index:
     for member in sorted(members, key=_walk_order):
         label = labels[member.name.partition("/")[0]] if labels else NO_LABEL
         builder.add_member(member.name, label, 0, member.offset, member.size)
-    return builder.index(layout, Place(path, "zip", size), called=f"data.root {path}", classes=tuple(classes))
+    return builder.index(layout, place, called=f"data.root {path}", classes=tuple(classes))
 
 
 def _walk_order(member: Member) -> list[tuple[bool, str]]:
