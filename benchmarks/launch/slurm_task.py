@@ -44,11 +44,6 @@ class SlurmTask:
         """
         place = submitit.JobEnvironment()
         first = place.global_rank == 0
-        rendezvous: tuple[str, ...] = ()
-        if place.num_nodes > 1:
-            port = 20000 + int(place.raw_job_id) % 20000
-            where = f"--rdzv-endpoint={place.hostnames[0]}:{port}"
-            rendezvous = (f"--nnodes={place.num_nodes}", "--rdzv-backend=c10d", where, f"--rdzv-id={place.raw_job_id}")
         cores = len(os.sched_getaffinity(0)) // max(1, self.job.gpus)
         began, signals = time.monotonic(), []
         if place.activated() and place.cluster == "slurm":
@@ -60,12 +55,13 @@ class SlurmTask:
             self.records.forget(self.job)  # a machine may have recorded a failure before the job was queued again
         log = self.log if first else self.log.with_suffix(f".node{place.node}.log")
         command = replace(self.job, command=(*self.job.command, *self.words))
-        self._process = start(command, log, {"OMP_NUM_THREADS": str(max(1, cores))}, rendezvous)
+        self._process = start(command, log, {"OMP_NUM_THREADS": str(max(1, cores))}, _rendezvous(place))
         watch, reason = StallWatch(self.job, log, self.stall_s), ""
         while (code := self._process.poll()) is None:
             time.sleep(0.2)
             reason = reason or watch.end_if_stalled(self._process)
-        if code and signals:  # the job has saved; next Slurm ends this process, and queues it again if it was preempted
+        if code and signals:
+            # the job has saved; the first machine or Slurm queues it again, and Slurm ends this task
             time.sleep(600)
         if first or code:  # only the first machine writes the output
             reason = reason or failure(self.job, code, log)
@@ -92,3 +88,12 @@ class SlurmTask:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_process"}
+
+
+def _rendezvous(place: submitit.JobEnvironment) -> tuple[str, ...]:
+    """Return the options with which torchrun finds the other machines of the job; none if there is only one."""
+    if place.num_nodes == 1:
+        return ()
+    port = 20000 + int(place.raw_job_id) % 20000
+    where = f"--rdzv-endpoint={place.hostnames[0]}:{port}"
+    return f"--nnodes={place.num_nodes}", "--rdzv-backend=c10d", where, f"--rdzv-id={place.raw_job_id}"
