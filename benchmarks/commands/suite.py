@@ -41,6 +41,12 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--gpus-per-run", type=int, metavar="N", help="number of GPUs of each training run (default: all)"
     )
     parser.add_argument(
+        "--array-limit",
+        type=int,
+        metavar="N",
+        help="with --launcher slurm: number of jobs of each job array that run at the same time",
+    )
+    parser.add_argument(
         "--stall-minutes",
         type=float,
         default=120,
@@ -88,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.launch.scheduler import run_jobs
     from benchmarks.tables import write_tables
 
-    for option, least in (("jobs_at_a_time", 1), ("gpus_per_run", 1), ("stall_minutes", 0)):
+    for option, least in (("jobs_at_a_time", 1), ("gpus_per_run", 1), ("array_limit", 1), ("stall_minutes", 0)):
         if (value := getattr(args, option)) is not None and value < least:
             raise UserError(f"--{option.replace('_', '-')} {value:g} is not possible; choose {least} or more")
     suite = read_suite(args.suite)
@@ -97,9 +103,10 @@ def run(args: argparse.Namespace) -> int:
     records, stall_s = Records(out / "jobs"), 60 * args.stall_minutes
     launcher: Launcher
     if args.launcher == "slurm":
-        from benchmarks.launch.slurm import Slurm, options_of
+        from benchmarks.launch.slurm import Slurm
+        from benchmarks.launch.slurm_options import options_of
 
-        launcher, how = Slurm(records, out, suite.slurm, stall_s), "by Slurm"
+        launcher, how = Slurm(records, out, suite.slurm, stall_s, args.array_limit), "by Slurm"
         each = {
             command: args.gpus_per_run or options_of(suite.slurm, command).get("gpus_per_node", 0)
             for command in TRAINING
