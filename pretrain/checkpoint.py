@@ -153,8 +153,9 @@ def check_same_run(
         differing = []
     if differing:
         listed = ", ".join(f"{key} (checkpoint: {before.get(key)}, now: {now.get(key)})" for key in differing)
+        fewer = "; a run may get more epochs, but not fewer" if now["epochs"] < before["epochs"] else ""
         raise UserError(
-            f"{path} belongs to a run with other settings: {listed}; use the same settings or choose another --out"
+            f"{path} belongs to a run with other settings: {listed}{fewer}; use the same settings or choose another --out"
         )
     if content["images"] != images:
         raise UserError(f"{path} belongs to a run on other images than those in data.root; choose another --out")

@@ -66,6 +66,8 @@ class Run:
     """Index of each broken image met so far -> what is wrong with it."""
     step: int = 0
     seconds: float = 0.0
+    aside: float = 0.0
+    """Seconds of this process that went into no step since it began: k-NN accuracies, and what a profile costs."""
     finished: bool = False
     loaded: int = 0
     """Modification time in ns of the newest checkpoint when the run was set up; 0 if there was none."""

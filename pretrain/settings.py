@@ -135,7 +135,7 @@ class LogConfig:
         views_every: number of epochs between pictures of views in the TensorBoard log; the first step has one too. 0 for none.
         knn_every: number of epochs between evaluations of the backbone by its nearest neighbours, if the images have labels;
             at most 5000 images pass through the backbone, so this takes little time on large data. 0 for none.
-        trackers: where the logged values are sent too: any of "wandb" and "mlflow".
+        trackers: where the logged values are sent too: a list of "wandb" and "mlflow", e.g. '[wandb, mlflow]'.
     """
 
     views_every: int = 10

@@ -68,6 +68,7 @@ class OnlineKNN(Watcher):
         known[1::2], asked[::2] = False, False
         predicted = knn(features[known], labels[known], features[asked], self._classes)
         values["knn"], values["knn_s"] = top1(predicted, labels[asked]), time.monotonic() - began
+        run.aside += values["knn_s"]
         if rank() == 0:
             epoch, chance = run.step // run.steps_per_epoch, 100 / self._classes
             tell(

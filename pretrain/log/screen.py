@@ -28,7 +28,7 @@ class Screen:
     """Progress of a run of ``total`` steps in ``epochs`` epochs that goes on after step ``first``."""
 
     def __init__(self, first: int, total: int, epochs: int) -> None:
-        self._total, self._epochs, self._last_line = total, epochs, 0.0
+        self._total, self._epochs, self._last_line, self._aside = total, epochs, 0.0, 0.0
         self._live = sys.stderr.isatty()
         self._bar = tqdm(
             total=total,
@@ -39,8 +39,12 @@ class Screen:
         )
         self._values = tqdm(disable=not self._live, dynamic_ncols=True, position=1, bar_format="{desc}", leave=False)
 
-    def step(self) -> None:
-        """Count a finished step."""
+    def step(self, aside: float = 0.0) -> None:
+        """Count a finished step. ``aside`` are the seconds so far that went into no step; they do not count for "left"."""
+        if self._live:
+            self._bar.start_t += aside - self._aside
+            self._bar.last_print_t += aside - self._aside
+        self._aside = aside
         with screen_may_be_gone():
             self._bar.update()
 
