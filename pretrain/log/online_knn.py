@@ -60,6 +60,7 @@ class OnlineKNN(Watcher):
         try:
             features, readable = embed(run, self._indices)
         except EvaluationFailed as error:
+            run.aside += time.monotonic() - began
             if rank() == 0:
                 tell(f"epoch {run.step // run.steps_per_epoch}: no k-NN accuracy ({error}); the run goes on")
             return
