@@ -176,7 +176,8 @@ def open_log(run: Run, loader: ViewLoader) -> StepLog:
     where = f"{world_size()} × {run.device.type}"
     images = f"{len(run.source)} images" + (f", {len(run.order)} in an epoch" if run.source.index.parts else "")
     say(
-        f"{run.config.method.name}: {images}, {run.config.epochs} epochs of {run.steps_per_epoch} steps "
+        f"{run.config.method.name}: {images}, {run.config.epochs} epoch{'s' * (run.config.epochs > 1)} of "
+        f"{run.steps_per_epoch} step{'s' * (run.steps_per_epoch > 1)} "
         f"of {run.config.batch_size} images on {where}, into {run.out}"
     )
     for note in run.notes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pixbench.errors import UserError, printable
 from pixbench.file_versions import SKIPPED_LIST
 from pixbench.files import write_text
+from pretrain.data.broken import broken_line
 from pretrain.log.screen import tell
 from pretrain.run import Run
 
@@ -60,6 +61,4 @@ def write_skipped(run: Run) -> None:
 
 
 def _lines(run: Run, skipped: dict[int, str]) -> str:
-    """Return a line for each image: its name, a tab, what is wrong with it. What is not printable ASCII is escaped."""
-    pairs = ((run.source.names[index], reason) for index, reason in skipped.items())
-    return "".join("\t".join(text.encode("unicode_escape").decode() for text in pair) + "\n" for pair in pairs)
+    return "".join(f"{broken_line(run.source.names[index], reason)}\n" for index, reason in skipped.items())

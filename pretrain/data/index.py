@@ -58,6 +58,7 @@ class Index:
         classes: names of the classes, if the labels are their positions.
         empty: those of them without images.
         parts: for each root of a mixture: its number of images, and how often each of them is taken in an epoch.
+        notes: what the user should know about the images, a sentence each.
     """
 
     names: PackedStrings
@@ -70,6 +71,7 @@ class Index:
     classes: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
     parts: tuple[tuple[int, float], ...] = ()
+    notes: tuple[str, ...] = ()
     digest: str = field(default="", compare=False)
     """The fingerprint, if it is known already."""
 
@@ -134,6 +136,7 @@ class Index:
             "classes": list(self.classes),
             "empty": list(self.empty),
             "parts": [list(part) for part in self.parts],
+            "notes": list(self.notes),
             "fingerprint": self.fingerprint,
         }
         torch.save({"format": INDEX_FORMAT, "version": INDEX_VERSION, **plain, **tensors}, target)
@@ -183,6 +186,7 @@ def _from_content(content: dict[str, Any]) -> Index:
         classes=tuple(content["classes"]),
         empty=tuple(content["empty"]),
         parts=tuple((int(count), float(weight)) for count, weight in content["parts"]),
+        notes=tuple(content.get("notes", ())),  # an older index has none
         digest=content["fingerprint"],
     )
 

@@ -294,7 +294,7 @@ def test_a_broken_picture_has_one_sentence_for_both_commands(
     assert main([*words, "--width", str(WIDTH), "--datasets", "imagenet"]) == 2
     said = capsys.readouterr().err
     assert "val/dog/1.jpg is broken" in said
-    assert "replace it, or delete it (pre-training that has begun goes on without it), then start again" in said
+    assert "replace or delete it, then start the same command again" in said
 
 
 def test_what_a_user_gets_wrong(

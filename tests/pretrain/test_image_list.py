@@ -118,7 +118,7 @@ def test_a_run_goes_on_without_its_broken_image(config: RunConfig, capsys: pytes
     path = Path(source.where(last))
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(
-        UserError, match=r"is broken .*replace it, or delete it \(pre-training that has begun goes on without it\)"
+        UserError, match=r"is broken .*replace or delete it, then start the same command again \(a run that has begun"
     ):
         engine.train(config)
     assert checkpoint.load(out / CHECKPOINT_FILE)["step"] == 1

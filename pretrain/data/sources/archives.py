@@ -11,6 +11,7 @@ import posixpath
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
 import bracex
@@ -18,8 +19,10 @@ from fsspec.core import url_to_fs
 
 from pixbench.errors import UserError, printable
 from pretrain.data.folders import NO_CLASSES, SUFFIXES, is_left_out
-from pretrain.data.index import HIGHEST_LABEL, NO_LABEL, Index, Place
-from pretrain.data.sources.builder import Builder, label_in
+from pretrain.data.index import NO_LABEL, Index, Place
+from pretrain.data.sources.builder import Builder
+from pretrain.data.sources.class_folder import beside_classes, flat_instead, way_out
+from pretrain.data.sources.labels import LONGEST, Labels
 from pretrain.data.sources.storage import is_url, open_archive, reason, sample
 
 MOST_SHARDS = 1_000_000
@@ -46,16 +49,16 @@ def expand(pattern: str) -> list[str]:
     try:
         words = [str(word) for word in bracex.expand(pattern, limit=MOST_SHARDS)]
     except bracex.ExpansionLimitException as error:
-        raise UserError(f"data.root {pattern} stands for more than {MOST_SHARDS} files; give fewer") from error
+        raise UserError(f"root {pattern} stands for more than {MOST_SHARDS} files; give fewer") from error
     paths = [path for word in words for path in _matches(word)]
     if missing := [path for path in paths if not is_url(path) and not os.path.isfile(path)]:
         raise UserError(
-            f"{len(missing)} of the {len(paths)} archives of data.root {pattern} are missing ({', '.join(missing[:3])}); give a "
+            f"{len(missing)} of the {len(paths)} archives of root {pattern} are missing ({', '.join(missing[:3])}); give a "
             "pattern of those that are there, or download the others"
         )
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
-        raise UserError(f"data.root {pattern} names {twice} twice; name it once")
+        raise UserError(f"root {pattern} names {twice} twice; name it once")
     return paths
 
 
@@ -68,11 +71,11 @@ def _matches(word: str) -> list[str]:
             system, path = url_to_fs(word)
             found = [system.unstrip_protocol(match) for match in sorted(system.glob(path))]
         except (ImportError, OSError, ValueError) as error:
-            raise UserError(f"data.root {word} cannot be listed ({reason(error)})") from error
+            raise UserError(f"root {word} cannot be listed ({reason(error)})") from error
     else:
         found = sorted(glob.glob(word))
     if not found:
-        raise UserError(f"data.root {word} matches no file; check the pattern")
+        raise UserError(f"root {word} matches no file; check the pattern")
     return found
 
 
@@ -91,23 +94,26 @@ def webdataset(pattern: str) -> Index:
     that of its shard, a slash, and its path in the shard.
 
     Raises:
-        UserError: A shard is missing, damaged or compressed, holds an image twice, or has a label that is not a number.
+        UserError: A shard is missing, damaged or compressed, holds an image twice, or has a label that is not possible.
     """
+    if os.path.isdir(pattern):
+        shards = way_out(Path(pattern)) or f"give the tar shards in it, as in '{pattern}/*.tar'"
+        raise UserError(f"root {pattern} is a folder; {shards}")
     paths = expand(pattern)
-    if other := [path for path in paths if not path.endswith(".tar")]:
+    if other := [path for path in paths if not path.lower().endswith(".tar")]:
         raise UserError(
             f"{other[0]} is not called .tar, so it is not taken for a shard; rename it, or give another pattern"
         )
-    builder, places = Builder(), []
+    builder, labels, places = Builder(), Labels(), []
     for number, (path, short) in enumerate(zip(paths, short_names(paths), strict=True)):
         with open_archive(path) as stream:
-            for image, label in _labelled(stream, path):
+            for image, label in _labelled(stream, path, labels):
                 builder.add_member(f"{short}/{image.name}", label, number, image.offset, image.size)
             places.append(_place(path, "tar", stream))
-    return builder.index("webdataset", *places, called=f"data.root {pattern}")
+    return labels.numbered(builder.index("webdataset", *places, called=f"root {pattern}"))
 
 
-def _labelled(stream: IO[bytes], path: str) -> Iterator[tuple[Member, int]]:
+def _labelled(stream: IO[bytes], path: str, read: Labels) -> Iterator[tuple[Member, int]]:
     """Yield the images in a shard with their labels."""
     images: dict[str, Member] = {}
     labels: dict[str, int] = {}
@@ -124,13 +130,8 @@ def _labelled(stream: IO[bytes], path: str) -> Iterator[tuple[Member, int]]:
             images[key] = member
         elif kind == "cls":
             stream.seek(member.offset)
-            text = stream.read(min(member.size, 100))
-            if (label := label_in(text)) is None:
-                raise UserError(
-                    f"label {text[:30].decode(errors='replace')!r} of {printable(member.name)} in {path} is not a whole number "
-                    f"from 0 to {HIGHEST_LABEL}"
-                )
-            labels[key] = label
+            text = stream.read(min(member.size, 4 * LONGEST + 1)).decode(errors="surrogateescape")
+            labels[key] = read.read(text, f"{printable(member.name)} in {path}")
     for key, image in images.items():
         yield image, labels.get(key, NO_LABEL)
 
@@ -157,27 +158,32 @@ def _place(path: str, kind: Literal["tar", "zip"], stream: IO[bytes]) -> Place:
     return Place(path, kind, size, "" if is_url(path) else sample(stream.fileno(), size))
 
 
-def zip_file(path: str, layout: str) -> Index:
+def zip_file(path: str, layout: str, guessed: bool = False) -> Index:
     """List the images in a zip, in the order and under the names that they have in the unpacked folder.
 
-    With ``class_folder``, the folders in it are those of a class folder; with ``flat``, any.
+    With ``class_folder``, the folders in it are those of a class folder; with ``flat``, any. See `class_folder` for ``guessed``.
 
     Raises:
         UserError: It is damaged or encrypted, or has no class folders.
     """
     with open_archive(path) as stream:
         members, place = list(_zip_members(stream, path)), _place(path, "zip", stream)
-    classes: list[str] = []
+    classes, loose = list[str](), list[str]()
     if layout == "class_folder" and members:
         top = _class_top([member.name for member in members], path)
         members = [member._replace(name=member.name[len(top) :]) for member in members if member.name.startswith(top)]
+        loose = sorted(member.name for member in members if "/" not in member.name)
+        members = [member for member in members if "/" in member.name]
         classes = sorted({member.name.partition("/")[0] for member in members})
+        if not classes:
+            raise UserError(f"root {path} has no class folders; {flat_instead(loose)}")
     labels = {name: label for label, name in enumerate(classes)}
     builder = Builder()
     for member in sorted(members, key=_walk_order):
         label = labels[member.name.partition("/")[0]] if labels else NO_LABEL
         builder.add_member(member.name, label, 0, member.offset, member.size)
-    return builder.index(layout, place, called=f"data.root {path}", classes=tuple(classes))
+    index = builder.index(layout, place, called=f"root {path}", classes=tuple(classes))
+    return beside_classes(index, loose, path, guessed)
 
 
 def _walk_order(member: Member) -> list[tuple[bool, str]]:
@@ -222,11 +228,7 @@ def _class_top(names: list[str], path: str) -> str:
     top = ""
     if len({parts[0] for parts in folders if parts}) == 1 and all(len(parts) > 1 for parts in folders):
         top, folders = f"{folders[0][0]}/", [parts[1:] for parts in folders]
-    if not all(folders):
-        raise UserError(
-            f"{path} holds images outside of class folders; for images without classes, use --data.layout flat"
-        )
-    if parts := sorted({parts[0] for parts in folders if parts[0].casefold() in NO_CLASSES}):
+    if parts := sorted({parts[0] for parts in folders if parts and parts[0].casefold() in NO_CLASSES}):
         raise UserError(
             f"{path} has no train/ folder but holds {', '.join(parts[:5])}: the run would also train on test images or label "
             "masks; pack the class folders alone"

@@ -43,7 +43,7 @@ def open_archive(path: str) -> IO[bytes]:
     except ImportError as error:  # fsspec's file systems need packages of their own
         raise UserError(f"{path} needs a package that is not installed: {error}") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be opened ({reason(error)}); check data.root and its permissions") from error
+        raise UserError(f"{path} cannot be opened ({reason(error)}); check the path and its permissions") from error
 
 
 def read_member(place: Place, offset: int, size: int) -> bytes:
@@ -142,8 +142,8 @@ def _check_unchanged(place: Place, descriptor: int) -> None:
     else:
         return
     raise UserError(
-        f"{place.path} {what} when its images were listed; put the old file back, or start again (if data.root is an index, make "
-        "it again with pixbench data index)"
+        f"{place.path} {what} when its images were listed; put the old file back, or start again (if it was listed by pixbench "
+        "data index, make the index again)"
     )
 
 
