@@ -11,6 +11,7 @@ import posixpath
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
@@ -106,10 +107,15 @@ def webdataset(pattern: str) -> Index:
         )
     builder, labels, places = Builder(), Labels(), []
     for number, (path, short) in enumerate(zip(paths, short_names(paths), strict=True)):
+        before = len(builder)
         with open_archive(path) as stream:
             for image, label in _labelled(stream, path, labels):
                 builder.add_member(f"{short}/{image.name}", label, number, image.offset, image.size)
             places.append(_place(path, "tar", stream))
+        if len(paths) > 1 and len(builder) == before:
+            raise UserError(
+                f"shard {path} holds no images ({', '.join(SUFFIXES)}); pack it again, or leave it out of the root"
+            )
     return labels.numbered(builder.index("webdataset", *places, called=f"root {pattern}"))
 
 
@@ -137,12 +143,21 @@ def _labelled(stream: IO[bytes], path: str, read: Labels) -> Iterator[tuple[Memb
 
 
 def _members(stream: IO[bytes], path: str) -> Iterator[Member]:
+    """Yield the files in a tar file, and after them the links to files in it."""
+    spans: dict[str, tuple[int, int]] = {}
+    links: dict[str, str] = {}
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             while (info := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
+                name = _plain(info.name)
                 if info.isfile() and not info.issparse():
-                    yield Member(info.name, info.offset_data, info.size)
+                    spans[name] = info.offset_data, info.size
+                    yield Member(name, *spans[name])
+                elif info.islnk():
+                    links[name] = _plain(info.linkname)
+                elif info.issym():
+                    links[name] = _plain(posixpath.join(posixpath.dirname(info.name), info.linkname))
             stream.seek(archive.offset)
             if stream.read(tarfile.BLOCKSIZE).strip(b"\0") or stream.tell() == archive.offset:
                 raise tarfile.ReadError("it does not end where a tar file ends")
@@ -151,6 +166,19 @@ def _members(stream: IO[bytes], path: str) -> Iterator[Member]:
             f"{path} cannot be read as a tar file ({error}); it must be complete and not compressed: download it again, or "
             "unpack it with gunzip"
         ) from error
+    for name, target in links.items():
+        if target in spans:
+            yield Member(name, *spans[target])
+        elif name.lower().endswith(SUFFIXES):
+            raise UserError(
+                f"{printable(name)} in {path} is a link to {printable(target)}, which is not in it; pack it again with tar "
+                "--dereference"
+            )
+
+
+def _plain(name: str) -> str:
+    """Return the path of a file in an archive as below its top: without "./" (`tar -cf x.tar .`), "../" and "/"."""
+    return "/".join(part for part in posixpath.normpath(name).split("/") if part not in ("", ".", ".."))
 
 
 def _place(path: str, kind: Literal["tar", "zip"], stream: IO[bytes]) -> Place:
@@ -167,15 +195,17 @@ def zip_file(path: str, layout: str, guessed: bool = False) -> Index:
         UserError: It is damaged or encrypted, or has no class folders.
     """
     with open_archive(path) as stream:
-        members, place = list(_zip_members(stream, path)), _place(path, "zip", stream)
-    classes, loose = list[str](), list[str]()
+        infos, place = _zip_infos(stream, path), _place(path, "zip", stream)
+    members = list(_zip_members(infos, path))
+    classes, filled, loose = list[str](), set[str](), list[str]()
     if layout == "class_folder" and members:
         top = _class_top([member.name for member in members], path)
         members = [member._replace(name=member.name[len(top) :]) for member in members if member.name.startswith(top)]
         loose = sorted(member.name for member in members if "/" not in member.name)
         members = [member for member in members if "/" in member.name]
-        classes = sorted({member.name.partition("/")[0] for member in members})
-        if not classes:
+        filled = {member.name.partition("/")[0] for member in members}
+        classes = sorted(filled | _folders(infos, top))
+        if not filled:
             raise UserError(f"root {path} has no class folders; {flat_instead(loose)}")
     labels = {name: label for label, name in enumerate(classes)}
     builder = Builder()
@@ -183,6 +213,7 @@ def zip_file(path: str, layout: str, guessed: bool = False) -> Index:
         label = labels[member.name.partition("/")[0]] if labels else NO_LABEL
         builder.add_member(member.name, label, 0, member.offset, member.size)
     index = builder.index(layout, place, called=f"root {path}", classes=tuple(classes))
+    index = replace(index, empty=tuple(name for name in classes if name not in filled))
     return beside_classes(index, loose, path, guessed)
 
 
@@ -192,14 +223,24 @@ def _walk_order(member: Member) -> list[tuple[bool, str]]:
     return [*((True, folder) for folder in folders), (False, file)]
 
 
-def _zip_members(stream: IO[bytes], path: str) -> Iterator[Member]:
+def _zip_infos(stream: IO[bytes], path: str) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(stream) as archive:
-            infos = archive.infolist()
+            return archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise UserError(
             f"{path} cannot be read as a zip file ({error}); it must be complete: download it again"
         ) from error
+
+
+def _folders(infos: list[zipfile.ZipInfo], top: str) -> set[str]:
+    """Return the names of the folders in ``top`` that a zip lists, also of empty ones: they are classes too."""
+    below = [info.filename[len(top) :] for info in infos if info.is_dir() and info.filename.startswith(top)]
+    names = {name.partition("/")[0] for name in below} - {""}
+    return {name for name in names if not is_left_out(name) and name.casefold() not in NO_CLASSES}
+
+
+def _zip_members(infos: list[zipfile.ZipInfo], path: str) -> Iterator[Member]:
     for info in infos:
         if not info.filename.lower().endswith(SUFFIXES) or any(map(is_left_out, info.filename.split("/"))):
             continue
