@@ -10,13 +10,14 @@ from typing import Literal, get_args
 from pixbench.errors import UserError, did_you_mean
 from pretrain.data.folders import SUFFIXES
 from pretrain.data.index import Index, Place
-from pretrain.data.sources import archives
 from pretrain.data.sources.class_folder import class_folder, classes_in, flat, way_out
 from pretrain.data.sources.coco import coco
 from pretrain.data.sources.list_file import list_file
 from pretrain.data.sources.list_rows import TABLES
+from pretrain.data.sources.shards import webdataset
 from pretrain.data.sources.source import Source
 from pretrain.data.sources.storage import is_url
+from pretrain.data.sources.zip_file import zip_file
 
 Layout = Literal["auto", "class_folder", "flat", "list", "webdataset", "coco"]
 """How images lie in what `data.root` names, see docs/data.md."""
@@ -95,9 +96,9 @@ def guessed(root: str) -> str:
 
 def _listed(root: str, layout: str, folder: str, asks: bool) -> Index:
     if layout == "webdataset":
-        return archives.webdataset(root)
+        return webdataset(root)
     if layout in ("class_folder", "flat") and root.lower().endswith(".zip") and not os.path.isdir(root):
-        return archives.zip_file(root, layout, asks)
+        return zip_file(root, layout, asks)
     wanted, there = ("file", os.path.isfile) if layout in ("list", "coco") else ("folder", os.path.isdir)
     if not there(root):
         what = f"is not a {wanted}" if os.path.exists(root) else "does not exist"
