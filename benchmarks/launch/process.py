@@ -73,11 +73,13 @@ def interrupt(process: subprocess.Popen[bytes]) -> None:
 
 def _workers_of_torchrun(pid: int) -> list[psutil.Process]:
     """Return the processes that torchrun, the process ``pid``, has started; none if it is not torchrun."""
+    workers = []
     with contextlib.suppress(psutil.NoSuchProcess):
-        agent = psutil.Process(pid)
-        if "torch.distributed.run" in agent.cmdline():
-            return agent.children()
-    return []
+        for child in psutil.Process(pid).children():
+            with contextlib.suppress(psutil.Error):
+                if "LOCAL_RANK" in child.environ():
+                    workers.append(child)
+    return workers
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
