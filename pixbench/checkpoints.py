@@ -48,11 +48,16 @@ def damage(path: Path) -> str:
     Reads the whole file. A file that is not a zip archive (PyTorch before 1.6) counts as damaged.
 
     Raises:
-        OSError: The file cannot be opened.
+        OSError: There is no such file, or this user may not read it.
     """
-    with open(path, "rb") as stream:
-        if not stream.read(1):
-            return "it is empty"
+    try:
+        with open(path, "rb") as stream:
+            if not stream.read(1):
+                return "it is empty"
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:  # of a disk that fails; or it is a folder
+        return f"it cannot be read: {error.strerror}"
     try:
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip() or next(

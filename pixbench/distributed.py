@@ -6,63 +6,31 @@ Shapes: B local batch size, R number of processes.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pixbench.errors import UserError
 
-GLOO_PAUSE_S = 0.5
-"""Seconds to wait before a gloo group is destroyed."""
-
-
-def _initialised() -> bool:
+def in_group() -> bool:
+    """Return whether this process is in a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def world_size() -> int:
     """Return the number of processes."""
-    return dist.get_world_size() if _initialised() else 1
+    return dist.get_world_size() if in_group() else 1
 
 
 def rank() -> int:
     """Return the rank of this process."""
-    return dist.get_rank() if _initialised() else 0
+    return dist.get_rank() if in_group() else 0
 
 
 def processes_here() -> int:
     """Return the number of processes on this machine, as torchrun says."""
     return min(world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", world_size())))
-
-
-def join_group(backend: str) -> None:
-    """Join the process group of the processes that torchrun has started.
-
-    On one machine, each restart of the processes gets its own part of torchrun's store. Otherwise they may read the addresses
-    of the dead processes there (https://github.com/pytorch/pytorch/issues/135712). The agents of several machines do not count
-    restarts alike; there, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives each restart a new store.
-    """
-    store, rank, size = next(dist.rendezvous("env://"))
-    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
-        store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-
-
-def leave_group() -> None:
-    """Destroy the process group, if there is one.
-
-    Gloo's threads take the GIL to release the tensors of the last exchange. The thread that destroys the group holds the GIL
-    while it waits for them. Without the pause, a run may hang after its last step.
-    """
-    if _initialised():
-        if _host_group():
-            time.sleep(GLOO_PAUSE_S)
-        dist.destroy_process_group()
 
 
 def all_gather_cat(x: Tensor, grad: bool) -> Tensor:
@@ -120,12 +88,13 @@ def same_in_all_processes(text: str) -> bool:
     return bool((rows == rows[0]).all())
 
 
-def _host_group() -> bool:
+def has_host_group() -> bool:
+    """Return whether the group exchanges tensors of the host through gloo, without a GPU."""
     return "gloo" in dist.get_backend_config()
 
 
 def _exchange_device() -> str:
-    return "cpu" if _host_group() else "cuda"
+    return "cpu" if has_host_group() else "cuda"
 
 
 def from_first(value: Any) -> Any:
@@ -135,34 +104,6 @@ def from_first(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
-
-
-@contextmanager
-def process_deaths_explained() -> Iterator[None]:
-    """Turn the error of an exchange with a process that has died into a `UserError`.
-
-    Raises:
-        UserError: Another process is gone. What it was, only that process or the system's log can say.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if world_size() == 1 or not any(sign in str(error) for sign in _GONE):
-            raise
-        raise UserError(
-            "another process of this run died, so this one stops too; look for the cause in the output of that process, then "
-            "start the same command again, or give torchrun --max-restarts so that it goes on by itself"
-        ) from error
-
-
-_GONE = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "NCCL communicator was aborted",
-    "remote process",
-)
-"""What gloo's and NCCL's errors say then."""
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import errno
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pixbench.interrupt import stop_signals
 
@@ -18,32 +20,103 @@ class UserError(Exception):
     """An error that the user can correct. The message states what is wrong, where, and what to do."""
 
 
+class OtherProcessStopped(UserError):
+    """This process stops only because another one did. The cause is that other process's to tell."""
+
+    SIGN = "another process stopped"
+    """How its sentence begins."""
+
+    def __init__(
+        self,
+        how: str = "with an error",
+        advice: str = "look for the error of that process in this output",
+        recorded: bool = True,
+    ) -> None:
+        super().__init__(f"{self.SIGN} {how}, so this one stops too; {advice}")
+        self.recorded = recorded
+        """Whether the other process records the cause itself."""
+
+
 def run_command(command: Callable[[], int | None], *, name: str, debug: bool = False) -> int:
     """Run ``command``. If it raises an exception, print one sentence on stderr. Return an exit code.
 
     Exit codes: 0 success, 1 finished with failures (returned by the command itself), 2 an error that the user can correct,
     70 a defect in PixBench, 130 interrupted, 141 the reader of the output closed the pipe (as after SIGPIPE).
-    With ``debug``, exceptions are raised instead, so that the traceback is shown.
+    With ``debug``, the traceback is shown instead of the sentence.
+    A process that is still in a group of processes after an error exits here and does not return (`pixbench.process_group`).
     """
+    global _name, _debug
+    _name, _debug = name, debug
     try:
         with _interruptible():
-            return command() or 0
-    except KeyboardInterrupt:
-        if debug:
+            code = command() or 0
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and not _in_group():
             raise
-        print(
-            f"\n{name}: interrupted; all finished work is kept, start the same command again to continue",
-            file=sys.stderr,
-        )
-        return 130
-    except BrokenPipeError:  # the reader closed the pipe, as in `pixbench table RUNS | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _say(error)
+    if _in_group():
+        _exit_at_once(code)
+    _drop_dead_streams()
+    return code
+
+
+_name, _debug = "pixbench", False
+"""Of the command that runs."""
+
+
+def _say(error: Exception | KeyboardInterrupt) -> int:
+    """Print what ended the command, and return its exit code."""
+    if _debug:
+        traceback.print_exception(error)
+        return 1
+    if isinstance(error, BrokenPipeError):  # the reader closed the pipe, as in `pixbench table RUNS | head`
         return 141
-    except Exception as error:
-        if debug:
-            raise
-        print(printable(f"{name}: error: {explain(error)}", kept="\n"), file=sys.stderr)
-        return 2 if isinstance(error, UserError | OSError) or is_out_of_memory(error) else 70
+    if isinstance(error, KeyboardInterrupt):
+        _print(f"\n{_name}: interrupted; all finished work is kept, start the same command again to continue")
+        return 130
+    _print(printable(f"{_name}: error: {explain(error)}", kept="\n"))
+    return 2 if isinstance(error, UserError | OSError) or is_out_of_memory(error) else 70
+
+
+def _print(text: str) -> None:
+    with suppress(OSError, ValueError):  # the terminal may be gone
+        print(text, file=sys.stderr, flush=True)
+
+
+def _drop_dead_streams() -> None:
+    """Send what is still to be printed nowhere if the screen is gone; otherwise Python's own end changes the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def say_last_words_after(seconds: float, error: Exception) -> None:
+    """Print ``error`` and exit if this process still runs after ``seconds``. Only a process of several may need this."""
+
+    def end() -> None:
+        _exit_at_once(_say(error))
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+def _in_group() -> bool:
+    distributed = sys.modules.get("torch.distributed")  # not imported for this: it takes a second
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
+
+
+def _exit_at_once(code: int) -> None:
+    """Exit without the interpreter's own end, which would wait for the other processes of the group."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(code)
 
 
 def printable(text: str, kept: str = "") -> str:
@@ -103,6 +176,8 @@ def _interruptible() -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, signal.default_int_handler) for number in stop_signals()}
+    # it asks a run to save (`SaveSignal`), and by default it would kill one that has nothing to save yet
+    before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: None)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
@@ -45,6 +46,9 @@ def _shield(begin: Callable[[int], None] | None, worker: int) -> None:
         begin(worker)
 
 
+STOPPING = b"\nstopping: this step is finished and saved first; a second Ctrl-C ends the run at once, unsaved\n"
+
+
 class StopSignal:
     """Record the first SIGINT, SIGTERM or SIGHUP as a request to stop. A later signal stops the process at once.
 
@@ -66,6 +70,9 @@ class StopSignal:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked_at and time.monotonic() - self.asked_at > 2:
             raise KeyboardInterrupt
+        if not self.asked_at and os.environ.get("RANK", "0") == "0":
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, STOPPING)  # print fails in the middle of another print
         self.asked_at = self.asked_at or time.monotonic()
 
     def __exit__(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pixbench.files import finite, write_json
 
@@ -46,6 +46,19 @@ class ProgressLines:
         self._say(
             f"iteration {done:>{len(str(total))}}/{total}  loss {loss:.3f}  lr {rate:.5f}  {pace:.2f} s/it  {left} left"
         )
+
+
+def show(text: str, stream: TextIO) -> None:
+    """Print ``text`` on ``stream``. A terminal that is gone, or a reader that stopped, must not end a run."""
+    with screen_may_be_gone():
+        print(text, file=stream, flush=True)
+
+
+@contextmanager
+def screen_may_be_gone() -> Iterator[None]:
+    """Ignore errors of the screen in the block, which does nothing else than to write there."""
+    with suppress(OSError, ValueError):  # ValueError: the stream is closed
+        yield
 
 
 def note_progress(folder: str | os.PathLike[str], done: int, total: int, pace: float, **values: float) -> None:

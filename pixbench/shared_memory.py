@@ -13,9 +13,10 @@ from typing import Any, BinaryIO, TypeVar
 
 import torch.distributed as dist
 
-from pixbench.distributed import GLOO_PAUSE_S, objects_of_all, rank
+from pixbench.distributed import objects_of_all, rank
 from pixbench.errors import UserError, explain
 from pixbench.lock import machine_id
+from pixbench.process_group import GLOO_PAUSE_S
 
 Made = TypeVar("Made")
 Opened = TypeVar("Opened")
@@ -61,7 +62,7 @@ def shared_by_machine(name: str, make: Callable[[BinaryIO], Made], open_: Callab
         _gathered(None, group, len(here))  # all have opened it
         if descriptor >= 0:
             os.close(descriptor)
-        time.sleep(GLOO_PAUSE_S)  # as in `leave_group`
+        time.sleep(GLOO_PAUSE_S)  # as when the whole group is left
         dist.destroy_process_group(group)
 
 

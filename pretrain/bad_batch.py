@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from pixbench.distributed import rank, world_size
 from pixbench.errors import UserError, printable
@@ -18,6 +17,7 @@ from pretrain.bad_steps import LateFlags
 from pretrain.checkpoint import MAY_CHANGE
 from pretrain.config import flatten
 from pretrain.data.loader import Batches, SampleId
+from pretrain.log.screen import tell
 from pretrain.run import Run
 from pretrain.saver import Saver
 from pretrain.settings import RunConfig
@@ -49,7 +49,7 @@ class BadBatches:
         for step, bad in self._flags.read(everything):
             run.bad_steps.count(bad)
             if run.bad_steps.in_a_row == 1 and rank() == 0:
-                tqdm.write(
+                tell(
                     f"step {step}: the loss or a gradient is not finite, so the step is skipped (images "
                     f"{_first_names(run, step)}, ...)"
                 )
@@ -75,12 +75,16 @@ class BadBatches:
             self._saver.finish()
         if rank() == 0:
             write_json(run.out / BAD_BATCH_FILE, describe(run, step, count))
-        last = f"; the last good checkpoint is {run.latest}" if run.latest.exists() else ""
+        last = f"; the weights before these steps are in {run.latest}" if run.latest.exists() else ""
         row = f"{count} step{'s' * (count > 1)} in a row"
+        advice = "choose another --out with a lower optimizer.base_lr"
+        if run.config.precision != "fp32":
+            advice += " or precision fp32"
+        if run.config.precision == "fp16":
+            advice = f"go on with --precision bf16 or fp32, or {advice}"
         return UserError(
             f"the loss or a gradient was not finite in {row}, the last of them step {step} (images {_first_names(run, step)}, "
-            f"...){last}; see what happens with `pixbench replay {run.out}`; lower optimizer.base_lr or use precision fp32, and "
-            "choose another --out"
+            f"...){last}; see what happens with `pixbench replay {run.out}`; {advice}"
         )
 
 

@@ -6,7 +6,7 @@ start with "backbone."), "optimizer", "scaler", "step" and "epoch" (the numbers 
 training, "bad_steps" (how many steps were skipped, see `pretrain.bad_steps`), "processes" (how many there were), "images"
 (fingerprint of the source), "skipped" (index of each broken image met so far, and what is wrong with it), "initial" (source
 and digest of the weights that the run started from, or None), "lengthened" (step, epochs before and epochs now, each time the
-run got more epochs) and "finished".
+run got more epochs), "precisions" (step, precision before and precision now, each time it changed) and "finished".
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAY_CHANGE = {
         "data.on_error",
         "data.max_skipped",
     ),
-    *("activation_checkpointing", "max_bad_steps"),
+    *("activation_checkpointing", "max_bad_steps", "process_timeout"),
     *("log_every", "log.views_every", "log.knn_every", "log.trackers", "profile"),
     *("checkpoint_every", "checkpoint_every_steps", "keep_every", "keep_last"),
 }
@@ -149,17 +149,20 @@ def check_same_run(
     )
     if differing == ["epochs"] and now["epochs"] > before["epochs"]:
         differing = []
+    if differing == ["precision"] and before["precision"] == "fp16":  # it may be what makes steps not finite
+        differing = []
     if differing:
         listed = ", ".join(f"{key} (checkpoint: {before.get(key)}, now: {now.get(key)})" for key in differing)
+        fewer = "; a run may get more epochs, but not fewer" if now["epochs"] < before["epochs"] else ""
         raise UserError(
-            f"{path} belongs to a run with other settings: {listed}; use the same settings or choose another --out"
+            f"{path} belongs to a run with other settings: {listed}{fewer}; use the same settings or choose another --out"
         )
     if content["images"] != images:
         raise UserError(f"{path} belongs to a run on other images than those in data.root; choose another --out")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete incomplete checkpoints of processes that were killed while they wrote them."""
-    for pattern in (".checkpoint*.part.*", f"{EARLIER_FOLDER}/.checkpoint*.part.*"):
+    """Delete the incomplete files of processes that were killed while they wrote them (`pixbench.files.atomic_path`)."""
+    for pattern in (".*.part.*", f"{EARLIER_FOLDER}/.*.part.*"):
         for part in folder.glob(pattern):
             part.unlink(missing_ok=True)

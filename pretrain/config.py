@@ -219,5 +219,5 @@ def _check_range(said: str) -> None:
 def _one_line(error: BaseException) -> str:
     """Return a message of jsonargparse or PyYAML without line breaks and without Python types in angle brackets."""
     text = re.sub(r"<class '(\w+)'>", r"\1", str(error).replace("Parser key ", "").replace("typing.Literal", "one of "))
-    text = text.replace("Expected a tuple", "Expected a list in brackets, such as [A, B]")
+    text = text.replace("Expected a tuple", "Expected a list in brackets, such as '[A, B]' (a shell needs the quotes)")
     return " ".join(text.split())

@@ -92,10 +92,13 @@ def _find(folder: Path) -> Found | None:
 def put_back(folder: Path, path: Path) -> None:
     """Let the earlier checkpoint ``path`` take the place of the damaged newest one in ``folder``, which gets another name.
 
-    At no moment is there no newest checkpoint.
+    At no moment is there no newest checkpoint, unless there is a folder in its place.
     """
     newest = folder / CHECKPOINT_FILE
-    checkpoint.keep(newest, newest.with_name(DAMAGED))
+    if newest.is_dir():
+        newest.rename(newest.with_name(DAMAGED))
+    else:
+        checkpoint.keep(newest, newest.with_name(DAMAGED))
     checkpoint.keep(path, newest)
 
 

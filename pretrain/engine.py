@@ -8,23 +8,24 @@ depend only on (seed, step), so a continued run equals an uninterrupted run.
 from __future__ import annotations
 
 import json
-import os
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import cast
 
 import torch
 import yaml
 
-from pixbench.distributed import join_group, leave_group, process_deaths_explained, rank, world_size
+from pixbench.distributed import rank, world_size
 from pixbench.errors import UserError, explain, worker_deaths_explained
 from pixbench.file_versions import BAD_BATCH_FILE, IMAGE_LIST, RESULT_FILE, RESULT_SCHEMA
 from pixbench.files import make_folder, write_json, write_text
 from pixbench.interrupt import SaveSignal, StopSignal
 from pixbench.lock import owned
+from pixbench.process_group import AgreedStop, ends_in_time, may_record, process_deaths_explained, process_group
 from pretrain import checkpoint, earlier
 from pretrain.bad_batch import BadBatches
 from pretrain.cpu import keep_freed_memory
-from pretrain.data.image_list import write_list
+from pretrain.data.image_list import is_list_of, write_list
 from pretrain.data.loader import ViewLoader, agreed
 from pretrain.data.two_views import Backend, TwoViews
 from pretrain.initial_weights import InitialWeights
@@ -52,44 +53,27 @@ def train(config: RunConfig, initial: InitialWeights | None = None) -> int:
 
 
 def _train(config: RunConfig, initial: InitialWeights | None, save: SaveSignal) -> int:
-    device = start_processes()
-    try:
-        run = setup(config, device, initial)
-        if run.finished:
-            say(f"{run.latest}: this run is already finished ({config.epochs} epochs); nothing to do")
-        else:
-            with owned(run.out) if rank() == 0 else nullcontext():
-                if rank() == 0 and modified(run.latest) != run.loaded:  # between loading it and owning the folder
-                    raise UserError(f"another process wrote {run.latest} meanwhile; start the same command again")
-                if rank() == 0 and run.recovered is not None:
-                    earlier.put_back(run.out, run.recovered)
-                try:
-                    with process_deaths_explained():
-                        fit(run, save)
-                except Exception as error:
-                    conclude(run, "failed", explain(error))
-                    raise
-                conclude(run, "ok")
-            say(f"finished {config.epochs} epochs in {run.seconds:.0f} s; {run.latest}")
-    finally:
-        leave_group()
-    return 0
-
-
-def start_processes() -> torch.device:
-    """Join the process group if torchrun started several processes, and return the device of this process."""
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cuda":
-        if local >= torch.cuda.device_count():
-            raise UserError(f"process {local} finds only {torch.cuda.device_count()} GPUs; start one process per GPU")
-        torch.cuda.set_device(device)
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
         torch.backends.cudnn.benchmark = True
     else:
         keep_freed_memory()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        join_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    return device
+    kind, backend = ("cuda", "cpu:gloo,cuda:nccl") if on_gpu else ("cpu", "gloo")
+    with process_group(kind, config.process_timeout, backend) as device:
+        run = setup(config, device, initial)
+        if run.finished:
+            say(f"{run.latest}: this run is already finished ({config.epochs} epochs); nothing to do")
+            return 0
+        with owned(run.out) if rank() == 0 else nullcontext():
+            if rank() == 0 and modified(run.latest) != run.loaded:  # between loading it and owning the folder
+                raise UserError(f"another process wrote {run.latest} meanwhile; start the same command again")
+            if rank() == 0 and run.recovered is not None:
+                earlier.put_back(run.out, run.recovered)
+            fit(run, save)
+            if rank() == 0:
+                conclude(run, "ok")
+        say(f"finished {config.epochs} epochs in {run.seconds:.0f} s; {run.latest}")
+    return 0
 
 
 def open_views(run: Run) -> TwoViews:
@@ -109,50 +93,64 @@ def open_views(run: Run) -> TwoViews:
 
 
 def fit(run: Run, save: SaveSignal) -> None:
-    """Train from ``run.step`` to the end.
+    """Train from ``run.step`` to the end. If that fails, write `result.json` with the reason.
 
-    After Ctrl-C, SIGTERM or SIGHUP, finish the step, save, and raise KeyboardInterrupt. After SIGUSR1, noted in ``save``,
-    finish the step, save, and go on.
+    After Ctrl-C, SIGTERM or SIGHUP, finish the step, save, and raise `AgreedStop`. After SIGUSR1, noted in ``save``, finish
+    the step, save, and go on.
     """
+    watchers: list[Watcher] = []
+    try:
+        with ends_in_time(partial(fail, run)), process_deaths_explained():
+            follow(run, save, watchers)
+    finally:
+        with ExitStack() as closing:  # each, even if another one cannot be closed
+            for watcher in reversed(watchers):
+                closing.callback(watcher.close)
+
+
+def follow(run: Run, save: SaveSignal, watchers: list[Watcher]) -> None:
+    """Do the steps of `fit`. All that must be closed in the end is put into ``watchers``."""
     config, data = run.config, run.config.data
     dataset = open_views(run)
     sampler = batches(config, run.order, run.step, run.total_steps)
     loader = ViewLoader(dataset, sampler, workers=data.workers, pin_memory=run.device.type == "cuda")
     saver = Saver(run)
     bad_batches = BadBatches(run, saver)
-    watchers = watch(run, loader, saver)
+    watchers += watch(run, loader, saver)
     run.model.train()
-    try:
-        with worker_deaths_explained(), StopSignal() as stop:
-            for views, broken in agreed(loader, stop, save, saver.check):
-                if stop.agreed or save.agreed:
-                    bad_batches.settle()
-                    saver.save(run)
-                if stop.agreed:
-                    saver.finish()
-                    raise KeyboardInterrupt
-                skip(run, broken, replaced=views is not None, writes=rank() == 0)
-                assert views is not None
-                values = train_step(run, views)
-                run.step += 1
-                bad_batches.note(values.pop("bad"))
-                if is_due(run) or is_logged(run):
-                    bad_batches.settle()
-                for watcher in watchers:
-                    watcher.after_step(run, views, values)
-            bad_batches.finish()
-            saver.finish()
-    finally:
-        for watcher in watchers:
-            watcher.close()
+    with worker_deaths_explained(), StopSignal() as stop:
+        for views, broken in agreed(loader, stop, save, saver.check):
+            if stop.agreed or save.agreed:
+                bad_batches.settle()
+                saver.save(run)
+            if stop.agreed:
+                saver.finish()
+                say(f"stopped and saved after step {run.step} of {run.total_steps}")
+                raise AgreedStop
+            skip(run, broken, replaced=views is not None, writes=rank() == 0)
+            assert views is not None
+            values = train_step(run, views)
+            run.step += 1
+            bad_batches.note(values.pop("bad"))
+            if is_due(run) or is_logged(run):
+                bad_batches.settle()
+            for watcher in watchers:
+                watcher.after_step(run, views, values)
+        bad_batches.finish()
+        saver.finish()
+
+
+def fail(run: Run, error: Exception) -> None:
+    """Write `result.json` after ``error``, in whichever process it was; the cause counts more than its consequences."""
+    if may_record(error, run.out / RESULT_FILE):
+        conclude(run, "failed", explain(error))
 
 
 def conclude(run: Run, status: str, reason: str = "") -> None:
     """Write `result.json`: the status of the run and, if it failed, the reason. An interrupted run does not write it."""
-    if rank() == 0:
-        facts = {"step": run.step, "steps": run.total_steps, "seconds": round(run.seconds, 2), "reason": reason}
-        facts["skipped"] = len(run.skipped)
-        write_json(run.out / RESULT_FILE, {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": status, **facts})
+    facts = {"step": run.step, "steps": run.total_steps, "seconds": round(run.seconds, 2), "reason": reason}
+    facts["skipped"] = len(run.skipped)
+    write_json(run.out / RESULT_FILE, {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": status, **facts})
 
 
 def watch(run: Run, loader: ViewLoader, saver: Saver) -> list[Watcher]:
@@ -170,7 +168,7 @@ def open_log(run: Run, loader: ViewLoader) -> StepLog:
     checkpoint.remove_leftovers(run.out)
     for left in (RESULT_FILE, BAD_BATCH_FILE):  # by an earlier start that failed
         (run.out / left).unlink(missing_ok=True)
-    if not (run.loaded and (run.out / IMAGE_LIST).exists()):  # a list without a checkpoint is of an earlier start
+    if not (run.loaded and is_list_of(run.out / IMAGE_LIST, run.source.index.lines)):  # of an earlier start, or damaged
         write_list(run.out / IMAGE_LIST, run.source)
     write_skipped(run)  # it may know more than the checkpoint
     settings = json.loads(json.dumps(run.config.as_dict()))  # lists instead of tuples, as YAML has them
@@ -178,7 +176,8 @@ def open_log(run: Run, loader: ViewLoader) -> StepLog:
     where = f"{world_size()} × {run.device.type}"
     images = f"{len(run.source)} images" + (f", {len(run.order)} in an epoch" if run.source.index.parts else "")
     say(
-        f"{run.config.method.name}: {images}, {run.config.epochs} epochs of {run.steps_per_epoch} steps "
+        f"{run.config.method.name}: {images}, {run.config.epochs} epoch{'s' * (run.config.epochs > 1)} of "
+        f"{run.steps_per_epoch} step{'s' * (run.steps_per_epoch > 1)} "
         f"of {run.config.batch_size} images on {where}, into {run.out}"
     )
     for note in run.notes:

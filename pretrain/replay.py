@@ -29,6 +29,8 @@ from pretrain.run import Run, build
 from pretrain.settings import RunConfig
 from pretrain.step import on_device, passes, step_seed
 
+SETTINGS_FILE = "config.yaml"
+
 
 @dataclass
 class Replay:
@@ -36,7 +38,7 @@ class Replay:
 
     step: int
     weights: str
-    """Where the weights come from."""
+    """Whose weights these are, and the file that they come from."""
     precision: str
     """Precision of the run; the replay computes in fp32."""
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -81,6 +83,10 @@ def replay(folder: Path, step: int | None, device: torch.device, *, anomaly: boo
     Raises:
         UserError: The run, the step or its images cannot be found again.
     """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; give the folder of a run, the --out of pixbench pretrain")
+    if not any((folder / name).exists() for name in (SETTINGS_FILE, CHECKPOINT_FILE)):
+        raise UserError(f"{folder} is not the folder of a pre-training run: it has no {SETTINGS_FILE}")
     noted = _noted(folder)
     if step is None and not noted:
         raise UserError(f"{folder} has no {BAD_BATCH_FILE}: it did not stop for bad steps; choose a step with --step")
@@ -97,14 +103,7 @@ def replay(folder: Path, step: int | None, device: torch.device, *, anomaly: boo
             f"{folder / BAD_BATCH_FILE} names other images for step {chosen} than the settings of the run give; put back the "
             "files that belong together"
         )
-    where = "those of the start"
-    if found is not None:
-        where = f"{found.path}, after step {_last_change(found.content)}"
-        if _last_change(found.content) < run.step:
-            where += f"; the steps to {run.step} were bad and changed none"
-    if run.step < chosen - 1:
-        where += f"; the run had those after step {chosen - 1}"
-    result = Replay(chosen, where, run.config.precision)
+    result = Replay(chosen, _whose(found, chosen), run.config.precision)
     # older checkpoints do not tell the number of processes
     processes = int(noted.get("processes") or (found.content.get("processes", 1) if found else 1))
     for rank in range(processes):
@@ -146,6 +145,23 @@ def _before(folder: Path, step: int) -> earlier.Found | None:
     return best[1] if best else None
 
 
+def _whose(found: earlier.Found | None, step: int) -> str:
+    """Say which weights the checkpoint ``found`` has, and whether the run had the same ones at step ``step``."""
+    text, written = "those of the start", 0
+    if found is not None:
+        written, changed = found.content["step"], _last_change(found.content)
+        text = f"{f'those after step {changed}' if changed else text}, from {found.path}"
+        if changed < written:
+            bad = f"step {written} was" if changed + 1 == written else f"the steps {changed + 1} to {written} were"
+            text += f" ({bad} bad and changed no weights)"
+    if written < step - 1:
+        text += (
+            f". There is no checkpoint of step {step - 1}, so the run had other weights here, and the values below differ from "
+            "its values"
+        )
+    return text
+
+
 def _last_change(content: dict[str, Any]) -> int:
     """Return the last step that changed the weights in a checkpoint: the bad steps after it did not."""
     step, skipped = content["step"], content.get("bad_steps", {}).get("in_a_row", 0)
@@ -154,7 +170,7 @@ def _last_change(content: dict[str, Any]) -> int:
 
 def _config(folder: Path, found: earlier.Found | None, root: str) -> RunConfig:
     """Return the settings of the run, for one process and without workers."""
-    path = folder / "config.yaml"
+    path = folder / SETTINGS_FILE
     try:
         content = found.content["config"] if found else yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

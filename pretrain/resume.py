@@ -31,11 +31,13 @@ def list_images(config: RunConfig, content: dict[str, Any] | None) -> tuple[RunC
     """
     data, path = config.data, Path(config.out) / IMAGE_LIST
     notes: list[str] = []
-    found = _found(data)
+    found = _found(data, content is not None)
     source = found.thinned(data.limit)
     if content is not None and path.exists():
         images = content["images"]
-        if source.fingerprint() != images or not is_list_of(path, source.index.lines):
+        if source.fingerprint() == images and not is_list_of(path, source.index.lines):
+            notes.append(f"{path} was damaged; it is written again, since the images are those of the checkpoint")
+        if source.fingerprint() != images:
             source, notes = kept_to_list(found, path, data.limit)
         if source.fingerprint() != images:
             raise UserError(
@@ -45,6 +47,7 @@ def list_images(config: RunConfig, content: dict[str, Any] | None) -> tuple[RunC
     if empty := source.index.empty:
         names = ", ".join(printable(name) for name in empty[:5])
         notes.append(f"{len(empty)} class folder(s) without images ({names}): no image has their labels")
+    notes += [f"warning: {note}" for note in source.index.notes]
     pixel_range = data.pixel_range
     if pixel_range is None and content is not None:
         pixel_range = content["config"]["data"].get("pixel_range")
@@ -66,19 +69,24 @@ def list_images(config: RunConfig, content: dict[str, Any] | None) -> tuple[RunC
     return replace(config, data=replace(data, pixel_range=pixel_range)), source, notes
 
 
-def _found(data: DataConfig) -> Source:
+def _found(data: DataConfig, begun: bool) -> Source:
     """List all images that are there now: once on each machine, for all of its processes. A prepared index is shared as it is."""
     if world_size() == 1 or (is_index(data.root) and not data.mixture):
-        return Source(_list(data))
+        return Source(_list(data, begun))
     return Source(
-        shared_by_machine("pixbench-index", lambda stream: _list(data).write(stream), lambda path, _: Index.read(path))
+        shared_by_machine(
+            "pixbench-index", lambda stream: _list(data, begun).write(stream), lambda path, _: Index.read(path)
+        )
     )
 
 
-def _list(data: DataConfig) -> Index:
+def _list(data: DataConfig, begun: bool) -> Index:
+    """List the images. ``begun`` as in `open_source`."""
+    if not (data.root or data.mixture):
+        raise UserError("data.root is not set; give the folder that holds the images, for example --data.root DIR")
     if not data.mixture:
-        return open_source(data.root, data.layout, data.folder).index
-    roots = [open_source(root.root, root.layout, root.folder).index for root in data.mixture]
+        return open_source(data.root, data.layout, data.folder, begun=begun).index
+    roots = [open_source(root.root, root.layout, root.folder, begun=begun).index for root in data.mixture]
     return joined(roots, [root.weight for root in data.mixture])
 
 

@@ -14,8 +14,10 @@ from torch.optim import Optimizer
 from pixbench.distributed import processes_here, rank, world_size
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
+from pixbench.process_group import check_alike
 from pretrain import checkpoint, earlier, resume
 from pretrain.bad_steps import BadSteps
+from pretrain.config import flatten
 from pretrain.cpu import bf16_note
 from pretrain.data.in_flight import shortages
 from pretrain.data.loader import Batches
@@ -57,12 +59,16 @@ class Run:
     """Source and digest of the weights that the run started from."""
     lengthened: list[list[int]] = field(default_factory=list)
     """Each time the run got more epochs: the step, the epochs before, the epochs now."""
+    precisions: list[list[Any]] = field(default_factory=list)
+    """Each time the run went on in another precision: the step, the precision before, the precision now."""
     notes: list[str] = field(default_factory=list)
     """What to tell the user at the start."""
     skipped: dict[int, str] = field(default_factory=dict)
     """Index of each broken image met so far -> what is wrong with it."""
     step: int = 0
     seconds: float = 0.0
+    aside: float = 0.0
+    """Seconds of this process that went into no step since it began: k-NN accuracies, and what a profile costs."""
     finished: bool = False
     loaded: int = 0
     """Modification time in ns of the newest checkpoint when the run was set up; 0 if there was none."""
@@ -100,6 +106,8 @@ def setup(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     found = earlier.find(Path(config.out))
     run = build(config, device, initial, found)
     run.loaded = loaded
+    settings = {key: value for key, value in flatten(run.config.as_dict()).items() if key not in checkpoint.MAY_CHANGE}
+    check_alike("this run", {"step": run.step, "images": run.images, **settings})
     if found is not None and found.note:
         run.recovered = found.path
         run.notes.insert(0, found.note)
@@ -185,6 +193,11 @@ def load(run: Run, content: dict[str, Any]) -> None:
     run.step, run.seconds, run.finished = content["step"], content["seconds"], content["finished"]
     run.lengthened, run.skipped = content.get("lengthened", []), content.get("skipped", {})
     run.bad_steps = BadSteps(run.config.max_bad_steps, **content.get("bad_steps", {}))
+    run.precisions = content.get("precisions", [])
+    if (precision := content["config"].get("precision", "fp32")) != run.config.precision:
+        run.precisions = [*run.precisions, [run.step, precision, run.config.precision]]
+        run.bad_steps.in_a_row = 0
+        run.notes.append(f"going on in {run.config.precision}; until step {run.step} it was {precision}")
     before, now = content["config"]["epochs"], run.config.epochs
     if now > before:
         run.finished = False

@@ -89,6 +89,7 @@ def content_of(run: Run) -> dict[str, Any]:
         "skipped": run.skipped,
         "initial": run.initial,
         "lengthened": run.lengthened,
+        "precisions": run.precisions,
         "finished": run.step == run.total_steps and not run.bad_steps.too_many,
     }
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pixbench.errors import UserError
+from pixbench.patience import PROCESS_TIMEOUT_H, check_timeout
 from pretrain.data.augment import Recipe
 from pretrain.data.pixels import PixelRange
 from pretrain.data.sources import Layout
@@ -134,7 +135,7 @@ class LogConfig:
         views_every: number of epochs between pictures of views in the TensorBoard log; the first step has one too. 0 for none.
         knn_every: number of epochs between evaluations of the backbone by its nearest neighbours, if the images have labels;
             at most 5000 images pass through the backbone, so this takes little time on large data. 0 for none.
-        trackers: where the logged values are sent too: any of "wandb" and "mlflow".
+        trackers: where the logged values are sent too: a list of "wandb" and "mlflow", e.g. '[wandb, mlflow]'.
     """
 
     views_every: int = 10
@@ -194,6 +195,7 @@ class RunConfig:
             one is damaged, the run goes on from the one before.
         max_bad_steps: number of steps in a row whose loss or gradient may be NaN or infinite. Such a step is skipped and counted;
             after one more the run stops.
+        process_timeout: number of hours that a process waits for the others before it gives up.
         log_every: number of steps between lines of OUT/log.jsonl and the TensorBoard log.
         profile: number of steps to profile, a few steps after the start, into OUT/profile; 0 for none.
     """
@@ -220,6 +222,7 @@ class RunConfig:
     keep_every: int = 0
     keep_last: int = 2
     max_bad_steps: int = 10
+    process_timeout: float = PROCESS_TIMEOUT_H
     log_every: int = 50
     profile: int = 0
 
@@ -228,6 +231,7 @@ class RunConfig:
         _at_least(1, checkpoint_every=self.checkpoint_every, log_every=self.log_every, keep_last=self.keep_last)
         _at_least(0, seed=self.seed, checkpoint_every_steps=self.checkpoint_every_steps, keep_every=self.keep_every)
         _at_least(0, max_bad_steps=self.max_bad_steps)
+        check_timeout(self.process_timeout, "process_timeout")
         _at_least(0, profile=self.profile)
 
     def as_dict(self) -> dict[str, Any]:

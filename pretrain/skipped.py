@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tqdm import tqdm
-
 from pixbench.errors import UserError, printable
 from pixbench.file_versions import SKIPPED_LIST
 from pixbench.files import write_text
+from pretrain.data.broken import broken_line
+from pretrain.log.screen import tell
 from pretrain.run import Run
 
 SHOWN = 10
@@ -34,9 +34,9 @@ def skip(run: Run, found: dict[int, str], replaced: bool, writes: bool) -> None:
         with open(run.out / SKIPPED_LIST, "a", encoding="ascii") as stream:
             stream.write(_lines(run, new))
         for index, reason in [*new.items()][: max(0, shown)]:
-            tqdm.write(f"image {printable(run.source.where(index))} is skipped ({printable(reason)})")
+            tell(f"image {printable(run.source.where(index))} is skipped ({printable(reason)})")
         if 0 <= shown < len(new):
-            tqdm.write(f"further broken images are listed in {run.out / SKIPPED_LIST} only")
+            tell(f"further broken images are listed in {run.out / SKIPPED_LIST} only")
     most, count = run.config.data.most_skipped(len(run.source)), len(run.skipped)
     if count > most or not replaced:
         listed = [
@@ -61,6 +61,4 @@ def write_skipped(run: Run) -> None:
 
 
 def _lines(run: Run, skipped: dict[int, str]) -> str:
-    """Return a line for each image: its name, a tab, what is wrong with it. What is not printable ASCII is escaped."""
-    pairs = ((run.source.names[index], reason) for index, reason in skipped.items())
-    return "".join("\t".join(text.encode("unicode_escape").decode() for text in pair) + "\n" for pair in pairs)
+    return "".join(f"{broken_line(run.source.names[index], reason)}\n" for index, reason in skipped.items())

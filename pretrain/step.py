@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -88,8 +88,27 @@ def step_seed(config: RunConfig, step: int, rank: int) -> int:
 def on_device(views: Views, run: Run) -> Views:
     """Return ``views`` on the device of ``run``, ready for its method and in its memory format."""
     memory_format = torch.channels_last if run.config.channels_last else torch.contiguous_format
-    views = views.to(run.device).ready()
+    views = copied(views, run.device).ready()
     return views._replace(
         view1=views.view1.contiguous(memory_format=memory_format),
         view2=views.view2.contiguous(memory_format=memory_format),
     )
+
+
+def copied(views: Views, device: torch.device) -> Views:
+    """Return ``views`` on ``device``. A GPU copies them in a stream of its own, while it still computes the step before."""
+    if device.type != "cuda":
+        return views.to(device)
+    copies, steps = _copy_stream(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(copies):
+        views = views.to(device)
+    steps.wait_stream(copies)
+    for part in views:
+        if part is not None and part.is_cuda:
+            part.record_stream(steps)  # its memory belongs to the other stream, which must not reuse it before
+    return views
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)

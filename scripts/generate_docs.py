@@ -19,6 +19,7 @@ from tabulate import tabulate
 
 from benchmarks.commands.protocols import HEADERS, protocol_rows
 from benchmarks.speed import page as speed_page
+from benchmarks.speed import probe_memory
 from pixbench.files import write_text
 from pretrain.method_descriptions import config_files, setting_descriptions
 from pretrain.methods import METHODS
@@ -50,11 +51,17 @@ def speed() -> str:
     return speed_page.page(json.loads((DOCS / "speed.json").read_text(encoding="utf-8")))
 
 
+def memory() -> str:
+    """Return the memory of a probe by formula, and as `python -m benchmarks.speed.probe_memory` stored it."""
+    return probe_memory.page(json.loads((DOCS / "probe_memory.json").read_text(encoding="utf-8")))
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "formats": ("weights.md", listing),
     "protocols": ("protocols/README.md", protocols),
     "settings": ("methods/README.md", settings),
     "speed": ("speed.md", speed),
+    "memory": ("probe.md", memory),
 }
 
 

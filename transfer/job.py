@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pixbench.patience import PROCESS_TIMEOUT_H
 from transfer.datasets.classes import Classes
 from transfer.protocols import Protocol
 
@@ -33,6 +34,8 @@ class TransferJob:
     """Number of parts that a batch is split into; they are computed one after another and their gradients averaged."""
     classes: Classes | None = None
     """A user's own classes, in place of those of the published data set."""
+    process_timeout: float = PROCESS_TIMEOUT_H
+    """Hours that a process waits for the others before it gives up."""
     scaling: dict[str, Any] = field(default_factory=dict)
     """Overrides that follow from ``batch``; `transfer.run` fills them in."""
 

@@ -13,6 +13,7 @@ from pixbench.errors import UserError, explain, is_out_of_memory, worker_deaths_
 from pixbench.file_versions import RESULT_FILE
 from pixbench.files import write_json
 from pixbench.lock import owned
+from pixbench.process_group import ends_in_time, may_record, process_deaths_explained
 from pixbench.progress import note_progress
 from pixbench.results import config_hash
 from transfer import batch_scaling as scaling
@@ -108,21 +109,24 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
     with owned(job.out) if is_main() else nullcontext():
         if is_main() and (job.out / RESULT_FILE).exists():  # written between reading it and owning the folder
             raise UserError(f"another process wrote {job.out / RESULT_FILE} meanwhile; start the same command again")
-        try:
+
+        def fail(error: Exception) -> None:
+            if may_record(error, job.out / RESULT_FILE):
+                close(job.out, {**result, "status": "failed", "reason": explain(error)}, clock)
+
+        with ends_in_time(fail):
             if is_main():
                 prepare(job.out, data)
-            with worker_deaths_explained(), settings_explained(job):
+            with settings_explained(job), worker_deaths_explained(), process_deaths_explained():
                 outcome = _runner(job.protocol.framework)(job, backbone)
             result |= _measured(job, outcome)
             if is_main():
                 known = deviations(job, published, outcome.config)
                 result["deviations"] = known + batch_notes + extra_weights(job.protocol, backbone)
             result["deviations"] += outcome.deviations
-        except Exception as error:
-            close(job.out, {**result, "status": "failed", "reason": explain(error)}, clock)
-            raise
-        if is_main():
-            note_progress(job.out, result["iterations"], result["iterations"], 0.0, **result["metrics"])
+        if not is_main():
+            return result
+        note_progress(job.out, result["iterations"], result["iterations"], 0.0, **result["metrics"])
         return close(job.out, {**result, "status": "ok"}, clock)
 
 

@@ -83,9 +83,12 @@ def _short(value: Any) -> str:
 def finished_result(out: Path) -> dict[str, Any] | None:
     """Return the result with status "ok", or None. Remove the result of a failed run, which will be tried again."""
     path = out / RESULT_FILE
-    if not path.exists():
-        return None
-    result = read_result(path)
+    try:
+        result = read_result(path) if path.exists() else {"status": ""}
+    except UserError:
+        if is_main() or path.exists():
+            raise
+        return None  # rank 0 has just removed it
     if result["status"] == "ok":
         return result
     if is_main():
@@ -96,8 +99,7 @@ def finished_result(out: Path) -> dict[str, Any] | None:
 def close(out: Path, result: dict[str, Any], clock: float) -> dict[str, Any]:
     """Add end time, time since ``clock`` (`time.monotonic`) and host to ``result``; write it to ``out``; return it."""
     result |= {"finished": now(), "wall_time_s": round(time.monotonic() - clock, 2), "host": _host()}
-    if is_main():
-        write_result(out, result)
+    write_result(out, result)
     return result
 
 

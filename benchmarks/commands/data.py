@@ -1,4 +1,4 @@
-"""`pixbench data`: generate a mini world (`mini`), check data sets (`check`), prepare them (`prepare`), list images (`index`)."""
+"""`pixbench data`: generate a mini world, check data sets, prepare them, list images, find broken ones."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.commands import CLASSES, DATA_ROOT, data_index
+from benchmarks.commands import CLASSES, DATA_ROOT, data_broken, data_index
 from pixbench.errors import UserError
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
     """Add the command to the command line."""
-    data = subparsers.add_parser("data", help="generate the mini world, check and prepare data sets, list images")
+    data = subparsers.add_parser(
+        "data", help="generate the mini world, check and prepare data sets, list and check images"
+    )
     commands = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
     mini = commands.add_parser(
@@ -56,6 +58,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     )
     prepare.set_defaults(run=run_prepare)
     data_index.register(commands)
+    data_broken.register(commands)
 
 
 def run_mini(args: argparse.Namespace) -> int:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pixbench.errors import UserError
 from pixbench.files import atomic_path
+
+if TYPE_CHECKING:
+    from pretrain.data.sources import Source
 
 DESCRIPTION = """\
 Write an index of pre-training images: the name and label of each image and where it is. Give the file to
@@ -32,45 +37,60 @@ def register(commands: argparse._SubParsersAction) -> None:
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    index.add_argument(
+    add_root(index)
+    index.add_argument("--out", type=Path, required=True, metavar="FILE.index", help="file to write")
+    index.set_defaults(run=run)
+
+
+def add_root(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Add the options that say which images are meant; ``more`` is what else they may be."""
+    parser.add_argument(
         "--root",
         required=True,
         metavar="ROOT",
         help="the images, as in --data.root of pixbench pretrain: a folder, a zip, tar shards (for example 'a-{000..127}.tar' in "
-        "quotes, or URLs), a list (.txt, .csv, .tsv) or an annotation file of COCO's format",
+        f"quotes, or URLs), a list (.txt, .csv, .tsv) or an annotation file of COCO's format{more}",
     )
-    index.add_argument("--out", type=Path, required=True, metavar="FILE.index", help="file to write")
-    index.add_argument(
+    parser.add_argument(
         "--layout",
         default="auto",
         help="class_folder, flat (a folder or zip without labels), list, webdataset or coco (default: what ROOT looks like)",
     )
-    index.add_argument(
+    parser.add_argument(
         "--folder",
         default="",
         metavar="DIR",
         help="folder to which the paths in a list or annotation file are relative (default: the folder of the list)",
     )
-    index.set_defaults(run=run)
+
+
+def listed(args: argparse.Namespace) -> Source:
+    """List the images that the options of `add_root` name, under absolute paths."""
+    from pretrain.data.sources import open_source
+    from pretrain.data.sources.storage import is_url
+
+    root = args.root if is_url(args.root) or not args.root else os.path.abspath(os.path.expanduser(args.root))
+    folder = os.path.abspath(os.path.expanduser(args.folder)) if args.folder else ""
+    return open_source(root, args.layout, folder)
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the index and print what is in it."""
-    from pretrain.data.sources import INDEX_SUFFIX, is_index, open_source
-    from pretrain.data.sources.storage import is_url
+    from pretrain.data.sources import INDEX_SUFFIX, is_index
 
     if args.out.suffix != INDEX_SUFFIX:
         raise UserError(f"--out {args.out} must end with {INDEX_SUFFIX}, by which pre-training knows an index")
     if is_index(args.root):
         raise UserError(f"--root {args.root} is an index already; give the images themselves")
     start = time.perf_counter()
-    root = args.root if is_url(args.root) or not args.root else os.path.abspath(os.path.expanduser(args.root))
-    folder = os.path.abspath(os.path.expanduser(args.folder)) if args.folder else ""
-    index = open_source(root, args.layout, folder).index
+    index = listed(args).index
     with atomic_path(args.out) as part:
-        index.write(part)
-    labelled = int((index.labels >= 0).sum())
-    what = f"{len(index)} images, {labelled} with a label (layout {index.layout})"
+        replace(index, notes=()).write(part)  # they are said now, and may not be true later
+    labelled, count = int((index.labels >= 0).sum()), len(index)
+    classes = f", {len(index.classes)} class{'es' * (len(index.classes) > 1)}" if index.classes else ""
+    what = f"{count} image{'s' * (count > 1)}, {labelled} with a label{classes} (layout {index.layout})"
     print(f"{args.out}: {what}, {args.out.stat().st_size / 1e6:.1f} MB, made in {time.perf_counter() - start:.0f} s")
     for name in index.empty[:5]:
         print(f"note: the class folder {name} holds no images")
+    for note in index.notes:
+        print(f"warning: {note}")

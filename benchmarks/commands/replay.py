@@ -53,24 +53,35 @@ def run_replay(args: argparse.Namespace) -> int:
 
 def report(result: Replay) -> str:
     """Return the text for the screen."""
+    from math import isfinite
+
     from pixbench.errors import printable
+    from pretrain.data.augment import MEAN, STD
 
     def row(image: dict[str, Any]) -> list[Any]:
         values = [f"{image[view][key]:.3g}" for view in ("view1", "view2") for key in ("min", "mean", "max")]
         return [printable(image["name"]), image["epoch"], image["index"], *values]
 
-    header = ["image", "epoch", "index", *(f"{key} {view}" for view in (1, 2) for key in ("min", "mean", "max"))]
+    header = ["image", "epoch", "index", *(f"view {view}\n{key}" for view in (1, 2) for key in ("min", "mean", "max"))]
+    black = min((0 - mean) / std for mean, std in zip(MEAN, STD, strict=True))
+    white = max((1 - mean) / std for mean, std in zip(MEAN, STD, strict=True))
     lines = [
-        f"step {result.step}: {len(result.images)} images; weights: {result.weights}; computed in fp32",
+        f"step {result.step}: {len(result.images)} images, computed in fp32",
+        f"weights: {result.weights}",
+        f"pixels: normalised, as the network gets them: from {black:.2f} (black) to {white:.2f} (white)",
         tabulate([row(image) for image in result.images[:SHOWN]], header, disable_numparse=True),
     ]
     if len(result.images) > SHOWN:
         lines.append(f"... and {len(result.images) - SHOWN} more")
     for number, part in enumerate(result.losses, 1):
         values = ", ".join(f"{name} {value:.6g}" for name, value in part.items())
-        lines.append(f"part {number} of {len(result.losses)}: {values}")
-    largest = sorted(result.largest.items(), key=lambda item: (item[1] == item[1], -item[1]))[: SHOWN // 2]
-    lines.append("largest outputs: " + ", ".join(f"{name} {value:.3g}" for name, value in largest))
+        lines.append(f"part {number} of the batch: {values}" if len(result.losses) > 1 else values)
+    good = sorted(((value, name) for name, value in result.largest.items() if isfinite(value)), reverse=True)
+    if good:
+        listed = ", ".join(f"{name} {value:.3g}" for value, name in good[: SHOWN // 2])
+        lines.append(f"modules with the largest finite outputs: {listed}")
+    if bad := len(result.largest) - len(good):
+        lines.append(f"modules with outputs that are not finite: {bad} of {len(result.largest)}")
     lines.append(f"norm of the gradient: {result.gradient_norm:.6g}")
     lines += verdict(result)
     return "\n".join(lines)

@@ -41,6 +41,12 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--gpus-per-run", type=int, metavar="N", help="number of GPUs of each training run (default: all)"
     )
     parser.add_argument(
+        "--array-limit",
+        type=int,
+        metavar="N",
+        help="with --launcher slurm: number of jobs of each job array that run at the same time",
+    )
+    parser.add_argument(
         "--stall-minutes",
         type=float,
         default=120,
@@ -93,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.launch.scheduler import run_jobs
     from benchmarks.tables import write_tables
 
-    for option, least in (("jobs_at_a_time", 1), ("gpus_per_run", 1), ("stall_minutes", 0)):
+    for option, least in (("jobs_at_a_time", 1), ("gpus_per_run", 1), ("array_limit", 1), ("stall_minutes", 0)):
         if (value := getattr(args, option)) is not None and value < least:
             raise UserError(f"--{option.replace('_', '-')} {value:g} is not possible; choose {least} or more")
     suite = read_suite(args.suite)
@@ -101,16 +107,15 @@ def run(args: argparse.Namespace) -> int:
     data_root = args.data_root.resolve() if args.data_root else None
     records, stall_s = Records(out / "jobs"), 60 * args.stall_minutes
     launcher: Launcher
-    options: dict[str, Any] = {}
     if args.launcher == "slurm":
-        from benchmarks.launch.slurm import REQUEUES, Slurm, options_of
+        from benchmarks.launch.slurm import Slurm
+        from benchmarks.launch.slurm_options import options_of
 
-        launcher, how = Slurm(records, out, suite.slurm, stall_s), "by Slurm"
+        launcher, how = Slurm(records, out, suite.slurm, stall_s, args.array_limit), "by Slurm"
         each = {
             command: args.gpus_per_run or options_of(suite.slurm, command).get("gpus_per_node", 0)
             for command in TRAINING
         }
-        options = {command: {"max_num_timeout": REQUEUES, **options_of(suite.slurm, command)} for command in TRAINING}
         if not all(isinstance(gpus, int) for gpus in each.values()):
             raise UserError(
                 f"{args.suite}: gpus_per_node must be a number; to choose a type of GPU, use gres and --gpus-per-run"
@@ -127,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     if args.check:
         from benchmarks.commands.suite_check import check_suite
 
-        return check_suite(suite, out, data_root, each, options)
+        return check_suite(suite, out, data_root, each, on_slurm=args.launcher == "slurm")
     jobs = [replace(job, gpus=each.get(job.command_name, 0)) for job in plan(suite, out, data_root, PIXBENCH)]
     if args.dry_run:
         print("\n".join(shlex.join(job.argv()) for job in jobs))

@@ -24,6 +24,7 @@ from benchmarks.commands import transfer as transfer_command
 from benchmarks.commands.pretrain import initial_weights
 from benchmarks.dry_step import dry_step
 from benchmarks.jobs import Job
+from benchmarks.launch.slurm_options import REQUEUES, job_options, options_of
 from benchmarks.suite import Row, Suite, plan
 from pretrain.config import parse
 from pretrain.data.in_flight import in_flight, readable
@@ -38,9 +39,7 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 """Units of memory in the slurm block."""
 
 
-def check_suite(
-    suite: Suite, out: Path, data_root: Path | None, gpus: Mapping[str, int], slurm: Mapping[str, Mapping[str, Any]]
-) -> int:
+def check_suite(suite: Suite, out: Path, data_root: Path | None, gpus: Mapping[str, int], on_slurm: bool) -> int:
     """Check all jobs of a suite, print what was found, and return 1 if there is a problem, else 0.
 
     Args:
@@ -48,9 +47,9 @@ def check_suite(
         out: its output folder.
         data_root: folder of the data sets, if it is known.
         gpus: command -> number of GPUs of its jobs on each machine.
-        slurm: command -> options of sbatch; empty if the jobs do not run on Slurm.
+        on_slurm: whether its ``slurm`` block is used.
     """
-    check = SuiteCheck(suite, out, data_root or out / "data", gpus, slurm)
+    check = SuiteCheck(suite, out, data_root or out / "data", gpus, on_slurm)
     with quiet():
         check.run()
     print(f"{table(check.costs)}\n\n{totals(check.costs)}")
@@ -83,10 +82,8 @@ def quiet() -> Iterator[None]:
 class SuiteCheck:
     """The check of one suite; what equal jobs have in common is checked once."""
 
-    def __init__(
-        self, suite: Suite, out: Path, root: Path, gpus: Mapping[str, int], slurm: Mapping[str, Mapping[str, Any]]
-    ) -> None:
-        self.suite, self.out, self.gpus, self.slurm = suite, out, gpus, slurm
+    def __init__(self, suite: Suite, out: Path, root: Path, gpus: Mapping[str, int], on_slurm: bool) -> None:
+        self.suite, self.out, self.gpus, self.on_slurm = suite, out, gpus, on_slurm
         self.data_is_there = root.is_dir()
         self.root = root if self.data_is_there else PLACE
         self.found, self.notes, self.costs = Findings(), list[str](), list[JobCost]()
@@ -94,14 +91,18 @@ class SuiteCheck:
             self.notes.append(f"data not looked at: there is no folder {root}; give it with --data-root")
         self._configs: dict[str, RunConfig] = {}
         self._backbones: dict[str, Backbone | None] = {}
+        self._slurm: dict[str, dict[str, Any]] = {}
         self._transfers = TransferChecks(self.found)
         self._parser = argparse.ArgumentParser()
         transfer_command.register(self._parser.add_subparsers())
 
     def run(self) -> None:
         """Check everything."""
-        jobs = self._planned()
+        jobs = [replace(job, gpus=self.gpus.get(job.command_name, 0)) for job in self._planned()]
         for job in jobs:
+            if self.on_slurm:
+                with self.found.of(job.name):
+                    self._slurm[job.name.rpartition("/seed")[0] or job.name] = job_options(self.suite.slurm, job)
             if job.command_name == "pretrain":
                 with self.found.of(job.name):
                     self._pretrain(job)
@@ -191,22 +192,21 @@ class SuiteCheck:
 
     def _processes(self, command: str) -> int:
         """Return the number of processes of a job, on all machines."""
-        return max(1, self.gpus[command]) * int(self.slurm.get(command, {}).get("nodes", 1))
+        nodes = options_of(self.suite.slurm, command).get("nodes", 1) if self.on_slurm else 1
+        return max(1, self.gpus[command]) * int(nodes)
 
     def _add(self, cost: JobCost) -> None:
         """Add the cost of a job, and a problem for each limit of Slurm that it does not fit into."""
         self.costs.append(cost)
-        if not (options := self.slurm.get(cost.name.partition("/")[0])):
+        if not (options := self._slurm.get(cost.name)):
             return
-        time, starts = options.get("time"), options["max_num_timeout"] + 1
-        if isinstance(time, int) and cost.cost and cost.hours and cost.hours > time * starts / 60:
+        time, starts = options["time"], options.get("max_num_timeout", REQUEUES) + 1
+        if cost.cost and cost.hours and cost.hours > time * starts / 60:
             self.found.add(
                 cost.name,
                 f"it needs at least {cost.hours:.0f} hours on {cost.gpus} GPUs ({cost.cost.gpu}), but {starts} × {time} minutes "
                 f"are {time * starts / 60:.1f} hours; raise time or max_num_timeout in the slurm block",
             )
-        elif time is None:
-            self.found.add(cost.name, "the slurm block has no time for it; add a number of minutes, e.g. time: 1440")
         memory = re.fullmatch(r"(\d+)([KMGT])B?", str(options.get("mem", "")).strip().upper())
         if memory and cost.host and (given := int(memory[1]) * UNITS[memory[2]]) < cost.host:
             self.found.add(

@@ -13,6 +13,7 @@ import yaml
 
 from benchmarks.commands import CLASSES, DATA_ROOT, PIXBENCH
 from pixbench.errors import UserError
+from pixbench.patience import PROCESS_TIMEOUT_H, check_timeout
 from transfer.datasets.classes import read_classes
 from transfer.job import FREEZES, TransferJob
 from transfer.protocols import SCALES, find_protocol
@@ -77,6 +78,13 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         metavar="N",
         help="number of processes with one GPU each, started by torchrun (default: 1)",
     )
+    parser.add_argument(
+        "--process-timeout",
+        type=float,
+        default=PROCESS_TIMEOUT_H,
+        metavar="HOURS",
+        help=f"how long a process waits for the others, such as for the one that evaluates (default: {PROCESS_TIMEOUT_H:g})",
+    )
     parser.set_defaults(run=transfer)
 
 
@@ -112,12 +120,22 @@ def job_of(args: argparse.Namespace) -> TransferJob:
     for option in ("accumulate", "gpus"):
         if (number := getattr(args, option)) < 1:
             raise UserError(f"--{option} {number} is not possible; choose 1 or more")
+    check_timeout(args.process_timeout, "--process-timeout")
     if not 0 <= args.seed < 1 << 32:
         raise UserError(f"--seed {args.seed} is not possible; choose a number from 0 to {(1 << 32) - 1}")
     places = args.data_root.resolve(), args.out.resolve(), args.weights
     classes = read_classes(args.classes) if args.classes else None
     return TransferJob(
-        protocol, *places, args.scale, args.seed, overrides, args.freeze, args.batch, args.accumulate, classes
+        protocol,
+        *places,
+        args.scale,
+        args.seed,
+        overrides,
+        args.freeze,
+        args.batch,
+        args.accumulate,
+        classes,
+        process_timeout=args.process_timeout,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.jobs import Job
+from pixbench.errors import OtherProcessStopped
 from pixbench.file_versions import RUN_LOG, STEP_LOG
 from pixbench.progress import PROGRESS
 
@@ -57,9 +58,28 @@ def start(job: Job, log: Path, env: Mapping[str, str], rendezvous: Sequence[str]
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Ask all processes of the job to save and stop."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGINT)
+    """Ask all processes of the job to save and stop.
+
+    Under torchrun, its workers are asked and not torchrun, which would kill them 30 seconds later.
+    """
+    workers = _workers_of_torchrun(process.pid)
+    for worker in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.send_signal(signal.SIGINT)
+    if not workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+
+
+def _workers_of_torchrun(pid: int) -> list[psutil.Process]:
+    """Return the processes that torchrun, the process ``pid``, has started; none if it is not torchrun."""
+    workers = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children():
+            with contextlib.suppress(psutil.Error):
+                if "LOCAL_RANK" in child.environ():
+                    workers.append(child)
+    return workers
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -101,7 +121,7 @@ def failure(job: Job, code: int, log: Path) -> str:
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     sentences = re.findall(r"^(?:pixbench|(?:pixbench )?pretrain): error: (.*)", output, re.M)
-    own = [text for text in sentences if "another process stopped" not in text]
+    own = [text for text in sentences if OtherProcessStopped.SIGN not in text]
     # an apparent defect is often only a consequence of the end of another process
     own = [text for text in own if "(a defect in PixBench?" not in text] or own
     return (own[-1] if own else _last(output)[:300]) or f"exit code {code}"

@@ -2,7 +2,8 @@
 
 Slurm keeps the order of the jobs. The suite command only watches them; it may be stopped and started again.
 A job that is about to reach its time limit, or is preempted, is asked to save, is queued again, and continues. Each job
-records its own end, so no process has to watch it. Jobs that wait for the same other jobs become one job array.
+records its own end (`slurm_task`), so no process has to watch it. Jobs that have the same options (`slurm_options`) and
+wait for the same other jobs become one job array.
 """
 
 from __future__ import annotations
@@ -10,103 +11,27 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import submitit
 from submitit.core.utils import FailedJobError
-from submitit.helpers import DelayedSubmission
 
 from benchmarks.jobs import Job, Records
-from benchmarks.launch.process import StallWatch, failure, interrupt, start
+from benchmarks.launch.cores import fewer_workers
+from benchmarks.launch.slurm_options import REQUEUES, cores_of, job_options, options_of
+from benchmarks.launch.slurm_task import SlurmTask
 from pixbench.errors import UserError
 from pixbench.files import write_json
 
-COMMANDS = ("data", "pretrain", "convert", "transfer")
-"""Commands of jobs; each may have its own options in the suite's ``slurm:`` block, besides the common ones."""
-GPU_OPTIONS = ("gres", "gpus_per_node", "gpus_per_task")
-REQUEUES = 20
-"""Number of times that a job may reach its time limit (``max_num_timeout``)."""
-SAVE_S = 90
-"""Seconds before the time limit at which a job is asked to save (``signal_delay_s``)."""
 ASK_S = 10.0
 """Minimum number of seconds between two queries to Slurm."""
 PATIENCE_S = 30.0
 """Seconds that a file may take to appear on this machine after another machine wrote it."""
-
-
-def options_of(settings: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """Return the sbatch options for the jobs of ``command``: the common ones and its own.
-
-    For commands that do not train (data, convert) the common options are used without GPUs and ``nodes``.
-    """
-    common = {name: value for name, value in settings.items() if name not in COMMANDS}
-    if command in ("data", "convert"):
-        common = {name: value for name, value in common.items() if name not in (*GPU_OPTIONS, "nodes")}
-    own = settings.get(command) or {}
-    if not isinstance(own, dict):
-        raise UserError(
-            f"the suite's slurm block: {command} is {own!r}, but must be a mapping of options, e.g. {{time: 30}}"
-        )
-    return common | own
-
-
-@dataclass
-class SlurmTask:
-    """The task that runs inside Slurm: starts the command of ``job`` and records its end. submitit pickles it."""
-
-    job: Job
-    records: Records
-    log: Path
-    save_s: float
-    stall_s: float
-
-    def __call__(self) -> None:
-        """Run the job until it ends and record its result.
-
-        Raises:
-            UserError: the job failed.
-        """
-        place = submitit.JobEnvironment()
-        rendezvous: tuple[str, ...] = ()
-        if place.num_nodes > 1:
-            port = 20000 + int(place.raw_job_id) % 20000
-            where = f"--rdzv-endpoint={place.hostnames[0]}:{port}"
-            rendezvous = (f"--nnodes={place.num_nodes}", "--rdzv-backend=c10d", where, f"--rdzv-id={place.raw_job_id}")
-        cores = len(os.sched_getaffinity(0)) // max(1, self.job.gpus)
-        began, signals = time.monotonic(), []
-        if place.activated() and place.cluster == "slurm":
-            # Slurm has also sent this signal to the job
-            signal.signal(signal.SIGTERM, lambda *_: signals.append("SIGTERM"))
-        log = self.log if place.global_rank == 0 else self.log.with_suffix(f".node{place.node}.log")
-        self._process = start(self.job, log, {"OMP_NUM_THREADS": str(max(1, cores))}, rendezvous)
-        watch, reason = StallWatch(self.job, log, self.stall_s), ""
-        while (code := self._process.poll()) is None:
-            time.sleep(0.2)
-            reason = reason or watch.end_if_stalled(self._process)
-        if code and signals:  # the job has saved; next Slurm ends this process, and queues it again if it was preempted
-            time.sleep(600)
-        reason = reason or failure(self.job, code, log)
-        if place.global_rank == 0:
-            self.records.write(self.job, "failed" if reason else "done", time.monotonic() - began, reason)
-        if reason:
-            raise UserError(f"{self.job.name}: {reason}")  # prevents the start of the jobs that wait for this one
-
-    def checkpoint(self) -> DelayedSubmission:
-        """Ask the job to save and return the task to queue again; submitit calls this when the time is over."""
-        interrupt(self._process)
-        deadline = time.monotonic() + self.save_s
-        while self._process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return DelayedSubmission(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_process"}
 
 
 @dataclass
@@ -144,14 +69,16 @@ class Slurm:
     """Launcher that submits jobs to Slurm.
 
     ``settings`` is the suite's ``slurm:`` block: options of sbatch, with underscores in their names and times in
-    minutes. ``cluster`` is "slurm", or one of submitit's replacements, "local" and "debug", which do not keep an order
-    among jobs.
+    minutes. ``array_limit`` is the number of jobs of an array that may run at the same time; it wins over the block's
+    ``array_parallelism``. ``cluster`` is "slurm", or one of submitit's replacements, "local" and "debug", which do not
+    keep an order among jobs.
     """
 
     records: Records
     out: Path
     settings: dict[str, Any]
     stall_s: float = 0.0
+    array_limit: int | None = None
     cluster: str = "slurm"
     ask_s: float = ASK_S
     _queue: dict[str, str] = field(default_factory=dict)
@@ -166,7 +93,7 @@ class Slurm:
     def start(self, jobs: Sequence[Job]) -> list[Submitted]:
         """Submit ``jobs``, except those that an earlier suite command submitted and that are still in the queue."""
         accepted: list[Submitted] = []
-        groups: dict[tuple[str, int, str], list[Job]] = {}
+        arrays: list[tuple[dict[str, Any], list[Job]]] = []
         for job in jobs:
             if (number := self._number(job)) in self.ask():
                 accepted.append(Submitted(job, self.log(job), number, self))
@@ -175,29 +102,13 @@ class Slurm:
             before = [other for other in before if other.state() != "done"]
             # otherwise one has just ended; its result follows soon
             if all(other.number in self.ask() for other in before):
-                place = job.command_name, job.gpus, ":".join(sorted(other.number for other in before))
-                groups.setdefault(place, []).append(job)
-        for (command, gpus, numbers), members in groups.items():
-            executor = self._executor(command, gpus, numbers)
-            save_s = max(1.0, options_of(self.settings, command).get("signal_delay_s", SAVE_S) - 15)
-            for job in members:
-                self.records.forget(job)
-            try:
-                with executor.batch():
-                    handles = [
-                        executor.submit(SlurmTask(job, self.records, self.log(job), save_s, self.stall_s))
-                        for job in members
-                    ]
-            except FailedJobError as error:
-                why = "; ".join(str(error).strip().splitlines()[:2]) or "no reason given"
-                raise UserError(
-                    f"Slurm refused {members[0].name}: {why}; if an option is wrong, correct the suite's slurm "
-                    "block, then start the same command again"
-                ) from error
-            for job, handle in zip(members, handles, strict=True):
-                write_json(self._path(job), {"number": handle.job_id, "key": job.key})
-                accepted.append(Submitted(job, self.log(job), handle.job_id, self, handle))
-            self._asked = -math.inf  # the known state of the queue is older than these jobs
+                options = self._options(job, sorted(other.number for other in before))
+                same = next((members for others, members in arrays if others == options), None)
+                if same is None:
+                    arrays.append((options, same := []))
+                same.append(job)
+        for options, members in arrays:
+            accepted += self._submit(members, options)
         self._taken |= {submitted.job.name: submitted for submitted in accepted}
         return accepted
 
@@ -223,20 +134,50 @@ class Slurm:
             self._asked = time.monotonic()
         return self._queue
 
-    def _executor(self, command: str, gpus: int, before: str) -> submitit.AutoExecutor:
-        options = options_of(self.settings, command)
-        requeues, limit = options.pop("max_num_timeout", REQUEUES), options.get("time")
-        if not isinstance(limit, int):
-            raise UserError(
-                f"the suite's slurm block has no time for {command}; add it as a number of minutes, e.g. time: 1440"
-            )
-        if gpus and not options.keys() & set(GPU_OPTIONS):
-            options["gpus_per_node"] = gpus
-        more = {"kill-on-invalid-dep": "yes", "requeue": True, **options.pop("additional_parameters", {})}
-        options = {"job_name": f"pixbench-{command}", "ntasks_per_node": 1, "signal_delay_s": SAVE_S, **options}
-        options["additional_parameters"] = more
+    def _options(self, job: Job, before: Sequence[str]) -> dict[str, Any]:
+        options = job_options(self.settings, job)
+        if self.array_limit is not None:
+            options["array_parallelism"] = self.array_limit
         if before:
-            options["dependency"] = f"afterok:{before}"
+            options["dependency"] = f"afterok:{':'.join(before)}"
+        return options
+
+    def _submit(self, jobs: Sequence[Job], options: dict[str, Any]) -> list[Submitted]:
+        """Submit ``jobs``, which have the same ``options``: as a job array if there are several."""
+        save_s = max(1.0, options["signal_delay_s"] - 15)
+        tasks, sentences = [], set()
+        for job in jobs:
+            words, sentence = fewer_workers(job, cores_of(options, job))
+            sentences.add(sentence)
+            self.records.forget(job)
+            tasks.append(SlurmTask(job, self.records, self.log(job), save_s, self.stall_s, words))
+        executor = self._executor(jobs[0].command_name, options)
+        try:
+            with executor.batch():
+                handles = [executor.submit(task) for task in tasks]
+        except FailedJobError as error:
+            raise self._refused(jobs[0], options, error) from error
+        self._asked = -math.inf  # the known state of the queue is older than these jobs
+        for sentence in sorted(sentences - {""}):
+            print(sentence, flush=True)
+        accepted = []
+        for job, handle in zip(jobs, handles, strict=True):
+            write_json(self._path(job), {"number": handle.job_id, "key": job.key})
+            accepted.append(Submitted(job, self.log(job), handle.job_id, self, handle))
+        return accepted
+
+    def _refused(self, job: Job, options: dict[str, Any], error: FailedJobError) -> UserError:
+        why = "; ".join(str(error).strip().splitlines()[:2]) or "no reason given"
+        what = "if an option is wrong, correct the suite's slurm block, then start the same command again"
+        if "cpus_per_task" in options and "cpus_per_task" not in options_of(self.settings, job.command_name):
+            what = (
+                f"it asked for {options['cpus_per_task']} CPUs, one for each process and data worker; cpus_per_task: N "
+                f"in the suite's slurm block asks for N; {what}"
+            )
+        return UserError(f"Slurm refused {job.name}: {why}; {what}")
+
+    def _executor(self, command: str, options: dict[str, Any]) -> submitit.AutoExecutor:
+        requeues = options.pop("max_num_timeout", REQUEUES)
         # submitit starts Python in the current folder, whose packages may be called like ours (Python 3.11 and later)
         os.environ["PYTHONSAFEPATH"] = "1"
         try:

@@ -14,9 +14,12 @@ features):
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
+ROWS = 1024
+"""Number of samples at a time."""
 SOFT_ZERO = 0.01
 WRONG_IF_HIGH = {"l1": 1, "z": -1, "sparsity": -1, "q": -1}
 """Sign that makes each score larger for the samples that the paper expects to be classified wrongly."""
@@ -24,14 +27,17 @@ WRONG_IF_HIGH = {"l1": 1, "z": -1, "sparsity": -1, "q": -1}
 
 def scores(features: Tensor) -> dict[str, np.ndarray]:
     """Return the four scores of ``features`` (n, r) by name, each (n,) float64."""
-    h = features.double().cpu()
+    parts = [_scores(some.double().cpu()) for some in features.split(ROWS)]
+    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+
+
+def _scores(h: Tensor) -> dict[str, Tensor]:
     size, largest, std = h.abs(), h.amax(1), h.std(1, correction=0)
     l1 = size.sum(1)
     flat = std <= 1e-12 * size.amax(1)
     z = ((largest - h.mean(1)) / std).masked_fill(flat, 0)
     sparsity = (size < SOFT_ZERO * size.amax(1, keepdim=True)).double().mean(1)
-    q = (z / l1).masked_fill(l1 == 0, 0)
-    return {name: score.numpy() for name, score in {"l1": l1, "z": z, "sparsity": sparsity, "q": q}.items()}
+    return {"l1": l1, "z": z, "sparsity": sparsity, "q": (z / l1).masked_fill(l1 == 0, 0)}
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:

@@ -1,11 +1,12 @@
 """Measure how fast pre-training is on this machine, as ratios to the plain implementation in `benchmarks.speed.reference`.
 
-    python -m benchmarks.speed [input] [loss] [ppm] [step] [mini] [options] [--rounds 5] [--into docs/speed.json]
+    python -m benchmarks.speed [input] [loss] [ppm] [step] [mini] [options] [--rounds 9] [--into FILE]
 
-Without names, all are measured (about 15 minutes on two cores; leave the machine alone meanwhile). The work of one line takes
-turns within one run, each in a process of its own. The results are printed and added to a JSON file, from which
-`scripts/generate_docs.py` makes the tables of docs/speed.md; the plot beside the file is drawn anew.
-`benchmarks/speed/README.md` explains each line.
+Without names, all are measured. This takes about ten minutes on two cores; leave the machine alone meanwhile. The work of one
+line takes turns within one run, each in a process of its own. The results are printed, and nothing is written without --into.
+
+The published figures are made with `--into docs/speed.json`: `scripts/generate_docs.py` makes the tables of docs/speed.md from
+that file. `benchmarks/speed/README.md` explains each line.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +23,10 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.input_rate import PHOTOS
-from benchmarks.speed.page import plot, table
+from benchmarks.speed import options
+from benchmarks.speed.page import ENOUGH, plot, table
 from benchmarks.speed.worker import take_turns
+from pixbench.errors import did_you_mean
 from pixbench.files import write_json
 
 
@@ -40,6 +45,8 @@ class Pair(NamedTuple):
     """Number of images that pass through the input pipeline in one turn."""
 
 
+ROUNDS = 9
+"""Turns of each piece of work in the published figures."""
 SIDES = {7: 32, 14: 32, 28: 32, 56: 4}
 """Cells on a side of a map, and the batch that the dense reference can hold in 16 GB."""
 
@@ -98,6 +105,7 @@ def measure(group: str, rounds: int) -> list[dict[str, Any]]:
         pairs = [pair for pair in waiting if pair.other == waiting[0].other]
         waiting = [pair for pair in waiting if pair not in pairs]
         names = list(dict.fromkeys([pairs[0].other, *(pair.ours for pair in pairs)]))
+        print(f"measuring: {'; '.join(pair.title for pair in pairs)}", file=sys.stderr, flush=True)
         found = take_turns(names, rounds, pairs[0].threads)
         for pair in pairs:
             ours, other = found[pair.ours], found[pair.other]
@@ -113,8 +121,14 @@ def measure(group: str, rounds: int) -> list[dict[str, Any]]:
                     "memory_ratio": ours.megabytes / other.megabytes,
                 }
             )
-            print(table(lines[-1:]), flush=True)
     return lines
+
+
+def group_name(text: str) -> str:
+    """Read the name of a group of lines."""
+    if text not in GROUPS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(GROUPS)}{did_you_mean(text, GROUPS)}")
+    return text
 
 
 def machine() -> dict[str, Any]:
@@ -124,22 +138,48 @@ def machine() -> dict[str, Any]:
     return {"cpu": able.get("cpu_name", platform.processor()), "cores": able.get("num_physical_cores"), "has": kinds}
 
 
-def main() -> None:
-    """Measure, print and store."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("groups", nargs="*", choices=[[], *GROUPS], default=[])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--into", type=Path, default=Path("docs/speed.json"))
-    args = parser.parse_args()
-    for group in args.groups or GROUPS:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print; with ``--into``, store too."""
+    parser = options.parser("", __doc__)
+    parser.add_argument(
+        "names",
+        nargs="*",
+        type=group_name,
+        metavar="NAME",
+        help=f"what to measure, one or more of {', '.join(GROUPS)} (default: all)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=options.positive,
+        default=ROUNDS,
+        metavar="N",
+        help="turns of each piece of work after one to warm up; the median counts (default: %(default)s, as published)",
+    )
+    parser.add_argument(
+        "--into",
+        type=options.results,
+        metavar="FILE",
+        help="add the figures to this JSON file, and draw the plot of loss and PPM beside it (default: write nothing)",
+    )
+    args = parser.parse_args(argv)
+    for group in args.names or GROUPS:
         lines = measure(group, args.rounds)
-        stored = json.loads(args.into.read_text(encoding="utf-8")) if args.into.exists() else {}
-        about = {"date": date.today().isoformat(), "torch": torch.__version__, **machine()}
-        stored = {**stored, group: {**about, "lines": lines}}
-        write_json(args.into, stored)
-        if {"loss", "ppm"} <= stored.keys():
-            plot(stored, args.into.with_suffix(".png"))
-    print(f"stored in {args.into}")
+        print(f"\n{table(lines)}\n\nmedian of {args.rounds} turn{'s' * (args.rounds > 1)}", end="")
+        few = f", too few to compare with the aims; take {ENOUGH} or more, or {ROUNDS} as published"
+        print(few if args.rounds < ENOUGH else "", flush=True)
+        if args.into:
+            store(group, lines, args.into)
+            print(f"stored in {args.into}")
+
+
+def store(group: str, lines: list[dict[str, Any]], path: Path) -> None:
+    """Add ``lines`` to the JSON file ``path``, and draw the plot beside it once loss and PPM are there."""
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    about = {"date": date.today().isoformat(), "torch": torch.__version__, **machine()}
+    stored = {**stored, group: {**about, "lines": lines}}
+    write_json(path, stored)
+    if {"loss", "ppm"} <= stored.keys():
+        plot(stored, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

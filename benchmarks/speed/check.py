@@ -22,6 +22,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.commands import PIXBENCH
+from benchmarks.speed import options
 from benchmarks.speed.weights import measure
 from pixbench.file_versions import MINI_WORLD_FILE
 
@@ -85,10 +86,16 @@ def _annotations(images: int, number: int, categories: tuple[int, ...]) -> Itera
 
 def main() -> None:
     """Write two data sets, check them and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, default=118_287)
-    parser.add_argument("--annotations", type=int, default=860_001)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser = options.parser("check", __doc__)
+    parser.add_argument(
+        "--images", type=options.positive, default=118_287, metavar="N", help="default: %(default)s, as in COCO"
+    )
+    parser.add_argument(
+        "--annotations", type=options.positive, default=860_001, metavar="N", help="default: %(default)s, as in COCO"
+    )
+    parser.add_argument(
+        "--rounds", type=options.positive, default=1, metavar="N", help="the fastest counts (default: 1)"
+    )
     parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.make:

@@ -1,6 +1,6 @@
 """Measure how much time a run loses for each checkpoint that it writes while it trains.
 
-    python -m benchmarks.speed.checkpoints --data-root DIR/imagenet [--scale paper] [--rounds 5] [--json FILE]
+    python -m benchmarks.speed.checkpoints --data.root DIR [--scale paper] [--rounds 5] [--json FILE]
 
 Two windows of the same number of steps take turns: in one of them a checkpoint is written, in the other none. The difference of
 their median times is what a checkpoint costs, the steps that the writing thread slows down included. For comparison, the last
@@ -10,7 +10,6 @@ images a step on a CPU.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -19,8 +18,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.speed import options
 from pixbench.files import write_json
-from pixbench.paths import CONFIGS
 from pretrain.config import parse
 from pretrain.data.loader import ViewLoader
 from pretrain.data.views import Views
@@ -30,7 +29,7 @@ from pretrain.saver import Saver
 from pretrain.step import train_step
 
 SCALES = {
-    "mini": ("--config", str(CONFIGS / "pretrain" / "mini.yaml"), "--data.cache=false", "--epochs=1000"),
+    "mini": (*options.MINI, "--data.cache=false", "--epochs=1000"),
     "paper": ("--batch_size=8", "--precision=fp32", "--data.cache=false"),
 }
 EVERY = 500
@@ -39,8 +38,7 @@ EVERY = 500
 
 def prepare(scale: str, root: str, out: str) -> tuple[Run, Views]:
     """Return the run of PixPro at ``scale`` in the folder ``out``, and its first batch."""
-    files = ("--config", str(CONFIGS / "pretrain" / "pixpro_100ep.yaml"))
-    config = parse([*files, *SCALES[scale], "--data.root", root, "--out", out, "--data.workers=0"])
+    config = parse([*options.PIXPRO, *SCALES[scale], "--data.root", root, "--out", out, "--data.workers=0"])
     run = setup(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     views = next(iter(ViewLoader(open_views(run), batches(config, run.order, 0, 1))))
     run.model.train()
@@ -110,13 +108,15 @@ def measure(scale: str, root: str, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure the scales on the command line and print a line for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", required=True)
-    parser.add_argument("--scale", choices=list(SCALES), help="default: both")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser = options.parser("checkpoints", __doc__)
+    parser.add_argument(
+        "--data.root", dest="root", required=True, metavar="DIR", help="images, as in pixbench pretrain"
+    )
+    parser.add_argument("--scale", choices=list(SCALES), help="size of network and images (default: both)")
+    parser.add_argument("--rounds", type=options.positive, default=5, metavar="N", help="pairs of windows (default: 5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     args = parser.parse_args()
-    found = [measure(scale, args.data_root, args.rounds) for scale in ([args.scale] if args.scale else SCALES)]
+    found = [measure(scale, args.root, args.rounds) for scale in ([args.scale] if args.scale else SCALES)]
     for each in found:
         print(
             f"{each['scale']} ({each['device']}): {each['checkpoint_bytes'] / 1e6:.0f} MB, step {each['step_s']:.3f} s; "
@@ -128,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    options.run(main, "checkpoints")

@@ -26,6 +26,7 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks.commands import PIXBENCH
+from benchmarks.speed import options
 from pixbench.files import write_json
 
 FEW = 1000
@@ -134,8 +135,8 @@ def _seconds_of_list(index: Path, folder: Path) -> list[float]:
 
 def main() -> None:
     """Measure few and many images, and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, default=10_000_000)
+    parser = options.parser("data_index", __doc__)
+    parser.add_argument("--images", type=options.positive, default=10_000_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--processes", type=int, default=2, help="training processes of the machine")
     parser.add_argument("--workers", type=int, default=8, help="data workers of each of them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")

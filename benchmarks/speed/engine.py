@@ -1,30 +1,30 @@
 """Measure what the engine and its log add to the bare training step.
 
-    python -m benchmarks.speed.engine --data-root DIR/imagenet [--config pixpro_100ep] [--blocks 20] [SETTING=VALUE ...]
+    python -m benchmarks.speed.engine --data.root DIR [--blocks 20] [any option of `pretrain`]
 
-A run of `pretrain.engine.fit` with all that watches it by default, and a bare loop over the same batches with the same step, take
-turns step by step. A block is `log_every` steps, so that each has one line of the log. Printed are the ratio of the medians of
-the blocks' times and, less disturbed by other programs on the machine, the time that the engine spends neither in the step nor
-waiting for data. What comes once in some epochs is in none of the blocks and has a time of its own.
+Two runs take turns, step by step: one by `pretrain.engine.fit`, with all that watches it by default, and a bare loop over the
+same batches with the same step. A block is `log_every` steps, so that each has one line of the log.
+
+It prints the medians of the blocks' times, and their ratio ("engine"). "engine alone" is the time that the engine spends neither
+in the step nor waiting for data; other programs on the machine disturb it less. What comes once in some epochs is in none of the
+blocks and has a time of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.speed import options
 from pixbench.interrupt import SaveSignal
-from pixbench.paths import CONFIGS
 from pretrain import engine
-from pretrain.config import parse
 from pretrain.data.loader import ViewLoader
 from pretrain.data.views import Views
 from pretrain.engine import watch
@@ -106,10 +106,12 @@ def compare(config: RunConfig, blocks: int) -> None:
         print(f"{name:12} {median:8.3f} ms per step, {median / medians['bare']:.4f} of the bare step")
     views = turns.last
     assert views is not None
-    once(f"a picture of views, every {config.log.views_every} epochs", lambda: picture(config, views))
-    knn = OnlineKNN(run)
-    run.step = run.steps_per_epoch * config.log.knn_every
-    once(f"a k-NN accuracy, every {config.log.knn_every} epochs", lambda: knn.after_step(run, views, {}))
+    if config.log.views_every:
+        once(f"a picture of views, every {config.log.views_every} epochs", lambda: picture(config, views))
+    if config.log.knn_every:
+        knn = OnlineKNN(run)
+        run.step = run.steps_per_epoch * config.log.knn_every
+        once(f"a k-NN accuracy, every {config.log.knn_every} epochs", lambda: knn.after_step(run, views, {}))
 
 
 def once(what: str, work: Callable[[], Any]) -> None:
@@ -120,21 +122,14 @@ def once(what: str, work: Callable[[], Any]) -> None:
     print(f"{what}: {time.perf_counter() - began:.2f} s")
 
 
-def main() -> None:
-    """Compare the runs of one config at mini scale."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*")
-    parser.add_argument("--data-root", required=True)
-    parser.add_argument("--config", default="pixpro_100ep")
-    parser.add_argument("--blocks", type=int, default=20)
-    args = parser.parse_args()
-    files = [
-        word for name in (args.config, "mini") for word in ("--config", str(CONFIGS / "pretrain" / f"{name}.yaml"))
-    ]
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compare the runs of one config."""
+    parser = options.parser("engine", __doc__, epilog=options.SETTINGS)
+    parser.add_argument("--blocks", type=options.positive, default=20, metavar="N", help="blocks to time (default: 20)")
+    args, words = parser.parse_known_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        given = ["--data.root", args.data_root, "--out", str(Path(folder) / "run"), "--data.workers=0"]
-        compare(parse([*files, *given, *(f"--{setting}" for setting in args.settings)]), args.blocks)
+        compare(options.run_settings(words, Path(folder) / "run"), args.blocks)
 
 
 if __name__ == "__main__":
-    main()
+    options.run(main, "engine")

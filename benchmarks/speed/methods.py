@@ -1,6 +1,6 @@
 """Measure the cost of one step of each pre-training method at the paper's size, on this machine.
 
-    python -m benchmarks.speed.methods [--batch 4] [--rounds 3] [--into docs/methods/README.md]
+    python -m benchmarks.speed.methods [--batch 4] [--rounds 3] [--into FILE]
 
 Counted, not timed: trained parameters; per image, the floating-point operations of a step (both views, forward and backward)
 and the activations (fp32) that are stored together: those of one view, if the views go through the student one after the other.
@@ -10,7 +10,6 @@ printed as a ratio to supervised training, which sees one view.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.speed import options
 from benchmarks.tables import insert
 from pixbench.paths import CONFIGS
 from pretrain.config import parse
@@ -122,10 +122,12 @@ def measure(batch: int, rounds: int) -> str:
 
 def main() -> None:
     """Print the table and, with ``--into``, insert it into a file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--into", type=Path)
+    parser = options.parser("methods", __doc__)
+    parser.add_argument("--batch", type=options.positive, default=4, metavar="N", help="images in a step (default: 4)")
+    parser.add_argument("--rounds", type=options.positive, default=3, metavar="N", help="steps to time (default: 3)")
+    parser.add_argument(
+        "--into", type=Path, metavar="FILE", help="also insert the table into this page (default: write nothing)"
+    )
     args = parser.parse_args()
     table = measure(args.batch, args.rounds)
     print(table)

@@ -1,42 +1,39 @@
-"""Compare the time of a pre-training step, and of loading its data, between values of a setting.
+"""Measure a pre-training step and the loading of its images, for your own images and settings, and compare values of a setting.
 
-    python -m benchmarks.speed.pretrain_step --data-root DIR/imagenet [--config pixpro_100ep] [--rounds 12] [SETTING=A,B ...]
+    python -m benchmarks.speed.pretrain_step --data.root DIR [--compare SETTING=A,B] [--rounds 12] [any option of `pretrain`]
 
-Each SETTING is a dotted pre-training setting with the values to compare (default: channels_last=false,true). The
-variants take turns, step by step. Printed are the median images/s of each variant, and the ratio of the median times of the
-first and the last one.
+It prints the images/s of the steps of one process, the images/s of one data worker, and how many workers (`data.workers`) keep
+up with the steps. With --compare, the values A, B, ... of SETTING (for example channels_last=false,true) take turns, step by
+step. It then also prints the ratio of the median times of the first value and the last one.
 """
 
 from __future__ import annotations
 
-import argparse
+import math
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from pixbench.paths import CONFIGS
-from pretrain.config import parse
+from benchmarks.speed import options
 from pretrain.data.loader import ViewLoader
 from pretrain.engine import open_views
 from pretrain.run import batches, setup
 from pretrain.step import train_step
 
 
-def variant(config_name: str, root: str, out: Path, setting: str) -> tuple[Callable[[], None], Callable[[], None], int]:
-    """Prepare the mini run of ``config_name`` with ``setting``.
+def variant(words: Sequence[str], out: Path) -> tuple[Callable[[], None], Callable[[], None], int]:
+    """Prepare the run with the options ``words``.
 
     Returns:
-        A function that runs one training step, a function that loads one batch, and the number of images in a batch.
+        A function that runs one training step, a function that loads one batch as a data worker does, in one thread, and the
+        number of images in a batch.
     """
-    files = [
-        word for name in (config_name, "mini") for word in ("--config", str(CONFIGS / "pretrain" / f"{name}.yaml"))
-    ]
-    config = parse([*files, "--data.root", root, "--out", str(out), "--data.workers=0", f"--{setting}"])
+    config = options.run_settings([*words, "--data.workers=0"], out)
     run = setup(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     endless = batches(config, run.order, 0, sys.maxsize)  # however long the comparison takes
     loader = iter(ViewLoader(open_views(run), endless, workers=0))
@@ -46,11 +43,17 @@ def variant(config_name: str, root: str, out: Path, setting: str) -> tuple[Calla
     def step() -> None:
         float(train_step(run, batch)["loss"])  # reading the loss waits for the device
 
-    return step, lambda: next(loader) and None, config.batch_size
+    def load() -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        next(loader)
+        torch.set_num_threads(threads)
+
+    return step, load, config.batch_size
 
 
-def compare(name: str, work: list[Callable[[], None]], labels: list[str], images: int, rounds: int) -> None:
-    """Call the functions in ``work`` in turn; print the images/s of each and the ratio of the medians."""
+def compare(name: str, work: list[Callable[[], None]], labels: list[str], images: int, rounds: int) -> list[float]:
+    """Call the functions in ``work`` in turn; print and return the images/s of each; print the ratio of the medians."""
     seconds: list[list[float]] = [[] for _ in work]
     for turn in range(rounds + 2):
         for times, call in zip(seconds, work, strict=True):
@@ -59,26 +62,36 @@ def compare(name: str, work: list[Callable[[], None]], labels: list[str], images
             if turn >= 2:  # the first two warm up
                 times.append(time.perf_counter() - start)
     medians = [statistics.median(times) for times in seconds]
-    rates = ", ".join(f"{label} {images / median:.1f} images/s" for label, median in zip(labels, medians, strict=True))
-    print(f"{name:5} {rates}; ratio {medians[0] / medians[-1]:.2f}")
+    rates = [images / median for median in medians]
+    listed = ", ".join(f"{label} {rate:.1f} images/s".strip() for label, rate in zip(labels, rates, strict=True))
+    print(f"{name}: {listed}" + (f"; ratio {medians[0] / medians[-1]:.2f}" if len(work) > 1 else ""), flush=True)
+    return rates
 
 
-def main() -> None:
-    """Compare the variants of each setting on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", default=["channels_last=false,true"])
-    parser.add_argument("--data-root", required=True)
-    parser.add_argument("--config", default="pixpro_100ep")
-    parser.add_argument("--rounds", type=int, default=12)
-    args = parser.parse_args()
-    for setting in args.settings:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure the settings on the command line, or compare the variants of each ``--compare``."""
+    parser = options.parser("pretrain_step", __doc__, epilog=options.SETTINGS)
+    parser.add_argument(
+        "--compare", action="append", metavar="SETTING=A,B", help="setting whose values are compared; may be repeated"
+    )
+    parser.add_argument(
+        "--rounds", type=options.positive, default=12, metavar="N", help="steps to time, after two (default: 12)"
+    )
+    args, words = parser.parse_known_args(argv)
+    for setting in args.compare or [""]:
         key, _, values = setting.partition("=")
-        labels = [f"{key}={value}" for value in values.split(",")]
+        labels = [f"{key}={value}" for value in values.split(",")] if setting else [""]
         with tempfile.TemporaryDirectory() as out:
-            made = [variant(args.config, args.data_root, Path(out), label) for label in labels]
-        compare("step", [step for step, _, _ in made], labels, made[0][2], args.rounds)
-        compare("data", [draw for _, draw, _ in made], labels, made[0][2], args.rounds)
+            made = [variant([*words, *[f"--{label}"] * bool(label)], Path(out)) for label in labels]
+        images = made[0][2]
+        computed = compare("step", [step for step, _, _ in made], labels, images, args.rounds)
+        loaded = compare("data, one worker", [load for _, load, _ in made], labels, images, args.rounds)
+        needed = (
+            f"{label} {math.ceil(one / other)}".strip()
+            for label, one, other in zip(labels, computed, loaded, strict=True)
+        )
+        print(f"data workers that keep up with the step: {', '.join(needed)}")
 
 
 if __name__ == "__main__":
-    main()
+    options.run(main, "pretrain_step")

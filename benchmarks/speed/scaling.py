@@ -1,13 +1,13 @@
 """Measure how much faster two processes train than one, with one thread each, through the real command.
 
-    python -m benchmarks.speed.scaling [--rounds 3] [--into docs/speed.json]
+    python -m benchmarks.speed.scaling [--rounds 3] [--into FILE]
 
 Each process has its own batch of 64 images, as on GPUs. The runs take turns; the median of the images/s that a run logs counts.
+Nothing is written without --into; the published figure is made with `--into docs/speed.json`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.miniworld.generate import World, generate
+from benchmarks.speed import options
 from pixbench.files import write_json
 from pixbench.paths import CONFIGS
 
@@ -40,10 +41,17 @@ def images_per_second(root: Path, out: Path, processes: int) -> float:
 
 
 def main() -> None:
-    """Measure, print and store."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--into", type=Path, default=Path("docs/speed.json"))
+    """Measure and print; with ``--into``, store too."""
+    parser = options.parser("scaling", __doc__)
+    parser.add_argument(
+        "--rounds", type=options.positive, default=3, metavar="N", help="runs of each kind (default: 3)"
+    )
+    parser.add_argument(
+        "--into",
+        type=options.results,
+        metavar="FILE",
+        help="add the figures to this JSON file (default: write nothing)",
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "world"
@@ -54,9 +62,11 @@ def main() -> None:
                 found.append(images_per_second(root / "imagenet", Path(folder) / f"{number}_{processes}", processes))
     one, two = (median(found) for found in rates.values())
     print(f"1 process {one:.1f} images/s, 2 processes {two:.1f} images/s, × {two / one:.2f} (bound 1.6)")
-    stored = json.loads(args.into.read_text(encoding="utf-8")) if args.into.exists() else {}
-    found_now = {"date": date.today().isoformat(), "one": one, "two": two, "ratio": two / one, "rounds": args.rounds}
-    write_json(args.into, {**stored, "scaling": found_now})
+    if args.into:
+        stored = json.loads(args.into.read_text(encoding="utf-8")) if args.into.exists() else {}
+        now = {"date": date.today().isoformat(), "one": one, "two": two, "ratio": two / one, "rounds": args.rounds}
+        write_json(args.into, {**stored, "scaling": now})
+        print(f"stored in {args.into}")
 
 
 if __name__ == "__main__":

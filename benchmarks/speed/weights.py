@@ -20,6 +20,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from benchmarks.commands import PIXBENCH
+from benchmarks.speed import options
 
 FILES = {"zip.pth": "mmseg", "pickle.pkl": "detectron2_fpn", "plain.safetensors": "huggingface"}
 CONVERSIONS = {
@@ -85,8 +86,10 @@ def rows(folder: Path, rounds: int) -> list[tuple[str, str, str, str]]:
 
 def main() -> None:
     """Write the weight files, measure the commands and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = options.parser("weights", __doc__)
+    parser.add_argument(
+        "--rounds", type=options.positive, default=3, metavar="N", help="the fastest counts (default: 3)"
+    )
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.make:

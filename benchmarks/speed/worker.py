@@ -38,6 +38,7 @@ def take_turns(names: list[str], rounds: int, threads: int) -> dict[str, Figures
     """Let the work called ``names`` take turns, ``rounds`` times after one turn to warm up."""
     command = [sys.executable, "-m", "benchmarks.speed.worker"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment.setdefault("KINETO_LOG_LEVEL", "9")  # otherwise PyTorch's profiler prints that it finds no GPU
     with ExitStack() as stack:
         workers = {}
         for name in names:

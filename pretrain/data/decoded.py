@@ -28,6 +28,11 @@ class DecodedImages:
             "pixbench-images", lambda stream: _write(stream, images, decode), _map
         )
 
+    @property
+    def broken(self) -> dict[int, str]:
+        """What is wrong with each broken image."""
+        return {index: reason for index, (_, reason) in self._errors.items()}
+
     def __getitem__(self, index: int) -> np.ndarray:
         if (error := self._errors.get(index)) is not None:
             raise BrokenImage(*error)

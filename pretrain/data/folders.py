@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 from pixbench.errors import UserError, explain
@@ -45,7 +46,7 @@ def split_folder(home: Path, split: str) -> Path | None:
     return home / names[0] if names else None
 
 
-def class_names(root: Path, called: str = "data.root") -> list[str]:
+def class_names(root: Path, called: str = "root") -> list[str]:
     """Return the sorted names of the class folders in ``root``, which messages call ``called``.
 
     Raises:
@@ -73,7 +74,7 @@ def refuse_sets(root: Path, names: list[str]) -> None:
         else "give the folder that holds train/, or one with class folders only"
     )
     raise UserError(
-        f"data.root {root} has no train/ folder but holds {', '.join([*trains, *parts.values()][:5])}: the run would also "
+        f"root {root} has no train/ folder but holds {', '.join([*trains, *parts.values()][:5])}: the run would also "
         f"train on test images or label masks; {meant}"
     )
 
@@ -85,6 +86,11 @@ def image_files(folder: Path) -> Iterator[str]:
         UserError: A folder cannot be listed.
     """
     yield from _walk(str(folder), "", (os.path.realpath(folder),))
+
+
+def loose_images(folder: Path) -> list[str]:
+    """Return the names of the image files that lie directly in ``folder``."""
+    return list(takewhile(lambda name: os.sep not in name, image_files(folder)))
 
 
 def _walk(folder: str, below: str, reals: tuple[str, ...]) -> Iterator[str]:

@@ -13,11 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
 
+from pixbench.checkpoints import damage
 from pixbench.errors import UserError
 from pixbench.file_versions import INDEX_FORMAT, INDEX_VERSION
 from pretrain.data.packed import CHUNK, PackedStrings
@@ -35,6 +37,8 @@ class Place:
     kind: Literal["folder", "tar", "zip"] = "folder"
     size: int = -1
     """Size of the archive in bytes; -1 for a folder, or where it is not known."""
+    sample: str = ""
+    """Digest of a few of its bytes (`pretrain.data.sources.storage.sample`); "" for a folder, or where it is not known."""
     prefix: str = ""
     """What the names of its images begin with in the index only, not in the place."""
 
@@ -54,6 +58,7 @@ class Index:
         classes: names of the classes, if the labels are their positions.
         empty: those of them without images.
         parts: for each root of a mixture: its number of images, and how often each of them is taken in an epoch.
+        notes: what the user should know about the images, a sentence each.
     """
 
     names: PackedStrings
@@ -66,6 +71,7 @@ class Index:
     classes: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
     parts: tuple[tuple[int, float], ...] = ()
+    notes: tuple[str, ...] = ()
     digest: str = field(default="", compare=False)
     """The fingerprint, if it is known already."""
 
@@ -130,13 +136,14 @@ class Index:
             "classes": list(self.classes),
             "empty": list(self.empty),
             "parts": [list(part) for part in self.parts],
+            "notes": list(self.notes),
             "fingerprint": self.fingerprint,
         }
         torch.save({"format": INDEX_FORMAT, "version": INDEX_VERSION, **plain, **tensors}, target)
 
     @staticmethod
-    def read(path: str | PathLike[str]) -> Index:
-        """Map the index in the file ``path`` into memory.
+    def read(path: str | PathLike[str], verify: bool = False) -> Index:
+        """Map the index in the file ``path`` into memory. With ``verify``, compare its checksums first, which reads it once.
 
         Raises:
             UserError: It is not an index, is damaged, or has an unknown version.
@@ -154,6 +161,8 @@ class Index:
                 f"{path} has index version {content['version']}, but this PixBench reads version {INDEX_VERSION}; make it again "
                 "with pixbench data index"
             )
+        if verify and (reason := damage(Path(path))):
+            raise UserError(f"{path} is damaged ({reason}); make it again with pixbench data index")
         try:
             return _from_content(content)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -177,6 +186,7 @@ def _from_content(content: dict[str, Any]) -> Index:
         classes=tuple(content["classes"]),
         empty=tuple(content["empty"]),
         parts=tuple((int(count), float(weight)) for count, weight in content["parts"]),
+        notes=tuple(content.get("notes", ())),  # an older index has none
         digest=content["fingerprint"],
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pixbench.distributed import any_process, objects_of_all
-from pixbench.errors import UserError, worker_deaths_explained
+from pixbench.errors import OtherProcessStopped, UserError, worker_deaths_explained
 from pixbench.interrupt import SaveSignal, StopSignal, shielded
 from pretrain.data.batched import packed
 from pretrain.data.in_flight import PREFETCH
@@ -159,9 +159,7 @@ def agreed(
             trouble is not None, stop.asked_at > 0, save.take(), bool(skipped) and not over, none
         )
         if failed:
-            raise trouble or UserError(
-                "another process stopped with an error, so this one stops too; look for the error of that process in this output"
-            )
+            raise trouble or OtherProcessStopped()
         if over:
             return
         if some:

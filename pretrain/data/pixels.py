@@ -64,8 +64,8 @@ def check_size(width: int, height: int, name: str) -> None:
 def broken(name: str, reason: str) -> BrokenImage:
     """Return the error of the image ``name``, which is broken because of ``reason``."""
     return BrokenImage(
-        f"image {name} is broken ({reason}); replace it, or delete it (pre-training that has begun goes on without it), then "
-        "start again",
+        f"image {name} is broken ({reason}); replace or delete it, then start the same command again (a run that has begun takes "
+        "another image in place of a deleted one)",
         reason,
     )
 
@@ -100,7 +100,7 @@ def _narrowed(image: Image.Image, name: str, pixel_range: PixelRange | None) -> 
 def _refuse_not_finite(values: np.ndarray, name: str) -> None:
     if not np.isfinite(values).all():
         raise BrokenImage(
-            f"image {name} holds NaN or infinity; replace these values, or delete it, then start again",
+            f"image {name} holds NaN or infinity; replace these values or delete it, then start the same command again",
             "it holds NaN or infinity",
         )
 

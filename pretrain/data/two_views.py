@@ -10,17 +10,21 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import Dataset
 
-from pixbench.errors import UserError
+from pixbench.distributed import rank
+from pixbench.errors import UserError, printable
 from pretrain.data import opencv, pil
 from pretrain.data.augment import RECIPES, Changes, Recipe
 from pretrain.data.decoded import DecodedImages
 from pretrain.data.pixels import BrokenImage
 from pretrain.data.sources import Source
 from pretrain.data.views import Box, draw_views
+from pretrain.log.screen import tell
 
 Backend = Literal["opencv", "pil"]
 """Names of the backends, which make the same views with other libraries."""
 BACKENDS = {"opencv": opencv, "pil": pil}
+SHOWN = 10
+"""Number of broken images that are named after all are decoded."""
 SampleId = tuple[int, int]
 """(epoch, number): a sample depends on these two numbers (and on the seed); the image is that of `EpochOrder`."""
 
@@ -77,6 +81,17 @@ class TwoViews(Dataset):
         self.recipe, self.most_skipped = RECIPES[recipe], most_skipped
         self.backend, self.colours = BACKENDS[backend], colours
         self.decoded = DecodedImages(len(source), self._decode) if cache else None  # before the workers are forked
+        if self.decoded is not None and rank() == 0:
+            self._tell_of(self.decoded.broken)
+
+    def _tell_of(self, broken: dict[int, str]) -> None:
+        broken = {index: reason for index, reason in broken.items() if self.source.present(index) == index}
+        if not broken:
+            return
+        first = [f"{printable(self.source.where(index))} ({printable(broken[index])})" for index in [*broken][:SHOWN]]
+        more = "; pixbench data broken lists all" if len(broken) > SHOWN else ""
+        over = ", more than data.max_skipped allows" if len(broken) > self.most_skipped > 0 else ""
+        tell(f"{len(broken)} of {len(self.source)} images cannot be decoded{over}: {', '.join(first)}{more}")
 
     def __len__(self) -> int:
         return len(self.source)

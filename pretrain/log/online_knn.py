@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset
 
-from pixbench.distributed import all_gather_cat, rank, world_size
-from pixbench.errors import UserError
+from pixbench.distributed import all_gather_cat, any_process, rank, world_size
+from pixbench.errors import UserError, explain
 from pixbench.interrupt import shielded
 from pretrain.data.augment import MEAN, STD
 from pretrain.data.centre_crops import Crops
@@ -57,12 +57,19 @@ class OnlineKNN(Watcher):
         if self._classes < 2 or run.step % (run.steps_per_epoch * run.config.log.knn_every):
             return
         began = time.monotonic()
-        features, readable = embed(run, self._indices)
+        try:
+            features, readable = embed(run, self._indices)
+        except EvaluationFailed as error:
+            run.aside += time.monotonic() - began
+            if rank() == 0:
+                tell(f"epoch {run.step // run.steps_per_epoch}: no k-NN accuracy ({error}); the run goes on")
+            return
         labels = torch.tensor(self._labels, device=features.device)
         known, asked = readable.clone(), readable.clone()
         known[1::2], asked[::2] = False, False
         predicted = knn(features[known], labels[known], features[asked], self._classes)
         values["knn"], values["knn_s"] = top1(predicted, labels[asked]), time.monotonic() - began
+        run.aside += values["knn_s"]
         if rank() == 0:
             epoch, chance = run.step // run.steps_per_epoch, 100 / self._classes
             tell(
@@ -102,6 +109,9 @@ def embed(run: Run, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return C5 averaged over its cells (n, C) float32, and whether each image could be read (n,) bool.
 
     Every process computes its part, with the statistics of batch norm of rank 0.
+
+    Raises:
+        EvaluationFailed: A process could not compute its part, for example because memory ran out. All processes raise it.
     """
     backbone, device, config = run.method.backbone, run.device, run.config
     buffers = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
@@ -121,7 +131,7 @@ def embed(run: Run, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
     mean, std = (torch.tensor(x, device=device).view(3, 1, 1) for x in (MEAN, STD))
     modes = [(module, module.training) for module in backbone.modules()]
     backbone.eval()
-    found, readable = [], []
+    found, readable, trouble = [], [], ""
     try:
         for images, good in shielded(loader):
             images = (images.to(device).float() / 255 - mean) / std
@@ -131,11 +141,19 @@ def embed(run: Run, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
                 maps = functional_call(backbone, buffers, (images,))
             found.append(maps.float().mean((2, 3)))
             readable.append(good.to(device))
+    except (RuntimeError, MemoryError, OSError, UserError) as error:  # a run of days is worth more than this number
+        trouble = explain(error)
     finally:
         for module, training in modes:
             module.training = training
+    if any_process(bool(trouble))[0]:
+        raise EvaluationFailed(trouble or "another process could not compute its part")
     both = all_gather_cat(torch.cat(found), grad=False), all_gather_cat(torch.cat(readable), grad=False)
     return both[0][: len(indices)], both[1][: len(indices)]
+
+
+class EvaluationFailed(Exception):
+    """The features could not be computed."""
 
 
 class Readable(Dataset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from tabulate import tabulate
@@ -49,9 +50,11 @@ class Profiler(Watcher):
         """Count the step; after the last one to profile, write the trace and print the table."""
         if self._profile is None:
             return
+        began = time.monotonic()
         self._profile.step()
         if run.step >= self._last:
             self.close()
+        run.aside += time.monotonic() - began
 
     def _write(self, done: profile) -> None:
         make_folder(self._path.parent)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from pixbench.progress import screen_may_be_gone
+
 LINE_SECONDS = 10.0
 """Seconds between progress lines if there is no terminal for a progress bar."""
 SHOWN = {
@@ -26,7 +28,7 @@ class Screen:
     """Progress of a run of ``total`` steps in ``epochs`` epochs that goes on after step ``first``."""
 
     def __init__(self, first: int, total: int, epochs: int) -> None:
-        self._total, self._epochs, self._last_line = total, epochs, 0.0
+        self._total, self._epochs, self._last_line, self._aside = total, epochs, 0.0, 0.0
         self._live = sys.stderr.isatty()
         self._bar = tqdm(
             total=total,
@@ -37,9 +39,14 @@ class Screen:
         )
         self._values = tqdm(disable=not self._live, dynamic_ncols=True, position=1, bar_format="{desc}", leave=False)
 
-    def step(self) -> None:
-        """Count a finished step."""
-        self._bar.update()
+    def step(self, aside: float = 0.0) -> None:
+        """Count a finished step. ``aside`` are the seconds so far that went into no step; they do not count for "left"."""
+        if self._live:
+            self._bar.start_t += aside - self._aside
+            self._bar.last_print_t += aside - self._aside
+        self._aside = aside
+        with screen_may_be_gone():
+            self._bar.update()
 
     def show(self, record: Mapping[str, float]) -> None:
         """Show the line of the log ``record``."""
@@ -48,9 +55,10 @@ class Screen:
         speed = f"{record['images_per_s']:.0f} img/s, {waiting}, {record['memory_gb']:.1f} GB"
         values = ", ".join(text.format(record[name]) for name, text in SHOWN.items() if name in record)
         if self._live:
-            self._bar.set_description_str(epoch, refresh=False)
-            self._bar.set_postfix_str(speed, refresh=False)
-            self._values.set_description_str(values)
+            with screen_may_be_gone():
+                self._bar.set_description_str(epoch, refresh=False)
+                self._bar.set_postfix_str(speed, refresh=False)
+                self._values.set_description_str(values)
         elif (now := time.monotonic()) - self._last_line >= LINE_SECONDS or step == self._total:
             self._last_line = now
             left = tqdm.format_interval((self._total - step) / record["steps_per_s"])
@@ -58,13 +66,15 @@ class Screen:
 
     def close(self) -> None:
         """Leave the last state of the bar and the values on the screen."""
-        self._values.close()
-        self._bar.close()
-        if self._live and self._values.desc:
-            print(self._values.desc, file=sys.stderr)
+        with screen_may_be_gone():
+            self._values.close()
+            self._bar.close()
+            if self._live and self._values.desc:
+                print(self._values.desc, file=sys.stderr)
 
 
 def tell(text: str) -> None:
     """Print ``text``, above the progress bar if there is one."""
-    tqdm.write(text)
-    sys.stdout.flush()
+    with screen_may_be_gone():
+        tqdm.write(text)
+        sys.stdout.flush()

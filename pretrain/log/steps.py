@@ -45,7 +45,7 @@ class StepLog(Watcher):
         )
         self._first, self._began = first, time.monotonic()
         self._start = self._began - run.seconds
-        self._last_step, self._last_time, self._last_wait = first, self._began, loader.waited
+        self._last_step, self._last_time, self._last_wait = first, 0.0, loader.waited
         self._warned = False
         self._recovered = {"recovered": str(run.recovered)} if run.recovered else {}  # for the first line
 
@@ -54,11 +54,15 @@ class StepLog(Watcher):
         """Training time of the run in seconds, including the time before it was continued."""
         return time.monotonic() - self._start
 
+    def _stepping(self) -> float:
+        """Return the seconds since this log began that went into steps: what speed and time left are computed from."""
+        return time.monotonic() - self._began - self._run.aside
+
     def after_step(self, run: Run, views: Views, values: dict[str, Any]) -> None:
         """Update the progress, and log the values if they are due: every `log_every` steps, and with each k-NN accuracy."""
         step = run.step
-        self._screen.step()
-        note_progress(run.out, step, run.total_steps, (time.monotonic() - self._began) / (step - self._first))
+        self._screen.step(run.aside)
+        note_progress(run.out, step, run.total_steps, self._stepping() / (step - self._first))
         if is_logged(run) or "knn" in values:
             self._write(run, {name: float(value) for name, value in values.items()})
         if is_due(run):
@@ -66,8 +70,8 @@ class StepLog(Watcher):
         run.seconds = self.seconds
 
     def _write(self, run: Run, values: dict[str, float]) -> None:
-        now, step = time.monotonic(), run.step
-        busy = max(now - self._last_time - values.get("knn_s", 0), 1e-9)  # seconds of the steps since the last line
+        now, step = self._stepping(), run.step
+        busy = max(now - self._last_time, 1e-9)  # seconds of the steps since the last line
         pace, waited = (step - self._last_step) / busy, self._loader.waited - self._last_wait
         self._last_step, self._last_time, self._last_wait = step, now, self._loader.waited
         if isinstance(run.method, MomentumMethod):

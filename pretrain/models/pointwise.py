@@ -24,5 +24,6 @@ class Pointwise(nn.Conv2d):
         """Map (B, channels, H, W) to (B, out, H, W)."""
         small = x.dim() == 4 and x.shape[2] * x.shape[3] <= MOST_CELLS
         if small and x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
-            return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+            weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # permuted, so that its gradient is channels_last too
+            return F.linear(x.permute(0, 2, 3, 1), weight, self.bias).permute(0, 3, 1, 2)
         return super().forward(x)

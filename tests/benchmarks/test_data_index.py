@@ -27,7 +27,7 @@ def test_an_index_works_from_everywhere(
     (pictures / "nothing").mkdir()
     assert main(["data", "index", "--root", "pictures", "--out", "a.index"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("a.index: 4 images, 4 with a label (layout class_folder), ")
+    assert printed.startswith("a.index: 4 images, 4 with a label, 3 classes (layout class_folder), ")
     assert "note: the class folder nothing holds no images" in printed
     monkeypatch.chdir("/")
     source = open_source(pictures.parent / "a.index")
@@ -49,7 +49,7 @@ def test_what_cannot_be_indexed_leaves_the_old_index(pictures: Path, capsys: pyt
         (pictures / "nowhere", out, "does not exist"),
         (out, out, "is an index already; give the images themselves"),
         (pictures, pictures.parent / "a.idx", "must end with .index"),
-        ("", out, "data.root is not set"),
+        ("", out, "the root of the images is not set"),
     ]:
         assert main(["data", "index", "--root", str(root), "--out", str(name)]) == 2
         assert said in capsys.readouterr().err
@@ -67,3 +67,21 @@ def test_help_for_newcomers(capsys: pytest.CaptureFixture[str]) -> None:
         "Make it again when images",
     ):
         assert words in printed
+
+
+def test_what_an_index_leaves_out_is_said(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = pictures.parent / "a.index"
+    Image.new("RGB", (8, 8)).save(pictures / "loose.png")
+    words = ["data", "index", "--out", str(out), "--root"]
+    assert main([*words, str(pictures)]) == 2
+    assert "1 image (for example loose.png) lies directly in" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*words, str(pictures), "--layout", "class_folder"]) == 0
+    assert "warning: 1 image (for example loose.png) lies directly in" in capsys.readouterr().out
+    assert open_source(out).index.notes == ()
+    (pictures / "l.txt").write_text("loose.png\ngone.png\n")
+    assert main([*words, str(pictures / "l.txt")]) == 0
+    assert "warning: 1 of 2 paths of" in capsys.readouterr().out
+    (pictures / "l.txt").write_text("loose.png cat\n")
+    assert main([*words, str(pictures / "l.txt")]) == 0
+    assert f"{out}: 1 image, 1 with a label, 1 class (layout list)" in capsys.readouterr().out

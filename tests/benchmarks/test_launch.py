@@ -20,6 +20,7 @@ from rich.console import Console
 from benchmarks.jobs import Job, Records
 from benchmarks.launch.display import Display
 from benchmarks.launch.local import Local
+from benchmarks.launch.process import interrupt, start
 from benchmarks.launch.scheduler import run_jobs
 from pixbench.progress import note_progress
 
@@ -113,6 +114,46 @@ def test_interruption_lets_the_running_jobs_save_unless_pressed_again(tmp_path: 
         not psutil.pid_exists(pid := int((tmp_path / "child").read_text())) or psutil.Process(pid).status() == "zombie"
     )
     assert not list((tmp_path / "r").glob("*"))  # it is to be started again
+
+
+SAVES_SLOWLY = """
+import os, signal, sys, time
+from pathlib import Path
+from pixbench.distributed import rank
+from pixbench.errors import run_command
+from pixbench.interrupt import StopSignal
+from pixbench.process_group import AgreedStop, process_group
+
+def command():
+    folder = Path(sys.argv[1])
+    with process_group("cpu"), StopSignal() as stop:
+        (folder / f"up{rank()}").touch()
+        while not stop.asked_at:
+            time.sleep(0.05)
+        if rank() == 0:
+            time.sleep(float(sys.argv[2]))
+            (folder / "saved").touch()
+        raise AgreedStop
+
+sys.exit(run_command(command, name="pixbench"))
+"""
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(33, marks=pytest.mark.e2e)])
+def test_torchrun_does_not_kill_a_job_that_saves(seconds: int, tmp_path: Path) -> None:
+    """torchrun, asked to stop, kills its workers after 30 seconds; so they are asked, and wait for the one that saves."""
+    script = tmp_path / "job.py"
+    script.write_text(SAVES_SLOWLY)
+    many = Job("a", (sys.executable, str(script), str(tmp_path), str(seconds)), tmp_path / "never", gpus=2)
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    process = start(many, tmp_path / "log", environment)
+    wait_for(tmp_path / "up0")
+    wait_for(tmp_path / "up1")
+    interrupt(process)
+    process.wait(timeout=90)
+    said = (tmp_path / "log").read_text()
+    assert (tmp_path / "saved").exists(), said
+    assert said.count("interrupted; all finished work is kept") == 2
 
 
 def test_jobs_end_with_a_suite_that_was_killed(tmp_path: Path) -> None:

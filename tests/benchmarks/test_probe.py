@@ -20,6 +20,7 @@ from benchmarks.probe.classify import fit_linear
 from benchmarks.probe.dense import (
     IGNORED,
     OUTPUT_STRIDE,
+    Scenes,
     _maps,
     cell_labels,
     confusion_matrix,
@@ -165,7 +166,7 @@ def test_features_do_not_depend_on_how_a_backbone_wants_its_pixels(mini_root: Pa
     source = class_folders(mini_root / "imagenet")[0].thinned(4)
     ours, theirs = (embed(Frozen(t), source, size=64, batch=2, workers=0) for t in (backbone, twin))
     torch.testing.assert_close(theirs, ours)
-    ours, theirs = (next(_maps(Frozen(t), mini_root / "cityscapes", "val"))[0] for t in (backbone, twin))
+    ours, theirs = (next(_maps(Frozen(t), Scenes(mini_root / "cityscapes", "val"), 0))[0] for t in (backbone, twin))
     torch.testing.assert_close(theirs, ours)
 
 
@@ -192,7 +193,7 @@ def test_what_can_be_seen_is_found(tmp_path: Path) -> None:
     labels, answers = (torch.tensor(source.labels, dtype=torch.int64) for source in sources)
     assert top1(knn(train, labels, val, 4), answers) == 100
     assert top1(fit_linear(train, labels, 4).logits(val).argmax(1), answers) == 100
-    found = dense_probe(Frozen(backbone, OUTPUT_STRIDE), tmp_path / "cityscapes", seed=0)
+    found = dense_probe(Frozen(backbone, OUTPUT_STRIDE), tmp_path / "cityscapes", seed=0, workers=0)
     assert found["dense_accuracy"] > 90
     assert found["dense_mIoU"] > 85
 
@@ -293,7 +294,7 @@ def test_a_broken_picture_has_one_sentence_for_both_commands(
     assert main([*words, "--width", str(WIDTH), "--datasets", "imagenet"]) == 2
     said = capsys.readouterr().err
     assert "val/dog/1.jpg is broken" in said
-    assert "replace it, or delete it (pre-training that has begun goes on without it), then start again" in said
+    assert "replace or delete it, then start the same command again" in said
 
 
 def test_what_a_user_gets_wrong(

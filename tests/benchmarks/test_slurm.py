@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,16 +10,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from submitit.core.utils import DelayedSubmission
 
+from benchmarks.commands import PIXBENCH
 from benchmarks.commands.main import main
 from benchmarks.jobs import Job, Records
 from benchmarks.launch.scheduler import run_jobs
-from benchmarks.launch.slurm import Slurm, options_of
+from benchmarks.launch.slurm import Slurm
 from pixbench.errors import UserError
 
 REPO = Path(__file__).parents[2]
@@ -100,31 +104,109 @@ def test_a_job_whose_time_is_over_saves_and_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "saved").exists()
 
 
-def test_options_are_for_all_or_for_a_kind() -> None:
-    settings = {"time": 60, "gpus_per_node": 8, "nodes": 2, "pretrain": {"time": 600}, "convert": {"gres": "gpu:1"}}
-    assert options_of(settings, "pretrain") == {"time": 600, "gpus_per_node": 8, "nodes": 2}
-    assert options_of(settings, "convert") == {"time": 60, "gres": "gpu:1"}
-
-
 @pytest.mark.parametrize(
     ("settings", "sentence"),
-    [({"time": "1-00:00:00"}, "no time for pretrain"), ({"partitoin": "x"}, "pretrain: .*partitoin")],
+    [({"time": None}, "no time for pretrain"), ({"partitoin": "x"}, "pretrain: .*partitoin")],
 )
 def test_wrong_options_are_one_sentence(settings: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=sentence):
         launcher(tmp_path, "local", **settings).start([job(tmp_path, "pretrain/a")])
 
 
+def pretend_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str) -> None:
+    """Put an ``sbatch`` that is this shell script, and an empty queue, first in the PATH."""
+    for name, does in (("squeue", "exit 0"), ("srun", "exit 0"), ("sbatch", sbatch)):
+        (folder / name).write_text(f"#!/bin/sh\n{does}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
 def test_what_sbatch_refuses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusal = "sbatch: error: invalid partition specified: gpo\\nsbatch: error: Batch job submission failed: Invalid partition"
-    for name, does in (("squeue", "exit 0"), ("srun", "exit 0"), ("sbatch", f"printf '{refusal}' >&2; exit 1")):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    pretend_slurm(tmp_path, monkeypatch, f"printf '{refusal}' >&2; exit 1")
     with pytest.raises(
         UserError, match=r"refused pretrain/a: sbatch: error: invalid partition specified: gpo; sbatch: "
-    ):
+    ) as caught:
         launcher(tmp_path).start([job(tmp_path, "pretrain/a")])
+    assert "CPUs" not in str(caught.value)
+    eight = replace(job(tmp_path, "pretrain/a"), gpus=8)
+    with pytest.raises(UserError, match="it asked for 8 CPUs, one for each process and data worker; cpus_per_task: N "):
+        Slurm(Records(tmp_path / "jobs"), tmp_path, {"time": 5}).start([eight])
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """A Slurm that accepts each job and keeps its file; the function returns what was submitted."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    pretend_slurm(tmp_path, monkeypatch, f'n=$(ls {kept} | wc -l); cp "$1" {kept}/$n; echo "Submitted batch job $n"')
+    return lambda: [path.read_text() for path in sorted(kept.iterdir(), key=lambda path: int(path.name))]
+
+
+def test_srun_gets_the_cores_of_the_job(tmp_path: Path, written: Callable[[], list[str]]) -> None:
+    """Also where Slurm (22.05 until before 23.11) does not let it take them over from sbatch."""
+    launcher(tmp_path, cpus_per_task=6).start([job(tmp_path, "pretrain/a")])
+    (text,) = written()
+    (srun,) = (line for line in text.splitlines() if line.startswith("srun "))
+    assert "#SBATCH --cpus-per-task=6" in text.splitlines()
+    assert {"--cpus-per-task=6", "--kill-on-bad-exit=0"} < set(srun.split())
+
+
+def test_jobs_of_rows_and_seeds_share_arrays(tmp_path: Path, written: Callable[[], list[str]]) -> None:
+    """They may if nothing differs but the command; neither other GPUs nor another time limit go into one array."""
+    jobs = [job(tmp_path, f"transfer/{row}/p/seed{seed}") for row in "ab" for seed in range(3)]
+    jobs += [replace(job(tmp_path, "transfer/c/p/seed0"), gpus=2), job(tmp_path, "convert/a")]
+    taken = launcher(tmp_path, convert={"time": 3}).start(jobs)
+    assert sorted(line for text in written() for line in text.splitlines() if "--array" in line) == [
+        "#SBATCH --array=0-5%6"
+    ]
+    numbers = {submitted.job.name: submitted.number for submitted in taken}
+    assert numbers["transfer/b/p/seed2"] == f"{numbers['transfer/a/p/seed0'].partition('_')[0]}_5"
+    assert len({number.partition("_")[0] for number in numbers.values()}) == len(written()) == 3
+
+
+def test_the_limit_of_arrays(tmp_path: Path, written: Callable[[], list[str]]) -> None:
+    jobs = [job(tmp_path, f"transfer/{row}") for row in "abc"]
+    launcher(tmp_path, array_parallelism=2).start(jobs)
+    limited = launcher(tmp_path, array_parallelism=2)
+    limited.array_limit = 1
+    limited.start(jobs)
+    assert [line for text in written() for line in text.splitlines() if "--array" in line] == [
+        "#SBATCH --array=0-2%2",
+        "#SBATCH --array=0-2%1",
+    ]
+
+
+def test_the_limit_of_arrays_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = []
+    monkeypatch.setattr(
+        "benchmarks.launch.scheduler.run_jobs",
+        lambda jobs, records, slurm: limits.append(slurm.array_limit) or {job.name: "failed" for job in jobs},
+    )
+    suite = ["suite", str(REPO / "configs" / "suites" / "slurm.yaml"), "--launcher", "slurm", "--out", str(tmp_path)]
+    assert main([*suite, "--data-root", str(tmp_path), "--array-limit", "4"]) == 1
+    assert limits == [4]
+    assert main([*suite, "--data-root", str(tmp_path), "--array-limit", "0"]) == 2
+    assert "--array-limit 0 is not possible; choose 1 or more" in capsys.readouterr().err
+
+
+def test_too_few_cores_for_the_data_workers(
+    tmp_path: Path, written: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The user's number of cores is kept, workers are fewer, and the job remains the same."""
+    words = ("pretrain", "--config", str(REPO / "configs" / "pretrain" / "mini.yaml"), "--method.name", "moco_v2")
+    big = Job("pretrain/a", (*PIXBENCH, *words, "--data.root", "x", "--data.workers=16"), tmp_path / "out", gpus=8)
+    before = big.key
+    (taken,) = launcher(tmp_path, cpus_per_task=64).start([big])
+    assert capsys.readouterr().out.startswith("pretrain/a: 7 data workers per training process instead of 16, to fit")
+    (pickled,) = (tmp_path / "slurm").glob("*_submitted.pkl")
+    task = DelayedSubmission.load(pickled).function
+    assert task.words == ("--data.workers=7",)
+    assert task.job.key == before
+    assert json.loads((tmp_path / "slurm" / "pretrain.a.json").read_text()) == {"number": taken.number, "key": before}
+    assert "--cpus-per-task=64" in written()[0]
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +291,51 @@ def test_torchrun_over_two_nodes(tmp_path: Path) -> None:
         tmp_path / "logs" / "pretrain.a.log"
     ).read_text()
     assert (tmp_path / "out").read_text() == "2.0"
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("slurm")
+def test_a_job_may_use_the_cores_it_asked_for(tmp_path: Path) -> None:
+    count = len(os.sched_getaffinity(0))
+    here = launcher(tmp_path, cpus_per_task=count)
+    cores = job(tmp_path, "pretrain/a", "import os; print('cores', len(os.sched_getaffinity(0)))")
+    assert run_jobs([cores], here.records, here) == {"pretrain/a": "done"}
+    assert f"cores {count}" in (tmp_path / "logs" / "pretrain.a.log").read_text()
+
+
+def two_machines(tmp_path: Path, first: str, second: str) -> Job:
+    """A job that runs shell commands, other ones on each machine, instead of torchrun."""
+    script = tmp_path / "command"
+    script.write_text(f'#!/bin/bash\ncd {tmp_path}\nif [ "$SLURM_NODEID" = 0 ]; then\n{first}\nelse\n{second}\nfi\n')
+    script.chmod(0o755)
+    return Job("pretrain/a", (str(script),), tmp_path / "out")
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("slurm")
+def test_two_machines_save_and_go_on(tmp_path: Path) -> None:
+    """The second one ends, with an error, while the first still saves; this Slurm has KillOnBadExit."""
+    save = "trap 'touch asked; sleep 10; touch saved; exit 130' INT; touch up; while true; do sleep 0.1; done"
+    end = "while [ ! -f asked ]; do sleep 0.1; done; exit 130"
+    again = "if [ -f saved ]; then touch out; exit 0; fi; "
+    here = launcher(tmp_path, nodes=2)
+    (taken,) = here.start([two_machines(tmp_path, again + save, again + end)])
+    wait_for((tmp_path / "up").exists)
+    subprocess.run(["scancel", "--signal=USR2", taken.number], check=True)  # as Slurm itself does before the limit
+    wait_for((tmp_path / "saved").exists)
+    wait_for(lambda: taken.state() == "done", 200)
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("slurm")
+def test_a_failure_on_one_machine_ends_the_job(tmp_path: Path) -> None:
+    """The other one notices nothing, as in a collective operation without a time limit."""
+    here = launcher(tmp_path, nodes=2, srun_args=["--wait=5"])
+    (taken,) = here.start([two_machines(tmp_path, "exec sleep 500", "echo 'pixbench: error: no disk'; exit 3")])
+    wait_for(lambda: taken.state() == "failed", 60)
+    assert taken.reason.startswith("node 1 (")
+    assert taken.reason.endswith(": no disk")
+    wait_for(lambda: taken.number not in here.ask(), 60)
 
 
 @pytest.mark.e2e

@@ -79,6 +79,11 @@ def problems(said: str) -> list[str]:
         ),
         (
             ("--launcher", "slurm"),
+            {"rows": {"r": {"pretrain": PIXPRO}}, "slurm": {"gpus_per_node": 8}},
+            "the suite's slurm block has no time for pretrain; add a whole number of minutes",
+        ),
+        (
+            ("--launcher", "slurm"),
             {"scale": "paper", "rows": {"r": {"pretrain": PIXPRO[:1]}}, "slurm": {**SLURM, "mem": "8GB"}},
             "batches on each machine, but mem in the slurm block is 8.0 GiB",
         ),

@@ -102,7 +102,7 @@ def test_every_kind_of_backbone_is_trained(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--data.root", "/nowhere"), "data.root /nowhere does not exist"),
+        (("--data.root", "/nowhere"), "root /nowhere does not exist"),
         (("--method.gama", "2"), "--method.gama"),
         (("--epochs", "some"), "epochs"),
         (("--method.name", "pixpo"), "choose one of pixpro"),

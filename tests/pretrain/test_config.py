@@ -188,4 +188,4 @@ def test_what_a_run_shows_is_a_group_of_its_own() -> None:
     assert "log.knn_every is -1; it must be at least 0" in complaint(*start, "--log.knn_every=-1")
     assert "profile is -1; it must be at least 0" in complaint(*start, "--profile=-1")
     assert "one of ['wandb', 'mlflow']. Got value: neptune" in complaint(*start, "--log.trackers", "[neptune]")
-    assert "Expected a list in brackets" in complaint(*start, "--log.trackers", "wandb")
+    assert "such as '[A, B]' (a shell needs the quotes)" in complaint(*start, "--log.trackers", "wandb")

@@ -131,6 +131,35 @@ def test_two_processes_save_at_the_same_step_and_pass_over_a_damaged_checkpoint(
     assert_same_weights(straight, out)
 
 
+STALE = """
+import os, runpy
+from pretrain import checkpoint
+real = checkpoint.load
+def load(path, **options):  # what the file system shows one machine
+    return real(os.environ["STALE"] if os.environ["RANK"] == "1" else path, **options)
+checkpoint.load = load
+runpy.run_module("pretrain", run_name="__main__")
+"""
+
+
+def test_a_process_that_reads_an_older_checkpoint_stops_all(straight: Path, tmp_path: Path) -> None:
+    older = max((straight / "earlier").glob("*.pth"))
+    (tmp_path / "stale.py").write_text(STALE)
+    before = (straight / CHECKPOINT_FILE).read_bytes()
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", tmp_path / "stale.py"]
+    often = ("--checkpoint_every", "100", "--checkpoint_every_steps", "4")
+    words += [*SMALL, *often, "--epochs", "7", "--data.root", straight.parent / "images", "--out", straight]
+    environment = {**ENVIRONMENT, "STALE": str(older), "PYTHONPATH": str(REPO), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(words, cwd=REPO, env=environment, text=True, capture_output=True, timeout=120, check=False)
+    assert done.returncode != 0
+    step = checkpoint.load(older)["step"]
+    sentence = (
+        f"the processes do not agree on this run: step is 18 in process 0 and {step} in process 1; give all machines"
+    )
+    assert done.stderr.count(sentence) == 2, done.stderr
+    assert (straight / CHECKPOINT_FILE).read_bytes() == before
+
+
 def assert_equal(left: Any, right: Any) -> None:
     if isinstance(left, dict):
         assert left.keys() == right.keys()

@@ -15,6 +15,7 @@ import pytest
 import torch
 from tiny import views
 
+from pixbench.checkpoints import write_checkpoint
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, earlier, engine
@@ -205,7 +206,10 @@ def test_a_checkpoint_that_another_process_wrote_meanwhile_is_not_overwritten(
 def test_other_settings_in_the_same_folder_are_refused(tiny: Callable[..., RunConfig], image_tree: Tree) -> None:
     config = tiny("run")
     engine.train(config)
-    with pytest.raises(UserError, match=r"epochs \(checkpoint: 2, now: 1\).*choose another --out"):
+    with pytest.raises(
+        UserError,
+        match=r"epochs \(checkpoint: 2, now: 1\); a run may get more epochs, but not fewer; .*choose another --out",
+    ):
         engine.train(replace(config, epochs=1))
     other = replace(config.data, root=str(image_tree(3, 8, name="other")))
     with pytest.raises(UserError, match="other images"):
@@ -254,6 +258,32 @@ def test_more_epochs_than_before(
         engine.train(replace(longer, epochs=5, seed=1))
 
 
+def test_a_run_in_fp16_may_go_on_in_another_precision(
+    tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no fp16 without a GPU, so an interrupted run in fp32 is made to have been one."""
+    config = tiny("run")
+    with monkeypatch.context() as patch:
+        stop_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            engine.train(config)
+    path = Path(config.out) / CHECKPOINT_FILE
+    content = checkpoint.load(path)
+    step = content["step"]
+    content["config"]["precision"] = "fp16"
+    content["bad_steps"] = {"total": 11, "in_a_row": 11}
+    write_checkpoint(path, content)
+    with pytest.raises(UserError, match=r"precision \(checkpoint: fp16, now: fp32\), seed"):
+        engine.train(replace(config, seed=1))
+    engine.train(config)
+    assert f"going on in fp32; until step {step} it was fp16" in capsys.readouterr().out
+    content = content_of(config)
+    assert (content["precisions"], content["finished"]) == ([[step, "fp16", "fp32"]], True)
+    assert content["bad_steps"] == {"total": 11, "in_a_row": 0}
+    with pytest.raises(UserError, match=r"precision \(checkpoint: fp32, now: bf16\)"):
+        engine.train(replace(config, precision="bf16"))
+
+
 def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(tiny: Callable[..., RunConfig]) -> None:
     config = tiny("run")
     engine.train(config)
@@ -276,7 +306,8 @@ def test_a_diverging_run_stops_and_keeps_the_good_checkpoint(tiny: Callable[...,
     config = tiny("run", checkpoint_every_steps=1, epochs=4)
     wild = replace(config, optimizer=replace(config.optimizer, name="sgd", base_lr=1e25))
     with pytest.raises(
-        UserError, match=r"(gradient was not finite in 11 steps|is not finite after step).*last good.*checkpoint\.pth"
+        UserError,
+        match=r"(gradient was not finite in 11 steps|is not finite after step).*(last good|before these steps).*checkpoint\.pth",
     ):
         engine.train(wild)
     content = content_of(wild)

@@ -118,7 +118,7 @@ def test_a_run_goes_on_without_its_broken_image(config: RunConfig, capsys: pytes
     path = Path(source.where(last))
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(
-        UserError, match=r"is broken .*replace it, or delete it \(pre-training that has begun goes on without it\)"
+        UserError, match=r"is broken .*replace or delete it, then start the same command again \(a run that has begun"
     ):
         engine.train(config)
     assert checkpoint.load(out / CHECKPOINT_FILE)["step"] == 1
@@ -137,11 +137,18 @@ def test_new_images_other_images_and_old_run_folders(config: RunConfig, capsys: 
     engine.train(config)
     names = (out / IMAGE_LIST).read_bytes()
     (out / IMAGE_LIST).write_bytes(b"\n".join(names.split(b"\n")[1:]))
+    other = Path(source.where(0)).with_name("other.JPEG")
+    os.link(Path(source.where(0)), other)
     with pytest.raises(UserError, match=r"images\.txt is not the list of the images of .*checkpoint\.pth"):
         engine.train(config)
+    other.unlink()
+    longer = replace(config, epochs=3)
+    engine.train(longer)  # it is not needed: the images are still those of the checkpoint
+    assert f"{out / IMAGE_LIST} was damaged; it is written again" in capsys.readouterr().out
+    assert (out / IMAGE_LIST).read_bytes() == names
 
     (out / IMAGE_LIST).unlink()  # as in a folder of before
-    longer = replace(config, epochs=3)
+    longer = replace(config, epochs=4)
     engine.train(longer)
     assert (out / IMAGE_LIST).read_bytes() == names
     (out / IMAGE_LIST).unlink()
@@ -152,7 +159,7 @@ def test_new_images_other_images_and_old_run_folders(config: RunConfig, capsys: 
 
     (out / IMAGE_LIST).write_bytes(names)
     capsys.readouterr()
-    engine.train(replace(config, epochs=4))
+    engine.train(replace(config, epochs=5))
     assert "1 image in data.root is new since the start of this run and not used" in capsys.readouterr().out
     for index in (3, 4):
         Path(source.where(index)).unlink()

@@ -89,7 +89,7 @@ def test_fingerprint_follows_the_names_not_the_place(image_tree: Tree) -> None:
 
 
 def test_roots_that_will_not_do(tmp_path: Path, image_tree: Tree) -> None:
-    with pytest.raises(UserError, match=r"data\.root is not set"):
+    with pytest.raises(UserError, match="the root of the images is not set"):
         open_source("")
     with pytest.raises(UserError, match="nowhere does not exist"):
         open_source(tmp_path / "nowhere")

@@ -28,10 +28,12 @@ from torch import Tensor
 from pretrain import engine
 from pretrain.data.sources import Source
 from pretrain.log.memory import Memory
+from pretrain.log.screen import SHOWN
 from pretrain.settings import LogConfig, RunConfig
 
 Runs = Callable[..., RunConfig]
 REPO = Path(__file__).parents[2]
+ALWAYS = {"loss", "lr", "feature_std", "images_per_s", "data_wait", "memory_gb"}
 
 
 def log_of(config: RunConfig) -> list[dict[str, Any]]:
@@ -58,13 +60,12 @@ def test_every_value_is_in_the_log_on_the_board_and_on_the_screen(
     config = tiny("run", method)
     engine.train(config)
     lines, said, board = log_of(config), capsys.readouterr().out, board_of(config)
-    always = {"loss", "lr", "feature_std", "images_per_s", "data_wait", "memory_gb"}
     own = {"momentum", "positives"} if method == "pixpro" else {"accuracy"}
     for line in lines:
-        assert line.keys() == {"step", "epoch", "time", *always, *own}
+        assert line.keys() == {"step", "epoch", "time", *ALWAYS, *own}
         assert 0 <= line["data_wait"] <= 1
         assert 0.05 < line["memory_gb"] < 20
-    for name in {*always, *own}:
+    for name in {*ALWAYS, *own}:
         assert [event.step for event in board.Scalars(name)] == [1, 2, 3, 4, 5, 6]
         assert [event.value for event in board.Scalars(name)] == pytest.approx([line[name] for line in lines])
     assert [event.step for event in board.Images("views")] == [1]
@@ -170,6 +171,29 @@ screen.close()
         r"epoch 99.9/100, step 124999/125100 \|.{5,}\|100%, 18240 img/s, data wait 52%, 631.4 GB, .* left$", bar
     )
     assert "loss -2.9154, lr 9.14e-05, EMA 0.9904, feature std 0.53, 4410.2 positives, 1234 skipped, 12 bad" in states
+
+
+def test_what_went_into_no_step_does_not_count_for_the_time_left() -> None:
+    code = """
+import tqdm.std
+clock = [0.0]
+tqdm.std.time = lambda: clock[0]
+from pretrain.log.screen import Screen
+screen = Screen(0, 100, 1)
+for step in range(10):
+    clock[0] += 1
+    screen.step(0)
+clock[0] += 1001
+screen.step(1000)
+screen.close()
+"""
+    bar = next(state for state in reversed(in_a_terminal("-c", code)) if "step 11/100" in state)
+    assert bar.endswith(", 01:29 left")
+
+
+def test_every_value_on_the_screen_is_explained() -> None:
+    page = (REPO / "docs" / "watching.md").read_text(encoding="utf-8")
+    assert [name for name in (*SHOWN, *ALWAYS, "knn", "knn_s", "recovered") if f"`{name}`" not in page] == []
 
 
 @pytest.mark.slow

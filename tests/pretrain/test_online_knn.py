@@ -140,23 +140,38 @@ def test_without_labels_it_is_off_and_said_once(tiny: Runs, capsys: pytest.Captu
     assert not any("knn" in line for line in log_of(config))
 
 
+@pytest.mark.slow
+def test_a_failure_of_the_evaluation_does_not_end_the_run(
+    tiny: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    config = tiny("run", log=LogConfig(knn_every=1))
+    monkeypatch.setattr(online_knn, "functional_call", out_of_memory)
+    assert engine.train(config) == 0
+    assert "epoch 1: no k-NN accuracy (the GPU has too little memory" in capsys.readouterr().out
+    assert not any("knn" in line for line in log_of(config))
+
+
 TWO = """
 import sys, torch
 from pathlib import Path
-from pixbench.distributed import leave_group, rank
+from pixbench.distributed import rank
+from pixbench.process_group import process_group
 from pretrain import engine
 from pretrain.config import from_dict
 from pretrain.log.online_knn import OnlineKNN, embed
 import yaml
 config = from_dict(yaml.safe_load(Path(sys.argv[1]).read_text()))
-run = engine.setup(config, engine.start_processes())
-if rank() == 1:  # its own statistics of batch norm; those of rank 0 count
-    [buffer.add_(1) for name, buffer in run.method.backbone.named_buffers() if name.endswith("running_mean")]
-found, readable = embed(run, [0, 3, 5, 7, 9])
-values, run.step = {}, 3
-OnlineKNN(run).after_step(run, None, values)
-torch.save((found, readable, values["knn"]), sys.argv[2] + str(rank()))
-leave_group()
+with process_group("cpu") as device:
+    run = engine.setup(config, device)
+    if rank() == 1:  # its own statistics of batch norm; those of rank 0 count
+        [buffer.add_(1) for name, buffer in run.method.backbone.named_buffers() if name.endswith("running_mean")]
+    found, readable = embed(run, [0, 3, 5, 7, 9])
+    values, run.step = {}, 3
+    OnlineKNN(run).after_step(run, None, values)
+    torch.save((found, readable, values["knn"]), sys.argv[2] + str(rank()))
 """
 
 

@@ -30,3 +30,11 @@ def test_it_is_a_convolution(shape: tuple[int, ...], memory_format: torch.memory
 
 def test_an_image_without_a_batch() -> None:
     assert Pointwise(3, 2)(torch.randn(3, 4, 4)).shape == (2, 4, 4)
+
+
+def test_the_gradient_lies_in_memory_as_the_weight() -> None:
+    """Otherwise several processes copy it once more, and PyTorch warns of that in each of them."""
+    layer = Pointwise(8, 4).to(memory_format=torch.channels_last)
+    layer(torch.rand(2, 8, 7, 7).contiguous(memory_format=torch.channels_last)).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.stride() == layer.weight.stride()

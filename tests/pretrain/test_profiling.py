@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,6 +45,24 @@ def test_a_profile(tiny: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert times == sorted(times, reverse=True)
     models = [checkpoint.load(Path(config.out) / CHECKPOINT_FILE)["model"] for config in (plain, profiled)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_the_writing_of_the_trace_counts_in_no_speed(tiny: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock jumps a day ahead while the trace is written."""
+    day, late, clock, write = 86_400, [0], time.monotonic, profiling.Profiler._write
+
+    def slow(profiler: profiling.Profiler, done: Any) -> None:
+        write(profiler, done)
+        late[0] = day
+
+    monkeypatch.setattr(profiling, "WARM_UP", 2)
+    monkeypatch.setattr(profiling.Profiler, "_write", slow)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + late[0])
+    config = tiny("run", profile=1)
+    engine.train(config)
+    lines = [json.loads(line) for line in (Path(config.out) / "log.jsonl").read_text().splitlines()]
+    assert lines[3]["time"] > day  # it did take that long
+    assert all(line["images_per_s"] > 100 * config.batch_size / day for line in lines)
 
 
 def test_a_run_that_is_shorter_than_the_profile(tiny: Runs, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,8 @@ def test_a_step_is_rebuilt_exactly(
     (Path(config.out) / CHECKPOINT_FILE).unlink()
     result = replay(Path(config.out), 1, CPU)
     assert result.weights == "those of the start"
+    weights = replay(Path(config.out), 3, CPU).weights
+    assert weights.startswith("those of the start. There is no checkpoint of step 2, so the run had other weights here")
     assert sum(part["loss"] for part in result.losses) / accumulate == pytest.approx(seen[0][1], rel=1e-6)
 
 
@@ -109,6 +111,13 @@ def test_what_is_not_finite_is_named(
     assert f"step {described['step']}: 8 images" in printed
     assert "first output that is not finite: projector." in printed
     assert "gradients that are not finite: " in printed
+    assert printed.count("pixels: normalised, as the network gets them: from -2.12 (black) to 2.64 (white)") == 1
+    assert "view 1    view 1    view 1    view 2" in printed
+    largest = re.search("modules with the largest finite outputs: (.*)", printed)
+    assert largest
+    assert "backbone." in largest[1]
+    assert "nan" not in largest[1]
+    assert re.search(r"modules with outputs that are not finite: [1-9]\d* of \d+", printed)
     assert main(["replay", config.out, "--anomaly"]) == 1
     printed = capsys.readouterr().out
     assert re.search(
@@ -124,6 +133,19 @@ def test_what_is_not_finite_is_named(
     assert "it has steps 1 to 6" in capsys.readouterr().err
 
 
+def test_bad_steps_before_do_not_hide_whose_weights_these_are(config: RunConfig) -> None:
+    engine.train(replace(config, epochs=1))
+    path = Path(config.out) / CHECKPOINT_FILE
+    content = checkpoint.load(path)
+    for in_a_row, whose in (
+        (1, f"those after step 2, from {path} (step 3 was bad and changed no weights)"),
+        (2, f"those after step 1, from {path} (the steps 2 to 3 were bad and changed no weights)"),
+        (3, f"those of the start, from {path} (the steps 1 to 3 were bad and changed no weights)"),
+    ):
+        checkpoint.save(path, {**content, "bad_steps": {"total": in_a_row, "in_a_row": in_a_row}})
+        assert replay(Path(config.out), 3, CPU).weights == whose
+
+
 def test_the_parts_of_several_processes_follow_one_another(config: RunConfig) -> None:
     engine.train(replace(config, epochs=1))
     path = Path(config.out) / CHECKPOINT_FILE
@@ -137,11 +159,14 @@ def test_the_parts_of_several_processes_follow_one_another(config: RunConfig) ->
 
 
 def test_what_cannot_be_replayed(config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["replay", str(tmp_path / "nothing")]) == 2
-    assert "choose a step with --step" in capsys.readouterr().err
-    assert main(["replay", str(tmp_path / "nothing"), "--step", "3"]) == 2
-    assert "is not the folder of a pre-training run" in capsys.readouterr().err
+    for step in ([], ["--step", "3"]):
+        assert main(["replay", str(tmp_path / "nothing"), *step]) == 2
+        assert f"there is no folder {tmp_path / 'nothing'}" in capsys.readouterr().err
+        assert main(["replay", str(tmp_path), *step]) == 2
+        assert "is not the folder of a pre-training run" in capsys.readouterr().err
     engine.train(replace(config, epochs=1))
+    assert main(["replay", config.out]) == 2
+    assert "did not stop for bad steps; choose a step with --step" in capsys.readouterr().err
     assert main(["replay", config.out, "--step", "0"]) == 2
     capsys.readouterr()
     (Path(config.out) / "bad_batch.json").write_text('{"step": 2')

@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def entries(content: bytes) -> Iterator[bytes]:
 @needs("wandb")
 def test_wandb_offline(tiny: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A run that is interrupted and continued is one run there, with all steps."""
+    from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record
 
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -87,12 +89,17 @@ def test_wandb_offline(tiny: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     found: dict[int, dict[str, float]] = {}
     files = sorted(Path(config.out).glob(f"wandb/offline-run-*/run-{name}.wandb"))
     assert len(files) == 2
-    for path in files:
-        for data in entries(path.read_bytes()):
-            record = Record.FromString(data)
-            if record.HasField("history"):
-                items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
-                found[int(items["_step"])] = items
+    ends = time.monotonic() + 30  # wandb's own process writes the files, and may still be at it
+    while len(found) < 6 and time.monotonic() < ends:
+        for data in (data for path in files for data in entries(path.read_bytes())):
+            with suppress(DecodeError):
+                record = Record.FromString(data)
+                if record.HasField("history"):
+                    items = {
+                        item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item
+                    }
+                    found[int(items["_step"])] = items
+        time.sleep(0.2)
     lines = [json.loads(line) for line in (Path(config.out) / "log.jsonl").read_text().splitlines()]
     assert sorted(found) == [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     for line in lines:

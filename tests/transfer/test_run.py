@@ -14,6 +14,7 @@ from quick_detection import QUICK, converted_backbone
 
 from benchmarks.commands.transfer import register
 from pixbench.errors import UserError
+from pixbench.file_versions import RESULT_SCHEMA
 from pixbench.files import sha256, write_json
 from pixbench.lock import owned
 from pixbench.results import config_hash, read_result
@@ -23,7 +24,7 @@ from transfer.job import Outcome, TransferJob
 from transfer.protocols import find_protocol, protocols
 from transfer.published_config import published_config
 from transfer.run import _measured, deviations, extra_weights, run_transfer
-from transfer.run_folder import claim
+from transfer.run_folder import claim, finished_result
 from transfer.weights.backbone import Backbone
 from transfer.weights.models.networks import build_network
 
@@ -273,3 +274,19 @@ def test_a_pretrained_pyramid_is_a_deviation_where_it_is_loaded() -> None:
     assert extra_weights(find_protocol("coco_fpn_1x"), plain) == []
     assert extra_weights(find_protocol("voc_c4"), more) == []
     assert extra_weights(find_protocol("coco_fpn_1x"), None) == []
+
+
+def test_the_other_processes_do_not_mind_that_the_first_removes_a_failed_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"schema": RESULT_SCHEMA, "status": "failed"})
+    real = Path.read_text
+
+    def removed_meanwhile(self: Path, **options: Any) -> str:
+        path.unlink()
+        return real(self, **options)
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(Path, "read_text", removed_meanwhile)
+    assert finished_result(tmp_path) is None

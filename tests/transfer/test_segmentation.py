@@ -28,7 +28,7 @@ from transfer.job import TransferJob
 from transfer.protocols import find_protocol, protocols
 from transfer.run import run_transfer
 from transfer.segmentation.config import resolve
-from transfer.segmentation.run import build_runner, chatter_into, leave, newest_checkpoint, run
+from transfer.segmentation.run import build_runner, chatter_into, close_log, newest_checkpoint, run
 
 pytestmark = pytest.mark.frameworks
 PROTOCOL = find_protocol("cityscapes_fcn16s")
@@ -93,7 +93,7 @@ def live_state(
         runner.register_hook(Look())
         with pytest.raises(Ended):
             runner.train()
-        leave(runner)
+        close_log(runner)
     return seen[0], seen[1]
 
 
@@ -171,7 +171,7 @@ def test_backbone_that_does_not_fit_stops_before_the_first_iteration(job: Transf
             UserError, match=r"without a place in the model \(backbone.conv1.weight.*get no value.*stem.0"
         ):
             runner.train()
-        leave(runner)
+        close_log(runner)
     assert newest_checkpoint(job.out) is None
 
 
@@ -279,7 +279,7 @@ def test_data_sets_of_own_classes_keep_the_numbers_of_the_label_maps(
                 for i in range(len(loader.dataset))
                 for n in loader.dataset[i]["data_samples"].gt_sem_seg.data.unique().tolist()
             }
-            leave(runner)
+            close_log(runner)
         assert {0, 1, 2} <= seen <= {0, 1, 2, 255}
         assert loader.dataset.metainfo["classes"] == classes.names
 
@@ -302,7 +302,15 @@ def test_two_processes_on_loopback_share_a_batch(mini_root: Path, tmp_path: Path
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     command = [*torchrun, "-m", "benchmarks.commands", "transfer", PROTOCOL.name, "--init", "random", "--scale", "mini"]
     command += ["--data-root", str(mini_root), "--out", str(out), *settings]
-    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, check=True)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    subprocess.run(command, env=environment, check=True, cwd=tmp_path)
+    assert not (tmp_path / ".dist_test").exists()  # mmengine's place for the results of the processes
+    assert not (out / ".collected").exists()
     result = read_result(out / "result.json")
     assert (result["status"], result["iterations"], result["host"]["processes"]) == ("ok", 4, 2)
     assert result["config"]["train_dataloader"]["batch_size"] == 1

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
-from pixbench.distributed import leave_group
 from pixbench.errors import UserError, innermost
 from pixbench.file_versions import RUN_LOG
 from pixbench.files import make_folder, write_text
+from pixbench.process_group import check_alike, process_group
+from pixbench.progress import show
+from pixbench.results import config_hash
 from transfer.batch_scaling import divided
 from transfer.datasets.prepared import prepared
 from transfer.detection import datasets
@@ -46,7 +48,9 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     from transfer.detection.trainer import Trainer
 
     cfg, device = build_config(job, backbone), _device(job)
-    with _process_group(device), _log_to(job, comm.get_rank()) as say:
+    with process_group(device.partition(":")[0], job.process_timeout), _log_to(job, comm.get_rank()) as say:
+        if comm.get_world_size() > 1:
+            comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
         comm.synchronize()  # rank 0 has prepared the data
         data = prepared(job.out)
         datasets.register(job, data)
@@ -62,6 +66,9 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         trainer = Trainer(cfg, job, say)
         trainer.resume_or_load()
+        check_alike(
+            "where this run goes on", {"iteration": trainer.start_iter, "config": config_hash(config_as_dict(cfg))}
+        )
         if not trainer.checkpointer.has_checkpoint():
             counts = load_into(trainer.checkpointer.model, backbone, job.protocol.weights_framework)
             say(f"backbone from {backbone.source}: {counts}")
@@ -100,24 +107,6 @@ def _device(job: TransferJob) -> str:
 
 
 @contextmanager
-def _process_group(device: str) -> Iterator[None]:
-    """Join the process group if ``torchrun`` describes one in the environment; leave it at the end."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield
-        return
-    from detectron2.utils import comm
-
-    if device != "cpu":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl")
-    try:
-        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-        yield
-    finally:
-        leave_group()
-
-
-@contextmanager
 def _log_to(job: TransferJob, rank: int) -> Iterator[Say]:
     """Redirect Detectron2's logs, warnings and prints to a file in ``job.out``.
 
@@ -140,7 +129,7 @@ def _log_to(job: TransferJob, rank: int) -> Iterator[Say]:
         def say(text: str) -> None:
             logging.getLogger("detectron2.pixbench").info(text)
             if rank == 0:
-                print(text, file=console, flush=True)
+                show(text, console)
 
         try:
             yield say

@@ -27,6 +27,7 @@ from pixbench.distributed import any_process
 from pixbench.errors import UserError
 from pixbench.files import write_text
 from pixbench.interrupt import StopSignal, shielded
+from pixbench.process_group import AgreedStop
 from pixbench.progress import ProgressLines
 from transfer.detection import models, vitdet  # noqa: F401  both register models
 from transfer.detection.evaluators import evaluator
@@ -171,12 +172,12 @@ class StopWhenAsked(HookBase):
         self._stop.__exit__(None, None, None)
 
     def after_step(self) -> None:
-        """Save and raise KeyboardInterrupt if a stop was requested."""
+        """Save and raise `AgreedStop` if a stop was requested."""
         done = self.trainer.iter + 1
         if any_process(self._stop.asked_at > 0)[0] and done < self.trainer.max_iter:
             self.trainer.checkpointer.save("model_stopped", iteration=self.trainer.iter)  # always the same file
             self._say(f"stopped and saved after iteration {done}")
-            raise KeyboardInterrupt
+            raise AgreedStop
 
 
 class Progress(HookBase):

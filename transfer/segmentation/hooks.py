@@ -13,7 +13,8 @@ from mmengine.runner import Runner
 from pixbench.distributed import any_process
 from pixbench.errors import UserError
 from pixbench.interrupt import StopSignal
-from pixbench.progress import ProgressLines, note_progress
+from pixbench.process_group import AgreedStop, check_alike
+from pixbench.progress import ProgressLines, note_progress, show
 from transfer.weights import Backbone, load_into
 
 
@@ -27,7 +28,8 @@ class LoadBackbone(Hook):
         self.backbone, self.framework = backbone, framework
 
     def before_train(self, runner: Runner) -> None:
-        """Load the weights if the run is not resumed."""
+        """Load the weights if the run is not resumed. All processes must go on from the same checkpoint."""
+        check_alike("where this run goes on", {"iteration": runner.iter})
         if runner.iter == 0:
             model = getattr(runner.model, "module", runner.model)
             runner.logger.info(
@@ -60,15 +62,15 @@ class StopWhenAsked(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Save and raise KeyboardInterrupt if a stop was requested."""
+        """Save and raise `AgreedStop` if a stop was requested."""
         done = runner.iter + 1
         if not runner.optim_wrapper.should_update() or done >= runner.max_iters:
             return
         if any_process(self.stop.asked_at > 0)[0]:
             runner.save_checkpoint(runner.work_dir, f"iter_{done}.pth", by_epoch=False)
             if is_main_process():
-                print(f"stopped and saved after iteration {done}", file=self.console, flush=True)
-            raise KeyboardInterrupt
+                show(f"stopped and saved after iteration {done}", self.console)
+            raise AgreedStop
 
 
 class PlainCheckpoint(Hook):
@@ -97,7 +99,7 @@ class Progress(Hook):
     def say(self, text: str) -> None:
         """Print ``text`` on rank 0."""
         if is_main_process():
-            print(text, file=self.console, flush=True)
+            show(text, self.console)
 
     def before_train(self, runner: Runner) -> None:
         """Start the progress lines."""

@@ -17,6 +17,7 @@ from pixbench.errors import UserError, innermost
 from pixbench.file_versions import RUN_LOG
 from pixbench.files import make_folder
 from pixbench.interrupt import StopSignal
+from pixbench.process_group import process_group
 from transfer.batch_scaling import divided
 from transfer.job import Outcome, TransferJob
 from transfer.segmentation.classes import data_sets
@@ -46,34 +47,39 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         config.train_dataloader.batch_size = divided(whole, job.accumulate, processes())
     if backbone:
         check_pixels(config, job, backbone.pixels)
-    described, changes = config_as_dict(config), tuple[str, ...]()
+    described = config_as_dict(config)
     with chatter_into(job.out) as console:
         import torch
 
-        from transfer.initial_weights import random_backbone
+        with process_group("cuda" if torch.cuda.is_available() else "cpu", job.process_timeout):
+            progress, changes, iterations = train(job, config, backbone, console)
+    return Outcome(progress.metrics, described, iterations // job.accumulate, changes)
 
-        if processes() > 1 and not torch.cuda.is_available():
-            changes = synchronise_on_cpus(config)
-            torch.distributed.init_process_group("gloo")
-        runner, progress = build_runner(
-            job, config, backbone or random_backbone(backbone_spec(config), job.seed), console
-        )
-        from transfer.segmentation.hooks import StopWhenAsked  # imported here: it needs the process group
 
-        stop = StopSignal()
-        runner.register_hook(
-            StopWhenAsked(stop, console), "LOWEST"
-        )  # after the hooks that change what a checkpoint holds
-        try:
-            with stop:
-                runner.train()
-            if progress.measured_at != runner.iter:  # stopped after the last checkpoint and before the validation
-                runner.val()
-        except UserError as error:
-            raise UserError(innermost(str(error))) from error
-        finally:
-            leave(runner)
-    return Outcome(progress.metrics, described, runner.iter // job.accumulate, changes)
+def train(
+    job: TransferJob, config: Config, backbone: Backbone | None, console: TextIO
+) -> tuple[Progress, tuple[str, ...], int]:
+    """Train and validate; return the hook with the metrics, what this machine makes different, and the last iteration."""
+    import torch
+
+    from transfer.initial_weights import random_backbone
+
+    changes = synchronise_on_cpus(config) if processes() > 1 and not torch.cuda.is_available() else ()
+    runner, progress = build_runner(job, config, backbone or random_backbone(backbone_spec(config), job.seed), console)
+    from transfer.segmentation.hooks import StopWhenAsked  # imported here: it needs the process group
+
+    stop = StopSignal()
+    runner.register_hook(StopWhenAsked(stop, console), "LOWEST")  # after the hooks that change what a checkpoint holds
+    try:
+        with stop:
+            runner.train()
+        if progress.measured_at != runner.iter:  # stopped after the last checkpoint and before the validation
+            runner.val()
+    except UserError as error:
+        raise UserError(innermost(str(error))) from error
+    finally:
+        close_log(runner)
+    return progress, changes, runner.iter
 
 
 @contextmanager
@@ -99,7 +105,8 @@ def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: 
     config.experiment_name = f"{job.protocol.name}-{uuid.uuid4().hex}"  # mmengine shares loggers by this name
     (dataset_type,) = {data.type for data in data_sets(config.val_dataloader)}
     first_object = None if job.classes else metrics.FIRST_OBJECT.get(dataset_type)
-    config.val_evaluator.update(type=metrics.ObjectIoU.__name__, first_object=first_object)
+    together = str(job.out / ".collected")  # where the processes put their results; by default, in the current folder
+    config.val_evaluator.update(type=metrics.ObjectIoU.__name__, first_object=first_object, collect_dir=together)
     for data in (*data_sets(config.train_dataloader), *data_sets(config.val_dataloader)):
         data.type, data.data_root = f"Naming{data.type}", str(job.data_root / Path(data.data_root).name)
     for half in job.out.glob(".iter_*.part.pth"):  # left by a run that was killed during writing
@@ -126,14 +133,10 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def leave(runner: QuietRunner) -> None:
-    """Close the log, and leave the process group if there is one."""
-    from pixbench.distributed import leave_group
-
+def close_log(runner: QuietRunner) -> None:
+    """Close the log file of ``runner``."""
     for handler in runner.logger.handlers:
         handler.close()
-    if runner.distributed:
-        leave_group()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

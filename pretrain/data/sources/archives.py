@@ -1,30 +1,23 @@
-"""Images in tar shards or zip files. They stay packed: the index holds where in the archive each image begins.
+"""What tar shards and zip files have in common: their names, and what the index says of them.
 
-So every image can be read at any time, in any order, and a run goes on exactly wherever it stopped.
+Images stay packed: the index holds where in an archive each begins. So every image can be read at any time, in any order, and a
+run goes on exactly wherever it stopped.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-import posixpath
-import tarfile
-import zipfile
-from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import bracex
 from fsspec.core import url_to_fs
 
-from pixbench.errors import UserError, printable
-from pretrain.data.folders import NO_CLASSES, SUFFIXES, is_left_out
-from pretrain.data.index import HIGHEST_LABEL, NO_LABEL, Index, Place
-from pretrain.data.sources.builder import Builder, label_in
-from pretrain.data.sources.storage import is_url, open_archive, reason
+from pixbench.errors import UserError
+from pretrain.data.index import Place
+from pretrain.data.sources.storage import is_url, reason, sample
 
 MOST_SHARDS = 1_000_000
-READABLE = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: -1}
-"""Methods of compression in a zip that can be read, and the sign of the sizes in the index."""
 
 
 class Member(NamedTuple):
@@ -46,16 +39,16 @@ def expand(pattern: str) -> list[str]:
     try:
         words = [str(word) for word in bracex.expand(pattern, limit=MOST_SHARDS)]
     except bracex.ExpansionLimitException as error:
-        raise UserError(f"data.root {pattern} stands for more than {MOST_SHARDS} files; give fewer") from error
+        raise UserError(f"root {pattern} stands for more than {MOST_SHARDS} files; give fewer") from error
     paths = [path for word in words for path in _matches(word)]
     if missing := [path for path in paths if not is_url(path) and not os.path.isfile(path)]:
         raise UserError(
-            f"{len(missing)} of the {len(paths)} archives of data.root {pattern} are missing ({', '.join(missing[:3])}); give a "
+            f"{len(missing)} of the {len(paths)} archives of root {pattern} are missing ({', '.join(missing[:3])}); give a "
             "pattern of those that are there, or download the others"
         )
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
-        raise UserError(f"data.root {pattern} names {twice} twice; name it once")
+        raise UserError(f"root {pattern} names {twice} twice; name it once")
     return paths
 
 
@@ -68,11 +61,11 @@ def _matches(word: str) -> list[str]:
             system, path = url_to_fs(word)
             found = [system.unstrip_protocol(match) for match in sorted(system.glob(path))]
         except (ImportError, OSError, ValueError) as error:
-            raise UserError(f"data.root {word} cannot be listed ({reason(error)})") from error
+            raise UserError(f"root {word} cannot be listed ({reason(error)})") from error
     else:
         found = sorted(glob.glob(word))
     if not found:
-        raise UserError(f"data.root {word} matches no file; check the pattern")
+        raise UserError(f"root {word} matches no file; check the pattern")
     return found
 
 
@@ -84,150 +77,7 @@ def short_names(paths: list[str]) -> list[str]:
     return ["/".join(path.split("/")[common:]) for path in paths]
 
 
-def webdataset(pattern: str) -> Index:
-    """List tar shards in webdataset's layout: ``KEY.jpg`` (or another image), and ``KEY.cls`` with its label, if there is one.
-
-    The key of a file is its path up to the first dot of its name. Other files of the key are not read. The name of an image is
-    that of its shard, a slash, and its path in the shard.
-
-    Raises:
-        UserError: A shard is missing, damaged or compressed, holds an image twice, or has a label that is not a number.
-    """
-    paths = expand(pattern)
-    if other := [path for path in paths if not path.endswith(".tar")]:
-        raise UserError(
-            f"{other[0]} is not called .tar, so it is not taken for a shard; rename it, or give another pattern"
-        )
-    builder, places = Builder(), []
-    for number, (path, short) in enumerate(zip(paths, short_names(paths), strict=True)):
-        with open_archive(path) as stream:
-            for image, label in _labelled(stream, path):
-                builder.add_member(f"{short}/{image.name}", label, number, image.offset, image.size)
-            places.append(Place(path, "tar", _size(stream)))
-    return builder.index("webdataset", *places, called=f"data.root {pattern}")
-
-
-def _labelled(stream: IO[bytes], path: str) -> Iterator[tuple[Member, int]]:
-    """Yield the images in a shard with their labels."""
-    images: dict[str, Member] = {}
-    labels: dict[str, int] = {}
-    for member in _members(stream, path):
-        folder, file = posixpath.split(member.name)
-        stem, _, kind = file.partition(".")
-        key = posixpath.join(folder, stem)
-        if f".{kind.lower()}" in SUFFIXES and not any(map(is_left_out, member.name.split("/"))):
-            if key in images:
-                raise UserError(
-                    f"{path} holds two images of the key {printable(key)} ({printable(images[key].name)}, "
-                    f"{printable(member.name)}); pack one image under each key"
-                )
-            images[key] = member
-        elif kind == "cls":
-            stream.seek(member.offset)
-            text = stream.read(min(member.size, 100))
-            if (label := label_in(text)) is None:
-                raise UserError(
-                    f"label {text[:30].decode(errors='replace')!r} of {printable(member.name)} in {path} is not a whole number "
-                    f"from 0 to {HIGHEST_LABEL}"
-                )
-            labels[key] = label
-    for key, image in images.items():
-        yield image, labels.get(key, NO_LABEL)
-
-
-def _members(stream: IO[bytes], path: str) -> Iterator[Member]:
-    try:
-        with tarfile.open(fileobj=stream, mode="r:") as archive:
-            while (info := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
-                if info.isfile() and not info.issparse():
-                    yield Member(info.name, info.offset_data, info.size)
-            stream.seek(archive.offset)
-            if stream.read(tarfile.BLOCKSIZE).strip(b"\0") or stream.tell() == archive.offset:
-                raise tarfile.ReadError("it does not end where a tar file ends")
-    except tarfile.TarError as error:
-        raise UserError(
-            f"{path} cannot be read as a tar file ({error}); it must be complete and not compressed: download it again, or "
-            "unpack it with gunzip"
-        ) from error
-
-
-def _size(stream: IO[bytes]) -> int:
-    return stream.seek(0, os.SEEK_END)
-
-
-def zip_file(path: str, layout: str) -> Index:
-    """List the images in a zip, in the order and under the names that they have in the unpacked folder.
-
-    With ``class_folder``, the folders in it are those of a class folder; with ``flat``, any.
-
-    Raises:
-        UserError: It is damaged or encrypted, or has no class folders.
-    """
-    with open_archive(path) as stream:
-        members, size = list(_zip_members(stream, path)), _size(stream)
-    classes: list[str] = []
-    if layout == "class_folder" and members:
-        top = _class_top([member.name for member in members], path)
-        members = [member._replace(name=member.name[len(top) :]) for member in members if member.name.startswith(top)]
-        classes = sorted({member.name.partition("/")[0] for member in members})
-    labels = {name: label for label, name in enumerate(classes)}
-    builder = Builder()
-    for member in sorted(members, key=_walk_order):
-        label = labels[member.name.partition("/")[0]] if labels else NO_LABEL
-        builder.add_member(member.name, label, 0, member.offset, member.size)
-    return builder.index(layout, Place(path, "zip", size), called=f"data.root {path}", classes=tuple(classes))
-
-
-def _walk_order(member: Member) -> list[tuple[bool, str]]:
-    """Return a key that sorts as `pretrain.data.folders.image_files` does: the files of a folder, then its folders."""
-    *folders, file = member.name.split("/")
-    return [*((True, folder) for folder in folders), (False, file)]
-
-
-def _zip_members(stream: IO[bytes], path: str) -> Iterator[Member]:
-    try:
-        with zipfile.ZipFile(stream) as archive:
-            infos = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise UserError(
-            f"{path} cannot be read as a zip file ({error}); it must be complete: download it again"
-        ) from error
-    for info in infos:
-        if not info.filename.lower().endswith(SUFFIXES) or any(map(is_left_out, info.filename.split("/"))):
-            continue
-        if info.flag_bits & 1:
-            raise UserError(f"{path} is encrypted; unpack it, and pack it without a password")
-        if info.compress_type not in READABLE:
-            raise UserError(
-                f"{printable(info.filename)} in {path} is compressed by method {info.compress_type}; pack it again with zip -0"
-            )
-        yield Member(info.filename, info.header_offset, info.compress_size * READABLE[info.compress_type])
-
-
-def _class_top(names: list[str], path: str) -> str:
-    """Return what comes before the class folders in the ``names`` of a zip, with its slash."""
-    folders = [name.split("/")[:-1] for name in names]
-    train = {
-        "/".join([*parts[:depth], ""])
-        for parts in folders
-        for depth in (1, 2)
-        if len(parts) >= depth and parts[depth - 1].casefold() == "train"
-    }
-    if len(train) == 1:
-        return train.pop()
-    if len(train) > 1:
-        raise UserError(f"{path} holds {' and '.join(sorted(train))}; pack one of them alone")
-    top = ""
-    if len({parts[0] for parts in folders if parts}) == 1 and all(len(parts) > 1 for parts in folders):
-        top, folders = f"{folders[0][0]}/", [parts[1:] for parts in folders]
-    if not all(folders):
-        raise UserError(
-            f"{path} holds images outside of class folders; for images without classes, use --data.layout flat"
-        )
-    if parts := sorted({parts[0] for parts in folders if parts[0].casefold() in NO_CLASSES}):
-        raise UserError(
-            f"{path} has no train/ folder but holds {', '.join(parts[:5])}: the run would also train on test images or label "
-            "masks; pack the class folders alone"
-        )
-    return top
+def place_of(path: str, kind: Literal["tar", "zip"], stream: IO[bytes]) -> Place:
+    """Return the `Place` of the open archive ``path``."""
+    size = stream.seek(0, os.SEEK_END)
+    return Place(path, kind, size, "" if is_url(path) else sample(stream.fileno(), size))

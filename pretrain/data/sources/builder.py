@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pixbench.errors import UserError, printable
-from pretrain.data.index import HIGHEST_LABEL, NO_LABEL, Index, Place
+from pretrain.data.index import NO_LABEL, Index, Place
 from pretrain.data.packed import PackedStrings
 
 
@@ -43,7 +43,9 @@ class Builder:
         """
         names = PackedStrings(np.frombuffer(self._text, np.uint8), np.frombuffer(self._ends, np.int64))
         if called and (twice := names.first_repeated()) is not None:
-            raise UserError(f"{called} holds {printable(twice)} twice; remove one of them")
+            raise UserError(
+                f"{called} holds {printable(twice)} twice; each image may be there once: remove one of them"
+            )
         columns: dict[str, Any] = {}
         if self._place:
             kinds = {
@@ -53,12 +55,3 @@ class Builder:
             }
             columns = {name: np.frombuffer(values, kind) for name, (values, kind) in kinds.items()}
         return Index(names, np.frombuffer(self._labels, np.int32), places, layout, **columns, **more)
-
-
-def label_in(text: str | bytes) -> int | None:
-    """Return the label that ``text`` says; None if it is not a whole number from `NO_LABEL` to `HIGHEST_LABEL`."""
-    try:
-        label = int(text)
-    except ValueError:
-        return None
-    return label if NO_LABEL <= label <= HIGHEST_LABEL else None

@@ -40,6 +40,4 @@ def coco(path: Path, folder: str) -> Index:
     builder = Builder()
     for number, image in enumerate(images):
         builder.add(inside(image.file_name, root, f"image {number} of {path}"))
-    index = builder.index("coco", Place(str(root)), called=str(path))
-    check_there(index, root, str(path))
-    return index
+    return check_there(builder.index("coco", Place(str(root)), called=str(path)), root, str(path))

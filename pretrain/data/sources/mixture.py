@@ -24,8 +24,8 @@ def joined(indices: Sequence[Index], weights: Sequence[float]) -> Index:
     numbered = any(not index.classes and (index.labels != NO_LABEL).any() for index in indices)
     if numbered and any(index.classes for index in indices):
         raise UserError(
-            "data.mixture joins roots whose labels are names of class folders with others whose labels are numbers; give all of "
-            "them in one way"
+            "data.mixture joins roots whose labels are names of classes with others whose labels are numbers; give all of them "
+            "in one way"
         )
     classes = tuple(sorted({name for index in indices for name in index.classes}))
     filled = {name for index in indices for name in index.classes if name not in index.empty}
@@ -36,7 +36,9 @@ def joined(indices: Sequence[Index], weights: Sequence[float]) -> Index:
         own = np.zeros(len(index), np.int32) if index.place is None else index.place
         place.append((own + len(places)).astype(np.int32))
         places += [replace(found, prefix=f"{number}/{found.prefix}") for found in index.places]
-        new = np.array([numbers[name] for name in index.classes], np.int32)
+        new = np.array(
+            [*(numbers[name] for name in index.classes), NO_LABEL], np.int32
+        )  # the last one is that of `NO_LABEL`
         labels.append(new[index.labels] if index.classes else index.labels)
     return Index(
         names=PackedStrings.pack(f"{number}/{name}" for number, index in enumerate(indices) for name in index.names),
@@ -48,6 +50,7 @@ def joined(indices: Sequence[Index], weights: Sequence[float]) -> Index:
         sizes=_joined(indices, "sizes"),
         classes=classes,
         empty=tuple(name for name in classes if name not in filled),
+        notes=tuple(note for index in indices for note in index.notes),
         parts=tuple((len(index), float(weight)) for index, weight in zip(indices, weights, strict=True)),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import zlib
@@ -19,6 +20,9 @@ OPEN_FILES = 64
 """Number of local archives that a process keeps open."""
 TRIES = 3
 """Number of times that a remote range is asked for."""
+BLOCKS = 64
+"""Number of blocks of an archive by which it is recognised, besides its size."""
+BLOCK = 4096
 LOCAL_HEADER = 30
 """Size in bytes of the fixed part of a zip's local header; the lengths of name and extra field are its last four bytes."""
 
@@ -39,7 +43,7 @@ def open_archive(path: str) -> IO[bytes]:
     except ImportError as error:  # fsspec's file systems need packages of their own
         raise UserError(f"{path} needs a package that is not installed: {error}") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be opened ({reason(error)}); check data.root and its permissions") from error
+        raise UserError(f"{path} cannot be opened ({reason(error)}); check the path and its permissions") from error
 
 
 def read_member(place: Place, offset: int, size: int) -> bytes:
@@ -63,7 +67,10 @@ def read_member(place: Place, offset: int, size: int) -> bytes:
 def read_range(place: Place, offset: int, size: int) -> bytes:
     """Read ``size`` bytes of the archive ``place`` from ``offset`` on."""
     if not is_url(place.path):
-        return os.pread(_local(place), size, offset)
+        data = os.pread(descriptor := _local(place), size, offset)
+        if len(data) < size:
+            _check_unchanged(place, descriptor)  # cut off while it is open
+        return data
     for attempt in range(TRIES):
         try:
             return _remote_range(place.path, offset, size)
@@ -102,16 +109,42 @@ def _local(place: Place) -> int:
             descriptor = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise _missing(place) from error
-        if place.size not in (-1, found := os.fstat(descriptor).st_size):
+        try:
+            _check_unchanged(place, descriptor)
+        except UserError:
             os.close(descriptor)
-            raise UserError(
-                f"{place.path} has {found} bytes, but it had {place.size} when its images were listed; put the old file back, or "
-                "start again (if data.root is an index, make it again with pixbench data index)"
-            )
+            raise
     _open[place.path] = descriptor
     if len(_open) > OPEN_FILES:
         os.close(_open.popitem(last=False)[1])
     return descriptor
+
+
+def sample(descriptor: int, size: int) -> str:
+    """Return a digest of a few blocks of an open local file of ``size`` bytes: its end, and `BLOCKS` spread over it.
+
+    An archive that was packed again often has the same size, but hardly the same blocks.
+    """
+    found = hashlib.sha256()
+    for place in range(BLOCKS):
+        found.update(os.pread(descriptor, BLOCK, place * size // BLOCKS))
+    found.update(os.pread(descriptor, BLOCK, max(0, size - BLOCK)))
+    return found.hexdigest()[:16]
+
+
+def _check_unchanged(place: Place, descriptor: int) -> None:
+    """Raise UserError if the archive ``place`` is another one than when its images were listed."""
+    size = os.fstat(descriptor).st_size
+    if place.size not in (-1, size):
+        what = f"has {size} bytes, but it had {place.size}"
+    elif place.sample and place.sample != sample(descriptor, size):
+        what = "has other content than"
+    else:
+        return
+    raise UserError(
+        f"{place.path} {what} when its images were listed; put the old file back, or start again (if it was listed by pixbench "
+        "data index, make the index again)"
+    )
 
 
 def _missing(place: Place) -> UserError:

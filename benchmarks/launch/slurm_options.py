@@ -1,0 +1,109 @@
+"""The options of sbatch and srun for a job, from the ``slurm:`` block of a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.jobs import Job
+from benchmarks.launch.cores import cores_needed
+from pixbench.errors import UserError
+
+COMMANDS = ("data", "pretrain", "convert", "transfer")
+"""Commands of jobs; each may have its own options in the suite's ``slurm:`` block, besides the common ones."""
+GPU_OPTIONS = ("gres", "gpus_per_node", "gpus_per_task")
+REQUEUES = 20
+"""Number of times that a job may reach its time limit (``max_num_timeout``)."""
+SAVE_S = 90
+"""Seconds before the time limit at which a job is asked to save (``signal_delay_s``)."""
+WAIT_S = 120
+"""Seconds for which the other machines of a job go on after the first of them has ended (srun's ``--wait``).
+
+Those that see the failure of the first one end earlier, with a reason. It is longer than a shared file system takes to show
+a file that another machine wrote.
+"""
+
+
+def options_of(settings: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """Return the sbatch options for the jobs of ``command``: the common ones and its own.
+
+    For commands that do not train (data, convert) the common options are used without GPUs and ``nodes``. An option
+    without a value counts as left out.
+    """
+    common = {name: value for name, value in settings.items() if name not in COMMANDS}
+    if command in ("data", "convert"):
+        common = {name: value for name, value in common.items() if name not in (*GPU_OPTIONS, "nodes")}
+    own = settings.get(command) or {}
+    if not isinstance(own, dict):
+        raise UserError(
+            f"the suite's slurm block: {command} is {own!r}, but must be a mapping of options, e.g. {{time: 30}}"
+        )
+    return {name: value for name, value in (common | own).items() if value is not None}
+
+
+def time_limit(settings: Mapping[str, Any], job: Job) -> int:
+    """Return the time limit of ``job`` in minutes.
+
+    Raises:
+        UserError: ``settings`` have no time for it, or none that is a whole number of minutes.
+    """
+    command, given = job.command_name, options_of(settings, job.command_name).get("time")
+    example = "a whole number of minutes, e.g. time: 1440"
+    if given is None:
+        raise UserError(f"the suite's slurm block has no time for {command}; add {example}")
+    if given == "auto":
+        raise UserError(f"the suite's slurm block: time: auto for {command} cannot be computed yet; give {example}")
+    if not _is_count(given):
+        raise UserError(f"the suite's slurm block: the time for {command} is {given!r}; it must be {example}")
+    return int(given)
+
+
+def job_options(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """Return submitit's options for ``job``: those of ``settings``, and what every job of ours needs.
+
+    Raises:
+        UserError: an option that is used here has a wrong value.
+    """
+    options = options_of(settings, job.command_name) | {"time": time_limit(settings, job)}
+    for name in ("cpus_per_task", "cpus_per_gpu", "signal_delay_s"):
+        if not _is_count(options.get(name, 1)):
+            raise UserError(f"the suite's slurm block: {name} is {options[name]!r}; it must be a whole number, e.g. 64")
+    for name, kind, example in (
+        ("srun_args", list, "[--cpu-bind=none]"),
+        ("additional_parameters", dict, "{nice: 10}"),
+    ):
+        if not isinstance(options.get(name, kind()), kind):
+            raise UserError(f"the suite's slurm block: {name} is {options[name]!r}; it must be written like {example}")
+    if job.gpus and not options.keys() & set(GPU_OPTIONS):
+        options["gpus_per_node"] = job.gpus
+    if job.command_name in ("pretrain", "transfer") and "cpus_per_gpu" not in options:
+        options.setdefault("cpus_per_task", cores_needed(job))
+    names = {"job_name": f"pixbench-{job.command_name}", "ntasks_per_node": 1, "signal_delay_s": SAVE_S}
+    more = {"kill-on-invalid-dep": "yes", "requeue": True, **options.get("additional_parameters", {})}
+    srun = [*srun_options(options), *options.get("srun_args", ())]  # of two equal ones, srun takes the last
+    return {**names, **options, "additional_parameters": more, "srun_args": srun}
+
+
+def cores_of(options: Mapping[str, Any], job: Job) -> int | None:
+    """Return the number of CPUs that ``options`` ask for on each machine of ``job``; None if that is left to Slurm."""
+    if "cpus_per_gpu" in options:
+        return int(options["cpus_per_gpu"]) * max(1, job.gpus)
+    return options.get("cpus_per_task")
+
+
+def srun_options(options: Mapping[str, Any]) -> list[str]:
+    """Return the options of srun, which do not all follow from those of sbatch.
+
+    - ``--cpus-per-task``: from Slurm 22.05 until before 23.11 srun does not take it over from sbatch. Where tasks are
+      bound to cores (TaskPluginParam), all processes of a task would share one core.
+    - ``--kill-on-bad-exit=0``: many sites set KillOnBadExit. When a job on several machines saves, the machine that ends
+      first would kill the first machine, which still saves and puts the job into the queue again.
+    - ``--wait``: ends a job one of whose machines has failed even if the others do not notice. Without it, the site's
+      WaitTime holds, which may be less than the time of a save, or unlimited.
+    """
+    cores = [f"--cpus-per-task={options['cpus_per_task']}"] if "cpus_per_task" in options else []
+    return [*cores, "--kill-on-bad-exit=0", f"--wait={WAIT_S}"]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,147 @@
+"""`python -m benchmarks.speed...`: what the commands take, print and write. How fast anything is does not matter here."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from benchmarks.speed import __main__ as speed
+from benchmarks.speed import engine, options, pretrain_step
+from benchmarks.speed.page import ENOUGH, table
+
+SMALL = ["--backbone.width=0.03125", "--data.image_size=32", "--data.cache=false", "--batch_size=8"]
+MODULES = ("__main__", "check", "checkpoints", "data_index", "engine", "methods", "pretrain_step", "scaling", "weights")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_help_names_the_command_and_explains_every_option(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(f"benchmarks.speed.{module}").main()
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: python -m benchmarks.speed.{module} ".replace(".__main__", ""))
+    shown = said.partition("\noptions:\n")[2].splitlines()
+    for line, following in pairwise([*shown, ""]):
+        if line.startswith("  -"):  # the text is beside the option, or below it
+            assert "  " in line.strip() or following.startswith(6 * " "), line
+
+
+def test_a_mistyped_name_is_refused_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        speed.main(["lose"])
+    said = capsys.readouterr().err
+    assert "'lose' is not one of input, loss, ppm, step, mini, options; did you mean loss?" in said
+    with pytest.raises(SystemExit, match="2"):
+        speed.main(["--rounds", "0"])
+    assert "argument --rounds: '0' is not a whole number above 0" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_take_the_figures_is_refused_before_they_are_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.json").write_text("[1]")
+    (tmp_path / "broken.json").write_text("{")
+    for name, reason in (
+        ("none/x.json", "there is no folder"),
+        ("other.json", "does not hold figures"),
+        ("broken.json", "cannot be read as JSON"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            speed.main(["loss", "--into", str(tmp_path / name)])
+        assert reason in capsys.readouterr().err
+
+
+def test_few_turns_are_not_compared_with_the_aim() -> None:
+    line = {
+        "title": "work",
+        "seconds": 1.0,
+        "ratio": 0.9,
+        "time": 0.8,
+        "megabytes": 1.0,
+        "memory_ratio": 0.2,
+        "memory": 0.5,
+    }
+    assert "0.90 (aim: 0.80)" in table([{**line, "rounds": ENOUGH - 1}])
+    whole = table([{**line, "rounds": ENOUGH}])
+    assert "0.90 ✗ (aim: 0.80)" in whole
+    assert "0.20 ✓ (aim: 0.50)" in whole
+
+
+@pytest.mark.slow
+def test_nothing_is_written_unless_a_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The real processes, with maps of 2 × 2 and 3 × 3 cells."""
+    small = {
+        name: [
+            speed.Pair(f"{name}_ours:{side}:1", f"{name}_reference:{side}:1", f"{name} of {side} × {side}", time=1.0)
+            for side in (2, 3)
+        ]
+        for name in ("loss", "ppm")
+    }
+    monkeypatch.setattr(speed, "GROUPS", small)
+    monkeypatch.setenv("PYTHONPATH", str(Path(speed.__file__).parents[2]))
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    speed.main(["loss", "--rounds", "1"])
+    out, err = capfd.readouterr()
+    assert out.count("× memory") == 1  # one table
+    assert "loss of 2 × 2" in out
+    assert "loss of 3 × 3" in out
+    assert f"median of 1 turn, too few to compare with the aims; take {ENOUGH} or more" in out
+    assert "✗" not in out
+    assert err.splitlines() == ["measuring: loss of 2 × 2", "measuring: loss of 3 × 3"]
+    assert not any((tmp_path / "docs").iterdir())
+
+    speed.main(["--rounds", "1", "--into", "mine.json"])
+    assert list(json.loads((tmp_path / "mine.json").read_text())) == ["loss", "ppm"]
+    assert (tmp_path / "mine.png").exists()
+    assert not any((tmp_path / "docs").iterdir())
+
+
+def test_the_options_of_a_run_are_those_of_pretrain(tmp_path: Path) -> None:
+    config = options.run_settings(["--data.root", "x", "--epochs=7", "--out", "own"], tmp_path)
+    assert (config.data.root, config.epochs, config.out) == ("x", 7, str(tmp_path))
+    assert (config.method.name, config.backbone.width, config.data.workers) == ("pixpro", 0.25, 0)
+    paper = options.run_settings(["--config", "configs/pretrain/byol_300ep.yaml", "--data.workers", "3"], tmp_path)
+    assert (paper.method.name, paper.backbone.width, paper.data.workers) == ("byol", 1.0, 3)
+
+
+@pytest.mark.slow
+def test_a_step_of_my_own_images(mini_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data.root", str(mini_root / "imagenet"), "--rounds", "1", *SMALL]
+    pretrain_step.main(words)
+    step, data, workers = capsys.readouterr().out.splitlines()
+    assert step.startswith("step: ")
+    assert data.startswith("data, one worker: ")
+    assert int(workers.removeprefix("data workers that keep up with the step: ")) >= 1
+    pretrain_step.main([*words, "--compare", "data.backend=pil,opencv"])
+    step, _, workers = capsys.readouterr().out.splitlines()
+    assert "; ratio " in step
+    assert "data.backend=pil " in workers
+    assert "data.backend=opencv " in workers
+
+
+@pytest.mark.slow
+def test_the_engine_beside_the_bare_step(mini_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--log_every=1", "--log.knn_every=0", "--log.views_every=0"]
+    engine.main(["--data.root", str(mini_root / "imagenet"), "--blocks", "1", *SMALL, *few])
+    said = capsys.readouterr().out
+    assert "engine alone" in said
+    assert "epochs:" not in said  # no picture, no k-NN accuracy
+
+
+def test_what_the_user_can_correct_is_one_sentence(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "benchmarks.speed.engine", "--data.root", str(tmp_path / "none"), *SMALL]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("benchmarks.speed.engine: error: data.root ")
+    assert len(done.stderr.splitlines()) == 1
