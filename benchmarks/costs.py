@@ -74,7 +74,7 @@ def cost(job: Job) -> Cost | None:
     Raises:
         UserError: A setting of the job is wrong.
     """
-    if job.command_name not in ("pretrain", "transfer"):
+    if job.command_name not in ("pretrain", "transfer") or job.command_name not in job.command:
         return None
     words = job.command[job.command.index(job.command_name) + 1 :]
     if job.command_name == "pretrain":

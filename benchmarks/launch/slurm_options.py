@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,12 @@ COMMANDS = ("data", "pretrain", "convert", "transfer")
 GPU_OPTIONS = ("gres", "gpus_per_node", "gpus_per_task")
 REQUEUES = 20
 """Number of times that a job may reach its time limit (``max_num_timeout``)."""
+MARGIN = 2.0
+"""Time limit with ``time: auto``, as a multiple of the published hours: GPUs wait for images and for one another."""
+EVALUATION_H = 1.0
+"""Hours that ``time: auto`` adds for start and evaluation."""
+LONGEST_AUTO_MIN = 24 * 60
+"""Longest limit of ``time: auto`` in minutes, which most clusters allow; a longer job saves and goes on."""
 SAVE_S = 90
 """Seconds before the time limit at which a job is asked to save (``signal_delay_s``)."""
 WAIT_S = 120
@@ -42,17 +49,25 @@ def options_of(settings: Mapping[str, Any], command: str) -> dict[str, Any]:
 
 
 def time_limit(settings: Mapping[str, Any], job: Job) -> int:
-    """Return the time limit of ``job`` in minutes.
+    """Return the time limit of ``job`` in minutes. "auto" is `MARGIN` times the published hours of such a job, or a day.
 
     Raises:
-        UserError: ``settings`` have no time for it, or none that is a whole number of minutes.
+        UserError: ``settings`` have no time for it, or none that is possible.
     """
-    command, given = job.command_name, options_of(settings, job.command_name).get("time")
+    command, options = job.command_name, options_of(settings, job.command_name)
+    given = options.get("time")
     example = "a whole number of minutes, e.g. time: 1440"
     if given is None:
         raise UserError(f"the suite's slurm block has no time for {command}; add {example}")
     if given == "auto":
-        raise UserError(f"the suite's slurm block: time: auto for {command} cannot be computed yet; give {example}")
+        from benchmarks import costs  # it imports PyTorch
+
+        hours = costs.hours(job, max(1, job.gpus) * int(options.get("nodes", 1)))
+        if hours is None:
+            raise UserError(
+                f"the suite's slurm block: time: auto for {command}, but its hours are not known; give {example}"
+            )
+        return min(math.ceil(60 * (MARGIN * hours + EVALUATION_H)), LONGEST_AUTO_MIN)
     if not _is_count(given):
         raise UserError(f"the suite's slurm block: the time for {command} is {given!r}; it must be {example}")
     return int(given)

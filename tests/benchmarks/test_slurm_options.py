@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def test_options_are_for_all_or_for_a_kind() -> None:
     ("time", "sentence"),
     [
         (None, "no time for pretrain; add a whole number"),
-        ("auto", "time: auto for pretrain cannot be computed yet"),
+        ("auto", "time: auto for pretrain, but its hours are not known"),
         ("1-00:00:00", "the time for pretrain is '1-00:00:00'; it must be a whole number of minutes"),
         (0, "is 0; it must"),
         (True, "is True; it must"),
@@ -58,6 +59,17 @@ def test_cores_are_asked_for_unless_they_are_given() -> None:
 def test_wrong_values_are_one_sentence(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         job_options({"time": 60, **wrong}, JOB)
+
+
+def test_an_automatic_time_follows_the_published_hours() -> None:
+    words = ("transfer", "voc_c4", "--scale", "paper", "--set", "SOLVER.MAX_ITER=240")
+    job = Job("transfer/a/voc_c4/seed0", ("python", "-m", "pixbench", *words), Path("/out"), gpus=8)
+    whole = replace(job, command=job.command[:-2])
+    assert 60 <= time_limit({"time": "auto"}, job) < time_limit({"time": "auto"}, whole) < 24 * 60
+    alone = replace(whole, gpus=1)
+    assert time_limit({"time": "auto"}, alone) == 24 * 60  # it saves and goes on
+    with pytest.raises(UserError, match="its hours are not known"):
+        time_limit({"time": "auto"}, replace(job, command=(*job.command[:6], "mini")))
 
 
 def test_an_option_without_a_value_is_left_out() -> None:
