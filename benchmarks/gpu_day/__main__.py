@@ -98,14 +98,14 @@ def attempt(step: Step, out: Path, data: Path, gpus: int, end: float) -> dict[st
     print(f"{step.name}: {step.proves} …", flush=True)
     place = Place(out / "steps" / step.name, data, gpus, began + 60 * step.minutes)
     shutil.rmtree(place.folder, ignore_errors=True)
-    figures, status, reason = {}, "passed", ""
+    status, reason = "passed", ""
     try:
-        figures = step.run(place)
+        step.run(place)
     except Failed as error:
         status, reason = "failed", str(error)
     except Exception as error:
         status, reason = "failed", explain(error)
-    return {"status": status, "reason": reason, "figures": figures, "seconds": round(time.monotonic() - began, 1)}
+    return {"status": status, "reason": reason, "figures": place.table, "seconds": round(time.monotonic() - began, 1)}
 
 
 def chosen(steps: Sequence[Step], patterns: Sequence[str]) -> list[Step]:

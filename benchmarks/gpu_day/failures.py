@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.gpu_day.step import POLL_S, STANDALONE, Command, Place, Step, Table, require
+from benchmarks.gpu_day.step import POLL_S, STANDALONE, Command, Place, Step, require
 from benchmarks.gpu_day.training import difference, log_of, pretrain, train
 from benchmarks.launch.process import interrupt
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE
@@ -47,16 +47,11 @@ def last_worker(command: Command) -> psutil.Process:
     return max(workers, key=lambda worker: int(worker.environ().get("RANK", "-1")))
 
 
-def goes_on(place: Place, stopped: bool) -> Table:
+def goes_on(place: Place, stopped: bool) -> None:
     """Stop a run of all processes in its middle, or kill one of them; it must end as a run that nothing happened to."""
     every = 10 if place.gpus else 4
-    settings: dict[str, Any] = {
-        "epochs": 5 * every,
-        "log_every": 1,
-        "checkpoint_every_steps": every,
-        "optimizer__base_lr": 0.05,
-    }
-    settings["precision"] = "fp16" if place.gpus else "fp32"
+    settings: dict[str, Any] = {"epochs": 5 * every, "checkpoint_every_steps": every, "log_every": 1}
+    settings |= {"optimizer__base_lr": 0.05, "precision": "fp16" if place.gpus else "fp32"}
     straight, out = train(place, "straight", "pixpro", place.processes, **settings), place.folder / "run"
     words, end = pretrain(place, "pixpro", out, place.processes, **settings), out / RESULT_FILE
     restarts = STANDALONE if stopped else (*STANDALONE, "--max-restarts=1")
@@ -78,22 +73,22 @@ def goes_on(place: Place, stopped: bool) -> Table:
     expected, found = ({line["step"]: line["loss"] for line in log_of(folder)} for folder in (straight, out))
     require(list(found) == list(expected), "the log lacks steps or repeats them")
     off = max(difference(expected[step], found[step]) for step in expected)
-    require(off <= LOOSE, f"the losses differ by {off:.2g} from those of a run that was not interrupted")
     what = "asked to stop, until all have saved" if stopped else "one killed, until all go on"
-    return {what: {"seconds": seconds, "largest difference of a loss": f"{off:.1e}"}}
+    place.table[what] = {"seconds": seconds, "largest difference of a loss": f"{off:.1e}"}
+    require(off <= LOOSE, f"the losses differ by {off:.2g} from those of a run that was not interrupted")
 
 
-def one_dies(place: Place) -> Table:
+def one_dies(place: Place) -> None:
     """Kill one process of a run that torchrun does not restart: all others must be gone soon."""
     out = place.folder / "run"
     words = pretrain(place, "pixpro", out, place.processes, epochs=10**6, log_every=1)
     with place.starts("run", words, out / RESULT_FILE, place.processes) as command:
         command.reach(lambda: last_step(out) >= 3)
         last_worker(command).send_signal(signal.SIGKILL)
-        return {"one killed, until all are gone": {"seconds": until_gone(command, out)}}
+        place.table["one killed, until all are gone"] = {"seconds": until_gone(command, out)}
 
 
-def out_of_memory(place: Place) -> Table:
+def out_of_memory(place: Place) -> None:
     """Let another process hold nearly all memory of the last GPU: its process must say so, and the others must not wait."""
     holder = (sys.executable, "-c", OTHER_PROCESS, place.gpus - 1, LEFT_BYTES)
     out = place.folder / "run"
@@ -102,10 +97,9 @@ def out_of_memory(place: Place) -> Table:
         other.reach(lambda: "holds the memory\n" in other.output())
         with place.starts("run", words, out / RESULT_FILE, place.processes, STANDALONE) as command:
             command.reach(lambda: f"error: {SENTENCE}" in command.output())
-            seconds = until_gone(command, out)
+            place.table["CUDA out of memory, until all are gone"] = {"seconds": until_gone(command, out)}
     reason = read_result(out / RESULT_FILE)["reason"]
     require(SENTENCE in reason, f"result.json has another reason: {reason}")
-    return {"CUDA out of memory, until all are gone": {"seconds": seconds}}
 
 
 def until_gone(command: Command, out: Path) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.gpu_day.step import Step, Table
+from pixbench.errors import UserError
 from pixbench.files import atomic_path, write_json, write_text
 
 REPORT, FACTS, ARCHIVE = "report.md", "report.json", "gpu_day.tar.gz"
@@ -65,7 +66,10 @@ def read(out: Path) -> dict[str, dict[str, Any]]:
     path = out / FACTS
     if not path.exists():
         return {}
-    return {line["name"]: line for line in json.loads(path.read_text(encoding="utf-8"))["steps"]}
+    try:
+        return {line["name"]: line for line in json.loads(path.read_text(encoding="utf-8"))["steps"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no report of a GPU day ({error}); choose another --out") from error
 
 
 def _short(value: Any) -> str:

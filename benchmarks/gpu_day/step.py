@@ -42,8 +42,8 @@ class Step:
     name: str
     proves: str
     """What is known if it passes."""
-    run: Callable[[Place], Table]
-    """Runs the commands and checks their outcome; raises `Failed`."""
+    run: Callable[[Place], None]
+    """Runs the commands, notes figures in the place's table and checks the outcome; raises `Failed`."""
     figures: str = "Other figures"
     """Heading of the table that has its figures."""
     minutes: float = 5
@@ -72,6 +72,8 @@ class Place:
     """Number of GPUs to use; 0 to run everything on the CPU, at the smallest size."""
     deadline: float
     """Value of `time.monotonic` at which its time is over."""
+    table: Table = field(default_factory=dict)
+    """What was measured; it is kept if the step fails later."""
     peaks: list[int] = field(default_factory=list)
     """Most memory in use on each GPU so far, in MB; empty without ``nvidia-smi``."""
     _looked: float = 0.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.commands import PIXBENCH
-from benchmarks.gpu_day.step import Place, Step, Table, cores, require
+from benchmarks.gpu_day.step import Place, Step, cores, require
 from pixbench.file_versions import RESULT_FILE, STEP_LOG
 from pixbench.paths import CONFIGS
 from pretrain.method_descriptions import config_files
@@ -85,21 +85,19 @@ def difference(one: float, other: float) -> float:
     return abs(one - other) / max(1.0, abs(one))
 
 
-def precisions(place: Place, method: str) -> Table:
+def precisions(place: Place, method: str) -> None:
     """Train in fp32, bf16 and (on a GPU) fp16; the first losses must be close."""
-    table: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for precision in ("fp32", "bf16", *(["fp16"] if place.gpus else [])):
-        row = figures(train(place, precision, method, precision=precision))
-        full = table.setdefault(f"{method}, fp32", row)
-        table[f"{method}, {precision}"] = {**row, "× fp32": row["images/s"] / full["images/s"]}
+        row = rows[precision] = figures(train(place, precision, method, precision=precision))
+        full = rows["fp32"]
+        place.table[f"{method}, {precision}"] = {**row, "× fp32": row["images/s"] / full["images/s"]}
         losses = row["first loss"], full["first loss"]
         require(difference(*losses) <= CLOSE, f"the first loss is {losses[0]} in {precision} and {losses[1]} in fp32")
-    return table
 
 
-def one_and_all(place: Place) -> Table:
+def one_and_all(place: Place) -> None:
     """Train on one GPU, and with the same batches on all: batch norm and the exchange of features make the losses equal."""
-    table: Table = {}
     images = 16 * place.gpus
     same = {"epochs": 10, "log_every": 1, "precision": "fp32", "batch_size": images, "data__limit": images}
     for method in ("pixpro", "simclr"):
@@ -108,19 +106,17 @@ def one_and_all(place: Place) -> Table:
             for n in (1, place.gpus)
         )
         off = [difference(*losses) for losses in zip(one, every, strict=True)]
-        table[method] = {"difference in step 1": f"{off[0]:.1e}", "largest in 10 steps": f"{max(off):.1e}"}
+        place.table[method] = {"difference in step 1": f"{off[0]:.1e}", "largest in 10 steps": f"{max(off):.1e}"}
         require(off[0] <= EXACT, f"{method}: the first loss is {one[0]} on one GPU and {every[0]} on {place.gpus}")
-    return table
 
 
-def scaling(place: Place) -> Table:
+def scaling(place: Place) -> None:
     """Train PixPro on 1, 2, 4, … processes, each with as many images."""
-    table: dict[str, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
     for count in dict.fromkeys([n for n in (1, 2, 4) if n < place.processes] + [place.processes]):
-        row = figures(train(place, f"on-{count}", "pixpro", count, precision="fp16" if place.gpus else "fp32"))
-        one = table.setdefault("1 process", row)
-        table[f"{count} process{'es' * (count > 1)}"] = {**row, "× 1 process": row["images/s"] / one["images/s"]}
-    return table
+        precision = "fp16" if place.gpus else "fp32"
+        rows.append(row := figures(train(place, f"on-{count}", "pixpro", count, precision=precision)))
+        place.table[f"{count} processes"] = {**row, "× 1 process": row["images/s"] / rows[0]["images/s"]}
 
 
 ONE_AND_ALL = Step(

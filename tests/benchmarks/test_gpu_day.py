@@ -19,7 +19,7 @@ import pytest
 from benchmarks.commands import PIXBENCH
 from benchmarks.gpu_day.__main__ import STEPS, main
 from benchmarks.gpu_day.machine import memory_in_use
-from benchmarks.gpu_day.step import ROOT, Place, Step, Table
+from benchmarks.gpu_day.step import ROOT, Place, Step
 from benchmarks.gpu_day.training import pretrain
 from benchmarks.gpu_day.transfers import few, images_per_gpu, most_at_once
 from pretrain.config import parse
@@ -35,19 +35,24 @@ time.sleep(600)
 """
 
 
-def command(code: str) -> Callable[[Place], Table]:
+def command(code: str) -> Callable[[Place], None]:
     """A step that runs Python ``code``, which writes its figure into a file that its first argument names."""
 
-    def run(place: Place) -> Table:
+    def run(place: Place) -> None:
         found = place.folder / "found.json"
         place.run("command", [sys.executable, "-c", code, found], found)
-        return {"row": {"figure": json.loads(found.read_text())}}
+        place.table["row"] = {"figure": json.loads(found.read_text())}
 
     return run
 
 
 def writes(value: int) -> str:
     return f"import sys; open(sys.argv[1], 'w').write('{value}')"
+
+
+def defect(place: Place) -> None:
+    place.table["before"] = {"figure": 3}
+    place.table["after"] = {"figure": 1 / len(place.peaks)}
 
 
 def outcomes(out: Path) -> dict[str, dict[str, Any]]:
@@ -67,7 +72,7 @@ def test_each_step_has_its_outcome_and_only_what_has_not_passed_runs_again(tmp_p
         Step("takes-too-long", "", command(SLEEPS), minutes=0.05),
         Step("needs-gpus", "", command(""), not_on_cpu="it needs GPUs"),
         Step("too-long-for-today", "", command(""), minutes=90),
-        Step("defect", "", lambda place: {"": {"": 1 / len(place.peaks)}}),
+        Step("defect", "", defect),
         Step("passes", "it works", command(writes(7)), "A table"),
     ]
     words = ["--on-cpu", f"--out={out}"]
@@ -82,6 +87,7 @@ def test_each_step_has_its_outcome_and_only_what_has_not_passed_runs_again(tmp_p
     assert "time limit" in found["takes-too-long"]["reason"]
     assert found["needs-gpus"]["reason"] == "it needs GPUs"
     assert "ZeroDivisionError" in found["defect"]["reason"]
+    assert found["defect"]["figures"] == {"before": {"figure": 3}}
     assert found["passes"]["figures"] == {"row": {"figure": 7}}
     grandchild = int((out / "steps/takes-too-long/command.log").read_text().split()[-1])
     assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
@@ -107,13 +113,12 @@ def test_each_step_has_its_outcome_and_only_what_has_not_passed_runs_again(tmp_p
 def test_ctrl_c_writes_the_report_and_ends_the_command(tmp_path: Path) -> None:
     out, pids = tmp_path / "day", []
 
-    def interrupted(place: Place) -> Table:
+    def interrupted(place: Place) -> None:
         with place.starts("command", [sys.executable, "-c", SLEEPS], place.folder) as started:
             pids.append(started.process.pid)
             started.reach(lambda: started.output().count("\n") > 1)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(60)
-        return {}
 
     steps = [Step("first", "", command(writes(1))), Step("second", "", interrupted), Step("third", "", command(""))]
     assert main(["--on-cpu", f"--out={out}"], steps) == 130
@@ -138,6 +143,13 @@ def test_what_cannot_be_done_is_said(
     assert main(words) == 2
     assert said in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_report_that_cannot_be_read_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.json").write_text("{")
+    assert main(["--on-cpu", f"--out={tmp_path}"]) == 2
+    assert "is no report of a GPU day" in capsys.readouterr().err
+    assert (tmp_path / "report.json").read_text() == "{"
 
 
 def test_without_gpus_it_says_how_to_try_it(tmp_path: Path) -> None:
