@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = ("pixbench", "pretrain", "transfer", "benchmarks", "benchmarks.commands", "benchmarks.speed")
+FLOORS = (
+    *("pixbench", "pretrain", "transfer", "benchmarks"),
+    *("benchmarks.commands", "benchmarks.speed", "benchmarks.gpu_day"),
+)
 """Each may import from itself and from those before it."""
 
 

@@ -10,7 +10,6 @@ features. `needed` is the formula. Stored in docs/probe_memory.json, they are th
 from __future__ import annotations
 
 import argparse
-import resource
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -112,8 +111,12 @@ def work(of: Sizes) -> Iterator[str]:
 
 
 def peak() -> int:
-    """Return the largest resident memory that this process has had, in bytes."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Return the largest resident memory that this process has had, in bytes.
+
+    `getrusage` counts that of the process that started this one too.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def page(stored: dict[str, Any]) -> str:

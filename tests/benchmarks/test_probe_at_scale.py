@@ -191,11 +191,12 @@ def test_a_broken_image_is_one_sentence_and_leaves_no_worker(
     broken = Path(class_folders(tmp_path / "imagenet")[0].where(3))
     broken.write_bytes(broken.read_bytes()[:300])
     words = command(tmp_path, tmp_path / "run", "--datasets", "imagenet", "--workers", workers)
+    before = multiprocessing.active_children()  # of other tests
     assert main(words) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith(f"pixbench: error: image {broken} is broken")
     assert "\n" not in said
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
 @pytest.mark.gpu

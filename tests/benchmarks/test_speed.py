@@ -143,5 +143,5 @@ def test_what_the_user_can_correct_is_one_sentence(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "benchmarks.speed.engine", "--data.root", str(tmp_path / "none"), *SMALL]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("benchmarks.speed.engine: error: data.root ")
+    assert done.stderr.startswith("benchmarks.speed.engine: error: root ")
     assert len(done.stderr.splitlines()) == 1

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from pretrain import engine
+from pixbench.errors import explain
+from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE
+from pixbench.results import read_result
+from pretrain import checkpoint, engine
 from pretrain.config import from_dict
 from pretrain.data.augment import RECIPES
 from pretrain.data.batched import change, normalised, packed
@@ -91,3 +94,27 @@ def test_colours_on_the_gpu_are_those_on_the_cpu() -> None:
 
 def test_a_whole_run_in_fp16(config_of: Callable[..., RunConfig]) -> None:
     assert engine.train(config_of("pixpro", precision="fp16")) == 0
+
+
+def test_a_run_in_fp16_goes_on_with_the_scale_of_its_gradients(config_of: Callable[..., RunConfig]) -> None:
+    config = config_of("pixpro", precision="fp16")
+    assert engine.train(config) == 0
+    saved = checkpoint.load(Path(config.out) / CHECKPOINT_FILE)["scaler"]
+    assert saved["scale"] > 0
+    longer = setup(replace(config, epochs=3), torch.device("cuda"))
+    assert longer.scaler.state_dict() == saved
+
+
+def test_too_little_memory_is_explained_and_recorded(config_of: Callable[..., RunConfig]) -> None:
+    config = config_of("pixpro", batch_size=32)
+    config = replace(config, data=replace(config.data, image_size=512))  # a step needs more than 1 GB
+    torch.cuda.empty_cache()
+    left = torch.cuda.memory_reserved() + 300 * 2**20
+    torch.cuda.set_per_process_memory_fraction(left / torch.cuda.mem_get_info()[1])
+    try:
+        with pytest.raises(torch.OutOfMemoryError) as caught:
+            engine.train(config)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert explain(caught.value).startswith("the GPU has too little memory for this run")
+    assert read_result(Path(config.out) / RESULT_FILE)["reason"] == explain(caught.value)

@@ -17,7 +17,6 @@ from pixbench.errors import UserError, innermost
 from pixbench.file_versions import RUN_LOG
 from pixbench.files import make_folder
 from pixbench.interrupt import StopSignal
-from pixbench.process_group import process_group
 from transfer.batch_scaling import divided
 from transfer.job import Outcome, TransferJob
 from transfer.segmentation.classes import data_sets
@@ -50,6 +49,8 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     described = config_as_dict(config)
     with chatter_into(job.out) as console:
         import torch
+
+        from pixbench.process_group import process_group
 
         with process_group("cuda" if torch.cuda.is_available() else "cpu", job.process_timeout):
             progress, changes, iterations = train(job, config, backbone, console)
