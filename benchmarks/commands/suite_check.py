@@ -24,7 +24,7 @@ from benchmarks.commands import transfer as transfer_command
 from benchmarks.commands.pretrain import initial_weights
 from benchmarks.dry_step import dry_step
 from benchmarks.jobs import Job
-from benchmarks.launch.slurm_options import REQUEUES, job_options, options_of
+from benchmarks.launch.slurm_options import COMMANDS, REQUEUES, job_options, options_of
 from benchmarks.suite import Row, Suite, plan
 from pretrain.config import parse
 from pretrain.data.in_flight import in_flight, readable
@@ -91,28 +91,24 @@ class SuiteCheck:
             self.notes.append(f"data not looked at: there is no folder {root}; give it with --data-root")
         self._configs: dict[str, RunConfig] = {}
         self._backbones: dict[str, Backbone | None] = {}
-        self._slurm: dict[str, dict[str, Any]] = {}
         self._transfers = TransferChecks(self.found)
         self._parser = argparse.ArgumentParser()
         transfer_command.register(self._parser.add_subparsers())
 
     def run(self) -> None:
         """Check everything."""
-        jobs = [replace(job, gpus=self.gpus.get(job.command_name, 0)) for job in self._planned()]
-        for job in jobs:
-            if self.on_slurm:
-                with self.found.of(job.name):
-                    self._slurm[job.name.rpartition("/seed")[0] or job.name] = job_options(self.suite.slurm, job)
-            if job.command_name == "pretrain":
-                with self.found.of(job.name):
-                    self._pretrain(job)
         groups: dict[str, list[Job]] = {}
-        for job in jobs:
-            if job.command_name == "transfer":
-                groups.setdefault(job.name.rpartition("/")[0], []).append(job)
-        for name, seeds in groups.items():
+        for job in self._planned():
+            name = job.name.rpartition("/")[0] if job.command_name == "transfer" else job.name  # without the seed
+            groups.setdefault(name, []).append(replace(job, gpus=self.gpus.get(job.command_name, 0)))
+        for name, jobs in sorted(groups.items(), key=lambda group: COMMANDS.index(group[1][0].command_name)):
             with self.found.of(name):
-                self._transfer(name, seeds)
+                if jobs[0].command_name == "pretrain":
+                    self._pretrain(jobs[0])
+                elif jobs[0].command_name == "transfer":
+                    self._transfer(name, jobs)
+                else:
+                    self._options(jobs[0])
 
     def _planned(self) -> list[Job]:
         """Return the jobs of all rows and protocols that can be planned."""
@@ -132,6 +128,7 @@ class SuiteCheck:
         self.notes += [f"{job.name}: {line}" for line in said]
         step, here, paper = dry_step(config), max(1, self.gpus["pretrain"]), self.suite.scale == "paper"
         self._add(
+            job,
             JobCost(
                 name=job.name,
                 gpus=processes,
@@ -140,7 +137,7 @@ class SuiteCheck:
                 host=in_flight(config, processes, here).memory,
                 disk=costs.disk(config),
                 cost=costs.pretraining(config, images) if paper else None,
-            )
+            ),
         )
 
     def _transfer(self, name: str, seeds: Sequence[Job]) -> None:
@@ -159,6 +156,7 @@ class SuiteCheck:
         resolved, model = checked
         published = job.protocol.cost if self.suite.scale == "paper" else None
         self._add(
+            seeds[0],
             JobCost(
                 name=name,
                 jobs=len(jobs),
@@ -167,7 +165,7 @@ class SuiteCheck:
                 rate=resolved.batch / published["seconds"] / int(published["gpus"].split()[0]) if published else None,
                 disk=resolved.kept * model.checkpoint,
                 cost=costs.fine_tuning(job.protocol, resolved.iterations) if published else None,
-            )
+            ),
         )
 
     def _job(self, job: Job) -> TransferJob:
@@ -195,10 +193,14 @@ class SuiteCheck:
         nodes = options_of(self.suite.slurm, command).get("nodes", 1) if self.on_slurm else 1
         return max(1, self.gpus[command]) * int(nodes)
 
-    def _add(self, cost: JobCost) -> None:
-        """Add the cost of a job, and a problem for each limit of Slurm that it does not fit into."""
+    def _options(self, job: Job) -> dict[str, Any]:
+        """Return the options of sbatch for ``job``; nothing without Slurm."""
+        return job_options(self.suite.slurm, job) if self.on_slurm else {}
+
+    def _add(self, job: Job, cost: JobCost) -> None:
+        """Add the cost of ``job``, and a problem for each limit of Slurm that it does not fit into."""
         self.costs.append(cost)
-        if not (options := self._slurm.get(cost.name)):
+        if not (options := self._options(job)):
             return
         time, starts = options["time"], options.get("max_num_timeout", REQUEUES) + 1
         if cost.cost and cost.hours and cost.hours > time * starts / 60:

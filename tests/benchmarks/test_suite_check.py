@@ -51,6 +51,11 @@ def problems(said: str) -> list[str]:
     ("words", "suite", "sentence"),
     [
         ((), {"rows": {"r": {"pretrain": PIXPRO, "set": {"no_such": 1}}}}, "pretrain/r .*no_such"),
+        (
+            ("--launcher", "slurm"),
+            {"rows": {"r": {"pretrain": PIXPRO, "set": {"no_such": 1}}}, "slurm": SLURM},
+            "pretrain/r .*no_such",
+        ),
         (("--gpus", "3"), {"rows": {"r": {"pretrain": PIXPRO}}}, "batch_size 64 cannot be divided among 3 processes"),
         (
             ("--gpus", "8"),
@@ -72,7 +77,7 @@ def problems(said: str) -> list[str]:
             ("--launcher", "slurm"),
             {
                 "scale": "paper",
-                "rows": {"r": {"pretrain": PIXPRO[:1]}},
+                "rows": {"seedling": {"pretrain": PIXPRO[:1]}},
                 "slurm": {**SLURM, "time": 10, "max_num_timeout": 2},
             },
             r"it needs at least 5 hours on 8 GPUs \(A100\), but 3 × 10 minutes are 0.5 hours; raise time or max_num",
