@@ -24,7 +24,7 @@ from benchmarks.commands import transfer as transfer_command
 from benchmarks.commands.pretrain import initial_weights
 from benchmarks.dry_step import dry_step
 from benchmarks.jobs import Job
-from benchmarks.launch.slurm_options import REQUEUES, job_options, options_of
+from benchmarks.launch.slurm_options import COMMANDS, REQUEUES, job_options, options_of
 from benchmarks.suite import Row, Suite, plan
 from pretrain.config import parse
 from pretrain.data.in_flight import in_flight, readable
@@ -101,7 +101,7 @@ class SuiteCheck:
         for job in self._planned():
             name = job.name.rpartition("/")[0] if job.command_name == "transfer" else job.name  # without the seed
             groups.setdefault(name, []).append(replace(job, gpus=self.gpus.get(job.command_name, 0)))
-        for name, jobs in groups.items():
+        for name, jobs in sorted(groups.items(), key=lambda group: COMMANDS.index(group[1][0].command_name)):
             with self.found.of(name):
                 if jobs[0].command_name == "pretrain":
                     self._pretrain(jobs[0])

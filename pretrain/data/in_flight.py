@@ -15,7 +15,7 @@ import psutil
 
 from pretrain.settings import RunConfig
 
-PREFETCH = 4
+PREFETCH = 2
 """Batches that each data worker prepares ahead."""
 SHARED = Path("/dev/shm")
 """File system in memory through which workers hand over their batches."""
