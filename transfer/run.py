@@ -11,7 +11,7 @@ from typing import Any
 
 from pixbench.errors import UserError, explain, is_out_of_memory, worker_deaths_explained
 from pixbench.file_versions import RESULT_FILE
-from pixbench.files import write_json
+from pixbench.files import sha256, write_json
 from pixbench.lock import owned
 from pixbench.process_group import ends_in_time, may_record, process_deaths_explained
 from pixbench.progress import note_progress
@@ -60,6 +60,8 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         else None
     )
     published = published_config(job.protocol)
+    if job.protocol.kind == "frozen":
+        job = replace(job, freeze="backbone")
     job, batch_notes = apply_batch(job, published)
     identity = {
         "protocol": job.protocol.name,
@@ -67,6 +69,7 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         "scale": job.scale,
         "seed": job.seed,
         "weights": weights["sha256"] if weights else "random",
+        "like": sha256(job.like) if job.like else None,
         "overrides": job.all_overrides,
         "freeze": job.freeze,
         "accumulate": job.accumulate,
@@ -86,7 +89,7 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
     if ended_before:
         data = checked_data(job, trust_data)
     result: dict[str, Any] = {
-        "kind": "transfer",
+        "kind": job.protocol.kind,
         "protocol": job.protocol.name,
         "title": job.protocol.title,
         "framework": job.protocol.framework,
@@ -167,6 +170,10 @@ def checked_data(job: TransferJob, trust: bool) -> DataOutcome:
 def apply_batch(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJob, list[str]]:
     """Return ``job`` with the overrides that its batch needs, and sentences on batch and accumulation. Print both."""
     framework, sizes = job.protocol.framework, dict(leaves(published)) | job.sizes
+    if framework == "frozen":
+        if job.batch is not None or job.accumulate > 1:
+            raise UserError(f"{job.protocol.name} trains nothing in batches; leave out --batch and --accumulate")
+        return job, []
     if job.batch is not None:
         job = replace(job, scaling=scaling.scaled(framework, sizes, job.batch, job.overrides))
     notes = scaling.sentences(framework, sizes | job.overrides, job.scaling, job.accumulate)
@@ -185,7 +192,8 @@ def deviations(job: TransferJob, published: dict[str, Any], resolved: dict[str, 
     Values of the model are those of the ``resolved`` config if it is known: a backbone may have another width than the mini
     scale says.
     """
-    found = ["frozen backbone: only what the protocol adds to it is trained"] if job.freeze == "backbone" else []
+    froze = job.freeze == "backbone" and job.protocol.kind != "frozen"
+    found = ["frozen backbone: only what the protocol adds to it is trained"] if froze else []
     if job.classes:
         found.append(f"{job.classes.brief} of its own instead of those of the protocol")
     for key, given in {**job.sizes, **job.overrides}.items():
@@ -230,6 +238,8 @@ def _brief(value: Any) -> str:
 def _runner(framework: str) -> Any:
     if framework == "detectron2":
         from transfer.detection.run import run
+    elif framework == "frozen":
+        from transfer.frozen.run import run
     else:
         from transfer.segmentation.run import run
     return run
@@ -253,4 +263,4 @@ def _measured(job: TransferJob, outcome: Outcome) -> dict[str, Any]:
         "iterations": outcome.iterations,
         "config": outcome.config,
         "config_sha256": config_hash(outcome.config),
-    }
+    } | ({"evaluation": outcome.evaluation} if outcome.evaluation else {})

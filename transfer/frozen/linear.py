@@ -47,10 +47,10 @@ def rows(classes: int, channels: int) -> int:
     return max(1, PART // (classes + channels))
 
 
-def fit_linear(features: Tensor, labels: Tensor, classes: int) -> Linear:
+def fit_linear(features: Tensor, labels: Tensor, classes: int, l2: float = L2, iterations: int = ITERATIONS) -> Linear:
     """Fit multinomial logistic regression on standardised ``features`` (n, C) with full-batch L-BFGS from zero.
 
-    It minimises mean cross-entropy + 0.5 · 1e-3 · ‖weight‖². The problem is convex, so the result needs no seed. Features
+    It minimises mean cross-entropy + 0.5 · ``l2`` · ‖weight‖². The problem is convex, so the result needs no seed. Features
     are standardised when their part is used; loss and gradient are summed over the parts.
     """
     mean, std = features.mean(0), features.std(0, correction=0)
@@ -58,7 +58,7 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int) -> Linear:
     std = torch.where(std > 1e-6 * std.max(), std, std.max().clamp(min=1e-12))
     weight = features.new_zeros(classes, features.shape[1]).requires_grad_()
     bias = features.new_zeros(classes).requires_grad_()
-    solver = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS([weight, bias], max_iter=iterations, line_search_fn="strong_wolfe")
     size = rows(*weight.shape)
 
     def closure() -> Tensor:
@@ -67,7 +67,7 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int) -> Linear:
         for some, answers in zip(features.split(size), labels.split(size), strict=True):
             logits = F.linear((some - mean) / std, weight, bias)
             total += _descended(F.cross_entropy(logits, answers) * (len(some) / len(features)))
-        total += _descended(0.5 * L2 * weight.square().sum())
+        total += _descended(0.5 * l2 * weight.square().sum())
         return total.to(features.dtype)
 
     solver.step(closure)

@@ -1,0 +1,14 @@
+"""The methods of frozen evaluation, one file each.
+
+A method has ``Settings``, a dataclass of what its publication fixes; ``SPLITS``, the splits whose features it reads; and
+``evaluate(splits, settings, run) -> Measured``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transfer.frozen.methods import classification
+
+METHODS: dict[str, Any] = {"classification": classification}
+"""Value of "method" in a config of `configs/frozen/` -> its module."""

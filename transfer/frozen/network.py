@@ -1,0 +1,79 @@
+"""A frozen network: pictures in, the map of its last stage out.
+
+Shapes: B images of H × W pixels; a map has h × w cells of C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.resnet import ResNet
+from transfer.weights.backbone import Backbone
+from transfer.weights.models.networks import build_network
+from transfer.weights.models.vit import ViT
+from transfer.weights.tensors import fingerprint
+
+
+class FrozenNetwork(nn.Module):
+    """A backbone in eval mode without gradients: images (B, 3, H, W) in RGB, 0 to 255 -> the last map (B, h, w, C).
+
+    The images get the channel order and the normalisation that the backbone was trained with (`Backbone.pixels`). The map of
+    a ViT is that of the patches after its last block.
+
+    Args:
+        backbone: a ResNet or a ViT.
+        output_stride: output stride that replaces that of a ResNet.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, output_stride: int | None = None) -> None:
+        super().__init__()
+        spec = backbone.spec
+        if isinstance(spec, BackboneSpec) and output_stride:
+            spec = replace(spec, output_stride=output_stride)
+        self.spec = spec
+        self.stride = spec.output_stride if isinstance(spec, BackboneSpec) else spec.patch
+        """Side of a cell in pixels."""
+        self.network = build_network(spec)
+        self.network.load_state_dict(backbone.state)
+        self.reverse = backbone.pixels.order == "BGR"
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(backbone.pixels, name)).view(3, 1, 1))
+        about = {"spec": spec.as_dict(), "pixels": str(backbone.pixels)}
+        self.fingerprint = fingerprint(backbone.state, about)
+        """Digest of all that decides what the network computes."""
+        self.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.mean.device
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the last map (B, h, w, C) of ``images`` (B, 3, H, W)."""
+        images = images.to(self.device, non_blocking=True).to(self.mean.dtype)  # bytes travel, not floats
+        return last_map(self.network, self.normalised(images))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return the input of the network for ``images`` (B, 3, H, W) in RGB, 0 to 255."""
+        return ((images.flip(1) if self.reverse else images) - self.mean) / self.std
+
+    @cache  # noqa: B019  a network lives as long as its run
+    def shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return h, w and C of the map of an image of ``height`` × ``width`` pixels. Nothing is computed."""
+        with torch.device("meta"):
+            found = last_map(build_network(self.spec).eval(), torch.empty(1, 3, height, width))
+        return found.shape[1], found.shape[2], found.shape[3]
+
+
+def last_map(network: ResNet | ViT, images: Tensor) -> Tensor:
+    """Return the map (B, h, w, C) of the last stage for normalised ``images`` (B, 3, H, W)."""
+    *_, last = network.forward_stages(images).values()
+    return last.permute(0, 2, 3, 1) if isinstance(network, ResNet) else last
