@@ -43,6 +43,8 @@ class Protocol:
     """Whether the backbone is not trained. Protocols of the framework "frozen" never train it."""
     columns: dict[str, str] = field(default_factory=dict)
     """Each metric (our name) that a comparison table shows -> the heading of its column."""
+    differs: tuple[str, ...] = ()
+    """What differs from the public definition in every run, one sentence each; results have them among their deviations."""
     cost: dict[str, Any] = field(default_factory=dict)
     """Cost of a run: "seconds" per iteration on "gpus" ("8 V100"), "iterations", and the "source" of the seconds."""
     mini: dict[str, Any] = field(default_factory=dict)
@@ -83,6 +85,7 @@ def _read_table(framework: str) -> list[Protocol]:
                 "framework": framework,
                 "config": CONFIGS / entry["config"],
                 "datasets": tuple(entry["datasets"]),
+                "differs": tuple(entry.get("differs", ())),
                 "mini": {**shared, **entry.get("mini", {})},
             }
         )

@@ -63,6 +63,8 @@ def show_protocol(args: argparse.Namespace) -> None:
         about["GPU-hours"] += (
             f": {cost['iterations']} iterations of {cost['seconds']} s on {cost['gpus']} ({cost['source']})"
         )
+    if protocol.differs:
+        about["differs"] = "; ".join(protocol.differs)
     print(f"{protocol.name}: {protocol.title}")
     for name, text in about.items():
         print(f"  {name + ':':<11}{text}")

@@ -36,7 +36,10 @@ def images_per_gpu(protocol: Protocol) -> int:
     """Return the published number of images on a GPU at a time."""
     from transfer.published_config import published_config
 
-    batch = dict(leaves(published_config(protocol)))[KEYS[protocol.framework]["batch"]]
+    config = dict(leaves(published_config(protocol)))
+    batch = config[KEYS[protocol.framework]["batch"]]
+    if not protocol.cost:  # of MMSegmentation, whose configs have it
+        return int(config["train_dataloader.batch_size"])
     return max(1, int(batch) // int(protocol.cost["gpus"].split()[0]))
 
 

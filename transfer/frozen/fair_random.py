@@ -31,14 +31,17 @@ def fair_random(job: TransferJob, train: Views, device: torch.device) -> Backbon
     ones (0 and 1) would not fit the maps that they normalise, which moves linear accuracy more than short pre-training does.
     Rank 0 computes it for all processes.
     """
+    return by_first(lambda: calibrated(uncalibrated(job), train, device))
+
+
+def uncalibrated(job: TransferJob) -> Backbone:
+    """Return the backbone of `fair_random` with newly initialised BN statistics."""
     from transfer.weights import load
 
     like = load(job.like) if job.like else None
     spec = like.spec if like else MINI if job.scale == "mini" else BackboneSpec()
     start = random_backbone(spec, job.seed)
-    if like:
-        start = replace(start, pixels=like.pixels)
-    return by_first(lambda: calibrated(start, train, device))
+    return replace(start, pixels=like.pixels) if like else start
 
 
 def calibrated(backbone: Backbone, views: Views, device: torch.device) -> Backbone:
