@@ -189,8 +189,8 @@ def apply_batch(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJo
 def deviations(job: TransferJob, published: dict[str, Any], resolved: dict[str, Any] | None = None) -> list[str]:
     """Return one sentence for each override that can change a metric, one for a frozen backbone, and one for own classes.
 
-    What the protocol itself changes in the public definition comes first. Values of the model are those of the ``resolved`` config if it is known: a backbone may have another width than the mini
-    scale says.
+    What the protocol itself changes in the public definition comes first. Values of the model are those of the ``resolved``
+    config if it is known: a backbone may have another width than the mini scale says.
     """
     froze = job.freeze == "backbone" and job.protocol.kind != "frozen"
     found = [*job.protocol.differs]

@@ -6,7 +6,9 @@ _base_ = ["_base_/linear_dinov2.py", "_base_/ade20k.py"]
 __pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", reduce_zero_label=True),  # label 0 ("other") is ignored
-    dict(type="RandomResize", scale=(99999999, 512), ratio_range=(0.5, 2.0), keep_ratio=True),  # the shorter side is 512, however long the other is
+    dict(
+        type="RandomResize", scale=(99999999, 512), ratio_range=(0.5, 2.0), keep_ratio=True
+    ),  # the shorter side is 512, however long the other is
     dict(type="RandomCrop", crop_size=(512, 512), cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PhotoMetricDistortion"),

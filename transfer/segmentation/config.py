@@ -68,7 +68,8 @@ def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Con
     spec = spec or backbone_spec(config)
     if not isinstance(spec, BackboneSpec):
         raise UserError(
-            f"{job.weights or job.like} holds a vision transformer, but {job.protocol.name} is for a ResNet; choose another protocol"
+            f"{job.weights or job.like} holds a vision transformer, but {job.protocol.name} is for a ResNet; choose another "
+            "protocol"
         )
     if job.protocol.kind == "frozen":
         take_stride(config, job, spec)
@@ -92,8 +93,8 @@ def take_stride(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
     """
     if spec.basic and spec.output_stride < spec.natural_stride:
         raise UserError(
-            f"{job.weights or job.like} holds a {spec.title} of output stride {spec.output_stride}, but MMSegmentation dilates only "
-            "one of the two convolutions of a basic block; its map would be another one"
+            f"{job.weights or job.like} holds a {spec.title} of output stride {spec.output_stride}, but MMSegmentation dilates "
+            "only one of the two convolutions of a basic block; its map would be another one"
         )
     strides, dilations = [1], [1]
     for stage in range(3):

@@ -1,6 +1,7 @@
 """The linear heads of DINOv2 and DINOv3: batch norm and a 1×1 convolution on the map of a backbone.
 
-Shapes: B images; a map has h × w cells of C channels; K classes. Importing this file imports MMSegmentation and registers the head.
+Importing this file imports MMSegmentation and registers the head. Shapes: B images; a map has h × w cells of C channels; K
+classes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class LinearHead(BaseDecodeHead):
     def __init__(self, dropout_first: bool, **options: Any) -> None:
         super().__init__(**options)
         if self.channels != self.in_channels:
-            raise ValueError(f"channels is {self.channels}, but the map has {self.in_channels}; a linear head keeps them")
+            raise ValueError(
+                f"channels is {self.channels}, but the map has {self.in_channels}; a linear head keeps them"
+            )
         self.norm = build_norm_layer(self.norm_cfg, self.channels)[1]
         self.dropout_first = dropout_first
 

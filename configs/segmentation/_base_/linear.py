@@ -1,4 +1,6 @@
-# A linear head on the last map of a frozen backbone. The output stride is that of the backbone: the runner sets strides and dilations.
+# A linear head on the last map of a frozen backbone.
+#
+# The output stride is that of the backbone: the runner sets strides and dilations.
 _base_ = "resnet50.py"
 model = dict(
     data_preprocessor=dict(size=(512, 512)),  # smaller crops are padded to this size, after normalisation

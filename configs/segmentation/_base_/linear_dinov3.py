@@ -1,4 +1,6 @@
-# Head and schedule of DINOv3's linear segmentation: facebookresearch/dinov3 eval/segmentation/configs/config-ade20k-linear-training.yaml.
+# Head and schedule of DINOv3's linear segmentation.
+#
+# Values: facebookresearch/dinov3 dinov3/eval/segmentation/configs/config-ade20k-linear-training.yaml.
 _base_ = ["runtime.py", "linear.py"]
 model = dict(decode_head=dict(dropout_first=True, dropout_ratio=0.1))
 optim_wrapper = dict(
