@@ -11,7 +11,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 
 
 @PARAM_SCHEDULERS.register_module()
-class WarmupOneCycleLR(LRSchedulerMixin, _ParamScheduler):  # type: ignore[misc]
+class WarmupOneCycleLR(LRSchedulerMixin, _ParamScheduler):
     """A linear warm-up, multiplied by a linear decay, then a cosine to 0 that has begun with the warm-up.
 
     This is facebookresearch/dinov3 eval/segmentation/schedulers.py with the settings of its config. As there, the first two
