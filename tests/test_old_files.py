@@ -69,9 +69,9 @@ def test_results_are_read(kind: str) -> None:
 def test_an_old_transfer_result_stands_in_the_table(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     shutil.copyfile(OLD / "transfer.result.json", tmp_path / "run" / RESULT_FILE)
-    scales, left_out = collect(tmp_path)
+    groups, left_out = collect(tmp_path)
     assert left_out == []
-    assert list(scales["mini"].rows) == ["pixpro"]
+    assert [list(group.rows) for group in groups] == [["pixpro"]]
 
 
 def test_a_run_folder_of_before_belongs_to_the_same_job(tmp_path: Path) -> None:
