@@ -12,8 +12,7 @@ from transfer.frozen.config import resolve as config_of
 from transfer.frozen.fair_random import drawn
 from transfer.frozen.methods import METHODS
 from transfer.frozen.network import FrozenNetwork
-from transfer.frozen.run import pictures
-from transfer.frozen.views import Views
+from transfer.frozen.run import views_of
 from transfer.job import TransferJob
 from transfer.weights import Backbone
 
@@ -51,6 +50,6 @@ def features_of(job: TransferJob, config: FrozenConfig, backbone: Backbone) -> d
     """
     network, found = FrozenNetwork(backbone, config.images.output_stride), {}
     for split in METHODS[config.method].SPLITS:
-        views = Views(pictures(job, split), config.images)
+        views = views_of(job, config, split)
         found[f"{job.protocol.datasets} {split} {config.images} {len(views)}"] = features.size_of(network, views)[1]
     return found

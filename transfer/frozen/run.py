@@ -32,18 +32,22 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     about: dict[str, Any] = {}
     with processes(job.process_timeout) as device, _cache(job) as cache:
         if backbone is None:
-            train = Views(pictures(job, "train"), config.images)
-            backbone, about["random"] = fair_random(job, train, device)
+            backbone, about["random"] = fair_random(job, Views(pictures(job, "train"), config.images), device)
         network = FrozenNetwork(backbone, config.images.output_stride).to(device)
         splits: dict[str, Split] = {}
         for name in method.SPLITS:
-            views = Views(pictures(job, name), config.images)
+            views = views_of(job, config, name)
             splits[name] = Split(cache.features(network, views, workers), views)
         run = Run(job.seed, device, job.out)
         measured: Measured = by_first(lambda: method.evaluate(splits, config.settings, run))  # the others wait
     about |= {"backbone": backbone.source}
     record = about | evaluation(config, network, splits) | measured.facts if is_main() else {}
     return Outcome(measured.metrics, config.as_dict(), 0, measured.deviations, record)
+
+
+def views_of(job: TransferJob, config: FrozenConfig, split: str) -> Views:
+    """Return what the network sees of ``split``, a name among the ``SPLITS`` of the method."""
+    return Views(pictures(job, split), config.images)
 
 
 def pictures(job: TransferJob, split: str) -> Pictures:
