@@ -86,13 +86,6 @@ def test_a_mini_world_of_before_is_recognised(tmp_path: Path) -> None:
     assert is_there(tmp_path, World(seed=0, images=12))
 
 
-def test_a_probe_folder_of_before_belongs_to_the_same_probe(tmp_path: Path) -> None:
-    old = {"probe": {"layouts": ["imagenet"], "trunk": {"width": 1}}, "seed": 0, "weights": "random"}
-    (tmp_path / "job.json").write_text(json.dumps(old))
-    shutil.copyfile(OLD / "probe.result.json", tmp_path / RESULT_FILE)
-    assert claim(tmp_path, {**old, "probe": {"datasets": ["imagenet"], "backbone": {"width": 1}}})
-
-
 @pytest.mark.parametrize(("name", "framework"), [("detectron2_c4.pkl", "detectron2_c4"), ("mmseg.pth", "mmseg")])
 def test_converting_again_keeps_the_bytes_of_an_equal_file(tmp_path: Path, name: str, framework: str) -> None:
     """Runs that started from it identify their weights by them."""
