@@ -52,7 +52,7 @@ def speed() -> str:
 
 
 def memory() -> str:
-    """Return the memory of a probe by formula, and as `python -m benchmarks.speed.probe_memory` stored it."""
+    """Return the memory of frozen classification by formula, and as `python -m benchmarks.speed.probe_memory` stored it."""
     return probe_memory.page(json.loads((DOCS / "probe_memory.json").read_text(encoding="utf-8")))
 
 
@@ -61,7 +61,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "protocols": ("protocols/README.md", protocols),
     "settings": ("methods/README.md", settings),
     "speed": ("speed.md", speed),
-    "memory": ("probe.md", memory),
+    "memory": ("frozen.md", memory),
 }
 
 

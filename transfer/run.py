@@ -11,7 +11,7 @@ from typing import Any
 
 from pixbench.errors import UserError, explain, is_out_of_memory, worker_deaths_explained
 from pixbench.file_versions import RESULT_FILE
-from pixbench.files import sha256, write_json
+from pixbench.files import write_json
 from pixbench.lock import owned
 from pixbench.process_group import ends_in_time, may_record, process_deaths_explained
 from pixbench.progress import note_progress
@@ -20,6 +20,7 @@ from transfer import batch_scaling as scaling
 from transfer.datasets.check import Outcome as DataOutcome
 from transfer.datasets.check import check_own_classes, needs_of, require_datasets
 from transfer.datasets.prepared import prepare
+from transfer.frozen.class_folders import SETS_OF_CLASSES, class_folders
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import Protocol, leaves
 from transfer.published_config import published_config
@@ -69,7 +70,7 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         "scale": job.scale,
         "seed": job.seed,
         "weights": weights["sha256"] if weights else "random",
-        "like": sha256(job.like) if job.like else None,
+        "like": locate(job.like).sha256 if job.like else None,
         "overrides": job.all_overrides,
         "freeze": job.freeze,
         "accumulate": job.accumulate,
@@ -96,6 +97,7 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         "scale": job.scale,
         "init": Path(job.weights).name if job.weights else "random",
         "weights": weights,
+        "like": identity["like"],
         "label": label,
         "seed": job.seed,
         "overrides": job.all_overrides,
@@ -160,6 +162,10 @@ def checked_data(job: TransferJob, trust: bool) -> DataOutcome:
     if job.classes:
         check_own_classes(job.protocol)
     if not is_main():
+        return DataOutcome()
+    if folders := [name for name in job.protocol.datasets if name in SETS_OF_CLASSES]:
+        for name in folders:
+            class_folders(job.data_root / name, shared=False)
         return DataOutcome()
     found = require_datasets(job.data_root, job.protocol.datasets, needs_of(job.protocol, job.classes), trust)
     for line in found.notes:

@@ -145,8 +145,7 @@ def job_of(args: argparse.Namespace) -> TransferJob:
         if (number := getattr(args, option)) < 1:
             raise UserError(f"--{option} {number} is not possible; choose 1 or more")
     check_timeout(args.process_timeout, "--process-timeout")
-    if not 0 <= args.seed < 1 << 32:
-        raise UserError(f"--seed {args.seed} is not possible; choose a number from 0 to {(1 << 32) - 1}")
+    check_seed(args.seed)
     places = args.data_root.resolve(), args.out.resolve(), args.weights
     classes = read_classes(args.classes) if args.classes else None
     return TransferJob(
@@ -160,14 +159,21 @@ def job_of(args: argparse.Namespace) -> TransferJob:
         args.accumulate,
         classes,
         process_timeout=args.process_timeout,
-        like=_like(args),
+        like=like_of(args),
         cache=args.cache and args.cache.resolve(),
         cache_gb=args.cache_gb,
         workers=args.workers,
     )
 
 
-def _like(args: argparse.Namespace) -> Path | None:
+def check_seed(seed: int) -> None:
+    """Raise UserError if ``seed`` is not possible."""
+    if not 0 <= seed < 1 << 32:
+        raise UserError(f"--seed {seed} is not possible; choose a number from 0 to {(1 << 32) - 1}")
+
+
+def like_of(args: argparse.Namespace) -> Path | None:
+    """Return the backbone that a random one is to be like; raise UserError if an option of frozen protocols is wrong."""
     if args.like and args.init != "random":
         raise UserError(f"--like {args.like} is for --init random; leave it out")
     if args.cache_gb <= 0 or (args.workers or 0) < 0:

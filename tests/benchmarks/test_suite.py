@@ -63,6 +63,47 @@ def test_rows_may_start_supervised_and_freeze_the_backbone(tmp_path: Path) -> No
     assert [" ".join(job.command).count("--freeze backbone") for job in jobs] == [1, 0, 0]
 
 
+FROZEN = {
+    "rows": {
+        "random": None,
+        "pixpro": {"pretrain": ["pretrain/pixpro_100ep.yaml", "pretrain/mini.yaml"]},
+        "mine": None,
+    },
+    "protocols": ["imagenet_probe", "voc_c4"],
+}
+
+
+def test_frozen_protocols_take_the_checkpoint_itself_and_random_rows_are_like_it(tmp_path: Path) -> None:
+    suite = read_suite(written(tmp_path, features_gb=7, **FROZEN))
+    jobs = {job.name: job for job in plan(suite, tmp_path, tmp_path / "data", PIXBENCH)}
+    checkpoint = str(jobs["pretrain/pixpro"].output)
+    trained, random, tuned = (
+        jobs[f"transfer/{name}/seed0"] for name in ("pixpro/imagenet_probe", "random/imagenet_probe", "random/voc_c4")
+    )
+    assert trained.command[4:6] == ("--weights", checkpoint)
+    assert random.command[4:8] == ("--init", "random", "--like", checkpoint)
+    assert trained.after == random.after == ("pretrain/pixpro",)
+    cache = f"--cache {tmp_path / 'features'} --cache-gb 7"
+    assert [cache in " ".join(job.command) for job in (trained, random, tuned)] == [True, True, False]
+    assert "--like" not in tuned.command
+    assert not any("imagenet_probe" in name for name in jobs if name.startswith("convert/"))
+    assert list(jobs).index("pretrain/pixpro") < list(jobs).index(random.name)
+
+
+def test_without_a_row_with_weights_random_rows_are_those_of_the_scale(tmp_path: Path) -> None:
+    rows = {"random": None, "known": {"init": "supervised"}}
+    suite = read_suite(written(tmp_path, rows=rows, protocols=["imagenet_probe"]))
+    jobs = plan(suite, tmp_path, tmp_path / "data", PIXBENCH)
+    assert not any("--like" in job.command for job in jobs)
+    weights = tmp_path / "b.pth"
+    weights.touch()
+    suite = read_suite(
+        written(tmp_path, rows={**rows, "mine": {"weights": str(weights)}}, protocols=["imagenet_probe"])
+    )
+    jobs = plan(suite, tmp_path, tmp_path / "data", PIXBENCH)
+    assert [" ".join(job.command).count(f"--like {weights}") for job in jobs] == [0, 0, 1]
+
+
 def test_own_classes_are_part_of_the_command_and_of_what_it_depends_on(tmp_path: Path) -> None:
     own = tmp_path / "own.txt"
     own.write_text("plate\n")
@@ -221,6 +262,7 @@ def test_data_must_be_named_or_generated(scale: Literal["paper", "mini"], senten
         ({"seeds": ["x"]}, "suite.yaml: .*seeds.*int.*x"),
         ({"jobs_at_a_time": "many"}, "suite.yaml: .*jobs_at_a_time.*int.*many"),
         ({"jobs_at_a_time": 0}, "suite.yaml: jobs_at_a_time is 0; it must be 1 or more"),
+        ({"features_gb": 0}, "suite.yaml: features_gb is 0; it must be more than 0"),
         ({"mini": 3}, "suite.yaml: .*mini.*dict"),
         ({"rowz": {}}, "suite.yaml: there is no setting 'rowz'; did you mean rows?"),
         ({"rows": None}, "suite.yaml: .*required.*rows"),

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pixbench.distributed import rank
+from pixbench.distributed import any_process, rank
 from pixbench.errors import UserError
 from pixbench.files import make_folder
 from pixbench.lock import owned
@@ -45,32 +45,71 @@ class Cache:
         Raises:
             UserError: an image cannot be read, or the features are larger than the cache or the disk.
         """
-        entry = self.folder / key(network, views)
-        while (found := by_first(lambda: features.read(entry) is not None)) is False:
+        entry = by_first(lambda: self.folder / key(network, views))
+        while True:
+            found = features.read(entry)
+            if not any_process(found is None)[0]:  # another run may remove it, but not from who has mapped it
+                assert found is not None
+                _touch(entry)
+                return found
             with _turn(entry) as mine:
                 if mine and by_first(lambda: features.read(entry) is None):
-                    by_first(lambda: self._make_room(network, views, entry))
-                    features.compute(network, views, entry, workers)
-        assert found
-        complete = features.read(entry)
-        assert complete is not None
-        by_first(lambda: os.utime(entry))  # used now
-        return complete
+                    self._compute(network, views, entry, workers)
+
+    def _compute(self, network: FrozenNetwork, views: Views, entry: Path, workers: int) -> None:
+        """Make room for ``entry`` and compute it; nothing of it is left after an error."""
+        by_first(lambda: (entry / features.VALUES).unlink(missing_ok=True))  # of a run that was killed
+        by_first(lambda: self._make_room(network, views, entry))
+        try:
+            features.compute(network, views, entry, workers)
+        except BaseException:
+            if rank() == 0:
+                (entry / features.VALUES).unlink(missing_ok=True)
+            raise
 
     def _make_room(self, network: FrozenNetwork, views: Views, entry: Path) -> None:
+        """Remove other entries until there is room; wait for those that other runs are computing."""
         _, needed = features.size_of(network, views)
         if needed > self.limit_gb * 1e9:
             raise UserError(
                 f"the features of {views.pictures.name} take {needed / 1e9:.1f} GB, but the cache may hold {self.limit_gb:g} GB; "
                 f"give --cache-gb {needed / 1e9 + 1:.0f} or more, or a smaller images.size"
             )
-        others = [path for path in self.folder.iterdir() if (path / features.VALUES).exists() and path != entry]
-        held = {path: (path / features.VALUES).stat().st_size for path in others}
-        for path in sorted(others, key=lambda path: ((path / features.INDEX).exists(), path.stat().st_mtime)):
+        while self._held(needed, entry) + needed > self.limit_gb * 1e9:
+            time.sleep(PATIENCE_S)
+
+    def _held(self, needed: int, entry: Path) -> int:
+        """Remove what no run completes and then the least recently used, as far as needed; return the bytes of the rest."""
+        held = {path: size for path in self.folder.iterdir() if path != entry and (size := _size(path)) is not None}
+        for path in sorted(held, key=_last_use):
             if sum(held.values()) + needed > self.limit_gb * 1e9 or not (path / features.INDEX).exists():
                 with suppress(UserError), owned(path):  # no other run is computing it
                     held.pop(path)
                     shutil.rmtree(path, ignore_errors=True)  # who has mapped it keeps it
+        return sum(held.values())
+
+
+def _size(entry: Path) -> int | None:
+    """Return the bytes of the features of an entry; None if there are none (any more)."""
+    try:
+        return (entry / features.VALUES).stat().st_size
+    except OSError:
+        return None
+
+
+def _last_use(entry: Path) -> tuple[bool, float]:
+    """Return whether an entry is complete, and when it was used last; an index that is gone counts as never used."""
+    try:
+        return True, (entry / features.INDEX).stat().st_mtime
+    except OSError:
+        return False, 0.0
+
+
+def _touch(entry: Path) -> None:
+    """Note that an entry is used now."""
+    if rank() == 0:
+        with suppress(OSError):  # it may be gone, or the disk may not be ours
+            os.utime(entry / features.INDEX)
 
 
 @contextmanager
@@ -93,6 +132,8 @@ def _turn(entry: Path) -> Iterator[bool]:
     finally:
         if mine and rank() == 0:
             holder.__exit__(None, None, None)
+            with suppress(OSError):
+                entry.rmdir()  # nothing was computed
 
 
 def key(network: FrozenNetwork, views: Views) -> str:

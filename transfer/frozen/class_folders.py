@@ -14,11 +14,18 @@ from pretrain.data.pixel_range import find_range
 from pretrain.data.sources import Source, classes_in
 from transfer.frozen.scenes import Labelled
 
+SETS_OF_CLASSES = ("imagenet",)
+"""Data sets in class folders."""
 
-def class_folders(home: Path) -> tuple[Labelled, Labelled]:
+
+def class_folders(home: Path, shared: bool = True) -> tuple[Labelled, Labelled]:
     """Open the class folders ``home``/train and ``home``/val, in any capitals; hidden folders are no classes.
 
     Images of more than 8 bits are scaled in both by the range that those in train have.
+
+    Args:
+        home: folder of the data set.
+        shared: whether all processes call this together, so that one of each machine lists the images for the others.
 
     Raises:
         UserError: One is missing, holds a class without images, or they do not hold the same classes.
@@ -32,7 +39,7 @@ def class_folders(home: Path) -> tuple[Labelled, Labelled]:
                 f"{home / split} {what}; it must hold a folder of images for each class: put them there, or generate a mini "
                 "world (pixbench data mini --root DIR)"
             )
-        sources.append(Source(_listed(folder)))
+        sources.append(Source(_listed(folder, shared)))
     first, second = ({Path(name).parts[0] for name in source.names} for source in sources)
     if differ := sorted(first ^ second):
         capitals = {name.casefold() for name in first} == {name.casefold() for name in second}
@@ -51,8 +58,8 @@ def class_folders(home: Path) -> tuple[Labelled, Labelled]:
     return Labelled(f"{home.name}, train", train), Labelled(f"{home.name}, test", val)
 
 
-def _listed(folder: Path) -> Index:
-    """List the images in the class folders of ``folder``: once on each machine, for all of its processes."""
+def _listed(folder: Path, shared: bool) -> Index:
+    """List the images in the class folders of ``folder``; if ``shared``, once on each machine."""
 
     def found() -> Index:
         index = classes_in(folder, class_names(folder, "the folder"))
@@ -63,6 +70,6 @@ def _listed(folder: Path) -> Index:
             )
         return index
 
-    if world_size() == 1:
+    if world_size() == 1 or not shared:
         return found()
     return shared_by_machine("pixbench-index", lambda stream: found().write(stream), lambda path, _: Index.read(path))

@@ -6,6 +6,7 @@ Shapes: B images of H × W pixels.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,32 +25,35 @@ MINI = BackboneSpec(width=0.25, output_stride=16)
 """The backbone of `configs/pretrain/mini.yaml`."""
 
 
-def fair_random(job: TransferJob, train: Views, device: torch.device) -> Backbone:
-    """Return a random backbone of the spec and pixels of the one in ``job.like``, or of a ResNet-50 of the job's scale.
+def fair_random(job: TransferJob, train: Views, device: torch.device) -> tuple[Backbone, dict[str, Any]]:
+    """Return a random backbone as `drawn` does, with fitting BN statistics, and what to record about it.
 
     Its BN statistics are the mean and variance of training pictures, as those of a trained backbone are; newly initialised
     ones (0 and 1) would not fit the maps that they normalise, which moves linear accuracy more than short pre-training does.
     Rank 0 computes it for all processes.
     """
-    return by_first(lambda: calibrated(uncalibrated(job), train, device))
+    start = drawn(job)
+    backbone, count = by_first(lambda: calibrated(start, train, device))
+    return backbone, {"like": job.like and str(job.like), "calibrated_pictures": count}
 
 
-def uncalibrated(job: TransferJob) -> Backbone:
-    """Return the backbone of `fair_random` with newly initialised BN statistics."""
+def drawn(job: TransferJob) -> Backbone:
+    """Return a random backbone of the spec and pixels of the one in ``job.like``, or of a ResNet-50 of the job's scale."""
     from transfer.weights import load
+    from transfer.weights.sources import locate
 
-    like = load(job.like) if job.like else None
+    like = load(locate(job.like)) if job.like else None
     spec = like.spec if like else MINI if job.scale == "mini" else BackboneSpec()
     start = random_backbone(spec, job.seed)
     return replace(start, pixels=like.pixels) if like else start
 
 
-def calibrated(backbone: Backbone, views: Views, device: torch.device) -> Backbone:
-    """Return ``backbone`` with the BN statistics of ``views``; without batch norm, there is nothing to do."""
+def calibrated(backbone: Backbone, views: Views, device: torch.device) -> tuple[Backbone, int]:
+    """Return ``backbone`` with the BN statistics of pictures of ``views``, and their number; 0 without batch norm."""
     network = FrozenNetwork(backbone, views.images.output_stride).to(device)
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
-        return backbone
+        return backbone, 0
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
@@ -60,7 +64,8 @@ def calibrated(backbone: Backbone, views: Views, device: torch.device) -> Backbo
         for batch in _batches(chosen, views):
             network(torch.stack([views[place] for place in batch]))
     state = {name: tensor.cpu() for name, tensor in network.network.state_dict().items()}
-    return replace(backbone, state=state, source=f"{backbone.source}, BN statistics of {count} training pictures")
+    source = f"{backbone.source}, BN statistics of {count} training pictures"
+    return replace(backbone, state=state, source=source), count
 
 
 def _batches(chosen: list[int], views: Views) -> list[list[int]]:

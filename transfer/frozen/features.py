@@ -59,16 +59,18 @@ class Features:
 
 def read(folder: Path) -> Features | None:
     """Return the features that `compute` wrote into ``folder``; None if there are none or they are not complete."""
+    path = folder / VALUES
     try:
         about = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        shapes, channels = tuple((h, w) for h, w in about["shapes"]), about["channels"]
+        starts = (0, *accumulate(h * w for h, w in shapes))
+        if path.stat().st_size != 4 * starts[-1] * channels:
+            return None
+        values = np.memmap(
+            path, np.float32, "r+", shape=(starts[-1], channels)
+        )  # nothing writes; torch wants it writable
+    except (FileNotFoundError, ValueError):
         return None
-    shapes, channels = tuple((h, w) for h, w in about["shapes"]), about["channels"]
-    starts = (0, *accumulate(h * w for h, w in shapes))
-    path = folder / VALUES
-    if not path.exists() or path.stat().st_size != 4 * starts[-1] * channels:
-        return None
-    values = np.memmap(path, np.float32, "r+", shape=(starts[-1], channels))  # nothing writes; torch wants it writable
     return Features(torch.from_numpy(values), shapes, starts, about["stride"])
 
 

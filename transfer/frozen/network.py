@@ -11,6 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from pixbench.errors import UserError
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.resnet import ResNet
 from transfer.weights.backbone import Backbone
@@ -28,6 +29,9 @@ class FrozenNetwork(nn.Module):
     Args:
         backbone: a ResNet or a ViT.
         output_stride: output stride that replaces that of a ResNet.
+
+    Raises:
+        UserError: the backbone cannot have this output stride.
     """
 
     mean: Tensor
@@ -37,13 +41,20 @@ class FrozenNetwork(nn.Module):
         super().__init__()
         spec = backbone.spec
         if isinstance(spec, BackboneSpec) and output_stride:
-            spec = replace(spec, output_stride=output_stride)
+            try:
+                spec = replace(spec, output_stride=output_stride)
+            except ValueError as error:
+                raise UserError(
+                    f"{backbone.source} holds a {spec.title}, whose cells cannot be of {output_stride} pixels ({error}); choose "
+                    "another protocol, or set images.output_stride"
+                ) from error
         self.spec = spec
         self.stride = spec.output_stride if isinstance(spec, BackboneSpec) else spec.patch
         """Side of a cell in pixels."""
         self.network = build_network(spec)
         self.network.load_state_dict(backbone.state)
-        self.reverse = backbone.pixels.order == "BGR"
+        self.pixels = backbone.pixels
+        """Channel order and normalisation of the inputs."""
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(backbone.pixels, name)).view(3, 1, 1))
         about = {"spec": spec.as_dict(), "pixels": str(backbone.pixels)}
@@ -63,7 +74,7 @@ class FrozenNetwork(nn.Module):
 
     def normalised(self, images: Tensor) -> Tensor:
         """Return the input of the network for ``images`` (B, 3, H, W) in RGB, 0 to 255."""
-        return ((images.flip(1) if self.reverse else images) - self.mean) / self.std
+        return ((images.flip(1) if self.pixels.order == "BGR" else images) - self.mean) / self.std
 
     @cache  # noqa: B019  a network lives as long as its run
     def shape(self, height: int, width: int) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Share the work of a probe among the processes that torchrun started, so that the result is that of one process.
+"""Share the work of a frozen evaluation among the processes that torchrun started, so that the result is that of one process.
 
 Work is done in turns: in turn t, process r of R does piece t · R + r of those that one process would do one after another.
 """
@@ -6,6 +6,7 @@ Work is done in turns: in turn t, process r of R does piece t · R + r of those 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
@@ -14,8 +15,19 @@ from torch import Tensor
 
 from pixbench.distributed import any_process, from_first, rank, world_size
 from pixbench.errors import OtherProcessStopped, UserError, worker_deaths_explained
+from pixbench.process_group import process_group
 
 T = TypeVar("T")
+
+
+def processes(hours: float) -> AbstractContextManager[torch.device]:
+    """Return the group of the processes that torchrun started, as `process_group` does.
+
+    On GPUs it has gloo too, so that what is on the host needs no GPU to be exchanged.
+    """
+    if torch.cuda.is_available():
+        return process_group("cuda", hours, backend="cpu:gloo,cuda:nccl")
+    return process_group("cpu", hours)
 
 
 def in_turns(items: Iterable[Any], pieces: int) -> Iterator[Any]:

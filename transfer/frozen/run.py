@@ -8,54 +8,46 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
-from pixbench.process_group import process_group
 from transfer.frozen.cache import Cache
-from transfer.frozen.class_folders import class_folders
+from transfer.frozen.class_folders import SETS_OF_CLASSES, class_folders
 from transfer.frozen.config import FrozenConfig, resolve
 from transfer.frozen.fair_random import fair_random
 from transfer.frozen.features import cores
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.methods import METHODS
 from transfer.frozen.network import FrozenNetwork
+from transfer.frozen.parallel import by_first, processes
 from transfer.frozen.scenes import Pictures, Scenes, scenes
 from transfer.frozen.views import Views
 from transfer.job import Outcome, TransferJob
 from transfer.run_folder import is_main
 from transfer.weights.backbone import Backbone
 
-SETS_OF_CLASSES = ("imagenet",)
-"""Data sets in class folders."""
-
 
 def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     """Evaluate ``backbone``, or a random one, as ``job`` says. Every process of torchrun computes its share of the features."""
     config = resolve(job)
     method: Any = METHODS[config.method]
-    gpu = torch.cuda.is_available()
-    with (
-        (
-            process_group("cuda", job.process_timeout, backend="cpu:gloo,cuda:nccl")
-            if gpu
-            else process_group("cpu", job.process_timeout)
-        ) as device,
-        _cache(job) as cache,
-    ):
+    workers = cores() if job.workers is None else job.workers
+    about: dict[str, Any] = {}
+    with processes(job.process_timeout) as device, _cache(job) as cache:
         if backbone is None:
-            train = Views(pictures(job, "train"), config.images)
-            backbone = fair_random(job, train, device)
+            backbone, about["random"] = fair_random(job, Views(pictures(job, "train"), config.images), device)
         network = FrozenNetwork(backbone, config.images.output_stride).to(device)
         splits: dict[str, Split] = {}
         for name in method.SPLITS:
-            views = Views(pictures(job, name), config.images)
-            splits[name] = Split(cache.features(network, views, cores() if job.workers is None else job.workers), views)
-        measured = Measured({})
-        if is_main():
-            with torch.inference_mode(False):
-                measured = method.evaluate(splits, config.settings, Run(job.seed, device, job.out))
-    record = {"backbone": backbone.source} | evaluation(config, network, splits) | measured.facts if is_main() else {}
+            views = views_of(job, config, name)
+            splits[name] = Split(cache.features(network, views, workers), views)
+        run = Run(job.seed, device, job.out)
+        measured: Measured = by_first(lambda: method.evaluate(splits, config.settings, run))  # the others wait
+    about |= {"backbone": backbone.source}
+    record = about | evaluation(config, network, splits) | measured.facts if is_main() else {}
     return Outcome(measured.metrics, config.as_dict(), 0, measured.deviations, record)
+
+
+def views_of(job: TransferJob, config: FrozenConfig, split: str) -> Views:
+    """Return what the network sees of ``split``, a name among the ``SPLITS`` of the method."""
+    return Views(pictures(job, split), config.images)
 
 
 def pictures(job: TransferJob, split: str) -> Pictures:
@@ -70,11 +62,10 @@ def evaluation(config: FrozenConfig, network: FrozenNetwork, splits: dict[str, S
     """Return what the result records about how its numbers were made."""
     images = [split.views.pictures for split in splits.values()]
     numbering = images[0].numbering if isinstance(images[0], Scenes) else None
-    pixels = {"order": "BGR" if network.reverse else "RGB"}
-    pixels |= {name: getattr(network, name).flatten().tolist() for name in ("mean", "std")}
     return {
         "images": asdict(config.images),
-        "pixels": pixels,
+        "pixels": asdict(network.pixels),
+        "spec": network.spec.as_dict(),
         "stride": network.stride,
         "pictures": {name: len(split) for name, split in splits.items()},
         "ignored": sorted(numbering.ignored) if numbering else None,

@@ -6,6 +6,8 @@ Shapes: H × W pixels of a picture. Label maps hold the number of a class in the
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -59,8 +61,8 @@ class Labelled:
         return self.picture(index).size
 
     def fingerprint(self) -> str:
-        """Return the digest of names, labels and place. Changed pictures of the same names are not noticed."""
-        return f"{self.source.root.resolve()} {self.source.fingerprint()}"
+        """Return the digest of path, size and time of change of all pictures, and of the range of their pixels."""
+        return _digest_of((Path(self.source.where(index)) for index in range(len(self))), str(self.source.pixel_range))
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,7 @@ class Scenes:
 
     def fingerprint(self) -> str:
         """Return the digest of path, size and time of change of all pictures."""
-        digest = hashlib.sha256()
-        for path in self.pictures:
-            about = path.stat()
-            digest.update(
-                f"{path.resolve()}\t{about.st_size}\t{about.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
-            )
-        return digest.hexdigest()
+        return _digest_of(self.pictures)
 
     def label_map(self, index: int) -> np.ndarray:
         """Return the label map (H, W) of picture ``index`` at its own size, uint8."""
@@ -130,6 +126,15 @@ class Scenes:
             pictures=tuple(self.pictures[place] for place in kept),
             truths=tuple(self.truths[place] for place in kept),
         )
+
+
+def _digest_of(paths: Iterable[Path], start: str = "") -> str:
+    digest = hashlib.sha256(start.encode())
+    for path in paths:
+        about = path.stat()
+        line = f"{os.path.abspath(path)}\t{about.st_size}\t{about.st_mtime_ns}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def scenes(data_root: Path, dataset: str, split: str, classes: Classes | None = None) -> Scenes:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pixbench.errors import UserError
 from transfer.datasets.mask_numbers import IGNORED
 from transfer.frozen.views import Views, resized_labels
 
@@ -41,7 +42,14 @@ class Confusion:
         """Return "mIoU" and "aAcc" in per cent.
 
         A class that is neither labelled nor predicted is left out of the mean or, if ``absent_counts``, has an IoU of 0.
+
+        Raises:
+            UserError: no pixel was labelled.
         """
+        if not self.counts.sum():
+            raise UserError(
+                "no pixel of the test pictures is labelled, so there is nothing to score; check their label maps"
+            )
         iou = self.iou()
         mean = iou.nan_to_num(0).mean() if absent_counts else iou.nanmean()
         return {"mIoU": mean.item(), "aAcc": (100 * self.counts.diag().sum() / self.counts.sum()).item()}

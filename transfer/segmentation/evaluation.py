@@ -50,12 +50,11 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def with_statistics(job: TransferJob, config: Config, start: Backbone, device: torch.device) -> Backbone:
-    """Return the random backbone ``start`` with the BN statistics of training pictures, squashed to the size of a crop."""
-    from transfer.frozen.fair_random import calibrated
-    from transfer.frozen.parallel import by_first
+def random_backbone(job: TransferJob, config: Config, device: torch.device) -> tuple[Backbone, dict[str, Any]]:
+    """Return the fair random backbone of ``job`` and its record; its training pictures are squashed to the size of a crop."""
+    from transfer.frozen.fair_random import fair_random
     from transfer.frozen.run import pictures
     from transfer.frozen.views import Images, Views
 
     side, _ = config.model.data_preprocessor.size
-    return by_first(lambda: calibrated(start, Views(pictures(job, "train"), Images(size=side)), device))
+    return fair_random(job, Views(pictures(job, "train"), Images(size=side)), device)

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pixbench.errors import UserError, innermost
 from pixbench.file_versions import RUN_LOG
@@ -21,7 +21,7 @@ from transfer.batch_scaling import divided
 from transfer.job import Outcome, TransferJob
 from transfer.segmentation.classes import data_sets
 from transfer.segmentation.config import backbone_spec, check_pixels, config_as_dict, resolve, synchronise_on_cpus
-from transfer.segmentation.evaluation import evaluation, with_statistics
+from transfer.segmentation.evaluation import evaluation, random_backbone
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -44,9 +44,9 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     """
     frozen = job.protocol.kind == "frozen"
     if measures := frozen and backbone is None:
-        from transfer.frozen.fair_random import uncalibrated
+        from transfer.frozen.fair_random import drawn
 
-        backbone = uncalibrated(job)
+        backbone = drawn(job)
     config = resolve(job, backbone.spec if backbone else None)
     if BATCH not in job.all_overrides:
         whole = config.auto_scale_lr.base_batch_size
@@ -60,9 +60,10 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         from pixbench.process_group import process_group
 
         with process_group("cuda" if torch.cuda.is_available() else "cpu", job.process_timeout) as device:
-            if measures and backbone:
-                backbone = with_statistics(job, config, backbone, device)
-            record = evaluation(job, config, backbone) if frozen and backbone else {}
+            about: dict[str, Any] = {}
+            if measures:
+                backbone, about["random"] = random_backbone(job, config, device)
+            record = about | evaluation(job, config, backbone) if frozen and backbone else {}
             progress, changes, iterations = train(job, config, backbone, console)
     return Outcome(progress.metrics, described, iterations // job.accumulate, changes, record)
 

@@ -50,7 +50,7 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     _write_scores(run.out, splits["test"], answers.tolist(), predicted.tolist(), scores)
     return Measured(
         {"knn_top1": top1(guessed, answers), "linear_top1": top1(predicted, answers), **qscore.diagnose(scores, wrong)},
-        {"pictures": [len(train), len(test)], "classes": classes},
+        {"class_folders": classes},
     )
 
 
