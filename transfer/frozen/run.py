@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -45,10 +45,14 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         if backbone is None:
             train = Views(pictures(job, "train"), config.images)
             backbone = fair_random(job, train, device)
+        if config.images.std:
+            backbone = with_std(backbone, config.images.std)
         network = FrozenNetwork(backbone, config.images.output_stride).to(device)
         splits: dict[str, Split] = {}
         for name in method.SPLITS:
             views = Views(pictures(job, name), config.images)
+            if hasattr(method, "views"):
+                views = method.views(name, views, config.settings, job.seed)
             splits[name] = Split(cache.features(network, views, cores() if job.workers is None else job.workers), views)
         measured = Measured({})
         if is_main():
@@ -56,6 +60,12 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
                 measured = method.evaluate(splits, config.settings, Run(job.seed, device, job.out))
     record = {"backbone": backbone.source} | evaluation(config, network, splits) | measured.facts if is_main() else {}
     return Outcome(measured.metrics, config.as_dict(), 0, measured.deviations, record)
+
+
+def with_std(backbone: Backbone, std: tuple[float, float, float]) -> Backbone:
+    """Return ``backbone`` with another standard deviation ``std`` of R, G and B."""
+    ordered = std if backbone.pixels.order == "RGB" else std[::-1]
+    return replace(backbone, pixels=replace(backbone.pixels, std=ordered))
 
 
 def pictures(job: TransferJob, split: str) -> Pictures:
