@@ -103,4 +103,4 @@ def resized_labels(labels: np.ndarray, shape: tuple[int, int], corner: bool = Fa
         return labels
     if corner:
         return F.interpolate(torch.from_numpy(labels)[None, None], size=shape, mode="nearest")[0, 0].numpy()
-    return np.asarray(Image.fromarray(labels).resize(shape[::-1], Image.Resampling.NEAREST))
+    return np.array(Image.fromarray(labels).resize(shape[::-1], Image.Resampling.NEAREST))
