@@ -68,7 +68,7 @@ def nearest(
     count = len(memory) if rows is None else len(rows)
     if not 1 <= k <= count:
         raise UserError(f"{k} neighbours are asked for, but the memory holds {count} patches; set fewer neighbours")
-    faiss = _faiss() if backend == "faiss" else None
+    faiss = package(backend)
     queries = _prepared(queries, metric)
     best = queries.new_full((len(queries), k), -torch.inf)
     found = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
@@ -164,11 +164,18 @@ def _take_from_faiss(
     best[:], found[:] = table.gather(1, kept), numbers.gather(1, kept)
 
 
-def _faiss() -> Any:
+def package(backend: Backend) -> Any:
+    """Return the package that ``backend`` needs, or None.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if backend == "torch":
+        return None
     try:
         import faiss
     except ImportError as error:
         raise UserError(
-            "search: faiss needs the package faiss-cpu; install it, or set settings.search to torch"
+            "settings.search faiss needs the package faiss-cpu; install it, or set settings.search=torch"
         ) from error
     return faiss

@@ -19,7 +19,7 @@ from transfer.frozen.memory import Labelling, fill, label_map, retrieved
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.published_lists import own_list, published_list
 from transfer.frozen.scoring import Confusion, ScoreAt, labels_to_score
-from transfer.frozen.search import Backend
+from transfer.frozen.search import Backend, package
 from transfer.frozen.views import Views
 
 SPLITS = ("train", "test")
@@ -84,8 +84,9 @@ def views(split: str, views: Views, settings: Settings, seed: int) -> Views:
     """Return the views that fill the memory or ask it.
 
     Raises:
-        UserError: a list of training pictures does not exist or does not fit the data set.
+        UserError: a list of training pictures does not exist or does not fit the data set, or a package is missing.
     """
+    package(settings.search)
     if split != "train":
         return views
     if settings.train_list and settings.fraction != 1:
