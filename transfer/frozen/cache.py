@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from pixbench.distributed import any_process, rank
@@ -138,5 +138,5 @@ def _turn(entry: Path) -> Iterator[bool]:
 
 def key(network: FrozenNetwork, views: Views) -> str:
     """Return the digest of all that decides the features of ``views``."""
-    about = [VERSION, network.fingerprint, network.stride, asdict(views.images), views.pictures.fingerprint()]
+    about = [VERSION, network.fingerprint, network.stride, views.about(), views.pictures.fingerprint()]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]

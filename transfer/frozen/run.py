@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from pixbench.process_group import check_alike
 from transfer.frozen.cache import Cache
 from transfer.frozen.class_folders import SETS_OF_CLASSES, class_folders
 from transfer.frozen.config import FrozenConfig, resolve
@@ -33,7 +34,10 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     with processes(job.process_timeout) as device, _cache(job) as cache:
         if backbone is None:
             backbone, about["random"] = fair_random(job, Views(pictures(job, "train"), config.images), device)
+        if config.images.std:
+            backbone = with_std(backbone, config.images.std)
         network = FrozenNetwork(backbone, config.images.output_stride).to(device)
+        check_alike("the backbone", {"digest of its weights": network.fingerprint})
         splits: dict[str, Split] = {}
         for name in method.SPLITS:
             views = views_of(job, config, name)
@@ -47,7 +51,16 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
 
 def views_of(job: TransferJob, config: FrozenConfig, split: str) -> Views:
     """Return what the network sees of ``split``, a name among the ``SPLITS`` of the method."""
-    return Views(pictures(job, split), config.images)
+    views, method = Views(pictures(job, split), config.images), METHODS[config.method]
+    if hasattr(method, "views"):
+        return method.views(split, views, config.settings, job.seed)
+    return views
+
+
+def with_std(backbone: Backbone, std: tuple[float, float, float]) -> Backbone:
+    """Return ``backbone`` with another standard deviation ``std`` of R, G and B."""
+    ordered = std if backbone.pixels.order == "RGB" else std[::-1]
+    return replace(backbone, pixels=replace(backbone.pixels, std=ordered))
 
 
 def pictures(job: TransferJob, split: str) -> Pictures:

@@ -119,8 +119,9 @@ class Scenes:
         """
         places = {path.stem: place for place, path in enumerate(self.pictures)}
         if missing := [name for name in names if name not in places]:
-            raise UserError(f"{self.name} has no picture {missing[0]} (nor {len(missing) - 1} more of the list)")
-        kept = sorted(places[name] for name in names)
+            more = f" (nor {len(missing) - 1} more of the list)" if missing[1:] else ""
+            raise UserError(f"{self.name} has no picture {missing[0]}{more}; give a list of pictures of this data set")
+        kept = sorted({places[name] for name in names})
         return replace(
             self,
             pictures=tuple(self.pictures[place] for place in kept),

@@ -52,7 +52,7 @@ class Confusion:
             )
         iou = self.iou()
         mean = iou.nan_to_num(0).mean() if absent_counts else iou.nanmean()
-        return {"mIoU": mean.item(), "aAcc": (100 * self.counts.diag().sum() / self.counts.sum()).item()}
+        return {"mIoU": mean.item(), "aAcc": (100 * self.counts.diag().sum().double() / self.counts.sum()).item()}
 
 
 def labels_to_score(views: Views, index: int, score_at: ScoreAt) -> np.ndarray:

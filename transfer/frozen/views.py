@@ -5,10 +5,12 @@ Shapes: H × W pixels of an input.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -35,6 +37,8 @@ class Images:
     """Whether the features of a picture are averaged over its cells."""
     output_stride: int | None = None
     """Side in pixels of a cell; None for that of the backbone."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of R, G and B (of 0 to 255) that replaces that of the backbone."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,15 @@ class Views(Dataset[Tensor]):
             picture = picture.resize((width, height), FILTERS[self.images.interpolation])
         return pil_to_tensor(picture)
 
-    def labels(self, index: int) -> np.ndarray:
-        """Return the label map of input ``index`` at the size of the input: (H, W) uint8."""
+    def labels(self, index: int, corner: bool = False) -> np.ndarray:
+        """Return the label map of input ``index`` at the size of the input: (H, W) uint8. See `resized_labels` for ``corner``."""
         labels = self.scenes.label_map(index)
         height, width = _resized(self.images, labels.shape[::-1])
-        return resized_labels(labels, (height, width))
+        return resized_labels(labels, (height, width), corner)
+
+    def about(self) -> dict[str, Any]:
+        """Return what decides the inputs besides the files of the pictures, as plain data."""
+        return asdict(self.images)
 
 
 def _resized(images: Images, size: tuple[int, ...]) -> tuple[int, int]:
@@ -86,8 +94,13 @@ def _resized(images: Images, size: tuple[int, ...]) -> tuple[int, int]:
     return round(height * scale), round(width * scale)
 
 
-def resized_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return a label map (H, W) in another ``shape``; each pixel takes the label in its middle, as Pillow does it."""
+def resized_labels(labels: np.ndarray, shape: tuple[int, int], corner: bool = False) -> np.ndarray:
+    """Return a label map (H, W) in another ``shape``.
+
+    Each pixel takes the label in its middle, as Pillow does it, or in its upper left corner, as PyTorch's "nearest" does.
+    """
     if labels.shape == shape:
         return labels
+    if corner:
+        return F.interpolate(torch.from_numpy(labels)[None, None], size=shape, mode="nearest")[0, 0].numpy()
     return np.array(Image.fromarray(labels).resize(shape[::-1], Image.Resampling.NEAREST))

@@ -1,14 +1,15 @@
 """The methods of frozen evaluation, one file each.
 
 A method has ``Settings``, a dataclass of what its publication fixes; ``SPLITS``, the splits whose features it reads; and
-``evaluate(splits, settings, run) -> Measured``.
+``evaluate(splits, settings, run) -> Measured``. It may have ``views(split, views, settings, seed) -> Views``, which chooses or
+changes the pictures of a split before their features are computed.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from transfer.frozen.methods import classification
+from transfer.frozen.methods import classification, incontext
 
-METHODS: dict[str, Any] = {"classification": classification}
+METHODS: dict[str, Any] = {"classification": classification, "incontext": incontext}
 """Value of "method" in a config of `configs/frozen/` -> its module."""
