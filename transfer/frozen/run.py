@@ -48,7 +48,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         network = FrozenNetwork(backbone, config.images.output_stride).to(device)
         splits: dict[str, Split] = {}
         for name in method.SPLITS:
-            views = Views(pictures(job, name), config.images)
+            views = Views(chosen(method, pictures(job, name), name), config.images)
             splits[name] = Split(cache.features(network, views, cores() if job.workers is None else job.workers), views)
         measured = Measured({})
         if is_main():
@@ -64,6 +64,12 @@ def pictures(job: TransferJob, split: str) -> Pictures:
     if dataset in SETS_OF_CLASSES:
         return class_folders(job.data_root / dataset)[("train", "test").index(split)]
     return scenes(job.data_root, dataset, split, job.classes)
+
+
+def chosen(method: Any, pictures: Pictures, split: str) -> Pictures:
+    """Return those of ``pictures`` that ``method`` uses: all, unless it has a function ``choose``."""
+    found: Pictures = method.choose(pictures, split) if hasattr(method, "choose") else pictures
+    return found
 
 
 def evaluation(config: FrozenConfig, network: FrozenNetwork, splits: dict[str, Split]) -> dict[str, Any]:
