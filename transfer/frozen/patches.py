@@ -82,7 +82,7 @@ class Cells:
             for index, (start, end) in enumerate(zip(self._starts, self._starts[1:], strict=False)):
                 truth = labels_to_score(self.split.views, index, score_at)
                 found = resized_labels(self._map(predicted[start:end], index), (truth.shape[0], truth.shape[1]))
-                confusion.add(truth, self._classes(torch.from_numpy(np.array(found)), classes))
+                confusion.add(truth, self._classes(torch.from_numpy(found), classes))
         iou = confusion.iou()
         return iou.nanmean().item(), confusion.metrics()["aAcc"], iou
 
@@ -111,7 +111,7 @@ def cells_of(split: Split) -> Cells:
     side, first = features.stride, int(views.scenes.numbering is not None and views.scenes.numbering.zero_ignored)
     labels = torch.empty(len(features.cells), side * side, dtype=torch.uint8)
     for index, (height, width) in enumerate(features.shapes):
-        found = torch.from_numpy(np.array(views.labels(index)))
+        found = torch.from_numpy(views.labels(index))
         if found.shape != (height * side, width * side):
             raise UserError(
                 f"the inputs of {views.pictures.name} have {found.shape[0]} × {found.shape[1]} pixels, which is no multiple of "

@@ -90,4 +90,4 @@ def resized_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return a label map (H, W) in another ``shape``; each pixel takes the label in its middle, as Pillow does it."""
     if labels.shape == shape:
         return labels
-    return np.asarray(Image.fromarray(labels).resize(shape[::-1], Image.Resampling.NEAREST))
+    return np.array(Image.fromarray(labels).resize(shape[::-1], Image.Resampling.NEAREST))

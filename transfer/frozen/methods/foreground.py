@@ -2,7 +2,8 @@
 
 MkuuWaUjinga/leopart, experiments/fully_unsup_seg/fully_unsup_seg.py (arXiv 2204.13101). The public code finds salient cells by
 attention maps of a DINO ViT-S/16, whatever backbone is evaluated. A backbone without class token has no such maps, and
-maps of another network would measure that network too; here a cell is salient if it resembles the mean of its picture.
+maps of another network would measure that network too; here a cell is salient if it resembles the seed of LOST (arXiv 2109.14279):
+the cell that resembles the fewest others of its picture, as objects cover less of it than their surroundings.
 
 Shapes: N cells of D principal components; K clusters; n images; h × w cells.
 """
@@ -26,8 +27,8 @@ from transfer.frozen.scenes import Scenes
 
 SPLITS = ("train", "test")
 SALIENCY = (
-    "salient cells are those that resemble the mean of their picture (inner product of standardised features), instead of those "
-    "that the class token of a DINO ViT-S/16 attends to"
+    "salient cells are those that resemble the cell with the fewest similar ones in its picture (the seed of LOST), instead of "
+    "those that the class token of a DINO ViT-S/16 attends to"
 )
 STEP = 0.05
 """Precisions are compared with a multiple of it."""
@@ -143,7 +144,7 @@ def _overlap(
         if salient:
             truth = salient_cells(points[start:end].view(*grid, -1), settings).long()
         else:
-            truth = torch.from_numpy(np.array(split.views.labels(index))).long()
+            truth = torch.from_numpy(split.views.labels(index)).long()
         shape = (side, side) if side else tuple(truth.shape)
         truth = resized(truth, shape).flatten() != 0
         numbers = resized(resized(members[start:end].view(grid), square), shape).flatten()
@@ -156,10 +157,13 @@ def _overlap(
 def salient_cells(features: Tensor, settings: Settings) -> Tensor:
     """Return which cells (h, w) bool of a map (h, w, D) are salient.
 
-    The most salient cells that have the share ``settings.mass`` of all saliency are taken, and small islands removed.
+    Saliency is the inner product with the seed, the cell with the fewest positive inner products. The most salient cells that
+    have the share ``settings.mass`` of all saliency are taken, and small islands removed.
     """
     height, width = features.shape[:2]
-    scores = (features @ features.mean((0, 1))).clamp(min=0)
+    cells = features.flatten(0, 1)
+    products = cells @ cells.T
+    scores = products[(products > 0).sum(1).argmin()].clamp(min=0).view(height, width)
     size = [min(7, 2 * side - 1) for side in (width, height)]  # a reflection is no longer than the map
     scores = gaussian_blur(scores[None, None], size, [settings.blur] * 2)[0, 0].flatten()
     values, order = scores.sort()

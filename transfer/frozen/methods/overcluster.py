@@ -98,7 +98,7 @@ def scored_labels(split: Split, index: int, score_at: ScoreAt) -> Tensor:
     """Return the label map (int64) of picture ``index`` at the resolution ``score_at``; a number: a square from the input."""
     if score_at == "full":
         return torch.from_numpy(split.views.scenes.label_map(index)).long()
-    labels = torch.from_numpy(np.array(split.views.labels(index))).long()
+    labels = torch.from_numpy(split.views.labels(index)).long()
     return labels if score_at == "input" else resized(labels, (score_at, score_at))
 
 
