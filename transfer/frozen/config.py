@@ -27,7 +27,7 @@ class FrozenConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data; tuples become lists."""
-        found = msgspec.to_builtins(asdict(self))
+        found = msgspec.json.decode(msgspec.json.encode(asdict(self)))
         assert isinstance(found, dict)
         return found
 

@@ -2,7 +2,7 @@
 
 MkuuWaUjinga/leopart, experiments/fully_unsup_seg/fully_unsup_seg.py (arXiv 2204.13101). The public code finds salient cells by
 attention maps of a DINO ViT-S/16, whatever backbone is evaluated. A backbone without class token has no such maps, and
-maps of another network would measure that network too; here a cell is salient if it resembles the seed of LOST (arXiv 2109.14279):
+maps of another network would measure that network too; here a cell is salient if it resembles the seed of LOST (2109.14279):
 the cell that resembles the fewest others of its picture, as objects cover less of it than their surroundings.
 
 Shapes: N cells of D principal components; K clusters; n images; h × w cells.
