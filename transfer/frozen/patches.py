@@ -24,8 +24,8 @@ from transfer.frozen.views import resized_labels
 
 PART = 2**24
 """Number of values that are worked on at a time: 64 MiB in float32."""
-KEPT = 2**28
-"""Number of standardised values that are kept at most (1 GiB); more are computed anew each time they are needed."""
+KEPT = 2**27
+"""Number of standardised values that are kept at most (512 MiB); more are computed anew each time they are needed."""
 
 
 @dataclass(frozen=True)
