@@ -7,6 +7,7 @@ Features may fill most of the memory (ImageNet), so nothing here makes a copy of
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -56,22 +57,62 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, l2: float = L2, i
     mean, std = features.mean(0), features.std(0, correction=0)
     # a constant channel carries no information
     std = torch.where(std > 1e-6 * std.max(), std, std.max().clamp(min=1e-12))
-    weight = features.new_zeros(classes, features.shape[1]).requires_grad_()
-    bias = features.new_zeros(classes).requires_grad_()
-    solver = torch.optim.LBFGS([weight, bias], max_iter=iterations, line_search_fn="strong_wolfe")
+    weight, bias = features.new_zeros(classes, features.shape[1]), features.new_zeros(classes)
     size = rows(*weight.shape)
+
+    def parts() -> Iterator[tuple[Tensor, Tensor]]:
+        for some, answers in zip(features.split(size), labels.split(size), strict=True):
+            yield (some - mean) / std, answers
+
+    minimise(parts, len(features), weight, bias, l2, iterations)
+    return Linear(mean, std, weight, bias)
+
+
+def minimise(
+    parts: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    count: int,
+    weight: Tensor,
+    bias: Tensor,
+    l2: float,
+    iterations: int,
+    tolerance: tuple[float, float] = (1e-7, 1e-9),
+) -> int:
+    """Minimise mean cross-entropy + 0.5 · ``l2`` · ‖weight‖² by full-batch L-BFGS; return the number of its iterations.
+
+    Args:
+        parts: gives the samples (m, C) and their classes (m,) part by part, the same in each call.
+        count: number of samples in all parts.
+        weight: (K, C), where to start; it is changed. If K is 1, the logit of class 0 is 0 and this is that of class 1.
+        bias: (K,), where to start; it is changed.
+        l2: strength of the penalty.
+        iterations: most iterations.
+        tolerance: end once no entry of the gradient is larger than the first, or the loss changes by less than the second.
+    """
+    weight.requires_grad_(), bias.requires_grad_()
+    solver = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=iterations,
+        tolerance_grad=tolerance[0],
+        tolerance_change=tolerance[1],
+        line_search_fn="strong_wolfe",
+    )
 
     def closure() -> Tensor:
         solver.zero_grad()
-        total = torch.zeros((), dtype=torch.float64, device=features.device)
-        for some, answers in zip(features.split(size), labels.split(size), strict=True):
-            logits = F.linear((some - mean) / std, weight, bias)
-            total += _descended(F.cross_entropy(logits, answers) * (len(some) / len(features)))
+        total = torch.zeros((), dtype=torch.float64, device=weight.device)
+        for some, answers in parts():
+            logits = F.linear(some, weight, bias)
+            if len(bias) == 1:
+                loss = F.binary_cross_entropy_with_logits(logits[:, 0], answers.to(logits.dtype))
+            else:
+                loss = F.cross_entropy(logits, answers)
+            total += _descended(loss * (len(some) / count))
         total += _descended(0.5 * l2 * weight.square().sum())
-        return total.to(features.dtype)
+        return total.to(weight.dtype)
 
     solver.step(closure)
-    return Linear(mean, std, weight.detach(), bias.detach())
+    weight.requires_grad_(False), bias.requires_grad_(False)
+    return int(solver.state[weight]["n_iter"])
 
 
 def _descended(loss: Tensor) -> Tensor:

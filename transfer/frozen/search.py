@@ -14,7 +14,7 @@ Of equally near patches the one with the lower number is taken, so the result do
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,16 @@ GROUP = 64
 """Number of neighbouring products of which the largest is compared first."""
 
 
+class Memory(Protocol):
+    """What is searched: a tensor (n, C), or something that is read like one, part after part."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, C)."""
+
+    def __getitem__(self, part: Any) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """The k nearest patches of each query, the nearest first."""
@@ -44,7 +54,7 @@ class Neighbours:
 
 def nearest(
     queries: Tensor,
-    memory: Tensor,
+    memory: Memory,
     k: int,
     metric: Metric = "cosine",
     rows: Tensor | None = None,
@@ -65,7 +75,7 @@ def nearest(
     Raises:
         UserError: the memory holds fewer patches than neighbours, features are not finite, or faiss is not installed.
     """
-    count = len(memory) if rows is None else len(rows)
+    count = memory.shape[0] if rows is None else len(rows)
     if not 1 <= k <= count:
         raise UserError(f"{k} neighbours are asked for, but the memory holds {count} patches; set fewer neighbours")
     faiss = package(backend)
@@ -75,7 +85,7 @@ def nearest(
     space = queries.new_empty(min(QUERIES, len(queries)) * min(PATCHES, count))
     step = max(PATCHES, part // memory.shape[1])
     for first in range(0, count, step):
-        some = memory[first : first + step] if rows is None else memory[rows[first : first + step].to(memory.device)]
+        some = memory[first : first + step] if rows is None else memory[rows[first : first + step].cpu()]
         some = _prepared(some.to(queries), metric)
         for start in range(0, len(queries), QUERIES):
             tile = slice(start, start + QUERIES)

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from transfer.frozen.methods import classification, incontext
+from transfer.frozen.methods import classification, foreground, incontext, logistic, neighbours, overcluster
 
-METHODS: dict[str, Any] = {"classification": classification, "incontext": incontext}
+METHODS: dict[str, Any] = {
+    "classification": classification,
+    "incontext": incontext,
+    "neighbours": neighbours,
+    "logistic": logistic,
+    "overcluster": overcluster,
+    "foreground": foreground,
+}
 """Value of "method" in a config of `configs/frozen/` -> its module."""
