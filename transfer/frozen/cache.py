@@ -98,4 +98,6 @@ def _turn(entry: Path) -> Iterator[bool]:
 def key(network: FrozenNetwork, views: Views) -> str:
     """Return the digest of all that decides the features of ``views``."""
     about = [VERSION, network.fingerprint, network.stride, asdict(views.images), views.pictures.fingerprint()]
+    if views.crops:
+        about.append(asdict(views.crops))
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]

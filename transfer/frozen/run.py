@@ -45,15 +45,18 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         if backbone is None:
             train = Views(pictures(job, "train"), config.images)
             backbone = fair_random(job, train, device)
-        network = FrozenNetwork(backbone, config.images.output_stride).to(device)
+        network = FrozenNetwork(backbone, config.images.output_stride, config.images.resize == "padded").to(device)
         splits: dict[str, Split] = {}
-        for name in method.SPLITS:
-            views = Views(pictures(job, name), config.images)
+        wanted = {name: (name, None) for name in method.SPLITS}
+        if hasattr(method, "crops"):
+            wanted |= method.crops(config.settings, job.seed)
+        for name, (split, crops) in wanted.items():
+            views = Views(pictures(job, split), config.images, crops)
             splits[name] = Split(cache.features(network, views, cores() if job.workers is None else job.workers), views)
         measured = Measured({})
         if is_main():
             with torch.inference_mode(False):
-                measured = method.evaluate(splits, config.settings, Run(job.seed, device, job.out))
+                measured = method.evaluate(splits, config.settings, Run(job.seed, device, job.out, network.spec))
     record = {"backbone": backbone.source} | evaluation(config, network, splits) | measured.facts if is_main() else {}
     return Outcome(measured.metrics, config.as_dict(), 0, measured.deviations, record)
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from pretrain.data.centre_crops import centre_crop
+from transfer.frozen.crops import Crops
 from transfer.frozen.scenes import Pictures, Scenes
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -25,10 +26,11 @@ class Images:
     """What decides the features of a picture, besides the backbone."""
 
     size: int = 224
-    """Side in pixels of a squashed input, or shorter side of one that keeps its aspect ratio; unused for "native"."""
-    resize: Literal["squash", "shorter", "native", "centre"] = "squash"
-    """squash: to a square, whatever the aspect ratio. shorter: keep the aspect ratio. native: keep the size. centre: shorter
-    side to 8/7 of the size (256 for 224), then the crop in the middle."""
+    """Side in pixels of a squashed input, or shorter side of one that keeps its aspect ratio; "native" and "padded" do not use it."""
+    resize: Literal["squash", "shorter", "native", "padded", "centre"] = "squash"
+    """squash: to a square, whatever the aspect ratio. shorter: keep the aspect ratio. native: keep the size. padded: keep the
+    size; right and below, the network adds zeros after normalisation up to whole cells. centre: shorter side to 8/7 of the size
+    (256 for 224), then the crop in the middle."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Filter for pictures, with antialiasing; label maps always get the nearest pixel."""
     pool: bool = False
@@ -43,6 +45,8 @@ class Views(Dataset[Tensor]):
 
     pictures: Pictures
     images: Images
+    crops: Crops | None = None
+    """Which part of each picture becomes the input; None for the whole picture. There are no label maps of crops."""
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -62,14 +66,18 @@ class Views(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         picture = self.pictures.picture(index)
         if self.images.resize == "centre":
+            assert self.crops is None
             return pil_to_tensor(centre_crop(picture, self.images.size))
         height, width = _resized(self.images, picture.size)
+        if self.crops:
+            return pil_to_tensor(self.crops.cut(picture, index, (width, height), FILTERS[self.images.interpolation]))
         if picture.size != (width, height):
             picture = picture.resize((width, height), FILTERS[self.images.interpolation])
         return pil_to_tensor(picture)
 
     def labels(self, index: int) -> np.ndarray:
         """Return the label map of input ``index`` at the size of the input: (H, W) uint8."""
+        assert self.crops is None
         labels = self.scenes.label_map(index)
         height, width = _resized(self.images, labels.shape[::-1])
         return resized_labels(labels, (height, width))
@@ -78,7 +86,7 @@ class Views(Dataset[Tensor]):
 def _resized(images: Images, size: tuple[int, ...]) -> tuple[int, int]:
     """Return height and width of the input that a picture of ``size`` (width, height) becomes, if it is not cropped."""
     width, height = size
-    if images.resize == "native":
+    if images.resize in ("native", "padded"):
         return height, width
     if images.resize == "squash":
         return images.size, images.size
