@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from pixbench.distributed import rank
@@ -97,7 +97,5 @@ def _turn(entry: Path) -> Iterator[bool]:
 
 def key(network: FrozenNetwork, views: Views) -> str:
     """Return the digest of all that decides the features of ``views``."""
-    about = [VERSION, network.fingerprint, network.stride, asdict(views.images), views.pictures.fingerprint()]
-    if views.crops:
-        about.append(asdict(views.crops))
+    about = [VERSION, network.fingerprint, network.stride, views.about(), views.pictures.fingerprint()]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]

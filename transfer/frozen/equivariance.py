@@ -1,6 +1,6 @@
 """Equivariance of cells: does a place in a picture get the same features in another view of the picture?
 
-Shapes: maps of h × w cells and C channels. A place is (x, y) as in `transfer.frozen.crops`.
+Shapes: maps of h × w cells and C channels. A place is (x, y) as in `transfer.frozen.parts`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transfer.frozen.method import Split
+from transfer.frozen.parts import Parts
 
 LEAST = 8
 """Number of pairs of a picture, if it has so many."""
@@ -49,12 +50,13 @@ def cosines(whole: Split, view: Split, pairs: int, seed: int) -> Cosines:
 
 
 def matched(whole: Split, view: Split, index: int, most: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Return at most ``most`` cells (n, C) of ``view``, drawn by ``rng``, and the features (n, C) of ``whole`` at their places."""
-    crops = view.views.crops
-    assert crops is not None
+    """Return at most ``most`` cells (n, C) of ``view``, drawn by ``rng``, and features (n, C) of ``whole`` at their places."""
+    assert isinstance(view.views, Parts)
     target = whole.features.map(index).double()
     cells = view.features.map(index).double().flatten(0, 1)
-    places = crops.places(index, centres(view, index)) * whole.views.shape(index)[::-1] / whole.features.stride - 0.5
+    places = (
+        view.views.places(index, centres(view, index)) * whole.views.shape(index)[::-1] / whole.features.stride - 0.5
+    )
     height, width = target.shape[:2]
     inside = ((places >= -1e-9) & (places <= np.array([width, height]) - 1 + 1e-9)).all(1)
     chosen = rng.permutation(np.flatnonzero(inside))[:most]

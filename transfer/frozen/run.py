@@ -47,11 +47,10 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
             backbone = fair_random(job, train, device)
         network = FrozenNetwork(backbone, config.images.output_stride, config.images.resize == "padded").to(device)
         splits: dict[str, Split] = {}
-        wanted = {name: (name, None) for name in method.SPLITS}
-        if hasattr(method, "crops"):
-            wanted |= method.crops(config.settings, job.seed)
-        for name, (split, crops) in wanted.items():
-            views = Views(pictures(job, split), config.images, crops)
+        for name in method.SPLITS:
+            views = Views(pictures(job, name), config.images)
+            if hasattr(method, "views"):
+                views = method.views(name, views, config.settings, job.seed)
             splits[name] = Split(cache.features(network, views, cores() if job.workers is None else job.workers), views)
         measured = Measured({})
         if is_main():
@@ -62,7 +61,8 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
 
 
 def pictures(job: TransferJob, split: str) -> Pictures:
-    """Return the pictures of ``split`` ("train" or "test") of the data set of ``job``."""
+    """Return the pictures of ``split`` ("train" or "test", whatever follows) of the data set of ``job``."""
+    split = split.split()[0]
     (dataset,) = job.protocol.datasets
     if dataset in SETS_OF_CLASSES:
         return class_folders(job.data_root / dataset)[("train", "test").index(split)]

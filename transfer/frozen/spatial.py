@@ -41,25 +41,23 @@ class Curve:
             classes: class of each cell (h, w).
             background: class of what is no object, if there is one.
         """
-        unit = F.normalize(features.double(), dim=2)
-        for axis, side in enumerate(regions.shape):
-            for distance in range(1, min(len(self.sums["inside"]), side - 1) + 1):
-                near, far = (
-                    (slice(None),) * axis + (slice(-distance),),
-                    (slice(None),) * axis + (slice(distance, None),),
-                )
-                cosines = (unit[near] * unit[far]).sum(2).cpu().numpy()
-                same = (regions[near] == regions[far]) & (regions[near] >= 0)
-                both_pure = (regions[near] >= 0) & (regions[far] >= 0)
-                is_background = classes[near] == (-1 if background is None else background)
-                kinds = {
-                    "inside": same & ~is_background,
-                    "across": both_pure & (classes[near] != classes[far]),
-                    "outside": same & is_background,
-                }
-                for kind, chosen in kinds.items():
-                    self.sums[kind][distance - 1] += cosines[chosen].sum()
-                    self.counts[kind][distance - 1] += chosen.sum()
+        unit, most = F.normalize(features.double(), dim=2), len(self.sums["inside"])
+        for lines, region, label in ((unit, regions, classes), (unit.transpose(0, 1), regions.T, classes.T)):
+            cosines = (lines @ lines.mT).cpu().numpy()  # of all pairs of each row, then of each column
+            places = np.arange(lines.shape[1])
+            distance = places - places[:, None]
+            pure = (region >= 0)[:, :, None] & (region >= 0)[:, None] & (distance > 0) & (distance <= most)
+            same = pure & (region[:, :, None] == region[:, None])
+            is_background = (label == (-1 if background is None else background))[:, :, None]
+            kinds = {
+                "inside": same & ~is_background,
+                "across": pure & (label[:, :, None] != label[:, None]),
+                "outside": same & is_background,
+            }
+            for kind, chosen in kinds.items():
+                which = np.broadcast_to(distance, chosen.shape)[chosen] - 1
+                self.sums[kind] += np.bincount(which, cosines[chosen], minlength=most)
+                self.counts[kind] += np.bincount(which, minlength=most)
 
     def mean(self, kind: str) -> np.ndarray:
         """Return the mean cosine (D,) of a kind; NaN at a distance without pairs."""

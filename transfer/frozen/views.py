@@ -5,8 +5,8 @@ Shapes: H × W pixels of an input.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from pretrain.data.centre_crops import centre_crop
-from transfer.frozen.crops import Crops
 from transfer.frozen.scenes import Pictures, Scenes
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -26,7 +25,7 @@ class Images:
     """What decides the features of a picture, besides the backbone."""
 
     size: int = 224
-    """Side in pixels of a squashed input, or shorter side of one that keeps its aspect ratio; "native" and "padded" do not use it."""
+    """Side in pixels of a squashed input, or shorter side of one that keeps its aspect ratio; not used by "native", "padded"."""
     resize: Literal["squash", "shorter", "native", "padded", "centre"] = "squash"
     """squash: to a square, whatever the aspect ratio. shorter: keep the aspect ratio. native: keep the size. padded: keep the
     size; right and below, the network adds zeros after normalisation up to whole cells. centre: shorter side to 8/7 of the size
@@ -45,8 +44,6 @@ class Views(Dataset[Tensor]):
 
     pictures: Pictures
     images: Images
-    crops: Crops | None = None
-    """Which part of each picture becomes the input; None for the whole picture. There are no label maps of crops."""
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -66,21 +63,21 @@ class Views(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         picture = self.pictures.picture(index)
         if self.images.resize == "centre":
-            assert self.crops is None
             return pil_to_tensor(centre_crop(picture, self.images.size))
         height, width = _resized(self.images, picture.size)
-        if self.crops:
-            return pil_to_tensor(self.crops.cut(picture, index, (width, height), FILTERS[self.images.interpolation]))
         if picture.size != (width, height):
             picture = picture.resize((width, height), FILTERS[self.images.interpolation])
         return pil_to_tensor(picture)
 
     def labels(self, index: int) -> np.ndarray:
         """Return the label map of input ``index`` at the size of the input: (H, W) uint8."""
-        assert self.crops is None
         labels = self.scenes.label_map(index)
         height, width = _resized(self.images, labels.shape[::-1])
         return resized_labels(labels, (height, width))
+
+    def about(self) -> dict[str, Any]:
+        """Return what decides the inputs besides the files of the pictures, as plain data."""
+        return asdict(self.images)
 
 
 def _resized(images: Images, size: tuple[int, ...]) -> tuple[int, int]:

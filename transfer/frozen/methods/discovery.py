@@ -67,12 +67,11 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     without = {
         method: sum(box is None for _, name, _, box in rows if name == method) for method in ("lost", "tokencut")
     }
-    cells = [train.features.starts[-1], len(train)]
     facts = {
-        "pictures with boxes": pictures,
-        "pictures without boxes, left out": len(train) - pictures,
-        "pictures in which nothing was found, counted as misses": without,
-        "cells of a map, mean": cells[0] / cells[1],
+        "pictures_with_boxes": pictures,
+        "pictures_without_boxes": len(train) - pictures,
+        "found_nothing": without,
+        "cells_per_map": train.features.starts[-1] / len(train),
     }
     return Measured(metrics, facts, deviations(run))
 
@@ -113,8 +112,8 @@ def _check_size(split: Split) -> None:
     height, width = split.features.shapes[largest]
     if height * width > MOST_CELLS:
         raise UserError(
-            f"{split.views.scenes.pictures[largest]} has a map of {width} × {height} cells, but pairs of at most {MOST_CELLS} cells "
-            "are compared; make the pictures smaller: --set images.resize=shorter --set images.size=480"
+            f"{split.views.scenes.pictures[largest]} has a map of {width} × {height} cells, but pairs of at most {MOST_CELLS} "
+            "cells are compared; make the pictures smaller: --set images.resize=shorter --set images.size=480"
         )
 
 

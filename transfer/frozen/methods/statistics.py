@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from transfer.frozen import equivariance, spectrum
-from transfer.frozen.crops import Crops
 from transfer.frozen.method import Measured, Run, Split
+from transfer.frozen.parts import Parts
 from transfer.frozen.spatial import Curve, pure_cells
+from transfer.frozen.views import Views
 
-SPLITS = ("test",)
+SPLITS = ("test", "test crop", "test flip")
 BACKGROUND = "background"
 """Name of the class that is no object."""
 OF_CELLS = "RankMe, α-ReQ, alignment and uniformity of cells, not of whole pictures"
@@ -70,12 +71,11 @@ class Settings:
             raise ValueError("the numbers of cells and pairs, distance and first_rank in settings must be at least 1")
 
 
-def crops(settings: Settings, seed: int) -> dict[str, tuple[str, Crops]]:
-    """Return the further views: a part of each picture, and its mirror image."""
-    return {
-        "crop": ("test", Crops(settings.crop_low, settings.crop_high, seed=seed)),
-        "flip": ("test", Crops(1, 1, flip=True)),
-    }
+def views(split: str, views: Views, settings: Settings, seed: int) -> Views:
+    """Return the whole pictures, a part of each, or its mirror image, as the second word of ``split`` says."""
+    if split.endswith("crop"):
+        return Parts(views.pictures, views.images, settings.crop_low, settings.crop_high, seed=seed)
+    return Parts(views.pictures, views.images, flip=True) if split.endswith("flip") else views
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:
@@ -84,7 +84,9 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     cells = drawn(test.features.cells, settings.cells, run.seed).to(run.device)
     few = drawn(cells, settings.uniformity_cells, run.seed)
     decay, ranks = spectrum.alpha_req(spectrum.eigenspectrum(cells), settings.first_rank, settings.last_rank)
-    found = {name: equivariance.cosines(test, splits[name], settings.pairs, run.seed) for name in ("crop", "flip")}
+    found = {
+        name: equivariance.cosines(test, splits[f"test {name}"], settings.pairs, run.seed) for name in ("crop", "flip")
+    }
     same = {name: _mean(cosines.same) for name, cosines in found.items()}
     other = {name: _mean(cosines.other) for name, cosines in found.items()}
     curve, pictures = curve_of(test, settings)
@@ -98,13 +100,13 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
         "smoothness": curve.smoothness(),
     }
     facts: dict[str, Any] = {
-        "cells": {"of": len(test.features.cells), "rankme and alpha_req": len(cells), "uniformity": len(few)},
-        "ranks fitted": list(ranks),
+        "cells": {"all": len(test.features.cells), "spectra": len(cells), "uniformity": len(few)},
+        "ranks": list(ranks),
         "pairs": {name: len(cosines.same) for name, cosines in found.items()},
-        "cosine at the same place": same,
-        "cosine at another place": other,
+        "cosine_same": same,
+        "cosine_other": other,
         "curve": curve.as_list(test.features.stride),
-        "curve pictures": pictures,
+        "curve_pictures": pictures,
         "undefined": {name: WHY[name] for name, value in metrics.items() if math.isnan(value)},
     }
     return Measured(metrics, facts, (OF_CELLS,))
