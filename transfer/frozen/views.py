@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from pixbench.errors import UserError
 from pretrain.data.centre_crops import centre_crop
 from transfer.frozen.scenes import Pictures, Scenes
 
@@ -78,6 +79,15 @@ class Views(Dataset[Tensor]):
     def about(self) -> dict[str, Any]:
         """Return what decides the inputs besides the files of the pictures, as plain data."""
         return asdict(self.images)
+
+
+def need_whole_maps(images: Images) -> None:
+    """Raise UserError unless each cell of a map is a place in the whole picture."""
+    if images.pool or images.resize == "centre":
+        raise UserError(
+            "this protocol compares the cells of whole pictures; leave out images.pool, and set images.resize to squash, shorter, "
+            "native or padded"
+        )
 
 
 def _resized(images: Images, size: tuple[int, ...]) -> tuple[int, int]:
