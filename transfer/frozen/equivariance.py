@@ -35,7 +35,7 @@ def cosines(whole: Split, view: Split, pairs: int, seed: int) -> Cosines:
     The pairs are spread evenly over the pictures. The map of the whole picture is interpolated bilinearly; places outside of the
     centres of its outermost cells are left out, because nothing lies on their other side.
     """
-    each = max(LEAST, pairs // max(1, len(whole)))
+    each = min(pairs, max(LEAST, pairs // len(whole)))
     count = min(len(whole), pairs // each)
     same, other = [np.zeros(0)], [np.zeros(0)]
     for number in range(count):

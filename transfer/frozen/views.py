@@ -85,8 +85,8 @@ def need_whole_maps(images: Images) -> None:
     """Raise UserError unless each cell of a map is a place in the whole picture."""
     if images.pool or images.resize == "centre":
         raise UserError(
-            "this protocol compares the cells of whole pictures; leave out images.pool, and set images.resize to squash, shorter, "
-            "native or padded"
+            "this protocol compares the cells of whole pictures; leave out images.pool, and set images.resize to squash, "
+            "shorter, native or padded"
         )
 
 

@@ -67,8 +67,13 @@ class Settings:
             raise ValueError(
                 f"settings.crop_low {self.crop_low} and crop_high {self.crop_high} must be shares in order"
             )
-        if min(self.cells, self.uniformity_cells, self.pairs, self.distance, self.curve_cells, self.first_rank) < 1:
-            raise ValueError("the numbers of cells and pairs, distance and first_rank in settings must be at least 1")
+        if (
+            self.pairs < 2
+            or min(self.cells, self.uniformity_cells, self.distance, self.curve_cells, self.first_rank) < 1
+        ):
+            raise ValueError(
+                "the numbers of cells, distance and first_rank in settings must be at least 1, pairs at least 2"
+            )
 
 
 def views(split: str, views: Views, settings: Settings, seed: int) -> Views:
