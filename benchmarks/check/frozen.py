@@ -11,7 +11,7 @@ from transfer.frozen.config import FrozenConfig
 from transfer.frozen.config import resolve as config_of
 from transfer.frozen.fair_random import drawn
 from transfer.frozen.methods import METHODS
-from transfer.frozen.network import FrozenNetwork
+from transfer.frozen.network import for_images
 from transfer.frozen.run import views_of
 from transfer.job import TransferJob
 from transfer.weights import Backbone
@@ -35,7 +35,7 @@ def build(job: TransferJob, config: FrozenConfig, backbone: Backbone) -> Built:
     Raises:
         UserError: the network cannot be as the config wants it.
     """
-    network = FrozenNetwork(backbone, config.images.output_stride)
+    network = for_images(backbone, config.images)
     with torch.inference_mode():
         network(torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8))
     state = sum(x.numel() * x.element_size() for x in network.state_dict().values())
@@ -48,7 +48,7 @@ def features_of(job: TransferJob, config: FrozenConfig, backbone: Backbone) -> d
     Raises:
         UserError: the data is not as it should be.
     """
-    network, found = FrozenNetwork(backbone, config.images.output_stride), {}
+    network, found = for_images(backbone, config.images), {}
     for split in METHODS[config.method].SPLITS:
         views = views_of(job, config, split)
         found[f"{job.protocol.datasets} {split} {config.images} {len(views)}"] = features.size_of(network, views)[1]

@@ -50,7 +50,7 @@ def drawn(job: TransferJob) -> Backbone:
 
 def calibrated(backbone: Backbone, views: Views, device: torch.device) -> tuple[Backbone, int]:
     """Return ``backbone`` with the BN statistics of pictures of ``views``, and their number; 0 without batch norm."""
-    network = FrozenNetwork(backbone, views.images.output_stride).to(device)
+    network = FrozenNetwork(backbone, views.images.output_stride, views.images.resize == "padded").to(device)
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return backbone, 0

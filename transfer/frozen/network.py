@@ -9,11 +9,13 @@ from dataclasses import replace
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixbench.errors import UserError
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.resnet import ResNet
+from transfer.frozen.views import Images
 from transfer.weights.backbone import Backbone
 from transfer.weights.models.networks import build_network
 from transfer.weights.models.vit import ViT
@@ -29,6 +31,7 @@ class FrozenNetwork(nn.Module):
     Args:
         backbone: a ResNet or a ViT.
         output_stride: output stride that replaces that of a ResNet.
+        pad: whether to add zeros right and below normalised images, up to whole cells.
 
     Raises:
         UserError: the backbone cannot have this output stride.
@@ -37,7 +40,7 @@ class FrozenNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, output_stride: int | None = None) -> None:
+    def __init__(self, backbone: Backbone, output_stride: int | None = None, pad: bool = False) -> None:
         super().__init__()
         spec = backbone.spec
         if isinstance(spec, BackboneSpec) and output_stride:
@@ -51,6 +54,7 @@ class FrozenNetwork(nn.Module):
         self.spec = spec
         self.stride = spec.output_stride if isinstance(spec, BackboneSpec) else spec.patch
         """Side of a cell in pixels."""
+        self.pad = pad
         self.network = build_network(spec)
         self.network.load_state_dict(backbone.state)
         self.pixels = backbone.pixels
@@ -70,18 +74,34 @@ class FrozenNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the last map (B, h, w, C) of ``images`` (B, 3, H, W)."""
         images = images.to(self.device, non_blocking=True).to(self.mean.dtype)  # bytes travel, not floats
-        return last_map(self.network, self.normalised(images))
+        images = self.normalised(images)
+        if self.pad:
+            images = F.pad(images, (0, -images.shape[3] % self.stride, 0, -images.shape[2] % self.stride))
+        return last_map(self.network, images)
 
     def normalised(self, images: Tensor) -> Tensor:
         """Return the input of the network for ``images`` (B, 3, H, W) in RGB, 0 to 255."""
         return ((images.flip(1) if self.pixels.order == "BGR" else images) - self.mean) / self.std
 
-    @cache  # noqa: B019  a network lives as long as its run
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return h, w and C of the map of an image of ``height`` × ``width`` pixels. Nothing is computed."""
+        if self.pad:  # whole cells, so there is no need to ask the network for each of many sizes
+            return -(-height // self.stride), -(-width // self.stride), self._shape(self.stride, self.stride)[2]
+        return self._shape(height, width)
+
+    @cache  # noqa: B019  a network lives as long as its run
+    def _shape(self, height: int, width: int) -> tuple[int, int, int]:
         with torch.device("meta"):
             found = last_map(build_network(self.spec).eval(), torch.empty(1, 3, height, width))
         return found.shape[1], found.shape[2], found.shape[3]
+
+
+def for_images(backbone: Backbone, images: Images) -> FrozenNetwork:
+    """Return the network of ``backbone`` for inputs that are made as ``images`` says."""
+    if images.std:
+        std = images.std if backbone.pixels.order == "RGB" else images.std[::-1]
+        backbone = replace(backbone, pixels=replace(backbone.pixels, std=std))
+    return FrozenNetwork(backbone, images.output_stride, images.resize == "padded")
 
 
 def last_map(network: ResNet | ViT, images: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from pixbench.process_group import check_alike
@@ -16,7 +16,7 @@ from transfer.frozen.fair_random import fair_random
 from transfer.frozen.features import cores
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.methods import METHODS
-from transfer.frozen.network import FrozenNetwork
+from transfer.frozen.network import FrozenNetwork, for_images
 from transfer.frozen.parallel import by_first, processes
 from transfer.frozen.scenes import Pictures, Scenes, scenes
 from transfer.frozen.views import Views
@@ -34,15 +34,13 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     with processes(job.process_timeout) as device, _cache(job) as cache:
         if backbone is None:
             backbone, about["random"] = fair_random(job, Views(pictures(job, "train"), config.images), device)
-        if config.images.std:
-            backbone = with_std(backbone, config.images.std)
-        network = FrozenNetwork(backbone, config.images.output_stride).to(device)
+        network = for_images(backbone, config.images).to(device)
         check_alike("the backbone", {"digest of its weights": network.fingerprint})
         splits: dict[str, Split] = {}
         for name in method.SPLITS:
             views = views_of(job, config, name)
             splits[name] = Split(cache.features(network, views, workers), views)
-        run = Run(job.seed, device, job.out)
+        run = Run(job.seed, device, job.out, network.spec)
         measured: Measured = by_first(lambda: method.evaluate(splits, config.settings, run))  # the others wait
     about |= {"backbone": backbone.source}
     record = about | evaluation(config, network, splits) | measured.facts if is_main() else {}
@@ -57,14 +55,9 @@ def views_of(job: TransferJob, config: FrozenConfig, split: str) -> Views:
     return views
 
 
-def with_std(backbone: Backbone, std: tuple[float, float, float]) -> Backbone:
-    """Return ``backbone`` with another standard deviation ``std`` of R, G and B."""
-    ordered = std if backbone.pixels.order == "RGB" else std[::-1]
-    return replace(backbone, pixels=replace(backbone.pixels, std=ordered))
-
-
 def pictures(job: TransferJob, split: str) -> Pictures:
-    """Return the pictures of ``split`` ("train" or "test") of the data set of ``job``."""
+    """Return the pictures of ``split`` ("train" or "test", whatever follows) of the data set of ``job``."""
+    split = split.split()[0]
     (dataset,) = job.protocol.datasets
     if dataset in SETS_OF_CLASSES:
         return class_folders(job.data_root / dataset)[("train", "test").index(split)]

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from pixbench.errors import UserError
 from pretrain.data.centre_crops import centre_crop
 from transfer.frozen.scenes import Pictures, Scenes
 
@@ -27,10 +28,11 @@ class Images:
     """What decides the features of a picture, besides the backbone."""
 
     size: int = 224
-    """Side in pixels of a squashed input, or shorter side of one that keeps its aspect ratio; unused for "native"."""
-    resize: Literal["squash", "shorter", "native", "centre"] = "squash"
-    """squash: to a square, whatever the aspect ratio. shorter: keep the aspect ratio. native: keep the size. centre: shorter
-    side to 8/7 of the size (256 for 224), then the crop in the middle."""
+    """Side in pixels of a squashed input, or shorter side of one that keeps its aspect ratio; not used by "native", "padded"."""
+    resize: Literal["squash", "shorter", "native", "padded", "centre"] = "squash"
+    """squash: to a square, whatever the aspect ratio. shorter: keep the aspect ratio. native: keep the size. padded: keep the
+    size; right and below, the network adds zeros after normalisation up to whole cells. centre: shorter side to 8/7 of the size
+    (256 for 224), then the crop in the middle."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Filter for pictures, with antialiasing; label maps always get the nearest pixel."""
     pool: bool = False
@@ -83,10 +85,19 @@ class Views(Dataset[Tensor]):
         return asdict(self.images)
 
 
+def need_whole_maps(images: Images) -> None:
+    """Raise UserError unless each cell of a map is a place in the whole picture."""
+    if images.pool or images.resize == "centre":
+        raise UserError(
+            "this protocol compares the cells of whole pictures; leave out images.pool, and set images.resize to squash, "
+            "shorter, native or padded"
+        )
+
+
 def _resized(images: Images, size: tuple[int, ...]) -> tuple[int, int]:
     """Return height and width of the input that a picture of ``size`` (width, height) becomes, if it is not cropped."""
     width, height = size
-    if images.resize == "native":
+    if images.resize in ("native", "padded"):
         return height, width
     if images.resize == "squash":
         return images.size, images.size

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from pixbench.errors import UserError
 from transfer.frozen.method import Split
 from transfer.frozen.methods import foreground
-from transfer.frozen.methods.foreground import Overlap, Settings, choose, chosen_threshold, evaluate, salient_cells
+from transfer.frozen.methods.foreground import Overlap, Settings, chosen_threshold, evaluate, salient_cells, views
 
 SETTINGS = Settings(clusters=8, components=2, iterations=30, restarts=5, background=(0.5, 1), compare_at=40)
 
@@ -86,9 +86,10 @@ def test_objects_that_stand_out_are_found() -> None:
 
 
 def test_only_the_masks_of_voc_itself_are_used_for_training() -> None:
-    scenes = squares(4, 0).views.scenes
+    whole = squares(4, 0).views
     folders = ["SegmentationClass", "SegmentationClassAug", "SegmentationClassAug", "SegmentationClass"]
-    mixed = replace(scenes, truths=tuple(Path(name) / f"{i}.png" for i, name in enumerate(folders)))
-    assert [path.stem for path in choose(mixed, "train").pictures] == ["0", "3"]
-    assert choose(mixed, "test") is mixed
-    assert choose(scenes, "train") == scenes
+    truths = tuple(Path(name) / f"{i}.png" for i, name in enumerate(folders))
+    mixed = replace(whole, pictures=replace(whole.scenes, truths=truths))
+    assert [path.stem for path in views("train", mixed, SETTINGS, 0).scenes.pictures] == ["0", "3"]
+    assert views("test", mixed, SETTINGS, 0) is mixed
+    assert views("train", whole, SETTINGS, 0) == whole

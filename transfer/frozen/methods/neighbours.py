@@ -147,4 +147,3 @@ def votes(labels: Tensor, neighbours: tuple[int, ...]) -> dict[int, Tensor]:
             largest = keys[:, : number + 1].view(torch.int16)[..., 0].amax(1)
             best[number + 1] = 255 - (largest & 255).to(torch.uint8)
     return best
-
