@@ -20,6 +20,9 @@ from transfer.job import CACHE_GB
 from transfer.protocols import Protocol, find_protocol, table_of
 from transfer.weights.sources import SCHEMES
 
+TAKEN = {"out": "choose the folder with --out of the suite", "data.root": "give --data-root"}
+"""Pre-training settings that a row cannot have -> what to do instead."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -68,6 +71,10 @@ def read_suite(path: Path) -> Suite:
     if isinstance(content, dict) and isinstance(rows := content.get("rows"), dict):
         content["rows"] = {str(label): _row(row or {}, f"{path}, row {label}") for label, row in rows.items()}
     suite: Suite = _parsed(Suite, content, str(path))
+    for key, values in (("protocols", suite.protocols), ("seeds", suite.seeds)):
+        twice = [value for place, value in enumerate(values) if value in values[:place]]
+        if twice:
+            raise UserError(f"{path}: {key} has {twice[0]!r} twice; give each once")
     if suite.jobs_at_a_time < 1:
         raise UserError(f"{path}: jobs_at_a_time is {suite.jobs_at_a_time}; it must be 1 or more")
     if suite.features_gb <= 0:
@@ -81,7 +88,16 @@ def read_suite(path: Path) -> Suite:
 
 
 def _row(content: Any, where: str) -> Row:
+    label = where.rpartition(", row ")[2]
+    if not label or not label.isprintable() or label[0] in "-." or set(label) & set("/\\"):
+        raise UserError(
+            f"{where}: the label {label!r} cannot name a folder; begin it with a letter or number, and leave out / and \\"
+        )
     row: Row = _parsed(Row, content, where)
+    if taken := [key for key in row.set if key in TAKEN]:
+        raise UserError(
+            f"{where}: {taken[0]} cannot be set, because the suite gives each row its own; {TAKEN[taken[0]]}"
+        )
     if sum(content.get(key) is not None for key in ("pretrain", "weights", "init")) > 1:
         raise UserError(f"{where}: give one of pretrain, weights and init, not several")
     return row
