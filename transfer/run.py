@@ -163,11 +163,11 @@ def checked_data(job: TransferJob, trust: bool) -> DataOutcome:
         check_own_classes(job.protocol)
     if not is_main():
         return DataOutcome()
-    if folders := [name for name in job.protocol.datasets if name in SETS_OF_CLASSES]:
-        for name in folders:
-            class_folders(job.data_root / name, shared=False)
-        return DataOutcome()
-    found = require_datasets(job.data_root, job.protocol.datasets, needs_of(job.protocol, job.classes), trust)
+    names = list(job.protocol.datasets)
+    for name in [name for name in names if name in SETS_OF_CLASSES]:
+        class_folders(job.data_root / name, shared=False)
+        names.remove(name)
+    found = require_datasets(job.data_root, names, needs_of(job.protocol, job.classes), trust)
     for line in found.notes:
         print(f"data: {line}", flush=True)
     return found

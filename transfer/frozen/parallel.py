@@ -10,8 +10,6 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
-from torch import Tensor
 
 from pixbench.distributed import any_process, from_first, rank, world_size
 from pixbench.errors import OtherProcessStopped, UserError, worker_deaths_explained
@@ -51,15 +49,6 @@ def in_turns(items: Iterable[Any], pieces: int) -> Iterator[Any]:
             finally:
                 del item  # the error would hold itself by this name and its traceback, and with it the data workers
         yield item
-
-
-def gathered(part: Tensor) -> list[Tensor]:
-    """Return ``part`` of all processes, in rank order, in rank 0, and nothing in the others. All have the same shape."""
-    if world_size() == 1:
-        return [part]
-    parts = [torch.empty_like(part) for _ in range(world_size())] if rank() == 0 else []
-    dist.gather(part, parts or None)
-    return parts
 
 
 def by_first(work: Callable[[], T]) -> T:
