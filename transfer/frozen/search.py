@@ -26,8 +26,8 @@ Metric = Literal["cosine", "inner", "l2"]
 Backend = Literal["torch", "faiss"]
 PART = 2**24
 """Number of values of the memory that are read at a time: 64 MiB in float32."""
-QUERIES, PATCHES = 1024, 4096
-"""Sides of a tile of products: 16 MiB in float32."""
+QUERIES, PATCHES = 2048, 4096
+"""Sides of a tile of products: 32 MiB in float32."""
 GROUP = 64
 """Number of neighbouring products of which the largest is compared first."""
 
@@ -83,7 +83,7 @@ def nearest(
     best = queries.new_full((len(queries), k), -torch.inf)
     found = torch.full((len(queries), k), -1, dtype=torch.int64, device=queries.device)
     space = queries.new_empty(min(QUERIES, len(queries)) * min(PATCHES, count))
-    step = max(PATCHES, part // memory.shape[1])
+    step = max(1, part // memory.shape[1] // PATCHES) * PATCHES  # whole tiles
     for first in range(0, count, step):
         some = memory[first : first + step] if rows is None else memory[rows[first : first + step].cpu()]
         some = _prepared(some.to(queries), metric)
@@ -132,7 +132,7 @@ def _take(best: Tensor, found: Tensor, products: Tensor, first: int) -> None:
     largest = groups.amax(2)
     worst = best.amin(1, keepdim=True)  # an equal one that comes later does not replace it
     passing = largest > worst
-    floor = torch.full_like(worst, -torch.inf)
+    floor = None
     if k <= largest.shape[1] and worst.amin() == -torch.inf:  # the first tile: k groups have one that large
         floor = largest.topk(k, 1, sorted=False).values.amin(1, keepdim=True)
         passing &= largest >= floor
@@ -140,7 +140,10 @@ def _take(best: Tensor, found: Tensor, products: Tensor, first: int) -> None:
     if not len(query):
         return
     candidates = groups[query, group]
-    at, inside = ((candidates > worst[query]) & (candidates >= floor[query])).nonzero(as_tuple=True)
+    wanted = candidates > worst[query]
+    if floor is not None:
+        wanted &= candidates >= floor[query]
+    at, inside = wanted.nonzero(as_tuple=True)
     touched, place, counts = query[at].unique_consecutive(return_inverse=True, return_counts=True)
     column = k + torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[place]
     table = best.new_full((len(touched), k + int(counts.max())), -torch.inf)
