@@ -9,7 +9,6 @@ from typing import Any
 from benchmarks.published import title
 from benchmarks.tables.collected import Group, Task
 
-
 CALIBRATED = re.compile(r"BN statistics of (\d+) training pictures")
 """What `transfer.frozen.fair_random` says of a backbone."""
 
