@@ -185,14 +185,14 @@ def _start(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the words that name the backbone of a row, without conversion, and the jobs that must be done before.
 
-    For a protocol of the framework "frozen" a random backbone is like that of the first row with weights, because stride,
+    For a frozen protocol a random backbone is like that of the first row with weights, because stride,
     width and pixels move its numbers.
     """
     row = suite.rows[label]
     if found := _weights(label, row, out):
         return ("--weights", found), (f"pretrain/{label}",) if row.pretrain else ready
     words: tuple[str, ...] = ("--init", row.init)
-    like = like_row(suite) if protocol.framework == "frozen" and row.init == "random" else None
+    like = like_row(suite) if protocol.kind == "frozen" and row.init == "random" else None
     if like is None:
         return words, ready
     after = (f"pretrain/{like}",) if suite.rows[like].pretrain else ready

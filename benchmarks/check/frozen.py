@@ -9,7 +9,7 @@ from pixbench.errors import UserError
 from transfer.frozen import features
 from transfer.frozen.config import FrozenConfig
 from transfer.frozen.config import resolve as config_of
-from transfer.frozen.fair_random import drawn
+from transfer.frozen.fair_random import uncalibrated
 from transfer.frozen.methods import METHODS
 from transfer.frozen.network import for_images
 from transfer.frozen.run import views_of
@@ -25,7 +25,7 @@ def resolve(job: TransferJob, backbone: Backbone | None, processes: int) -> Reso
     config = config_of(job)
     if job.batch is not None or job.accumulate > 1:
         raise UserError(f"{job.protocol.name} trains nothing in batches; leave out --batch and --accumulate")
-    spec = backbone.spec if backbone else drawn(job).spec
+    spec = backbone.spec if backbone else uncalibrated(job).spec
     return Resolved(config, config.as_dict(), spec, batch=1, iterations=0, kept=0)
 
 

@@ -156,7 +156,7 @@ class SuiteCheck:
         if row.pretrain and backbone and job.protocol.weights_framework:
             express(backbone, job.protocol.weights_framework)  # as its convert job does
         frozen = job.protocol.framework == "frozen"
-        if frozen and backbone is None and (like := like_row(self.suite)):
+        if job.protocol.kind == "frozen" and backbone is None and (like := like_row(self.suite)):
             if self.suite.rows[like].pretrain and like not in self._configs:
                 return
             backbone = self._backbone(like, self.suite.rows[like])

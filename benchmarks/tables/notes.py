@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.published import title
 from benchmarks.tables.collected import Group, Task
+
+CALIBRATED = re.compile(r"BN statistics of (\d+) training pictures")
+"""What `transfer.frozen.fair_random` says of a backbone."""
 
 
 def notes_on(group: Group) -> list[str]:
@@ -29,10 +33,8 @@ def _strides(group: Group, task: Task) -> Iterator[str]:
 
 
 def _random(group: Group, label: str) -> Iterator[str]:
-    found = [
-        about["random"] for task in group.tasks() for about in _evaluations(group, label, task) if "random" in about
-    ]
-    if counts := {about["calibrated_pictures"] for about in found if about["calibrated_pictures"]}:
+    sources = [about.get("backbone", "") for task in group.tasks() for about in _evaluations(group, label, task)]
+    if counts := {int(found[1]) for source in sources if (found := CALIBRATED.search(source))}:
         least, most = min(counts), max(counts)
         number = f"{most}" if least == most else f"{least} to {most}"
         yield f"{title(label)}: random weights; the BN statistics were computed on {number} training pictures"

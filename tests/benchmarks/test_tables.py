@@ -169,7 +169,7 @@ def test_frozen_results_alone_have_no_other_table(tmp_path: Path) -> None:
 
 
 def test_different_strides_and_random_rows_are_noted(tmp_path: Path) -> None:
-    calibrated = {"random": {"like": None, "calibrated_pictures": 1024}}
+    calibrated = {"backbone": "random initialisation, seed 0, BN statistics of 1024 training pictures"}
     frozen(tmp_path / "a", "pixpro", 30.0)
     frozen(tmp_path / "b", "random", 20.0, 32, evaluation=calibrated)
     text = write_tables(tmp_path, tmp_path)

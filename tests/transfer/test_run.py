@@ -198,7 +198,9 @@ def test_at_paper_scale_only_what_the_protocol_says_deviates_and_each_mini_key_i
     job = TransferJob(protocol, Path("data"), Path("run"))
     assert deviations(job, published) == [*protocol.differs]
     said = deviations(replace(job, scale="mini"), published)[len(protocol.differs) :]
-    assert said
+    assert said or published["images"]["resize"] == "padded", (
+        "only pictures that keep their size are small by themselves"
+    )
     assert [text for text in said if " instead of " not in text] == []
     json.dumps(published, allow_nan=False)
 

@@ -33,7 +33,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     about: dict[str, Any] = {}
     with processes(job.process_timeout) as device, _cache(job) as cache:
         if backbone is None:
-            backbone, about["random"] = fair_random(job, Views(pictures(job, "train"), config.images), device)
+            backbone, about["random"] = fair_random(job, pictures(job, "train"), config.images.size, device)
         network = for_images(backbone, config.images).to(device)
         check_alike("the backbone", {"digest of its weights": network.fingerprint})
         splits: dict[str, Split] = {}

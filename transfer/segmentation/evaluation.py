@@ -54,7 +54,6 @@ def random_backbone(job: TransferJob, config: Config, device: torch.device) -> t
     """Return the fair random backbone of ``job`` and its record; its training pictures are squashed to the size of a crop."""
     from transfer.frozen.fair_random import fair_random
     from transfer.frozen.run import pictures
-    from transfer.frozen.views import Images, Views
 
     side, _ = config.model.data_preprocessor.size
-    return fair_random(job, Views(pictures(job, "train"), Images(size=side)), device)
+    return fair_random(job, pictures(job, "train"), side, device)

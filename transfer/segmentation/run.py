@@ -44,9 +44,9 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     """
     frozen = job.protocol.kind == "frozen"
     if measures := frozen and backbone is None:
-        from transfer.frozen.fair_random import drawn
+        from transfer.frozen.fair_random import uncalibrated
 
-        backbone = drawn(job)
+        backbone = uncalibrated(job)
     config = resolve(job, backbone.spec if backbone else None)
     if BATCH not in job.all_overrides:
         whole = config.auto_scale_lr.base_batch_size
