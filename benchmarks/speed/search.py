@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -83,22 +84,38 @@ def main() -> None:
     parser.add_argument("--into", type=Path, metavar="FILE", help="also write the figures to FILE, in JSON")
     args = parser.parse_args()
     found = [measure(n, args.channels, args.queries, args.rounds, args.device) for n in args.patches]
-    operations = 2 * args.queries * args.channels / 1e9
+    about = {"date": date.today().isoformat(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    sizes = {
+        "channels": args.channels,
+        "queries": args.queries,
+        "neighbours": NEIGHBOURS,
+        "device": str(args.device),
+    }
+    stored = {**about, **sizes, "timings": [{**asdict(t), "share": t.share} for t in found]}
+    print(page(stored))
+    if args.into:
+        write_json(args.into, stored)
+
+
+def page(stored: dict[str, Any]) -> str:
+    """Return the table of figures that `main` stored."""
+    operations = 2 * stored["queries"] * stored["channels"] / 1e9
     rows = [
-        (f"{t.patches:,}", t.search_s, t.products_s, operations * t.patches / t.products_s, f"{t.share:.0f} %")
-        for t in found
+        (
+            f"{t['patches']:,}",
+            t["search_s"],
+            t["products_s"],
+            operations * t["patches"] / t["products_s"],
+            f"{t['share']:.0f} %",
+        )
+        for t in stored["timings"]
     ]
     headers = ("patches", "search, s", "products, s", "products, GFLOP/s", "share")
-    print(tabulate(rows, headers, tablefmt="github", floatfmt=".2f"))
-    if args.into:
-        about = {"date": date.today().isoformat(), "torch": torch.__version__, "threads": torch.get_num_threads()}
-        sizes = {
-            "channels": args.channels,
-            "queries": args.queries,
-            "neighbours": NEIGHBOURS,
-            "device": str(args.device),
-        }
-        write_json(args.into, {**about, **sizes, "timings": [{**asdict(t), "share": t.share} for t in found]})
+    table = tabulate(rows, headers, tablefmt="github", floatfmt=".2f")
+    return (
+        f"{table}\n\n*{stored['queries']:,} queries of {stored['channels']} channels, {stored['neighbours']} neighbours. Measured on "
+        f"{stored['date']} with PyTorch {stored['torch']} on {stored['device']}, {stored['threads']} threads.*"
+    )
 
 
 if __name__ == "__main__":
