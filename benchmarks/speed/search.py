@@ -113,8 +113,8 @@ def page(stored: dict[str, Any]) -> str:
     headers = ("patches", "search, s", "products, s", "products, GFLOP/s", "share")
     table = tabulate(rows, headers, tablefmt="github", floatfmt=".2f")
     return (
-        f"{table}\n\n*{stored['queries']:,} queries of {stored['channels']} channels, {stored['neighbours']} neighbours. Measured on "
-        f"{stored['date']} with PyTorch {stored['torch']} on {stored['device']}, {stored['threads']} threads.*"
+        f"{table}\n\n*{stored['queries']:,} queries of {stored['channels']} channels, {stored['neighbours']} neighbours. "
+        f"Measured on {stored['date']} with PyTorch {stored['torch']} on {stored['device']}, {stored['threads']} threads.*"
     )
 
 

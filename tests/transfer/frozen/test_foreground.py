@@ -17,6 +17,11 @@ from transfer.frozen.methods.foreground import Overlap, Settings, chosen_thresho
 SETTINGS = Settings(clusters=8, components=2, iterations=30, restarts=5, background=(0.5, 1), compare_at=40)
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 def squares(images: int, seed: int) -> Split:
     """Scenes of 10 × 10 cells with a square of class 1 that has other features than the rest."""
     rng = np.random.default_rng(seed)

@@ -13,6 +13,11 @@ from transfer.frozen.patches import Rows
 CENTRES = torch.tensor([[0.0, 0], [10, 0], [0, 10], [10, 10]], dtype=torch.float64)
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 def clouds(each: int) -> torch.Tensor:
     noise = torch.randn(4 * each, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     return CENTRES.repeat_interleave(each, 0) + 0.3 * noise

@@ -16,6 +16,11 @@ from transfer.frozen.patches import Rows
 ONE = Settings(neighbours=(1,), distances=("cosine",), standardise=False)
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 def rows(values: torch.Tensor) -> Rows:
     channels = values.shape[1]
     return Rows(values, torch.arange(len(values)), values.new_zeros(channels), values.new_ones(channels), values.device)
@@ -107,14 +112,14 @@ def test_the_whole_protocol_is_that_of_a_brute_force_reference() -> None:
 
 
 def test_perfect_features_give_100_and_random_ones_chance() -> None:
-    train, test = one_hot(20, 4, 8, 4, 0), one_hot(5, 4, 8, 4, 1)
+    train, test = one_hot(20, 4, 8, 4, 0), one_hot(40, 4, 8, 4, 1)
     for settings in (ONE, Settings()):
         assert evaluate({"train": train, "test": test}, settings, run()).metrics == {"mIoU": 100, "aAcc": 100}
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(len(test.features.cells), 4, dtype=torch.float64, generator=generator)
     noise = replace(test.features, cells=values)
     measured = evaluate({"train": train, "test": Split(noise, test.views)}, ONE, run())
-    assert measured.metrics["mIoU"] == pytest.approx(100 / 7, abs=8)  # four classes: IoU 1/7 each
+    assert measured.metrics["mIoU"] == pytest.approx(100 / 7, abs=5)  # four classes: IoU 1/7 each
 
 
 def test_a_rotation_changes_nothing_in_the_cosine_and_duplicates_nothing_for_one_neighbour() -> None:

@@ -15,6 +15,11 @@ from transfer.frozen.methods.overcluster import Settings, evaluate, matched, res
 SETTINGS = Settings(clusters=12, components=4, iterations=30, restarts=3, runs=2, batch=1)
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 def reference(gt: np.ndarray, clusters: np.ndarray, k: int, classes: int) -> float:
     """Return mIoU after matching, pixel by pixel: all permutations if k is the number of classes, else greedily by precision."""
 

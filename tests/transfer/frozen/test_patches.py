@@ -10,6 +10,11 @@ from transfer.frozen import patches
 from transfer.frozen.patches import Rows, cells_of, halves, moments
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 def flat(*labels: list[int], zero_ignored: bool = False) -> patches.Cells:
     """Cells of 2 × 2 pixels in one row, one for each list of four labels."""
     rows = np.concatenate([np.array(one).reshape(2, 2) for one in labels], 1)
