@@ -61,11 +61,22 @@ class Suite:
     """Options of sbatch for all jobs; options of one command are below its name, e.g. pretrain (docs/launching.md)."""
 
 
+class Loader(yaml.SafeLoader):
+    """YAML without numbers of base 60: a time such as 24:00:00 stays a text instead of becoming 86400."""
+
+
+def _whole(loader: Loader, node: yaml.ScalarNode) -> int | str:
+    return node.value if ":" in node.value else loader.construct_yaml_int(node)
+
+
+Loader.add_constructor("tag:yaml.org,2002:int", _whole)
+
+
 def read_suite(path: Path) -> Suite:
     """Read and check a suite file; raise UserError if it cannot be read or has a wrong setting."""
     path = find_config(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506  it is a SafeLoader
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or an impossible date
         raise UserError(f"the suite {path} cannot be read: {error}") from error
     if isinstance(content, dict) and isinstance(rows := content.get("rows"), dict):

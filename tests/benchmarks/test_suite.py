@@ -286,6 +286,13 @@ def test_a_wrong_suite_is_one_clear_sentence(changes: dict[str, object], message
         read_suite(written(tmp_path, **changes))
 
 
+def test_a_time_is_no_number_of_base_60(tmp_path: Path) -> None:
+    """Otherwise a limit of a day, without quotes, would be one of 86400 minutes."""
+    suite = written(tmp_path)
+    suite.write_text(suite.read_text() + "slurm: {time: 24:00:00, transfer: {time: 90}}\n")
+    assert read_suite(suite).slurm == {"time": "24:00:00", "transfer": {"time": 90}}
+
+
 def test_settings_of_others_stay_as_they_are_written(tmp_path: Path) -> None:
     changes = {"slurm": {"time": "02:00", "mem": "400"}, "overrides": {"voc_c4": {"A.B": "1e-3"}}}
     suite = read_suite(written(tmp_path, rows={1: {"set": {"optimizer.lr": "1e-3"}}}, seeds=[0, 7], **changes))
