@@ -76,7 +76,7 @@ def read_suite(path: Path) -> Suite:
     """Read and check a suite file; raise UserError if it cannot be read or has a wrong setting."""
     path = find_config(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506  it is a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or an impossible date
         raise UserError(f"the suite {path} cannot be read: {error}") from error
     if isinstance(content, dict) and isinstance(rows := content.get("rows"), dict):
