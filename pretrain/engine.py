@@ -8,7 +8,7 @@ depend only on (seed, step), so a continued run equals an uninterrupted run.
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -147,9 +147,11 @@ def fail_early(config: RunConfig, error: Exception) -> None:
     path = Path(config.out) / RESULT_FILE
     if not config.out or isinstance(error, UserError) or not may_record(error, path):
         return
-    if not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("status") != "ok":
-        facts = {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": "failed", "reason": explain(error)}
-        write_json(path, facts)
+    with suppress(OSError, ValueError):  # there is none, or it is damaged
+        if json.loads(path.read_text(encoding="utf-8"))["status"] == "ok":
+            return
+    facts = {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": "failed", "reason": explain(error)}
+    write_json(path, facts)
 
 
 def fail(run: Run, error: Exception) -> None:

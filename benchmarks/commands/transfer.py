@@ -16,7 +16,7 @@ from pixbench.errors import UserError
 from pixbench.patience import PROCESS_TIMEOUT_H, check_timeout
 from transfer.datasets.classes import read_classes
 from transfer.job import CACHE_GB, FREEZES, TransferJob
-from transfer.protocols import SCALES, find_protocol
+from transfer.protocols import SCALES, Protocol, find_protocol
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -140,6 +140,7 @@ def job_of(args: argparse.Namespace) -> TransferJob:
         UserError: An argument is wrong.
     """
     protocol = find_protocol(args.protocol)
+    _refuse_unused(args, protocol)
     overrides = parse_settings(args.set)
     for option in ("accumulate", "gpus"):
         if (number := getattr(args, option)) < 1:
@@ -164,6 +165,17 @@ def job_of(args: argparse.Namespace) -> TransferJob:
         cache_gb=args.cache_gb,
         workers=args.workers,
     )
+
+
+def _refuse_unused(args: argparse.Namespace, protocol: Protocol) -> None:
+    """Raise UserError if there are options of frozen protocols that ``protocol`` does not use."""
+    unused = ["like"] if protocol.kind != "frozen" else []
+    unused += ["cache", "workers"] if protocol.framework != "frozen" else []
+    for name in unused:
+        if getattr(args, name) is not None:
+            raise UserError(
+                f"--{name} has no effect on {protocol.name}; leave it out (`pixbench protocols` says which are frozen)"
+            )
 
 
 def check_seed(seed: int) -> None:

@@ -57,6 +57,10 @@ def test_a_wrong_protocol_or_seed_stops_at_once(tmp_path: Path) -> None:
         args = parse("transfer", "voc_c4", *common, option, "-3")
         with pytest.raises(UserError, match=f"{option} -3 is not possible; choose 1 or more"):
             args.run(args)
+    for option, value in (("--like", "x.pth"), ("--cache", "c"), ("--workers", "2")):
+        args = parse("transfer", "voc_c4", *common, option, value)
+        with pytest.raises(UserError, match=f"{option} has no effect on voc_c4; leave it out"):
+            args.run(args)
     assert not (tmp_path / "run").exists()
 
 

@@ -302,6 +302,27 @@ def test_checkpoints_by_steps(tiny: Callable[..., RunConfig], monkeypatch: pytes
     assert saved == [4, 6]
 
 
+@pytest.mark.parametrize("left", [None, "{", '{"status": "failed"}', '{"status": "ok"}'])
+def test_an_error_before_the_first_step_is_recorded(
+    left: str | None, tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged result does not hide it, and the result of a finished run stays."""
+    config = tiny("run")
+    path = Path(config.out) / "result.json"
+    if left:
+        path.parent.mkdir(parents=True)
+        path.write_text(left)
+
+    def fail(*args: object) -> None:
+        raise MemoryError("no room for the optimiser")
+
+    monkeypatch.setattr("pretrain.run.build_optimizer", fail)
+    with pytest.raises(MemoryError):
+        engine.train(config)
+    kept = left and "ok" in left
+    assert json.loads(path.read_text())["status"] == ("ok" if kept else "failed")
+
+
 def test_a_diverging_run_stops_and_keeps_the_good_checkpoint(tiny: Callable[..., RunConfig]) -> None:
     config = tiny("run", checkpoint_every_steps=1, epochs=4)
     wild = replace(config, optimizer=replace(config.optimizer, name="sgd", base_lr=1e25))

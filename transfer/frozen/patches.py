@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ class Cells:
                 confusion.add(labels - self.first, self._classes(guesses.expand_as(labels), classes))
         else:
             assert chosen is None, "only whole images can be resized"
-            for index, (start, end) in enumerate(zip(self._starts, self._starts[1:], strict=False)):
+            for index, (start, end) in enumerate(pairwise(self._starts)):
                 truth = labels_to_score(self.split.views, index, score_at)
                 found = resized_labels(self._map(predicted[start:end], index), (truth.shape[0], truth.shape[1]))
                 confusion.add(truth, self._classes(torch.from_numpy(found), classes))

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -96,9 +97,15 @@ class Scenes:
         return decode(path.read_bytes(), str(path))
 
     def size(self, index: int) -> tuple[int, int]:
-        """Return width and height of picture ``index`` from its header."""
-        with Image.open(self.pictures[index]) as picture:
-            return picture.size
+        """Return width and height of picture ``index`` from its header, which is read once."""
+        if index not in self._sizes:
+            with Image.open(self.pictures[index]) as picture:
+                self._sizes[index] = picture.size
+        return self._sizes[index]
+
+    @cached_property
+    def _sizes(self) -> dict[int, tuple[int, int]]:
+        return {}
 
     def fingerprint(self) -> str:
         """Return the digest of path, size and time of change of all pictures."""

@@ -48,7 +48,7 @@ class Confusion:
         """
         if not self.counts.sum():
             raise UserError(
-                "no pixel of the test pictures is labelled, so there is nothing to score; check their label maps"
+                "the test pictures have no labelled pixel, so there is nothing to score; check their label maps"
             )
         iou = self.iou()
         mean = iou.nan_to_num(0).mean() if absent_counts else iou.nanmean()

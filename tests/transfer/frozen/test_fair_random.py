@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import nn
 
+from pixbench.paths import CONFIGS
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.frozen import fair_random
 from transfer.frozen.fair_random import MINI, calibrated, uncalibrated
@@ -43,6 +45,8 @@ def job(**changes: object) -> TransferJob:
 def test_without_an_example_it_is_that_of_the_scale() -> None:
     assert uncalibrated(job()).spec == BackboneSpec()
     assert uncalibrated(job(scale="mini")).spec == MINI
+    mini = yaml.safe_load((CONFIGS / "pretrain/mini.yaml").read_text(encoding="utf-8"))
+    assert BackboneSpec(**mini["backbone"]) == MINI
 
 
 def test_network_and_pixels_are_those_of_the_example_and_the_weights_are_not(tmp_path: Path) -> None:

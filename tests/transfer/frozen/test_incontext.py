@@ -235,11 +235,11 @@ def test_memory_size_is_shared_among_the_pictures(noisy: tuple[Split, Split]) ->
 
 def test_both_ways_are_recorded(noisy: tuple[Split, Split], capsys: pytest.CaptureFixture[str]) -> None:
     found = evaluate(dict(zip(("train", "test"), noisy, strict=True)), PUBLIC, Run(0, CPU, Path()))
-    steps = found.facts["mIoU on the way to the paper's definition, same features"]
+    steps = found.facts["mIoU_steps_to_paper"]
     assert [*steps] == ["these settings", *STEPS]
     assert steps["these settings"] == found.metrics["mIoU"]
     assert found.metrics["mIoU_paper"] == measured(*noisy, Settings())["mIoU"]
-    assert found.facts["memory patches"] == 108
+    assert found.facts["memory_patches"] == 108
     assert f"these settings: mIoU {found.metrics['mIoU']:.2f}; absent" in capsys.readouterr().out
 
 

@@ -146,9 +146,9 @@ def test_a_run_of_the_public_variant(mini_root: Path, tmp_path: Path) -> None:
     assert result["kind"] == "frozen"
     assert 0 <= metrics["mIoU"] <= metrics["mIoU_paper"] <= 100  # most classes are absent in a mini world
     assert about["pixels"]["std"] == pytest.approx([58.395, 57.12, 65.025])
-    assert about["memory patches"] == about["pictures"]["train"] * (200 // about["pictures"]["train"])
-    assert about["scored at"] == "input"
-    assert len(about["class IoU"]) == 151
+    assert about["memory_patches"] == about["pictures"]["train"] * (200 // about["pictures"]["train"])
+    assert about["score_at"] == "input"
+    assert len(about["iou"]) == 151
     assert "images.size 64 instead of 224" in result["deviations"]
     assert "crops are rounded to whole grey levels before they are normalised" in result["deviations"]
 

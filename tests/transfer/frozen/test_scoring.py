@@ -50,7 +50,7 @@ def test_pictures_add_up() -> None:
 def test_without_a_labelled_pixel_there_is_nothing_to_score() -> None:
     confusion = Confusion(3)
     confusion.add(torch.full((4, 4), IGNORED), torch.zeros(4, 4))
-    with pytest.raises(UserError, match="no pixel of the test pictures is labelled"):
+    with pytest.raises(UserError, match="the test pictures have no labelled pixel"):
         confusion.metrics()
 
 

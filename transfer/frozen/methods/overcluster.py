@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from pixbench.errors import UserError
 from transfer.datasets.mask_numbers import IGNORED
 from transfer.frozen.kmeans import kmeans, principal
+from transfer.frozen.matching import matched as one_to_one
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.patches import Rows, moments
 from transfer.frozen.scoring import Confusion, ScoreAt
@@ -120,13 +120,10 @@ def matched(counts: Tensor) -> Confusion:
     cluster gets the class of most of its pixels, the first of several.
     """
     clusters, classes = counts.shape
-    if clusters == classes:
-        union = counts.sum(1)[:, None] + counts.sum(0) - counts
-        iou = (counts / union.clamp(min=1)).double()
-        _, places = linear_sum_assignment(iou.numpy(), maximize=True)
-        owner = torch.from_numpy(places)
-    else:
-        owner = counts.argmax(1)
     confusion = Confusion(classes)
-    confusion.counts = torch.zeros(classes, classes, dtype=torch.int64).index_add_(0, owner, counts).T
+    if clusters == classes:
+        confusion.counts = counts.T
+        return one_to_one(confusion)
+    owners = torch.zeros(classes, classes, dtype=torch.int64).index_add_(0, counts.argmax(1), counts)
+    confusion.counts = owners.T
     return confusion
