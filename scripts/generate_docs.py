@@ -14,10 +14,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from benchmarks.commands.protocols import HEADERS, protocol_rows
+from benchmarks.speed import frozen as frozen_page
 from benchmarks.speed import page as speed_page
 from benchmarks.speed import probe_memory
 from benchmarks.speed import search as search_page
@@ -62,6 +64,42 @@ def search() -> str:
     return search_page.page(json.loads((DOCS / "search.json").read_text(encoding="utf-8")))
 
 
+def frozen() -> str:
+    """Return the time of the frozen protocols on one data set as `python -m benchmarks.speed.frozen` stored it."""
+    return frozen_page.page(json.loads((DOCS / "frozen.json").read_text(encoding="utf-8")))
+
+
+def _score_at() -> dict[str, Any]:
+    return dict(json.loads((DOCS / "score_at.json").read_text(encoding="utf-8")))
+
+
+def _of_data(heading: str, rows: list[tuple[str, dict[str, float]]], digits: int) -> str:
+    names = {"voc12aug": "VOC12aug", "ade20k": "ADE20K", "cityscapes": "Cityscapes"}
+    body = [(name, *(f"{values[data]:.{digits}f}" for data in names)) for name, values in rows]
+    return tabulate(body, (heading, *names.values()), tablefmt="github", disable_numparse=True)
+
+
+def steps() -> str:
+    """Return the steps from the public in-context code to the paper's definition, as `scripts/score_at.py` stored them."""
+    found = _score_at()["steps"]
+    names = list(next(iter(found.values())))
+    return _of_data("step", [(name, {data: found[data][name] for data in found}) for name in names], 2)
+
+
+def score_at() -> str:
+    """Return in-context numbers by the resolution of scores, as `scripts/score_at.py` stored them."""
+    stored = _score_at()
+    titles = {"full": "full size", "input": f"input ({stored['size']} pixels)"}
+    rows = []
+    for kind, prefix in (("retrieved", ""), ("own", "*patches that know their own labels:* ")):
+        found = stored[kind]
+        sizes = list(next(iter(found.values())))
+        rows += [
+            (prefix + titles.get(size, f"{size} pixels"), {data: found[data][size] for data in found}) for size in sizes
+        ]
+    return _of_data("scored at", rows, 2)
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "formats": ("weights.md", listing),
     "protocols": ("protocols/README.md", protocols),
@@ -69,6 +107,9 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "speed": ("speed.md", speed),
     "memory": ("frozen.md", memory),
     "search": ("frozen.md", search),
+    "frozen": ("frozen.md", frozen),
+    "steps": ("protocols/voc12aug_incontext.md", steps),
+    "score_at": ("protocols/voc12aug_incontext.md", score_at),
 }
 
 
