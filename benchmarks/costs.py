@@ -69,7 +69,7 @@ def fine_tuning(protocol: Protocol, iterations: int | None = None) -> Cost | Non
 
 
 def cost(job: Job) -> Cost | None:
-    """Return the cost of ``job``; None if it is not known (transfer at mini scale), or if the job uses no GPU.
+    """Return the cost of ``job``; None if it is not known (transfer at mini scale, frozen protocols), or if the job uses no GPU.
 
     Raises:
         UserError: A setting of the job is wrong.
@@ -82,6 +82,8 @@ def cost(job: Job) -> Cost | None:
     if option(words, "--scale") == "mini":
         return None
     protocol = find_protocol(words[0])
+    if not protocol.cost:
+        return None
     given = option(words, "--set", f"{ITERATIONS[protocol.framework]}=")
     return fine_tuning(protocol, int(yaml.safe_load(given)) if given else None)
 

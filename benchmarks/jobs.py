@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,13 @@ class Job:
         """The `pixbench` command that the job starts: data, pretrain, convert or transfer."""
         return self.name.partition("/")[0]
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Hash of the command and its config files; it does not depend on the number of GPUs."""
+        """Hash of the command and its config files; it does not depend on the number of GPUs.
+
+        It is that of the files when it is first asked for, at the start: a file that changes while the job runs makes it
+        another job, which is not done.
+        """
         digest = hashlib.sha256("\0".join(self.command).encode())
         for path in self.inputs:
             digest.update(path.read_bytes())

@@ -43,6 +43,8 @@ def needs(config: RunConfig, gpus: int) -> Iterator[Line]:
     except UserError as error:
         yield "BROKEN", str(error), ""
         return
+    if config.data.root and not (root := Path(config.data.root).expanduser()).exists():
+        yield "BROKEN", f"data.root {root} does not exist", "give the folder or list of the images, or leave it out"
     source = _source(config)
     yield from _memory(config, gpus, source)
     yield _gpu_memory(config, gpus)
@@ -98,7 +100,9 @@ def _gpu_memory(config: RunConfig, gpus: int) -> Line:
 
 def _disk(config: RunConfig) -> Line:
     place = Path(config.out or ".").absolute()
-    while not place.exists():
+    while not place.is_dir():
+        if place.exists():
+            return "BROKEN", f"out {config.out}: {place} is a file", "give another out"
         place = place.parent
     need, free, one = costs.disk(config), shutil.disk_usage(place).free, dry_step(config).checkpoint
     what = f"disk: {readable(need)} for all checkpoints ({readable(one)} each), {readable(free)} free at {place}"

@@ -16,8 +16,12 @@ from pixbench.errors import UserError, did_you_mean
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE
 from pixbench.paths import CONFIGS, find_config
 from transfer.datasets.classes import read_classes
-from transfer.protocols import find_protocol, table_of
+from transfer.job import CACHE_GB
+from transfer.protocols import Protocol, find_protocol, table_of
 from transfer.weights.sources import SCHEMES
+
+TAKEN = {"out": "choose the folder with --out of the suite", "data.root": "give --data-root"}
+"""Pre-training settings that a row cannot have -> what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +55,41 @@ class Suite:
     """protocol -> file with a user's own classes (`pixbench transfer --classes`), relative to the current folder."""
     jobs_at_a_time: int = 1
     """Number of jobs that run at the same time on this machine; the cores are divided among them."""
+    features_gb: float = CACHE_GB
+    """Most that the features of frozen protocols may take, in GB; all jobs share them."""
     slurm: dict[str, Any] = field(default_factory=dict)
     """Options of sbatch for all jobs; options of one command are below its name, e.g. pretrain (docs/launching.md)."""
+
+
+class Loader(yaml.SafeLoader):
+    """YAML without numbers of base 60: a time such as 24:00:00 stays a text instead of becoming 86400."""
+
+
+def _whole(loader: Loader, node: yaml.ScalarNode) -> int | str:
+    return node.value if ":" in node.value else loader.construct_yaml_int(node)
+
+
+Loader.add_constructor("tag:yaml.org,2002:int", _whole)
 
 
 def read_suite(path: Path) -> Suite:
     """Read and check a suite file; raise UserError if it cannot be read or has a wrong setting."""
     path = find_config(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or an impossible date
         raise UserError(f"the suite {path} cannot be read: {error}") from error
     if isinstance(content, dict) and isinstance(rows := content.get("rows"), dict):
         content["rows"] = {str(label): _row(row or {}, f"{path}, row {label}") for label, row in rows.items()}
     suite: Suite = _parsed(Suite, content, str(path))
+    for key, values in (("protocols", suite.protocols), ("seeds", suite.seeds)):
+        twice = [value for place, value in enumerate(values) if value in values[:place]]
+        if twice:
+            raise UserError(f"{path}: {key} has {twice[0]!r} twice; give each once")
     if suite.jobs_at_a_time < 1:
         raise UserError(f"{path}: jobs_at_a_time is {suite.jobs_at_a_time}; it must be 1 or more")
+    if suite.features_gb <= 0:
+        raise UserError(f"{path}: features_gb is {suite.features_gb:g}; it must be more than 0")
     for name in [*suite.protocols, *suite.overrides, *suite.classes]:
         find_protocol(str(name))
     for key, names in (("overrides", suite.overrides), ("classes", suite.classes)):
@@ -76,7 +99,16 @@ def read_suite(path: Path) -> Suite:
 
 
 def _row(content: Any, where: str) -> Row:
+    label = where.rpartition(", row ")[2]
+    if not label or not label.isprintable() or label[0] in "-." or set(label) & set("/\\"):
+        raise UserError(
+            f"{where}: the label {label!r} cannot name a folder; begin it with a letter or number, and leave out / and \\"
+        )
     row: Row = _parsed(Row, content, where)
+    if taken := [key for key in row.set if key in TAKEN]:
+        raise UserError(
+            f"{where}: {taken[0]} cannot be set, because the suite gives each row its own; {TAKEN[taken[0]]}"
+        )
     if sum(content.get(key) is not None for key in ("pretrain", "weights", "init")) > 1:
         raise UserError(f"{where}: give one of pretrain, weights and init, not several")
     return row
@@ -138,11 +170,14 @@ def plan(suite: Suite, out: Path, data_root: Path | None, pixbench: tuple[str, .
     transfers: list[Job] = []
     for label, row in suite.rows.items():
         for name in suite.protocols:
-            start, after = ("--weights", row.weights) if row.weights else ("--init", row.init), ready
-            if row.pretrain:
-                convert = _convert_job(label, find_protocol(name).weights_framework, out)
+            protocol = find_protocol(name)
+            start, after = _start(label, suite, protocol, out, ready)
+            if row.pretrain and protocol.weights_framework:
+                convert = _convert_job(label, protocol.weights_framework, out)
                 jobs[convert.name] = convert
                 start, after = ("--weights", str(convert.output)), (convert.name,)
+            if protocol.framework == "frozen":
+                start += _words({"--cache": out / "features", "--cache-gb": suite.features_gb})
             for seed in suite.seeds:
                 options = {"--data-root": data_root, "--scale": suite.scale, "--seed": seed, "--label": label}
                 options |= {"--freeze": row.freeze} if row.freeze != "none" else {}
@@ -154,6 +189,35 @@ def plan(suite: Suite, out: Path, data_root: Path | None, pixbench: tuple[str, .
                 files = (Path(suite.classes[name]),) if name in suite.classes else ()
                 transfers.append(_transfer_job(f"{label}/{name}/seed{seed}", words, out, after, files))
     return [replace(job, command=(*pixbench, *job.command)) for job in (*jobs.values(), *transfers)]
+
+
+def _start(
+    label: str, suite: Suite, protocol: Protocol, out: Path, ready: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the words that name the backbone of a row, without conversion, and the jobs that must be done before.
+
+    For a frozen protocol a random backbone is like that of the first row with weights, because stride,
+    width and pixels move its numbers.
+    """
+    row = suite.rows[label]
+    if found := _weights(label, row, out):
+        return ("--weights", found), (f"pretrain/{label}",) if row.pretrain else ready
+    words: tuple[str, ...] = ("--init", row.init)
+    like = like_row(suite) if protocol.kind == "frozen" and row.init == "random" else None
+    if like is None:
+        return words, ready
+    after = (f"pretrain/{like}",) if suite.rows[like].pretrain else ready
+    return (*words, "--like", _weights(like, suite.rows[like], out)), after
+
+
+def like_row(suite: Suite) -> str | None:
+    """Return the label of the first row with weights, which random backbones are like; None if there is none."""
+    return next((label for label, row in suite.rows.items() if row.pretrain or row.weights), None)
+
+
+def _weights(label: str, row: Row, out: Path) -> str:
+    """Return the file that holds the weights of a row as they are, or ""."""
+    return str(out / "pretrain" / label / CHECKPOINT_FILE) if row.pretrain else row.weights
 
 
 def _words(options: dict[str, Any]) -> tuple[str, ...]:
@@ -176,8 +240,7 @@ def _convert_job(label: str, framework: str, out: Path) -> Job:
     to, _, detector = framework.partition("_")
     path = out / "weights" / f"{label}_{framework}.{'pkl' if to == 'detectron2' else 'pth'}"
     options = {"--to": to} | ({"--detector": detector} if detector else {}) | {"-o": path}
-    checkpoint = out / "pretrain" / label / CHECKPOINT_FILE
-    command = ("convert", str(checkpoint), *_words(options))
+    command = ("convert", str(out / "pretrain" / label / CHECKPOINT_FILE), *_words(options))
     return Job(f"convert/{label}/{framework}", command, path, (f"pretrain/{label}",))
 
 

@@ -37,6 +37,9 @@ class AgreedStop(KeyboardInterrupt):
 def process_group(device: str, hours: float = PROCESS_TIMEOUT_H, backend: str = "") -> Iterator[torch.device]:
     """Be in the group of the processes that torchrun has started; one process alone needs no group.
 
+    Inside another such block, it changes nothing: a group cannot be joined several times in a row, because the processes may
+    find the addresses of the group before.
+
     Yields the device of this process. The group is left when the block ends, or with `AgreedStop`, because all processes do
     that together. After any other exception the process stays in the group, see the top of this file.
 
@@ -56,7 +59,7 @@ def process_group(device: str, hours: float = PROCESS_TIMEOUT_H, backend: str = 
                 f"process {place.index} finds only {torch.cuda.device_count()} GPUs; start one process per GPU"
             )
         torch.cuda.set_device(place)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or in_group():
         yield place
         return
     _join(backend or ("nccl" if device == "cuda" else "gloo"), timedelta(hours=hours))

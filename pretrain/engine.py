@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -60,7 +61,8 @@ def _train(config: RunConfig, initial: InitialWeights | None, save: SaveSignal) 
         keep_freed_memory()
     kind, backend = ("cuda", "cpu:gloo,cuda:nccl") if on_gpu else ("cpu", "gloo")
     with process_group(kind, config.process_timeout, backend) as device:
-        run = setup(config, device, initial)
+        with ends_in_time(partial(fail_early, config)), process_deaths_explained():
+            run = setup(config, device, initial)
         if run.finished:
             say(f"{run.latest}: this run is already finished ({config.epochs} epochs); nothing to do")
             return 0
@@ -138,6 +140,16 @@ def follow(run: Run, save: SaveSignal, watchers: list[Watcher]) -> None:
                 watcher.after_step(run, views, values)
         bad_batches.finish()
         saver.finish()
+
+
+def fail_early(config: RunConfig, error: Exception) -> None:
+    """Write `result.json` after an ``error`` before the first step, but not after a user's, who may have meant another folder."""
+    path = Path(config.out) / RESULT_FILE
+    if not config.out or isinstance(error, UserError) or not may_record(error, path):
+        return
+    if not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("status") != "ok":
+        facts = {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": "failed", "reason": explain(error)}
+        write_json(path, facts)
 
 
 def fail(run: Run, error: Exception) -> None:

@@ -15,10 +15,17 @@ KNOWN, ASKED = 4096, 1024
 """Numbers of training samples and of others that are compared at a time."""
 
 
-def knn(train: Tensor, labels: Tensor, others: Tensor, classes: int, k: int = NEIGHBOURS) -> Tensor:
+def knn(
+    train: Tensor,
+    labels: Tensor,
+    others: Tensor,
+    classes: int,
+    k: int = NEIGHBOURS,
+    temperature: float = TEMPERATURE,
+) -> Tensor:
     """Classify ``others`` (m, C) by a weighted vote of their ``k`` nearest neighbours in ``train`` (n, C): (m,).
 
-    Similarity is the cosine. A vote has the weight e^(cos/0.07) (Wu et al., arXiv 1805.01978, Section 3.4). If there
+    Similarity is the cosine. A vote has the weight e^(cos/temperature) (Wu et al., arXiv 1805.01978, Section 3.4). If there
     are fewer than ``k`` training samples, all of them vote. Besides the features, little memory is needed: `KNOWN` training
     samples meet `ASKED` others at a time.
     """
@@ -33,7 +40,7 @@ def knn(train: Tensor, labels: Tensor, others: Tensor, classes: int, k: int = NE
             nearest[some] = torch.cat([nearest[some], place + first], dim=1).gather(1, order)
     predicted = labels.new_empty(len(others))
     for some in asked:
-        weight = ((cosine[some] - 1) / TEMPERATURE).exp()
+        weight = ((cosine[some] - 1) / temperature).exp()
         votes = weight.new_zeros(len(weight), classes).scatter_add_(1, labels[nearest[some]], weight)
         predicted[some] = votes.argmax(1)
     return predicted

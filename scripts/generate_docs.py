@@ -20,6 +20,7 @@ from tabulate import tabulate
 from benchmarks.commands.protocols import HEADERS, protocol_rows
 from benchmarks.speed import page as speed_page
 from benchmarks.speed import probe_memory
+from benchmarks.speed import search as search_page
 from pixbench.files import write_text
 from pretrain.method_descriptions import config_files, setting_descriptions
 from pretrain.methods import METHODS
@@ -52,8 +53,13 @@ def speed() -> str:
 
 
 def memory() -> str:
-    """Return the memory of a probe by formula, and as `python -m benchmarks.speed.probe_memory` stored it."""
+    """Return the memory of frozen classification by formula, and as `python -m benchmarks.speed.probe_memory` stored it."""
     return probe_memory.page(json.loads((DOCS / "probe_memory.json").read_text(encoding="utf-8")))
+
+
+def search() -> str:
+    """Return the time of exact search as `python -m benchmarks.speed.search` stored it."""
+    return search_page.page(json.loads((DOCS / "search.json").read_text(encoding="utf-8")))
 
 
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
@@ -61,7 +67,8 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "protocols": ("protocols/README.md", protocols),
     "settings": ("methods/README.md", settings),
     "speed": ("speed.md", speed),
-    "memory": ("probe.md", memory),
+    "memory": ("frozen.md", memory),
+    "search": ("frozen.md", search),
 }
 
 

@@ -69,9 +69,9 @@ def test_results_are_read(kind: str) -> None:
 def test_an_old_transfer_result_stands_in_the_table(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     shutil.copyfile(OLD / "transfer.result.json", tmp_path / "run" / RESULT_FILE)
-    scales, left_out = collect(tmp_path)
+    groups, left_out = collect(tmp_path)
     assert left_out == []
-    assert list(scales["mini"].rows) == ["pixpro"]
+    assert [list(group.rows) for group in groups] == [["pixpro"]]
 
 
 def test_a_run_folder_of_before_belongs_to_the_same_job(tmp_path: Path) -> None:
@@ -84,13 +84,6 @@ def test_a_run_folder_of_before_belongs_to_the_same_job(tmp_path: Path) -> None:
 def test_a_mini_world_of_before_is_recognised(tmp_path: Path) -> None:
     shutil.copyfile(OLD / MINI_WORLD_FILE, tmp_path / MINI_WORLD_FILE)
     assert is_there(tmp_path, World(seed=0, images=12))
-
-
-def test_a_probe_folder_of_before_belongs_to_the_same_probe(tmp_path: Path) -> None:
-    old = {"probe": {"layouts": ["imagenet"], "trunk": {"width": 1}}, "seed": 0, "weights": "random"}
-    (tmp_path / "job.json").write_text(json.dumps(old))
-    shutil.copyfile(OLD / "probe.result.json", tmp_path / RESULT_FILE)
-    assert claim(tmp_path, {**old, "probe": {"datasets": ["imagenet"], "backbone": {"width": 1}}})
 
 
 @pytest.mark.parametrize(("name", "framework"), [("detectron2_c4.pkl", "detectron2_c4"), ("mmseg.pth", "mmseg")])

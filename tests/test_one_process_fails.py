@@ -60,6 +60,9 @@ if command[0] == "pretrain":
     from pretrain import engine, saver
     if what == "memory":
         fails_in(1, engine, "train_step", 2, out_of_memory)
+    if what == "memory at the start":
+        from pretrain import run
+        fails_in(1, run, "build_optimizer", 0, out_of_memory)
     if what == "disk":
         fails_in(0, saver.earlier, "save", 0, full_disk)
 else:
@@ -108,6 +111,7 @@ def transfer(protocol: str, settings: dict[str, object], root: Path, out: Path) 
 
 CASES = {
     "memory, pretraining": (pretraining, "the GPU has too little memory for this run"),
+    "memory at the start, pretraining": (pretraining, "the GPU has too little memory for this run"),
     "disk, pretraining": (pretraining, "checkpoint "),
     "memory, detection": (detection, "the GPU has too little memory for this run"),
     "evaluation, detection": (detection, "detectron2 stopped (RuntimeError: the evaluator broke)"),

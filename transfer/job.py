@@ -11,6 +11,7 @@ from transfer.datasets.classes import Classes
 from transfer.protocols import Protocol
 
 FREEZES = ("none", "backbone")
+CACHE_GB = 100.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class TransferJob:
     """A user's own classes, in place of those of the published data set."""
     process_timeout: float = PROCESS_TIMEOUT_H
     """Hours that a process waits for the others before it gives up."""
+    like: Path | None = None
+    """File of a backbone whose network and pixels a random one takes; None for a ResNet-50 of the scale."""
+    cache: Path | None = None
+    """Folder that keeps the features of frozen protocols; None to compute them for this run alone."""
+    cache_gb: float = CACHE_GB
+    """GB that the features in ``cache`` may take."""
+    workers: int | None = None
+    """Processes that read the pictures of a frozen protocol; None for one for each core."""
     scaling: dict[str, Any] = field(default_factory=dict)
     """Overrides that follow from ``batch``; `transfer.run` fills them in."""
 
@@ -61,3 +70,5 @@ class Outcome:
     iterations: int
     deviations: tuple[str, ...] = ()
     """Differences from the protocol that this machine makes necessary, one sentence each."""
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    """How a frozen protocol made its numbers: images, stride, ignored labels, number of patches, chosen settings."""

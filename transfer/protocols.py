@@ -14,13 +14,15 @@ from pixbench.errors import UserError, did_you_mean
 from pixbench.paths import CONFIGS
 
 SCALES = ("paper", "mini")
-PROTOCOL_FRAMEWORKS = ("detectron2", "mmseg")
+PROTOCOL_FRAMEWORKS = ("detectron2", "mmseg", "frozen")
+KINDS = {"transfer": "fine-tuned", "frozen": "frozen"}
+"""Kind of a result -> what is done with the backbone. Results of different kinds stand in different tables."""
 NOT_SET = "(not set)"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One published way to fine-tune and evaluate a backbone."""
+    """One published way to evaluate a backbone, by fine-tuning or frozen."""
 
     name: str
     title: str
@@ -28,20 +30,30 @@ class Protocol:
     """One of `PROTOCOL_FRAMEWORKS`."""
     config: Path
     """Config file in the framework's own format, with the published values."""
-    weights_framework: str
-    """How the model names the parameters of its backbone: a key of `transfer.weights.frameworks.FRAMEWORKS`."""
     datasets: tuple[str, ...]
     """Data sets that are needed below the data root: keys of `configs/data.yaml`."""
     metrics: dict[str, str]
     """Our name of each reported metric -> its name in the framework's evaluator."""
     source: str
     """Where the published values come from."""
+    weights_framework: str = ""
+    """How the model names the parameters of its backbone: a key of `transfer.weights.frameworks.FRAMEWORKS`. Empty: the
+    protocol uses this project's own network, so no conversion is needed."""
+    frozen: bool = False
+    """Whether the backbone is not trained. Protocols of the framework "frozen" never train it."""
     columns: dict[str, str] = field(default_factory=dict)
     """Each metric (our name) that a comparison table shows -> the heading of its column."""
+    differs: tuple[str, ...] = ()
+    """What differs from the public definition in every run, one sentence each; results have them among their deviations."""
     cost: dict[str, Any] = field(default_factory=dict)
     """Cost of a run: "seconds" per iteration on "gpus" ("8 V100"), "iterations", and the "source" of the seconds."""
     mini: dict[str, Any] = field(default_factory=dict)
     """Config keys and their values at mini scale: only sizes, iterations and width."""
+
+    @property
+    def kind(self) -> str:
+        """Kind of its results: a key of `KINDS`."""
+        return "frozen" if self.frozen or self.framework == "frozen" else "transfer"
 
     @property
     def gpu_hours(self) -> float | None:
@@ -64,7 +76,7 @@ def table_of(framework: str) -> Path:
 
 def _read_table(framework: str) -> list[Protocol]:
     table = yaml.safe_load(table_of(framework).read_text(encoding="utf-8"))
-    shared = table.pop("mini")
+    shared = table.pop("mini", {})
     return [
         Protocol(
             **{
@@ -73,6 +85,7 @@ def _read_table(framework: str) -> list[Protocol]:
                 "framework": framework,
                 "config": CONFIGS / entry["config"],
                 "datasets": tuple(entry["datasets"]),
+                "differs": tuple(entry.get("differs", ())),
                 "mini": {**shared, **entry.get("mini", {})},
             }
         )

@@ -14,6 +14,10 @@ def published_config(protocol: Protocol) -> dict[str, Any]:
         from transfer.detection.config import config_as_dict, read_config
 
         return config_as_dict(read_config(protocol))
+    if protocol.framework == "frozen":
+        from transfer.frozen.config import published
+
+        return published(protocol).as_dict()
     from mmengine.config import Config
 
     return dict(json.loads(json.dumps(Config.fromfile(str(protocol.config)).to_dict())))

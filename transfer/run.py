@@ -20,6 +20,7 @@ from transfer import batch_scaling as scaling
 from transfer.datasets.check import Outcome as DataOutcome
 from transfer.datasets.check import check_own_classes, needs_of, require_datasets
 from transfer.datasets.prepared import prepare
+from transfer.frozen.class_folders import SETS_OF_CLASSES, class_folders
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import Protocol, leaves
 from transfer.published_config import published_config
@@ -60,6 +61,8 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         else None
     )
     published = published_config(job.protocol)
+    if job.protocol.kind == "frozen":
+        job = replace(job, freeze="backbone")
     job, batch_notes = apply_batch(job, published)
     identity = {
         "protocol": job.protocol.name,
@@ -67,6 +70,7 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         "scale": job.scale,
         "seed": job.seed,
         "weights": weights["sha256"] if weights else "random",
+        "like": locate(job.like).sha256 if job.like else None,
         "overrides": job.all_overrides,
         "freeze": job.freeze,
         "accumulate": job.accumulate,
@@ -86,13 +90,14 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
     if ended_before:
         data = checked_data(job, trust_data)
     result: dict[str, Any] = {
-        "kind": "transfer",
+        "kind": job.protocol.kind,
         "protocol": job.protocol.name,
         "title": job.protocol.title,
         "framework": job.protocol.framework,
         "scale": job.scale,
         "init": Path(job.weights).name if job.weights else "random",
         "weights": weights,
+        "like": identity["like"],
         "label": label,
         "seed": job.seed,
         "overrides": job.all_overrides,
@@ -158,7 +163,11 @@ def checked_data(job: TransferJob, trust: bool) -> DataOutcome:
         check_own_classes(job.protocol)
     if not is_main():
         return DataOutcome()
-    found = require_datasets(job.data_root, job.protocol.datasets, needs_of(job.protocol, job.classes), trust)
+    names = list(job.protocol.datasets)
+    for name in [name for name in names if name in SETS_OF_CLASSES]:
+        class_folders(job.data_root / name, shared=False)
+        names.remove(name)
+    found = require_datasets(job.data_root, names, needs_of(job.protocol, job.classes), trust)
     for line in found.notes:
         print(f"data: {line}", flush=True)
     return found
@@ -167,6 +176,10 @@ def checked_data(job: TransferJob, trust: bool) -> DataOutcome:
 def apply_batch(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJob, list[str]]:
     """Return ``job`` with the overrides that its batch needs, and sentences on batch and accumulation. Print both."""
     framework, sizes = job.protocol.framework, dict(leaves(published)) | job.sizes
+    if framework == "frozen":
+        if job.batch is not None or job.accumulate > 1:
+            raise UserError(f"{job.protocol.name} trains nothing in batches; leave out --batch and --accumulate")
+        return job, []
     if job.batch is not None:
         job = replace(job, scaling=scaling.scaled(framework, sizes, job.batch, job.overrides))
     notes = scaling.sentences(framework, sizes | job.overrides, job.scaling, job.accumulate)
@@ -182,10 +195,12 @@ def apply_batch(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJo
 def deviations(job: TransferJob, published: dict[str, Any], resolved: dict[str, Any] | None = None) -> list[str]:
     """Return one sentence for each override that can change a metric, one for a frozen backbone, and one for own classes.
 
-    Values of the model are those of the ``resolved`` config if it is known: a backbone may have another width than the mini
-    scale says.
+    What the protocol itself changes in the public definition comes first. Values of the model are those of the ``resolved``
+    config if it is known: a backbone may have another width than the mini scale says.
     """
-    found = ["frozen backbone: only what the protocol adds to it is trained"] if job.freeze == "backbone" else []
+    froze = job.freeze == "backbone" and job.protocol.kind != "frozen"
+    found = [*job.protocol.differs]
+    found += ["frozen backbone: only what the protocol adds to it is trained"] if froze else []
     if job.classes:
         found.append(f"{job.classes.brief} of its own instead of those of the protocol")
     for key, given in {**job.sizes, **job.overrides}.items():
@@ -230,6 +245,8 @@ def _brief(value: Any) -> str:
 def _runner(framework: str) -> Any:
     if framework == "detectron2":
         from transfer.detection.run import run
+    elif framework == "frozen":
+        from transfer.frozen.run import run
     else:
         from transfer.segmentation.run import run
     return run
@@ -253,4 +270,4 @@ def _measured(job: TransferJob, outcome: Outcome) -> dict[str, Any]:
         "iterations": outcome.iterations,
         "config": outcome.config,
         "config_sha256": config_hash(outcome.config),
-    }
+    } | ({"evaluation": outcome.evaluation} if outcome.evaluation else {})

@@ -56,10 +56,6 @@ def _rename_from_before(identity: dict[str, Any]) -> None:
     """Give an ``identity`` that was recorded before version 0.2 the names of today."""
     if identity.get("freeze") == "trunk":
         identity["freeze"] = "backbone"
-    if isinstance(probe := identity.get("probe"), dict):
-        for old, new in (("layouts", "datasets"), ("trunk", "backbone")):
-            if old in probe:
-                probe[new] = probe.pop(old)
 
 
 def _trained(out: Path) -> bool:

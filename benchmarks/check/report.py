@@ -28,7 +28,7 @@ class JobCost(NamedTuple):
     host: int | None = None
     """Bytes of batches in flight on each machine; None if not known."""
     disk: int = 0
-    """Bytes of the checkpoints of each job."""
+    """Bytes of the checkpoints of each job, or of the features that it computes."""
     cost: Cost | None = None
     """GPU-hours of each job; None if not known."""
 
@@ -82,7 +82,7 @@ def totals(costs: Sequence[JobCost]) -> str:
     unknown = sum(cost.jobs for cost in costs if not cost.cost)
     listed = [f"at least {known}"] if known else []
     listed += [f"{unknown} jobs of unknown GPU-hours"] if unknown else []
-    text = f"in all {', '.join([*listed, readable(sum(cost.jobs * cost.disk for cost in costs)) + ' of checkpoints'])}"
+    text = f"in all {', '.join([*listed, readable(sum(cost.jobs * cost.disk for cost in costs)) + ' of checkpoints and features'])}"
     mixed = "; hours of different GPUs are added as they are" if len(hours) > 1 else ""
     return text + (f"\none after another, each on its GPUs: at least {days:.1f} days{mixed}" if hours else "")
 

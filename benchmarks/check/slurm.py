@@ -13,7 +13,15 @@ from benchmarks.check.report import JobCost
 from benchmarks.jobs import Job
 from benchmarks.launch.cores import fewer_workers
 from benchmarks.launch.slurm_block import COMMANDS, without, wrong
-from benchmarks.launch.slurm_options import REQUEUES, cores_of, job_options, memory_of, options_of, says_memory, time_limit
+from benchmarks.launch.slurm_options import (
+    REQUEUES,
+    cores_of,
+    job_options,
+    memory_of,
+    options_of,
+    says_memory,
+    time_limit,
+)
 from pixbench.errors import UserError
 from pretrain.data.in_flight import readable
 

@@ -10,9 +10,10 @@ from typing import Any
 from benchmarks.check import backbones
 from benchmarks.check.built import Built, Resolved
 from benchmarks.check.findings import Findings
-from pixbench.errors import explain
+from pixbench.errors import UserError, explain
 from transfer.datasets.check import check_own_classes
 from transfer.datasets.layout import check_layout
+from transfer.frozen.class_folders import SETS_OF_CLASSES, class_folders
 from transfer.job import TransferJob
 from transfer.run import settings_explained
 from transfer.weights import Backbone
@@ -52,7 +53,7 @@ class TransferChecks:
         for data in job.protocol.datasets:
             key = job.data_root, data, job.classes is not None
             if key not in self._layouts:
-                self._layouts[key] = check_layout(job.data_root, data, own=job.classes is not None)
+                self._layouts[key] = _layout(job, data)
             for problem in self._layouts[key]:
                 self.found.add(name, problem)
 
@@ -70,12 +71,27 @@ class TransferChecks:
         return self._built[key]
 
 
+def _layout(job: TransferJob, data: str) -> list[str]:
+    """Return what is wrong with the files of a data set of ``job``."""
+    if data in SETS_OF_CLASSES:
+        try:
+            class_folders(job.data_root / data)
+        except UserError as error:
+            return [str(error)]
+        return []
+    return check_layout(job.data_root, data, own=job.classes is not None)
+
+
 def _framework(job: TransferJob) -> ModuleType:
     """Return the module that resolves and builds for the framework of ``job``; importing it takes seconds."""
     if job.protocol.framework == "detectron2":
         from benchmarks.check import detection
 
         return detection
+    if job.protocol.framework == "frozen":
+        from benchmarks.check import frozen
+
+        return frozen
     from benchmarks.check import segmentation
 
     return segmentation

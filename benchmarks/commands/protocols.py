@@ -13,12 +13,19 @@ from transfer.datasets.layout import home_of
 from transfer.protocols import Protocol, differences, find_protocol, protocols
 from transfer.published_config import published_config
 
-HEADERS = ("protocol", "data", "metrics", "GPU-hours")
+HEADERS = ("protocol", "framework", "data", "metrics", "GPU-hours")
 
 
-def protocol_rows() -> list[tuple[str, str, str, str]]:
+def protocol_rows() -> list[tuple[str, str, str, str, str]]:
     """Return one row of texts for each protocol, under `HEADERS`."""
-    return [(p.name, ", ".join(p.datasets), ", ".join(p.metrics), _hours(p)) for p in protocols().values()]
+    return [
+        (p.name, _framework(p), ", ".join(p.datasets), ", ".join(p.metrics), _hours(p)) for p in protocols().values()
+    ]
+
+
+def _framework(protocol: Protocol) -> str:
+    """Return the framework, which says whether the backbone is frozen too."""
+    return f"frozen ({protocol.framework})" if protocol.frozen else protocol.framework
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -50,7 +57,7 @@ def show_protocol(args: argparse.Namespace) -> None:
     """Print the description of one protocol."""
     protocol = find_protocol(args.name)
     about = {
-        "framework": protocol.framework,
+        "framework": _framework(protocol),
         "data": ", ".join(str(home_of(Path("DATA"), name)) for name in protocol.datasets),
         "metrics": ", ".join(f"{ours} ({theirs})" for ours, theirs in protocol.metrics.items()),
         "columns": ", ".join(protocol.columns.values()),
@@ -63,6 +70,8 @@ def show_protocol(args: argparse.Namespace) -> None:
         about["GPU-hours"] += (
             f": {cost['iterations']} iterations of {cost['seconds']} s on {cost['gpus']} ({cost['source']})"
         )
+    if protocol.differs:
+        about["differs"] = "; ".join(protocol.differs)
     print(f"{protocol.name}: {protocol.title}")
     for name, text in about.items():
         print(f"  {name + ':':<11}{text}")

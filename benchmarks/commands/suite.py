@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     launcher: Launcher
     if args.launcher == "slurm":
         from benchmarks.launch.slurm import Slurm
-        from benchmarks.launch.slurm_block import check, wrong, without
+        from benchmarks.launch.slurm_block import check, without, wrong
         from benchmarks.launch.slurm_options import options_of
 
         if not args.check:  # it tells all mistakes

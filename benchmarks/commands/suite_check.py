@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import costs
 from benchmarks.check import backbones
+from benchmarks.check.built import Resolved
 from benchmarks.check.findings import Findings
 from benchmarks.check.pretraining import check_run
 from benchmarks.check.report import JobCost, table, totals
@@ -25,7 +26,7 @@ from benchmarks.dry_step import dry_step
 from benchmarks.jobs import Job
 from benchmarks.launch.slurm_block import COMMANDS
 from benchmarks.launch.slurm_options import options_of
-from benchmarks.suite import Row, Suite, plan
+from benchmarks.suite import Row, Suite, like_row, plan
 from pixbench.file_versions import MINI_WORLD_FILE
 from pretrain.config import parse
 from pretrain.data.in_flight import in_flight, readable
@@ -97,6 +98,7 @@ class SuiteCheck:
         self._configs: dict[str, RunConfig] = {}
         self._backbones: dict[str, Backbone | None] = {}
         self._transfers = TransferChecks(self.found)
+        self._computed: set[tuple[str, str]] = set()
         self._parser = argparse.ArgumentParser()
         transfer_command.register(self._parser.add_subparsers())
 
@@ -159,8 +161,13 @@ class SuiteCheck:
         if row.pretrain and label not in self._configs:
             return  # its settings are wrong
         backbone = self._backbone(label, row)
-        if row.pretrain and backbone:
+        if row.pretrain and backbone and job.protocol.weights_framework:
             express(backbone, job.protocol.weights_framework)  # as its convert job does
+        frozen = job.protocol.framework == "frozen"
+        if job.protocol.kind == "frozen" and backbone is None and (like := like_row(self.suite)):
+            if self.suite.rows[like].pretrain and like not in self._configs:
+                return
+            backbone = self._backbone(like, self.suite.rows[like])
         if (checked := self._transfers.check(name, job, backbone, processes)) is None:
             return
         resolved, model = checked
@@ -175,10 +182,33 @@ class SuiteCheck:
                 gpus=processes,
                 memory=model.memory(-(-resolved.batch // (processes * job.accumulate))),
                 rate=resolved.batch / published["seconds"] / int(published["gpus"].split()[0]) if published else None,
-                disk=resolved.kept * model.checkpoint,
+                disk=self._features(name, jobs, resolved, backbone) if frozen else resolved.kept * model.checkpoint,
                 cost=costs.fine_tuning(job.protocol, resolved.iterations) if published else None,
             ),
         )
+
+    def _features(self, name: str, jobs: Sequence[TransferJob], resolved: Resolved, backbone: Backbone | None) -> int:
+        """Return the bytes of features that no job before has computed already, for each of ``jobs``.
+
+        Random backbones of other seeds have other features.
+        """
+        if not self.data_is_there:
+            return 0
+        from benchmarks.check.frozen import features_of
+
+        job = jobs[0]
+        found = features_of(job, resolved.config, backbone or backbones.drawn(resolved.spec, 0))
+        if (most := max(found.values())) > self.suite.features_gb * 1e9:
+            self.found.add(
+                name,
+                f"the features of one split take {readable(most)}, but the suite's features_gb is {self.suite.features_gb:g}; "
+                "raise it, or lower images.size",
+            )
+        label, new = name.split("/")[1], 0
+        for key, size in found.items():
+            new += 0 if (label, key) in self._computed else size
+            self._computed.add((label, key))
+        return new if job.weights is None else new // len(jobs)
 
     def _job(self, job: Job) -> TransferJob:
         return transfer_command.job_of(self._parser.parse_args(["transfer", *_words(job)]))
@@ -220,7 +250,7 @@ class SuiteCheck:
         if (room := shutil.disk_usage(place).free + written) < needed:
             self.found.add(
                 "all jobs",
-                f"the checkpoints need {readable(needed)}, but {place} has room for {readable(room)}; give a folder on a "
+                f"checkpoints and features need {readable(needed)}, but {place} has room for {readable(room)}; give a folder on a "
                 "larger disk with --out, or lower keep_last or keep_every in the rows' set",
             )
 

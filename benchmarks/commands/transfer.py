@@ -15,7 +15,7 @@ from benchmarks.commands import CLASSES, DATA_ROOT, PIXBENCH
 from pixbench.errors import UserError
 from pixbench.patience import PROCESS_TIMEOUT_H, check_timeout
 from transfer.datasets.classes import read_classes
-from transfer.job import FREEZES, TransferJob
+from transfer.job import CACHE_GB, FREEZES, TransferJob
 from transfer.protocols import SCALES, find_protocol
 
 
@@ -34,6 +34,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--init",
         choices=["random", "supervised"],
         help="start from a random backbone, or from torchvision's supervised ResNet-50",
+    )
+    parser.add_argument(
+        "--like", type=Path, metavar="FILE", help="backbone whose network and pixels --init random takes"
     )
     parser.add_argument("--data-root", type=Path, required=True, metavar="DIR", help=DATA_ROOT)
     parser.add_argument(
@@ -63,6 +66,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--no-check", action="store_true", help="do not check data again that has not changed since it was checked"
     )
+    add_cache_options(parser)
     parser.add_argument("--label", help="name of the table row this run belongs to")
     parser.add_argument(
         "--set",
@@ -86,6 +90,26 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         help=f"how long a process waits for the others, such as for the one that evaluates (default: {PROCESS_TIMEOUT_H:g})",
     )
     parser.set_defaults(run=transfer)
+
+
+def add_cache_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of frozen protocols."""
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder that keeps the features of frozen protocols for other runs"
+    )
+    parser.add_argument(
+        "--cache-gb",
+        type=float,
+        default=CACHE_GB,
+        metavar="GB",
+        help=f"most that the features may take (default: {CACHE_GB:g})",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that read the pictures of a frozen protocol; 0: none besides this one (default: one per core)",
+    )
 
 
 def transfer(args: argparse.Namespace) -> None:
@@ -121,8 +145,7 @@ def job_of(args: argparse.Namespace) -> TransferJob:
         if (number := getattr(args, option)) < 1:
             raise UserError(f"--{option} {number} is not possible; choose 1 or more")
     check_timeout(args.process_timeout, "--process-timeout")
-    if not 0 <= args.seed < 1 << 32:
-        raise UserError(f"--seed {args.seed} is not possible; choose a number from 0 to {(1 << 32) - 1}")
+    check_seed(args.seed)
     places = args.data_root.resolve(), args.out.resolve(), args.weights
     classes = read_classes(args.classes) if args.classes else None
     return TransferJob(
@@ -136,7 +159,27 @@ def job_of(args: argparse.Namespace) -> TransferJob:
         args.accumulate,
         classes,
         process_timeout=args.process_timeout,
+        like=like_of(args),
+        cache=args.cache and args.cache.resolve(),
+        cache_gb=args.cache_gb,
+        workers=args.workers,
     )
+
+
+def check_seed(seed: int) -> None:
+    """Raise UserError if ``seed`` is not possible."""
+    if not 0 <= seed < 1 << 32:
+        raise UserError(f"--seed {seed} is not possible; choose a number from 0 to {(1 << 32) - 1}")
+
+
+def like_of(args: argparse.Namespace) -> Path | None:
+    """Return the backbone that a random one is to be like; raise UserError if an option of frozen protocols is wrong."""
+    if args.like and args.init != "random":
+        raise UserError(f"--like {args.like} is for --init random; leave it out")
+    if args.cache_gb <= 0 or (args.workers or 0) < 0:
+        raise UserError("--cache-gb must be above 0 and --workers not negative")
+    like: Path | None = args.like
+    return like
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:

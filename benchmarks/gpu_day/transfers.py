@@ -1,4 +1,4 @@
-"""Steps that fine-tune: every protocol at paper scale, and several runs at a time on devices of their own."""
+"""Steps that fine-tune or evaluate: every protocol at paper scale, and several runs at a time on devices of their own."""
 
 from __future__ import annotations
 
@@ -33,16 +33,22 @@ def few(protocol: Protocol, iterations: int, batch: int) -> dict[str, object]:
 
 
 def images_per_gpu(protocol: Protocol) -> int:
-    """Return the published number of images on a GPU at a time."""
+    """Return the published number of images of a protocol that trains on a GPU at a time."""
     from transfer.published_config import published_config
 
-    batch = dict(leaves(published_config(protocol)))[KEYS[protocol.framework]["batch"]]
+    config = dict(leaves(published_config(protocol)))
+    batch = config[KEYS[protocol.framework]["batch"]]
+    if not protocol.cost:  # of MMSegmentation, whose configs have it
+        return int(config["train_dataloader.batch_size"])
     return max(1, int(batch) // int(protocol.cost["gpus"].split()[0]))
 
 
 def fine_tune(place: Place, name: str) -> None:
     """Run some iterations and the whole evaluation from random weights, with the published number of images on each GPU."""
     protocol, out = find_protocol(name), place.folder / "run"
+    if protocol.framework == "frozen":
+        evaluate(place, protocol)
+        return
     scale, iterations = ("paper", ITERATIONS) if place.gpus else ("mini", 2)
     batch = place.gpus * images_per_gpu(protocol) if place.gpus else 2
     changes = [f"--set={key}={json.dumps(value)}" for key, value in few(protocol, iterations, batch).items()]
@@ -61,6 +67,17 @@ def fine_tune(place: Place, name: str) -> None:
     memory: dict[str, float | str] = {"GB": max(place.peaks) / 1000} if place.peaks else {}
     pace = {"images a step": batch, "s a step": float(paces[-1])}
     place.table[name] = {**pace, **memory, "s in all": result["wall_time_s"]}
+
+
+def evaluate(place: Place, protocol: Protocol) -> None:
+    """Run a frozen protocol with a random backbone, its features shared among all processes."""
+    out, scale = place.folder / "run", "paper" if place.gpus else "mini"
+    how = ("--init=random", f"--scale={scale}", f"--gpus={max(1, place.gpus)}")
+    words = [*PIXBENCH, "transfer", protocol.name, *how, f"--data-root={place.data}", f"--out={out}"]
+    place.run("run", words, out / RESULT_FILE)
+    result = read_result(out / RESULT_FILE)
+    require(result["metrics"].keys() == protocol.metrics.keys(), f"the metrics are {', '.join(result['metrics'])}")
+    place.table[protocol.name] = {"s in all": result["wall_time_s"]}
 
 
 def packing(place: Place) -> None:
@@ -99,10 +116,10 @@ PACKING = Step("packing", "a suite gives each run a GPU of its own, and uses all
 PROTOCOLS = [
     Step(
         f"protocol-{name}",
-        "trains and is evaluated at paper scale",
+        "trains and is evaluated at paper scale" if protocol.framework != "frozen" else "is evaluated at paper scale",
         partial(fine_tune, name=name),
         "Protocols at paper scale (on a CPU: mini scale)",
         minutes=4,
     )
-    for name in protocols()
+    for name, protocol in protocols().items()
 ]

@@ -13,6 +13,9 @@ from benchmarks.jobs import Job
 from pixbench.errors import UserError
 from transfer.protocols import find_protocol, leaves
 
+READERS = 4
+"""Processes that read the pictures of a frozen protocol, if nothing is known of the cores."""
+
 
 @cache
 def data_workers(job: Job) -> int:
@@ -51,7 +54,7 @@ def fewer_workers(job: Job, cores: int | None) -> tuple[tuple[str, ...], str]:
         return (), ""
     processes, workers = max(1, job.gpus), data_workers(job)
     room = max(1, cores // processes - 1)
-    if room >= workers:
+    if room >= workers or _is_frozen(job):  # which has as many readers as there are cores
         return (), ""
     enough = f"cpus_per_task: {cores_needed(job)} in the slurm block is enough for all"
     if job.command_name == "transfer":
@@ -75,12 +78,18 @@ def _of_transfer(words: Sequence[str]) -> int:
     parser.add_argument("--scale")
     parser.add_argument("--set", action="append", default=[])
     known, _ = parser.parse_known_args(words)
+    if find_protocol(known.protocol).framework == "frozen":
+        return READERS
     sizes = find_protocol(known.protocol).mini if known.scale == "mini" else {}
     own = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in known.set)}
     settings = _published(known.protocol) | sizes | own
     counts = [value for key, value in settings.items() if key.lower().endswith("num_workers")]
     # training and validation take turns, so the larger number counts; a wrong value is refused when the job starts
     return max((count for count in counts if isinstance(count, int)), default=0)
+
+
+def _is_frozen(job: Job) -> bool:
+    return job.command_name == "transfer" and find_protocol(job.name.split("/")[2]).framework == "frozen"
 
 
 @cache

@@ -19,6 +19,8 @@ def run_jobs(jobs: Sequence[Job], records: Records, launcher: Launcher) -> dict[
     stopped and KeyboardInterrupt is raised again.
     """
     states: dict[str, str] = {}
+    for job in jobs:
+        _ = job.key  # of the config files as they are now
     for job in jobs:  # in order: a job is done only if all jobs that it waits for are done
         if all(name in states for name in job.after) and records.done(job):
             states[job.name] = "done"

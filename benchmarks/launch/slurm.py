@@ -30,6 +30,8 @@ from pixbench.files import write_json
 
 ASK_S = 10.0
 """Minimum number of seconds between two queries to Slurm."""
+FIRST_ATTEMPTS = 6
+"""Number of queries of which one must be answered before anything is submitted."""
 PATIENCE_S = 30.0
 """Seconds that a file may take to appear on this machine after another machine wrote it."""
 
@@ -64,6 +66,17 @@ class Submitted:
         return "failed"
 
 
+def _squeue() -> subprocess.CompletedProcess[str]:
+    """Ask Slurm for the user's jobs."""
+    command = ["squeue", "--noheader", "--array", "--me", "--format=%i %T"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise UserError(
+            "there is no squeue command here; start the suite on a machine where Slurm jobs can be submitted"
+        ) from error
+
+
 @dataclass
 class Slurm:
     """Launcher that submits jobs to Slurm.
@@ -83,6 +96,8 @@ class Slurm:
     ask_s: float = ASK_S
     _queue: dict[str, str] = field(default_factory=dict)
     _asked: float = -math.inf
+    _answered: bool = False
+    """Whether Slurm has said what is in the queue."""
     _taken: dict[str, Submitted] = field(default_factory=dict)
 
     @property
@@ -122,15 +137,20 @@ class Slurm:
     def ask(self) -> dict[str, str]:
         """Return job number -> state of the user's queued and running jobs; asks Slurm every ``ask_s`` s at most."""
         if self.queues and time.monotonic() - self._asked > self.ask_s:
-            command = ["squeue", "--noheader", "--array", "--me", "--format=%i %T"]
-            try:
-                answer = subprocess.run(command, capture_output=True, text=True, check=False)
-            except FileNotFoundError as error:
-                raise UserError(
-                    "there is no squeue command here; start the suite on a machine where Slurm jobs can be submitted"
-                ) from error
+            answer = _squeue()
+            for _ in range(FIRST_ATTEMPTS - 1):
+                if answer.returncode == 0 or self._answered:
+                    break
+                time.sleep(self.ask_s)
+                answer = _squeue()
             if answer.returncode == 0:  # otherwise Slurm is briefly not available; keep the last known state
                 self._queue = dict(line.split() for line in answer.stdout.splitlines() if line.strip())
+                self._answered = True
+            elif not self._answered:  # without a known state, jobs that run would be submitted once more
+                raise UserError(
+                    f"squeue fails ({' '.join(answer.stderr.split())[:200] or 'no reason given'}), so it is not known which jobs "
+                    "are in the queue; nothing was submitted; start the same command again later"
+                )
             self._asked = time.monotonic()
         return self._queue
 

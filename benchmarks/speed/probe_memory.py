@@ -1,38 +1,41 @@
-"""Measure how much memory `pixbench probe` needs on class folders, and compare it with the formula.
+"""Measure how much memory the frozen classification of class folders needs besides its features, and compare it with the formula.
 
     python -m benchmarks.speed.probe_memory [--train 200000] [--val 10000] [--channels 512] [--classes 200] [--into FILE]
 
-The functions of the command run on generated features, one after another; images and backbone are stand-ins that cost nothing.
-Printed is the peak of the process (`resource.getrusage`) after each of them, less what it had after the same work on a few
-features. `needed` is the formula. Stored in docs/probe_memory.json, they are the table in docs/probe.md.
+The functions of the method run on generated features, one after another. The features are mapped from a file, as those of a run
+are, so the system may drop them from memory; they do not count. Printed is the largest growth of the memory that is the process's
+own (RssAnon of /proc, looked at all the time). `needed` is the formula. Stored in docs/probe_memory.json, they are the table in
+docs/frozen.md.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import tempfile
+import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
 from tabulate import tabulate
 from torch import Tensor
 
-from benchmarks.probe import classify, dense, qscore
-from benchmarks.probe.features import embed
 from pixbench.files import write_json
 from pretrain.knn import ASKED, KNOWN, knn
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.datasets.layout import SETS
+from transfer.frozen import linear, qscore
 
 PAIRS = 100
 """Pairs of vectors that PyTorch's L-BFGS keeps by default."""
 OTHER_VECTORS = 15
 """Vectors of the size of the weights that it has besides: parameters, gradients, directions, the bracket of the line search."""
+LOOK_S = 0.002
+"""Seconds between two looks at the memory."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Sizes:
 
 
 def needed(of: Sizes) -> dict[str, int]:
-    """Return the bytes of the features, of the solver, and of what is worked on at a time (at most)."""
-    rows = min(classify.rows(of.classes, of.channels), of.train)
+    """Return the bytes of the features on the disk, of the solver, and of what is worked on at a time (at most)."""
+    rows = min(linear.rows(of.classes, of.channels), of.train)
     parts = (
         4 * rows * (2 * of.channels + 4 * of.classes),  # standardised features; logits and their gradients
         4
@@ -62,79 +65,76 @@ def needed(of: Sizes) -> dict[str, int]:
     }
 
 
-class Images:
-    """Stands in for a source: one small picture, many times."""
-
-    def __init__(self, count: int) -> None:
-        self._count, self._picture = count, Image.new("RGB", (8, 8))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def load(self, index: int) -> Image.Image:
-        """Return the picture."""
-        return self._picture
-
-
-class Backbone:
-    """Stands in for a frozen backbone: noise around a centre for each class. The class of image i is i mod K."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, of: Sizes) -> None:
-        self.network = SimpleNamespace(channels=of.channels)
-        self._generator, self._seen = torch.Generator().manual_seed(0), 0
-        self._centres = 0.1 * torch.randn(of.classes, of.channels, generator=self._generator)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return C5 (B, C, 1, 1)."""
-        labels = torch.arange(self._seen, self._seen + len(images)) % len(self._centres)
-        self._seen += len(images)
-        noise = torch.randn(len(images), self._centres.shape[1], generator=self._generator)
-        return (self._centres[labels] + noise)[..., None, None]
+def measured(of: Sizes, iterations: int = linear.ITERATIONS) -> dict[str, int]:
+    """Return the growth of the process's own memory, in bytes, in each part of the method."""
+    with tempfile.TemporaryDirectory() as folder:
+        train, val = (
+            generated(Path(folder) / name, count, of) for name, count in (("train", of.train), ("val", of.val))
+        )
+        labels = torch.arange(of.train) % of.classes
+        few = slice(0, 600)
+        linear.fit_linear(train[few], labels[few], of.classes, iterations=2).predict(val[:100])  # libraries start
+        knn(train[few], labels[few], val[:100], of.classes)
+        classifier: list[linear.Linear] = []
+        parts: dict[str, Callable[[], object]] = {
+            "linear classifier": lambda: classifier.append(
+                linear.fit_linear(train, labels, of.classes, iterations=iterations)
+            ),
+            "predictions and Q-scores": lambda: (classifier[0].predict(val), qscore.scores(val)),
+            "k-NN": lambda: knn(train, labels, val, of.classes),
+        }
+        return {name: growth(work) for name, work in parts.items()}
 
 
-def work(of: Sizes) -> Iterator[str]:
-    """Do what the command does, and yield the name of each part when it is done."""
-    sources: list[Any] = [Images(of.train), Images(of.val)]
-    backbone: Any = Backbone(of)
-    train, val = (embed(backbone, source, size=8, batch=64, workers=0) for source in sources)
-    yield "features"
-    labels = torch.arange(of.train) % of.classes
-    classifier = classify.fit_linear(train, labels, of.classes)
-    yield "linear classifier"
-    classifier.predict(val)
-    qscore.scores(val)
-    yield "predictions and Q-scores"
-    knn(train, labels, val, of.classes)
-    yield "k-NN"
+def generated(path: Path, count: int, of: Sizes) -> Tensor:
+    """Write features, noise around a centre for each class, and map them: (count, C). The class of vector i is i mod K."""
+    random = np.random.default_rng(0)
+    centres = 0.1 * random.standard_normal((of.classes, of.channels), np.float32)
+    values = np.memmap(path, np.float32, "w+", shape=(count, of.channels))
+    for first in range(0, count, 1024):
+        rows = np.arange(first, min(first + 1024, count))
+        values[rows] = centres[rows % of.classes] + random.standard_normal((len(rows), of.channels), np.float32)
+    values.flush()
+    return torch.from_numpy(values)
 
 
-def peak() -> int:
-    """Return the largest resident memory that this process has had, in bytes.
+def growth(work: Callable[[], object]) -> int:
+    """Return by how many bytes the memory of this process grows at most while ``work`` runs, mapped files left out."""
+    before, found, done = own(), [0], threading.Event()
 
-    `getrusage` counts that of the process that started this one too.
-    """
+    def watch() -> None:
+        while not done.wait(LOOK_S):
+            found.append(own() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return max(found)
+
+
+def own() -> int:
+    """Return the resident memory of this process in bytes, without that of files."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 
 
 def page(stored: dict[str, Any]) -> str:
-    """Return the table of docs/probe.md: what is needed, and what was measured and ``stored``."""
+    """Return the table of docs/frozen.md: what is needed, and what was measured and ``stored``."""
     train, val = (part["count"] for part in SETS["imagenet"]["parts"])
-    cells = SETS["cityscapes"]["parts"][0]["count"] * dense.CELLS
-    channels = BackboneSpec().channels
     cases = {
-        "ImageNet, ResNet-50": (Sizes(train, val, channels, 1000), "–"),
-        "Cityscapes, ResNet-50": (Sizes(cells, 0, channels, dense.CLASSES), "–"),
+        "ImageNet, ResNet-50": (Sizes(train, val, BackboneSpec().channels, 1000), "–"),
         "generated features": (Sizes(**stored["sizes"]), gigabytes(max(stored["peaks"].values()))),
     }
     rows = []
-    for name, (of, measured) in cases.items():
-        parts = [*needed(of).values()]
-        sizes = map(gigabytes, (*parts, sum(parts)))
-        rows.append((name, f"{of.train + of.val:,}", of.channels, of.classes, *sizes, measured))
-    headers = ("data", "vectors", "C", "K", "features", "solver", "at a time", "needed", "measured")
+    for name, (of, found) in cases.items():
+        disk, *parts = needed(of).values()
+        sizes = map(gigabytes, (disk, *parts, sum(parts)))
+        rows.append((name, f"{of.train + of.val:,}", of.channels, of.classes, *sizes, found))
+    headers = ("data", "vectors", "C", "K", "features on disk", "solver", "at a time", "memory needed", "measured")
     table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     return f"{table}\n\n*In GB. Measured on {stored['date']} with PyTorch {stored['torch']}, on a CPU.*"
 
@@ -152,15 +152,14 @@ def main() -> None:
     parser.add_argument("--into", type=Path, metavar="FILE", help="also write the figures to FILE, in JSON")
     args = parser.parse_args()
     of = Sizes(args.train, args.val, args.channels, args.classes)
-    for _ in work(Sizes(600, 100, of.channels, 4)):
-        pass
-    before = peak()
-    peaks = {name: peak() - before for name in work(of)}
+    peaks = measured(of)
     rows = [(name, gigabytes(size)) for name, size in peaks.items()]
-    print(tabulate(rows, ("after", "peak, GB"), tablefmt="github", disable_numparse=True))
-    parts = needed(of)
-    terms = " + ".join(f"{name} {gigabytes(size)}" for name, size in parts.items())
-    print(f"needed: {terms} = {gigabytes(sum(parts.values()))} GB")
+    print(tabulate(rows, ("part", "growth, GB"), tablefmt="github", disable_numparse=True))
+    disk, *parts = needed(of).items()
+    terms = " + ".join(f"{name} {gigabytes(size)}" for name, size in parts)
+    print(
+        f"needed: {terms} = {gigabytes(sum(size for _, size in parts))} GB; features on disk: {gigabytes(disk[1])} GB"
+    )
     if args.into:
         about = {"date": date.today().isoformat(), "torch": torch.__version__}
         write_json(args.into, {**about, "sizes": asdict(of), "peaks": peaks})

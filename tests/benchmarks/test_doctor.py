@@ -174,9 +174,15 @@ def test_a_run_on_images_that_are_here(mini_root: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.usefixtures("healthy", "quick")
-def test_a_run_that_could_not_start(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_could_not_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor", *of_recipe("pixpro_100ep"), "--gpus", 3) == 1
     assert re.search(r"BROKEN +batch_size 1024 cannot be divided among 3 processes", capsys.readouterr().out)
+    own = tmp_path / "own.yaml"
+    own.write_text(f"data: {{root: {tmp_path}/nowhere}}\nout: {own}/run\n")
+    assert run("doctor", *of_recipe("pixpro_100ep"), "--config", own) == 1
+    said = capsys.readouterr().out
+    assert f"data.root {tmp_path}/nowhere does not exist" in said
+    assert f"{own} is a file" in said
     with pytest.raises(UserError, match=r"config no\.yaml cannot be read"):
         run("doctor", "--config", "no.yaml")
     with pytest.raises(UserError, match="give its --config too"):

@@ -28,6 +28,7 @@ from transfer.job import TransferJob
 from transfer.protocols import Protocol, protocols
 
 DAY = (str(ROOT / "scripts" / "gpu_day.sh"), "--on-cpu")
+TRAINED = [protocol for protocol in protocols().values() if protocol.framework != "frozen"]
 SLEEPS = """
 import os, subprocess, sys, time
 print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
@@ -178,7 +179,7 @@ def test_the_settings_of_a_run_on_gpus_exist(method: str, gpus: int, tmp_path: P
 
 
 @pytest.mark.frameworks
-@pytest.mark.parametrize("protocol", protocols().values(), ids=lambda protocol: protocol.name)
+@pytest.mark.parametrize("protocol", TRAINED, ids=lambda protocol: protocol.name)
 def test_the_settings_of_a_protocol_at_paper_scale_exist(protocol: Protocol, tmp_path: Path) -> None:
     from transfer.detection.config import build_config
     from transfer.segmentation.config import resolve

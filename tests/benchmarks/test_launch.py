@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +49,21 @@ def test_jobs_wait_for_what_they_need(tmp_path: Path) -> None:
     assert order(tmp_path).index("a") < order(tmp_path).index("b")
 
 
+def test_a_config_that_changes_while_its_job_runs_is_not_done(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("lr: 1")
+
+    def jobs() -> list[Job]:
+        edit = f"open({str(config)!r}, 'w').write('lr: 2')"
+        return [replace(job(tmp_path, "a", edit), inputs=(config,)), replace(job(tmp_path, "b", edit), after=("a",))]
+
+    assert run(jobs(), tmp_path) == {"a": "done", "b": "done"}
+    run(jobs(), tmp_path)
+    assert order(tmp_path) == ["a", "b", "a", "b"]
+    run(jobs(), tmp_path)  # nothing has changed since
+    assert order(tmp_path) == ["a", "b", "a", "b"]
+
+
 def test_a_failure_blocks_only_its_dependents_and_its_last_words_are_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,7 +90,7 @@ def test_finished_jobs_are_skipped_until_command_config_or_output_changes(tmp_pa
             config.write_text("a: 2")
         if change == "output":
             first.output.unlink()
-        run([first], tmp_path)
+        run([replace(first)], tmp_path)  # planned anew at each start
         assert order(tmp_path) == ["a"] * runs
 
 

@@ -121,6 +121,21 @@ def pretend_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str) ->
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 
 
+def test_nothing_is_submitted_while_the_queue_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of an earlier start may be running: submitted again, there would be two in one folder."""
+    pretend_slurm(tmp_path, monkeypatch, f"touch {tmp_path}/submitted; echo Submitted batch job 7")
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Socket timed out' >&2; exit 1\n")
+    slurm = launcher(tmp_path)
+    slurm.ask_s = 0.01
+    with pytest.raises(
+        UserError, match=r"squeue fails \(slurm_load_jobs error: Socket timed out\).*nothing was submitted"
+    ):
+        slurm.start([job(tmp_path, "pretrain/a")])
+    assert not (tmp_path / "submitted").exists()
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\ntest -e {tmp_path}/once && exit 0; touch {tmp_path}/once; exit 1\n")
+    assert [taken.number for taken in slurm.start([job(tmp_path, "pretrain/a")])] == ["7"]
+
+
 def test_what_sbatch_refuses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusal = "sbatch: error: invalid partition specified: gpo\\nsbatch: error: Batch job submission failed: Invalid partition"
     pretend_slurm(tmp_path, monkeypatch, f"printf '{refusal}' >&2; exit 1")

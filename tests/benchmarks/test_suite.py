@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -63,6 +64,47 @@ def test_rows_may_start_supervised_and_freeze_the_backbone(tmp_path: Path) -> No
     assert [" ".join(job.command).count("--freeze backbone") for job in jobs] == [1, 0, 0]
 
 
+FROZEN = {
+    "rows": {
+        "random": None,
+        "pixpro": {"pretrain": ["pretrain/pixpro_100ep.yaml", "pretrain/mini.yaml"]},
+        "mine": None,
+    },
+    "protocols": ["imagenet_probe", "voc_c4"],
+}
+
+
+def test_frozen_protocols_take_the_checkpoint_itself_and_random_rows_are_like_it(tmp_path: Path) -> None:
+    suite = read_suite(written(tmp_path, features_gb=7, **FROZEN))
+    jobs = {job.name: job for job in plan(suite, tmp_path, tmp_path / "data", PIXBENCH)}
+    checkpoint = str(jobs["pretrain/pixpro"].output)
+    trained, random, tuned = (
+        jobs[f"transfer/{name}/seed0"] for name in ("pixpro/imagenet_probe", "random/imagenet_probe", "random/voc_c4")
+    )
+    assert trained.command[4:6] == ("--weights", checkpoint)
+    assert random.command[4:8] == ("--init", "random", "--like", checkpoint)
+    assert trained.after == random.after == ("pretrain/pixpro",)
+    cache = f"--cache {tmp_path / 'features'} --cache-gb 7"
+    assert [cache in " ".join(job.command) for job in (trained, random, tuned)] == [True, True, False]
+    assert "--like" not in tuned.command
+    assert not any("imagenet_probe" in name for name in jobs if name.startswith("convert/"))
+    assert list(jobs).index("pretrain/pixpro") < list(jobs).index(random.name)
+
+
+def test_without_a_row_with_weights_random_rows_are_those_of_the_scale(tmp_path: Path) -> None:
+    rows = {"random": None, "known": {"init": "supervised"}}
+    suite = read_suite(written(tmp_path, rows=rows, protocols=["imagenet_probe"]))
+    jobs = plan(suite, tmp_path, tmp_path / "data", PIXBENCH)
+    assert not any("--like" in job.command for job in jobs)
+    weights = tmp_path / "b.pth"
+    weights.touch()
+    suite = read_suite(
+        written(tmp_path, rows={**rows, "mine": {"weights": str(weights)}}, protocols=["imagenet_probe"])
+    )
+    jobs = plan(suite, tmp_path, tmp_path / "data", PIXBENCH)
+    assert [" ".join(job.command).count(f"--like {weights}") for job in jobs] == [0, 0, 1]
+
+
 def test_own_classes_are_part_of_the_command_and_of_what_it_depends_on(tmp_path: Path) -> None:
     own = tmp_path / "own.txt"
     own.write_text("plate\n")
@@ -72,7 +114,7 @@ def test_own_classes_are_part_of_the_command_and_of_what_it_depends_on(tmp_path:
     assert "--classes" not in second.command
     key = first.key
     own.write_text("plate\nnut\n")
-    assert first.key != key
+    assert replace(first).key != key
     own.unlink()
     with pytest.raises(UserError, match="the list of classes"):
         plan(read_suite(suite), tmp_path, tmp_path / "data", PIXBENCH)
@@ -221,6 +263,12 @@ def test_data_must_be_named_or_generated(scale: Literal["paper", "mini"], senten
         ({"seeds": ["x"]}, "suite.yaml: .*seeds.*int.*x"),
         ({"jobs_at_a_time": "many"}, "suite.yaml: .*jobs_at_a_time.*int.*many"),
         ({"jobs_at_a_time": 0}, "suite.yaml: jobs_at_a_time is 0; it must be 1 or more"),
+        ({"features_gb": 0}, "suite.yaml: features_gb is 0; it must be more than 0"),
+        ({"seeds": [1, 2, 1]}, "suite.yaml: seeds has 1 twice"),
+        ({"protocols": ["voc_c4", "voc_c4"]}, "suite.yaml: protocols has 'voc_c4' twice"),
+        ({"rows": {"-x": {}}}, "row -x: the label '-x' cannot name a folder"),
+        ({"rows": {"ours/v2": {}}}, "row ours/v2: the label 'ours/v2' cannot name a folder"),
+        ({"rows": {"a": {"set": {"out": "x"}}}}, "row a: out cannot be set, .* --out of the suite"),
         ({"mini": 3}, "suite.yaml: .*mini.*dict"),
         ({"rowz": {}}, "suite.yaml: there is no setting 'rowz'; did you mean rows?"),
         ({"rows": None}, "suite.yaml: .*required.*rows"),
@@ -236,6 +284,13 @@ def test_data_must_be_named_or_generated(scale: Literal["paper", "mini"], senten
 def test_a_wrong_suite_is_one_clear_sentence(changes: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         read_suite(written(tmp_path, **changes))
+
+
+def test_a_time_is_no_number_of_base_60(tmp_path: Path) -> None:
+    """Otherwise a limit of a day, without quotes, would be one of 86400 minutes."""
+    suite = written(tmp_path)
+    suite.write_text(suite.read_text() + "slurm: {time: 24:00:00, transfer: {time: 90}}\n")
+    assert read_suite(suite).slurm == {"time": "24:00:00", "transfer": {"time": 90}}
 
 
 def test_settings_of_others_stay_as_they_are_written(tmp_path: Path) -> None:

@@ -192,6 +192,39 @@ def test_another_width_than_published(check: Check, quarter: Path) -> None:
     assert all("ResNet-50 of width 0.25, but" in line and "is defined for another backbone" in line for line in found)
 
 
+def test_frozen_protocols(check: Check, mini_root: Path) -> None:
+    """A random row is built like the first one with weights; features that jobs share are counted once."""
+    rows = {"random": None, "mini": {"pretrain": PIXPRO, "set": {"batch_size": 4}}}
+    code, said = check("--data-root", mini_root, rows=rows, protocols=["imagenet_probe"], seeds=[0, 1])
+    assert code == 0, said
+    assert len(re.findall(r"imagenet_probe × [24] .* \? +\?$", said, re.MULTILINE)) >= 1
+    assert "of checkpoints and features" in said
+    code, said = check("--data-root", mini_root, rows=rows, protocols=["imagenet_probe"], features_gb=1e-9)
+    assert code == 1
+    (problem,) = problems(said)
+    assert "but the suite's features_gb is 1e-09; raise it, or lower images.size" in problem
+
+
+def test_mistakes_in_frozen_protocols(check: Check, mini_root: Path) -> None:
+    cifar = {"pretrain": PIXPRO, "set": {"batch_size": 4, "backbone.stem": "3x3", "backbone.output_stride": 8}}
+    overrides = {"imagenet_probe": {"images.output_stride": 16}}
+    code, said = check("--data-root", mini_root, rows={"c": cifar}, protocols=["imagenet_probe"], overrides=overrides)
+    assert code == 1
+    assert "whose cells cannot be of 16 pixels" in "".join(problems(said))
+    overrides = {"imagenet_probe": {"images.sise": 16}}
+    code, said = check(rows={"a": None}, protocols=["imagenet_probe"], overrides=overrides)
+    assert "did you mean images.size" in "".join(problems(said))
+
+
+def test_class_folders_that_will_not_do(check: Check, mini_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(mini_root / "imagenet", tmp_path / "data/imagenet")
+    shutil.rmtree(tmp_path / "data/imagenet/val")
+    code, said = check("--data-root", tmp_path / "data", rows={"a": None}, protocols=["imagenet_probe"])
+    assert code == 1
+    (problem,) = problems(said)
+    assert "imagenet/val is missing" in problem
+
+
 @pytest.mark.frameworks
 def test_settings_that_only_the_model_refuses(check: Check) -> None:
     """They are of the right type; an error of the framework is said with the settings that may have caused it."""

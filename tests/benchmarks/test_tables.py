@@ -138,6 +138,55 @@ def test_two_backbones_are_not_one_row(other: dict[str, str] | None, tmp_path: P
         collect(tmp_path)
 
 
+def frozen(folder: Path, label: str, value: float, stride: int = 16, **changes: object) -> None:
+    evaluation = {"stride": stride, **changes.pop("evaluation", {})}  # type: ignore[dict-item]
+    metrics = {"knn_top1": value, "linear_top1": value + 1}
+    about = {"kind": "frozen", "evaluation": evaluation, "deviations": []}
+    result(folder, label, "imagenet_probe", metrics, **about | changes)
+
+
+def test_frozen_results_have_a_table_of_their_own(tmp_path: Path) -> None:
+    result(tmp_path / "a", "pixpro", "cityscapes_fcn16s", {"mIoU": 10.0})
+    frozen(tmp_path / "b", "pixpro", 30.0)
+    frozen(tmp_path / "c", "moco_v2", 31.0, seed=1)
+    tuned, measured = (
+        write_tables(tmp_path, tmp_path).split("## Published")[0].split("## Measured with frozen backbones")
+    )
+    assert ("10.0" in tuned, "30.0" in tuned, "10.0" in measured, "30.0" in measured) == (True, False, False, True)
+    assert "fine-tuning seed(s)" in tuned
+    assert "1 seed(s) for each number" in measured
+    assert "Notes:" not in measured
+    with (tmp_path / "table.csv").open() as stream:
+        kinds = {row["protocol"]: row["kind"] for row in csv.DictReader(stream)}
+    assert kinds == {"cityscapes_fcn16s": "fine-tuned", "imagenet_probe": "frozen"}
+
+
+def test_frozen_results_alone_have_no_other_table(tmp_path: Path) -> None:
+    frozen(tmp_path / "b", "pixpro_400ep", 30.0, scale="paper")
+    text = write_tables(tmp_path, tmp_path)
+    assert text.count("## ") == 1
+    assert "## Measured with frozen backbones at full scale" in text
+
+
+def test_different_strides_and_random_rows_are_noted(tmp_path: Path) -> None:
+    calibrated = {"backbone": "random initialisation, seed 0, BN statistics of 1024 training pictures"}
+    frozen(tmp_path / "a", "pixpro", 30.0)
+    frozen(tmp_path / "b", "random", 20.0, 32, evaluation=calibrated)
+    text = write_tables(tmp_path, tmp_path)
+    assert (
+        "- imagenet_probe: the backbones have cells of different sizes (16 pixels: pixpro; 32 pixels: "
+        in text.replace("PixPro", "pixpro")
+    )
+    assert "the BN statistics were computed on 1024 training pictures" in text
+
+
+def test_random_rows_that_are_like_different_backbones_are_not_one_row(tmp_path: Path) -> None:
+    frozen(tmp_path / "a", "random", 20.0, like="a")
+    frozen(tmp_path / "b", "random", 21.0, like="b", seed=1)
+    with pytest.raises(UserError, match="start from other weights"):
+        collect(tmp_path)
+
+
 def test_no_results_and_broken_results_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished transfer run"):
         collect(tmp_path)

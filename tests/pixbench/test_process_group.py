@@ -50,9 +50,14 @@ def test_they_wait_for_three_hours_and_leave_together(tmp_path: Path) -> None:
 with process_group("cpu") as device:
     backend = dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
     print(f"{device} waits {backend.options._timeout}", flush=True)
+    for _ in range(2):
+        with process_group("cpu") as again:
+            assert again == device
+    assert dist.get_world_size() == 2
 """,
     )
     assert code == 0, said
+    assert said.count(" leaves") == 2
     assert said.count("cpu waits 3:00:00") == 2
     assert "0 leaves" in said
     assert "1 leaves" in said

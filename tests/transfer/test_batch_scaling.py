@@ -71,8 +71,11 @@ def test_a_batch_is_shared_evenly_or_not_at_all() -> None:
         divided(16, 3, 2)
 
 
+TRAINED = [protocol for protocol in protocols().values() if protocol.framework != "frozen"]
+
+
 @pytest.mark.frameworks
-@pytest.mark.parametrize("protocol", protocols().values(), ids=lambda protocol: protocol.name)
+@pytest.mark.parametrize("protocol", TRAINED, ids=lambda protocol: protocol.name)
 def test_every_protocol_scales_and_sees_as_many_images(protocol: Any, capsys: pytest.CaptureFixture[str]) -> None:
     published = published_config(protocol)
     flat, batch = dict(leaves(published)), KEYS[protocol.framework]["batch"]

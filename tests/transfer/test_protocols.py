@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pixbench.errors import UserError
-from transfer.protocols import Protocol, find_protocol, leaves, protocols
+from transfer.job import TransferJob
+from transfer.protocols import KINDS, PROTOCOL_FRAMEWORKS, SCALES, Protocol, find_protocol, leaves, protocols
 from transfer.published_config import published_config
 from transfer.weights import FRAMEWORKS
 
@@ -42,14 +43,18 @@ def test_the_four_of_the_paper_are_there() -> None:
 @every
 def test_entry_is_whole(protocol: Protocol) -> None:
     assert protocol.config.is_file()
-    assert protocol.framework in ("detectron2", "mmseg")
-    assert protocol.weights_framework in FRAMEWORKS
-    assert protocol.weights_framework.startswith(protocol.framework)
+    assert protocol.framework in PROTOCOL_FRAMEWORKS
+    if protocol.framework == "frozen":
+        assert not protocol.weights_framework, "it needs no conversion"
+    else:
+        assert protocol.weights_framework in FRAMEWORKS
+        assert protocol.weights_framework.startswith(protocol.framework)
     assert protocol.datasets
     assert protocol.source
     assert set(protocol.columns) <= set(protocol.metrics)
     assert protocol.mini
-    assert set(protocol.metrics.values()) <= EVALUATED[protocol.framework], "names that no evaluator gives"
+    if protocol.framework in EVALUATED:
+        assert set(protocol.metrics.values()) <= EVALUATED[protocol.framework], "names that no evaluator gives"
 
 
 @every
@@ -63,6 +68,17 @@ def test_has_a_page(protocol: Protocol) -> None:
 def test_mini_changes_sizes_only(protocol: Protocol) -> None:
     if protocol.framework == "detectron2":
         assert [key for key in protocol.mini if not key.startswith(SIZES)] == []
+
+
+@every
+def test_a_frozen_config_can_be_resolved_at_both_scales(protocol: Protocol) -> None:
+    assert protocol.kind in KINDS
+    if protocol.framework == "frozen":
+        from transfer.frozen.config import published, resolve
+
+        paper, mini = (resolve(TransferJob(protocol, Path(), Path(), scale=scale)) for scale in SCALES)
+        assert paper == published(protocol)
+        assert dict(leaves(paper.as_dict())).keys() == dict(leaves(mini.as_dict())).keys()
 
 
 def test_the_name_of_the_fpn_column_says_which_box_head() -> None:
@@ -83,6 +99,9 @@ def test_protocols_of_different_heads_share_no_column() -> None:
 @pytest.mark.frameworks
 @every
 def test_the_cost_is_that_of_the_iterations_in_the_config(protocol: Protocol) -> None:
+    if protocol.kind == "frozen" and not protocol.cost:
+        assert protocol.gpu_hours is None
+        return
     config = dict(leaves(published_config(protocol)))
     assert protocol.cost["iterations"] == config.get("SOLVER.MAX_ITER", config.get("train_cfg.max_iters"))
     assert protocol.gpu_hours

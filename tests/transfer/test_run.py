@@ -193,12 +193,14 @@ def test_missing_data_and_bad_weights_leave_no_folder(job: TransferJob, tmp_path
 
 @pytest.mark.frameworks
 @pytest.mark.parametrize("protocol", protocols().values(), ids=lambda protocol: protocol.name)
-def test_at_paper_scale_nothing_deviates_and_each_mini_key_is_known(protocol: Any) -> None:
+def test_at_paper_scale_only_what_the_protocol_says_deviates_and_each_mini_key_is_known(protocol: Any) -> None:
     published = published_config(protocol)
     job = TransferJob(protocol, Path("data"), Path("run"))
-    assert deviations(job, published) == []
-    said = deviations(replace(job, scale="mini"), published)
-    assert said
+    assert deviations(job, published) == [*protocol.differs]
+    said = deviations(replace(job, scale="mini"), published)[len(protocol.differs) :]
+    assert said or published["images"]["resize"] == "padded", (
+        "only pictures that keep their size are small by themselves"
+    )
     assert [text for text in said if " instead of " not in text] == []
     json.dumps(published, allow_nan=False)
 

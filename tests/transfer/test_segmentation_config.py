@@ -78,8 +78,9 @@ def test_every_protocol_has_a_public_definition() -> None:
     assert {*PUBLIC["protocols"]} == {name for name, protocol in protocols().items() if protocol.framework == "mmseg"}
 
 
-def test_both_halves_of_voc12aug_are_read_alike(job: TransferJob) -> None:
-    config = resolve(replace(job, protocol=find_protocol("voc12aug_fcn16s"), scale="paper"))
+@pytest.mark.parametrize("name", ["voc12aug_fcn16s", "voc12aug_linear_dinov2", "voc12aug_linear_dinov3"])
+def test_both_halves_of_voc12aug_are_read_alike(job: TransferJob, name: str) -> None:
+    config = resolve(replace(job, protocol=find_protocol(name), scale="paper"))
     first, second = config.train_dataloader.dataset.datasets
     assert {key for key in first if first[key] != second[key]} == {"data_prefix", "ann_file"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +36,8 @@ BACKBONE_TYPES: dict[tuple[Literal["7x7", "deep", "3x3"], bool], str] = {
 """(stem, whether the shortcuts average) -> class name of the backbone in MMSegmentation."""
 WITH_GROUPS = "ResNeXt"
 """Class name of the backbones with groups; their stem and their shortcuts are options, as in `GROUP_OPTIONS`."""
+LINEAR_HEAD = "LinearHead"
+"""Class name of the head whose number of channels is that of its input."""
 GROUP_OPTIONS = {"groups": 1, "base_width": 4, "deep_stem": False, "avg_down": False}
 """Options that only the class `WITH_GROUPS` takes, with MMSegmentation's defaults."""
 
@@ -65,8 +68,11 @@ def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Con
     spec = spec or backbone_spec(config)
     if not isinstance(spec, BackboneSpec):
         raise UserError(
-            f"{job.weights} holds a vision transformer, but {job.protocol.name} is for a ResNet; choose another protocol"
+            f"{job.weights or job.like} holds a vision transformer, but {job.protocol.name} is for a ResNet; choose another "
+            "protocol"
         )
+    if job.protocol.kind == "frozen":
+        take_stride(config, job, spec)
     fit_backbone(config, job, spec)
     if job.freeze == "backbone":  # MMSegmentation: no gradients, BatchNorm in evaluation mode
         config.model.backbone.frozen_stages = config.model.backbone.num_stages
@@ -79,15 +85,43 @@ def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Con
     return config
 
 
+def take_stride(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
+    """Set strides and dilations of the stages so that the last map is that of ``spec``; the user's own settings win.
+
+    Raises:
+        UserError: MMSegmentation would dilate a backbone of basic blocks differently.
+    """
+    if spec.basic and spec.output_stride < spec.natural_stride:
+        raise UserError(
+            f"{job.weights or job.like} holds a {spec.title} of output stride {spec.output_stride}, but MMSegmentation dilates "
+            "only one of the two convolutions of a basic block; its map would be another one"
+        )
+    strides, dilations = [1], [1]
+    for stage in range(3):
+        dilates = 4 << stage >= spec.output_stride
+        strides.append(1 if dilates else 2)
+        dilations.append(dilations[-1] * (2 if dilates else 1))
+    for name, value in (("strides", strides), ("dilations", dilations)):
+        if (key := f"model.backbone.{name}") not in job.overrides:
+            override(config, key, value)
+
+
+def stride_of(config: Config) -> int:
+    """Return the side in pixels of a cell of the last map of the backbone of ``config``."""
+    return 4 * math.prod(config.model.backbone.strides)
+
+
 def fit_backbone(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
     """Set the backbone and the channels of the heads from ``spec``; raise UserError if that changes them at paper scale."""
-    what, model = f"{job.weights or 'model.backbone'} holds a {spec.title}", config.model
+    what, model = f"{job.weights or job.like or 'model.backbone'} holds a {spec.title}", config.model
     wanted = {f"model.backbone.{name}": value for name, value in _backbone_options(spec, what).items()}
     for head in ("decode_head", "auxiliary_head"):
         if model[head]:
             stage, c2 = model[head].in_index, spec.channels // 8  # stage 0 is C2
             channels = [c2 << i for i in stage] if isinstance(stage, list) else c2 << stage
             wanted[f"model.{head}.in_channels"] = channels
+            if model[head].type == LINEAR_HEAD:
+                wanted[f"model.{head}.channels"] = sum(channels) if isinstance(channels, list) else channels
     now = {f"model.backbone.{name}": value for name, value in GROUP_OPTIONS.items()} | dict(leaves(config.to_dict()))
     differ = {key: value for key, value in wanted.items() if now[key] != value}
     if differ and job.scale == "paper":
@@ -135,7 +169,7 @@ def check_pixels(config: Config, job: TransferJob, pixels: Pixels) -> None:
     differ = {f"model.data_preprocessor.{key}": value for key, value in wanted.items() if given[key] != value}
     if differ:
         raise UserError(
-            f"{job.weights} expects {pixels}, but {job.protocol.name} prepares images differently; deviate from the "
+            f"{job.weights or job.like} expects {pixels}, but {job.protocol.name} prepares images differently; deviate from the "
             f"protocol with {_settings(differ)}"
         )
 

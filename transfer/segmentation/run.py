@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pixbench.errors import UserError, innermost
 from pixbench.file_versions import RUN_LOG
@@ -21,6 +21,7 @@ from transfer.batch_scaling import divided
 from transfer.job import Outcome, TransferJob
 from transfer.segmentation.classes import data_sets
 from transfer.segmentation.config import backbone_spec, check_pixels, config_as_dict, resolve, synchronise_on_cpus
+from transfer.segmentation.evaluation import evaluation, random_backbone
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -35,11 +36,17 @@ BATCH = "train_dataloader.batch_size"
 def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     """Fine-tune and validate ``job``; continue from the newest checkpoint in ``job.out`` if there is one.
 
-    If ``backbone`` is None, the run starts from this project's random weights, so that rows differ only in weights.
+    If ``backbone`` is None, the run starts from this project's random weights, so that rows differ only in weights; if the
+    backbone stays frozen, with the BN statistics of training pictures.
 
     Raises:
         UserError: an image cannot be read, an override is unknown, the weights do not fit, or the loss is not finite.
     """
+    frozen = job.protocol.kind == "frozen"
+    if measures := frozen and backbone is None:
+        from transfer.frozen.fair_random import uncalibrated
+
+        backbone = uncalibrated(job)
     config = resolve(job, backbone.spec if backbone else None)
     if BATCH not in job.all_overrides:
         whole = config.auto_scale_lr.base_batch_size
@@ -52,9 +59,13 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
 
         from pixbench.process_group import process_group
 
-        with process_group("cuda" if torch.cuda.is_available() else "cpu", job.process_timeout):
+        with process_group("cuda" if torch.cuda.is_available() else "cpu", job.process_timeout) as device:
+            about: dict[str, Any] = {}
+            if measures:
+                backbone, about["random"] = random_backbone(job, config, device)
+            record = about | evaluation(job, config, backbone) if frozen and backbone else {}
             progress, changes, iterations = train(job, config, backbone, console)
-    return Outcome(progress.metrics, described, iterations // job.accumulate, changes)
+    return Outcome(progress.metrics, described, iterations // job.accumulate, changes, record)
 
 
 def train(
@@ -98,7 +109,7 @@ def chatter_into(folder: Path) -> Iterator[TextIO]:
 
 def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: TextIO) -> tuple[QuietRunner, Progress]:
     """Return mmengine's Runner, which loads the weights just before its first iteration, and its progress hook."""
-    from transfer.segmentation import datasets, hooks, metrics  # noqa: F401  registers the data sets
+    from transfer.segmentation import datasets, hooks, linear_head, metrics, one_cycle  # noqa: F401  registers its own classes
     from transfer.segmentation.runner import QuietRunner
 
     config.launcher = "pytorch" if processes() > 1 else "none"

@@ -1,1 +1,0 @@
-"""`pixbench probe`: evaluate a frozen backbone without fine-tuning it."""

@@ -1,0 +1,137 @@
+"""Collect the results of finished runs, in groups that may stand in one table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pixbench.errors import UserError
+from pixbench.file_versions import RESULT_FILE
+from pixbench.results import read_result
+from transfer.protocols import KINDS, Protocol, protocols
+
+
+@dataclass
+class Entry:
+    """All runs of one row under one protocol at one scale."""
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def values(self, metric: str) -> list[float]:
+        """Return one number per seed; NaN if the run measured none (recorded as null)."""
+        found = [run["metrics"].get(metric) for run in self.runs]
+        return [math.nan if value is None else float(value) for value in found]
+
+    def text(self, metric: str) -> str:
+        """Return the mean, with the standard deviation if there are several seeds; "–" if there is no run."""
+        values = self.values(metric)
+        if not values:
+            return "–"
+        mean, spread = mean_std(values)
+        return f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """Deviations from the protocol in any of the runs, each once."""
+        return tuple(sorted({text for run in self.runs for text in run["deviations"]}))
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return mean and sample standard deviation (None for a single value); both are NaN if any value is NaN."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+class Task(NamedTuple):
+    """What a run measured. Results of different tasks never share a column."""
+
+    protocol: str
+    classes: tuple[str, ...] = ()
+    """A user's own classes; empty for those of the protocol."""
+
+    @property
+    def about(self) -> Protocol:
+        """The protocol."""
+        return protocols()[self.protocol]
+
+    @property
+    def own(self) -> str:
+        """What is added to the heading of a column if the classes are a user's own."""
+        if not self.classes:
+            return ""
+        more = f" and {len(self.classes) - 3} more" if len(self.classes) > 3 else ""
+        return f" on own classes ({', '.join(self.classes[:3])}{more})"
+
+
+@dataclass
+class Group:
+    """All results of one kind at one scale: label -> task -> entry. Those of different groups never share a table."""
+
+    scale: str
+    kind: str
+    """A key of `transfer.protocols.KINDS`."""
+    rows: dict[str, dict[Task, Entry]] = field(default_factory=dict)
+
+    def tasks(self) -> list[Task]:
+        """Return the tasks that have results, in the order of `configs/protocols/`."""
+        order, used = list(protocols()), {task for entries in self.rows.values() for task in entries}
+        return sorted(used, key=lambda task: (order.index(task.protocol), task.classes))
+
+
+def collect(runs: Path) -> tuple[list[Group], list[str]]:
+    """Read every result below ``runs``; return the groups, and one line per run that is left out.
+
+    Groups of full scale come first; of each scale, what was fine-tuned comes before what was frozen. The weight files of a row
+    may differ between protocols, because one backbone is converted for each framework.
+
+    Raises:
+        UserError: there is no result, or two of one row, protocol and scale have the same seed or different weights.
+    """
+    groups: dict[tuple[str, str], Group] = {}
+    left_out: list[str] = []
+    seen: dict[tuple[Any, ...], Path] = {}
+    starts: dict[tuple[str, ...], tuple[str | None, Path]] = {}
+    for path in sorted(runs.rglob(RESULT_FILE)):
+        result = read_result(path)
+        if (kind := result.get("kind")) not in KINDS:
+            continue
+        if result["status"] != "ok":
+            left_out.append(f"{path.parent.relative_to(runs)}: {result.get('reason', 'failed')}")
+            continue
+        if result["protocol"] not in protocols():
+            left_out.append(f"{path.parent.relative_to(runs)}: there is no protocol {result['protocol']} any more")
+            continue
+        label = result.get("label") or result["init"]
+        task = Task(result["protocol"], tuple(result.get("classes") or ()))
+        key = (label, result["protocol"] + task.own, result["scale"], result["seed"])
+        if key in seen:
+            raise UserError(
+                f"{path} and {seen[key]} are both {key}; a seed counts once: remove one of them, or repeat the command "
+                "of one with another --label"
+            )
+        seen[key] = path
+        start = (result.get("weights") or {}).get("sha256") or result.get("like")
+        before, where = starts.setdefault(key[:3], (start, path))
+        if start != before:
+            raise UserError(
+                f"{path} and {where} are both {label!r} of {result['protocol']}, but start from other weights: repeat "
+                "the command of one with another --label, or remove one of them"
+            )
+        group = groups.setdefault((result["scale"], kind), Group(result["scale"], kind))
+        group.rows.setdefault(label, {}).setdefault(task, Entry()).runs.append(result)
+    if not seen:
+        raise UserError(
+            f"no finished transfer run of a known protocol below {runs}; run `pixbench transfer` or `pixbench suite` first"
+        )
+    kinds = list(KINDS)
+    order = sorted(groups, key=lambda key: (key[0] != "paper", key[0], kinds.index(key[1])))
+    return [groups[key] for key in order], left_out
+
+
+def columns(used: Iterable[Task]) -> list[tuple[Task, str, str]]:
+    """Return (task, metric, heading) of each column."""
+    return [(task, metric, head + task.own) for task in used for metric, head in task.about.columns.items()]

@@ -1,0 +1,136 @@
+"""Runs of a frozen protocol on label maps, with a method of a few lines: each class is recognised by its mean feature."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from pixbench.errors import UserError
+from pixbench.results import read_result
+from transfer.datasets.mask_numbers import IGNORED
+from transfer.frozen.method import Measured, Run, Split
+from transfer.frozen.methods import METHODS
+from transfer.frozen.scoring import Confusion, labels_to_score, predicted
+from transfer.job import TransferJob
+from transfer.protocols import Protocol
+from transfer.run import run_transfer
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Settings:
+    score_at: int = 32
+
+
+def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:
+    train, test = splits["train"], splits["test"]
+    classes = len(train.views.scenes.classes)
+    sums = torch.zeros(classes, train.features.channels)
+    for place in range(len(train)):
+        cells, stride = train.features.map(place), train.features.stride
+        labels = torch.from_numpy(train.views.labels(place)).long()[stride // 2 :: stride, stride // 2 :: stride]
+        known = labels != IGNORED
+        sums.index_add_(0, labels[known], cells[known])
+    confusion = Confusion(classes)
+    for place in range(len(test)):
+        shares = test.features.map(place) @ torch.nn.functional.normalize(sums, dim=1).T
+        labels = labels_to_score(test.views, place, settings.score_at)
+        confusion.add(labels, predicted(shares, labels.shape))
+    return Measured(confusion.metrics(), {"score_at": settings.score_at}, ("a method for tests",))
+
+
+@pytest.fixture
+def job(mini_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TransferJob:
+    """The method on a copy of Cityscapes of the mini world."""
+    module: ModuleType = sys.modules[__name__]
+    monkeypatch.setitem(METHODS, "mean", module)
+    shutil.copytree(mini_root / "cityscapes", tmp_path / "data/cityscapes")
+    (tmp_path / "mean.yaml").write_text(yaml.safe_dump({"method": "mean", "images": {"size": 64}}))
+    protocol = Protocol(
+        "mean",
+        "Classes by their mean",
+        "frozen",
+        tmp_path / "mean.yaml",
+        ("cityscapes",),
+        {"mIoU": "mIoU"},
+        "here",
+        mini={"images.size": 32},
+    )
+    return TransferJob(protocol, tmp_path / "data", tmp_path / "run", scale="mini", workers=0)
+
+
+def masks(job: TransferJob) -> list[Path]:
+    return sorted(job.data_root.glob("cityscapes/gtFine/*/*/*_labelTrainIds.png"))
+
+
+def test_what_was_done_is_recorded(job: TransferJob) -> None:
+    result = run_transfer(job)
+    assert (result["kind"], result["framework"], result["iterations"]) == ("frozen", "frozen", 0)
+    assert 0 <= result["metrics"]["mIoU"] <= 100
+    assert result["deviations"] == ["images.size 32 instead of 64", "a method for tests"]
+    found = result["evaluation"]
+    assert (found["stride"], found["ignored"], found["score_at"], len(found["classes"])) == (16, [255], 32, 19)
+    assert found["images"] == {
+        **found["images"],
+        "size": 32,
+        "resize": "squash",
+        "interpolation": "bilinear",
+        "output_stride": None,
+    }
+    assert found["pictures"] == {"train": 12, "test": 12}
+    assert read_result(job.out / "result.json")["evaluation"]["random"]["calibrated_pictures"] == 12
+
+
+def larger(paths: list[Path]) -> None:
+    with Image.open(paths[0]) as image:
+        image.resize((image.width * 2, image.height)).save(paths[0])
+
+
+def another_class(paths: list[Path]) -> None:
+    with Image.open(paths[0]) as image:
+        Image.fromarray(np.full_like(np.array(image), 19)).save(paths[0])
+
+
+def all_ignored(paths: list[Path]) -> None:
+    for path in paths:
+        if "/val/" in str(path):
+            with Image.open(path) as image:
+                Image.fromarray(np.full_like(np.array(image), IGNORED)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (all_ignored, "ignored pixels only: there is nothing to measure"),
+        (larger, r"pixels.*label map|label map.*pixels"),
+        (another_class, r"19.*19 classes|the numbers of .* are 0 to 18"),
+    ],
+)
+def test_label_maps_that_do_not_fit_are_refused_before_anything_is_computed(
+    damage: object, sentence: str, job: TransferJob
+) -> None:
+    damage(masks(job))  # type: ignore[operator]
+    with pytest.raises(UserError, match=sentence):
+        run_transfer(job)
+    assert not job.out.exists()
+
+
+def test_a_wrong_setting_is_refused(job: TransferJob) -> None:
+    for overrides, sentence in (
+        ({"images.sise": 3}, "'images.sise' is not in the protocol's config; did you mean images.size"),
+        ({"images.size": "large"}, "Expected `int`, got `str`"),
+        ({"method": "mean"}, "'method' is not in the protocol's config"),
+        ({"images.output_stride": 5}, "whose cells cannot be of 5 pixels"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            run_transfer(replace(job, overrides=overrides))

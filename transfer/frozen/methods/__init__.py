@@ -1,0 +1,34 @@
+"""The methods of frozen evaluation, one file each.
+
+A method has ``Settings``, a dataclass of what its publication fixes; ``SPLITS``, the splits whose features it reads; and
+``evaluate(splits, settings, run) -> Measured``. It may have ``views(split, views, settings, seed) -> Views``, which chooses or
+changes the pictures of a split before their features are computed; then a name in ``SPLITS`` may have a second word, such as
+"test crop" for other views of the same pictures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transfer.frozen.methods import (
+    classification,
+    discovery,
+    foreground,
+    incontext,
+    logistic,
+    neighbours,
+    overcluster,
+    statistics,
+)
+
+METHODS: dict[str, Any] = {
+    "classification": classification,
+    "incontext": incontext,
+    "neighbours": neighbours,
+    "logistic": logistic,
+    "overcluster": overcluster,
+    "foreground": foreground,
+    "discovery": discovery,
+    "statistics": statistics,
+}
+"""Value of "method" in a config of `configs/frozen/` -> its module."""

@@ -1,0 +1,66 @@
+"""Classify whole pictures by their averaged features: k-NN, logistic regression, and the Q-score of each picture.
+
+Shapes: n training pictures, m others, C channels.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pixbench.files import write_text
+from pretrain.knn import NEIGHBOURS, TEMPERATURE, knn, top1
+from transfer.frozen import qscore
+from transfer.frozen.linear import ITERATIONS, L2, fit_linear
+from transfer.frozen.method import Measured, Run, Split
+from transfer.frozen.scenes import Labelled
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the metrics besides the features."""
+
+    neighbours: int = NEIGHBOURS
+    temperature: float = TEMPERATURE
+    l2: float = L2
+    iterations: int = ITERATIONS
+    """Steps of L-BFGS at most."""
+
+
+def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:
+    """Return k-NN and linear top-1 and the Q-scores; write those of each picture to ``run.out / "qscore.csv"``."""
+    train, test = (splits[name].features.cells.to(run.device) for name in SPLITS)
+    sources = [splits[name].views.pictures for name in SPLITS]
+    labels, answers = (
+        torch.tensor(source.source.labels, dtype=torch.int64, device=run.device)
+        for source in sources
+        if isinstance(source, Labelled)
+    )
+    classes = int(labels.max()) + 1
+    guessed = knn(train, labels, test, classes, settings.neighbours, settings.temperature)
+    predicted = fit_linear(train, labels, classes, settings.l2, settings.iterations).predict(test)
+    scores, wrong = qscore.scores(test), (predicted != answers).cpu().numpy()
+    _write_scores(run.out, splits["test"], answers.tolist(), predicted.tolist(), scores)
+    return Measured(
+        {"knn_top1": top1(guessed, answers), "linear_top1": top1(predicted, answers), **qscore.diagnose(scores, wrong)},
+        {"class_folders": classes},
+    )
+
+
+def _write_scores(
+    out: Path, test: Split, answers: list[int], predicted: list[int], scores: dict[str, np.ndarray]
+) -> None:
+    pictures = test.views.pictures
+    assert isinstance(pictures, Labelled)
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["image", "label", "predicted", *scores])
+    rows.writerows(zip(pictures.source.names, answers, predicted, *scores.values(), strict=True))
+    write_text(out / "qscore.csv", table.getvalue())

@@ -1,0 +1,165 @@
+"""Segment by retrieval ("in-context", Hummingbird): each patch gets the labels of the nearest patches in a labelled memory.
+
+Balažević et al., "Towards In-context Scene Understanding", arXiv 2306.01667. Its code is not public; the re-implementation that
+papers use is vpariza/open-hummingbird-eval. `Settings` expresses both; docs/protocols/voc12aug_incontext.md compares them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixbench.errors import UserError
+from transfer.frozen.crops import Crops, CropSettings
+from transfer.frozen.matching import matched
+from transfer.frozen.memory import Labelling, fill, label_map, retrieved
+from transfer.frozen.method import Measured, Run, Split
+from transfer.frozen.published_lists import own_list, published_list
+from transfer.frozen.scoring import Confusion, ScoreAt, labels_to_score
+from transfer.frozen.search import Backend, package
+from transfer.frozen.views import Views
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Settings(Labelling):
+    """What decides the metrics besides the features."""
+
+    neighbours: int = 30
+    temperature: float = 0.02
+    """The cosine of a neighbour is divided by it before the softmax."""
+    memory_size: int | None = None
+    """Most patches in the memory, an equal number of each training view; None to keep all."""
+    passes: int = 0
+    """Number of random crops of each training picture that fill the memory; 0 for the whole pictures."""
+    crop_scale: tuple[float, float] = (0.5, 2.0)
+    """Range of a crop's share of the picture's area; shares that do not fit are drawn again."""
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    jitter: float = 0.1
+    """Most by which brightness, contrast, saturation and hue of a crop change."""
+    jitter_probability: float = 0.5
+    train_list: str | None = None
+    """Text file with the names of the training pictures to use, one a line; None for all."""
+    fraction: int = 1
+    """8, 64 or 128: use a published list of 1/8, 1/64 or 1/128 of the training pictures."""
+    list_seed: int = 42
+    """Seed that the published list was drawn with."""
+    matching: bool = False
+    """Whether predicted classes are matched with the true ones (Hungarian method) before they are scored."""
+    absent_counts: bool = False
+    """Whether a class that is neither labelled nor predicted has an IoU of 0 instead of none."""
+    score_at: ScoreAt = "full"
+    search: Backend = "torch"
+
+    def __post_init__(self) -> None:
+        for name in ("neighbours", "temperature", "memory_size"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"settings.{name} {value} is not possible; give a number above 0")
+        if self.passes < 0:
+            raise ValueError(f"settings.passes {self.passes} is not possible; give 0 or more")
+        if isinstance(self.score_at, int) and self.score_at < 1:
+            raise ValueError(
+                f"settings.score_at {self.score_at} is not possible; give full, input, or a number of pixels"
+            )
+
+
+STEPS: dict[str, dict[str, Any]] = {
+    "absent classes left out": {"absent_counts": False},
+    "no matching": {"matching": False},
+    "scored at full size": {"score_at": "full"},
+    "ignored pixels left out of the memory, masks resized from pixel centres": {
+        "ignored": "left_out",
+        "masks": "centre",
+    },
+}
+"""What the paper's definition says about labels and scores. Runs with other settings are also scored with one step after the
+other, from the same features."""
+
+
+def views(split: str, views: Views, settings: Settings, seed: int) -> Views:
+    """Return the views that fill the memory or ask it.
+
+    Raises:
+        UserError: a list of training pictures does not exist or does not fit the data set, or a package is missing.
+    """
+    package(settings.search)
+    if split != "train":
+        return views
+    if settings.train_list and settings.fraction != 1:
+        raise UserError("settings.train_list and settings.fraction both choose training pictures; set one of them")
+    scenes = views.scenes
+    if settings.train_list:
+        scenes = scenes.take(own_list(Path(settings.train_list)))
+    elif settings.fraction != 1:
+        scenes = scenes.take(published_list(scenes.name.partition(",")[0], settings.fraction, settings.list_seed))
+    if not settings.passes:
+        return replace(views, pictures=scenes)
+    drawn = (settings.crop_scale, settings.crop_ratio, settings.jitter, settings.jitter_probability)
+    return Crops(scenes, views.images, CropSettings(settings.passes, *drawn, seed))
+
+
+def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:
+    """Return mIoU and aAcc in per cent, as the settings say and, under "mIoU_paper", as the paper's definition says.
+
+    Raises:
+        UserError: no pixel is labelled, or there are more neighbours than patches in the memory.
+    """
+    train, test = (splits[name] for name in SPLITS)
+    ways = {"these settings": settings}
+    for name, step in STEPS.items():
+        ways[name] = replace([*ways.values()][-1], **step)
+    counts: dict[Any, Confusion] = {}
+    facts: dict[str, Any] = {"scored at": settings.score_at}
+    for labelling in dict.fromkeys(Labelling(way.ignored, way.masks) for way in ways.values()):
+        memory = fill(train, labelling, settings.memory_size, run.seed)
+        if labelling == Labelling(settings.ignored, settings.masks):
+            facts |= {"memory patches": len(memory.rows), "patches left out, unlabelled": memory.unlabelled}
+        scenes, sizes = test.views.scenes, {way.score_at for way in ways.values() if _counted(way)[0] == labelling}
+        counts |= {(labelling, size): Confusion(labelling.classes(scenes)) for size in sizes}
+        for index, shares in retrieved(
+            memory, test, settings.neighbours, settings.temperature, run.device, settings.search
+        ):
+            for size in sizes:
+                truth = labelling.numbers(_truth(test.views, index, size, labelling), scenes, False)
+                counts[labelling, size].add(truth, label_map(shares, truth.shape))
+    found = {name: metrics(counts[_counted(way)], way) for name, way in ways.items()}
+    steps = {name: metric["mIoU"] for name, metric in found.items()}
+    *_, paper = steps.values()
+    facts["class IoU"] = scored(counts[_counted(settings)], settings).iou().tolist()
+    if len({*ways.values()}) > 1:
+        facts["mIoU on the way to the paper's definition, same features"] = steps
+        print("; ".join(f"{name}: mIoU {value:.2f}" for name, value in steps.items()))
+    deviations = ("crops are rounded to whole grey levels before they are normalised",) if settings.passes else ()
+    return Measured(found["these settings"] | {"mIoU_paper": paper}, facts, deviations)
+
+
+def _counted(way: Settings) -> tuple[Labelling, ScoreAt]:
+    """Return what decides the counted pixels; all else is done with their sums."""
+    return Labelling(way.ignored, way.masks), way.score_at
+
+
+def _truth(views: Views, index: int, size: ScoreAt, labelling: Labelling) -> np.ndarray:
+    """Return the label map that a prediction is compared with."""
+    if size == "input":
+        return views.labels(index, labelling.masks == "corner")
+    return labels_to_score(views, index, size)
+
+
+def scored(confusion: Confusion, settings: Settings) -> Confusion:
+    """Return the confusion matrix that is scored: after matching, if the settings say so."""
+    return matched(confusion) if settings.matching else confusion
+
+
+def metrics(confusion: Confusion, settings: Settings) -> dict[str, float]:
+    """Return "mIoU" and "aAcc" in per cent.
+
+    Raises:
+        UserError: no test pixel has a label.
+    """
+    if not confusion.counts.any():
+        raise UserError("the test pictures have no labelled pixel; look at their label maps")
+    return scored(confusion, settings).metrics(settings.absent_counts)

@@ -1,0 +1,110 @@
+"""A frozen network: pictures in, the map of its last stage out.
+
+Shapes: B images of H × W pixels; a map has h × w cells of C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pixbench.errors import UserError
+from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.resnet import ResNet
+from transfer.frozen.views import Images
+from transfer.weights.backbone import Backbone
+from transfer.weights.models.networks import build_network
+from transfer.weights.models.vit import ViT
+from transfer.weights.tensors import fingerprint
+
+
+class FrozenNetwork(nn.Module):
+    """A backbone in eval mode without gradients: images (B, 3, H, W) in RGB, 0 to 255 -> the last map (B, h, w, C).
+
+    The images get the channel order and the normalisation that the backbone was trained with (`Backbone.pixels`). The map of
+    a ViT is that of the patches after its last block.
+
+    Args:
+        backbone: a ResNet or a ViT.
+        output_stride: output stride that replaces that of a ResNet.
+        pad: whether to add zeros right and below normalised images, up to whole cells.
+
+    Raises:
+        UserError: the backbone cannot have this output stride.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, output_stride: int | None = None, pad: bool = False) -> None:
+        super().__init__()
+        spec = backbone.spec
+        if isinstance(spec, BackboneSpec) and output_stride:
+            try:
+                spec = replace(spec, output_stride=output_stride)
+            except ValueError as error:
+                raise UserError(
+                    f"{backbone.source} holds a {spec.title}, whose cells cannot be of {output_stride} pixels ({error}); choose "
+                    "another protocol, or set images.output_stride"
+                ) from error
+        self.spec = spec
+        self.stride = spec.output_stride if isinstance(spec, BackboneSpec) else spec.patch
+        """Side of a cell in pixels."""
+        self.pad = pad
+        self.network = build_network(spec)
+        self.network.load_state_dict(backbone.state)
+        self.pixels = backbone.pixels
+        """Channel order and normalisation of the inputs."""
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(backbone.pixels, name)).view(3, 1, 1))
+        about = {"spec": spec.as_dict(), "pixels": str(backbone.pixels)}
+        self.fingerprint = fingerprint(backbone.state, about)
+        """Digest of all that decides what the network computes."""
+        self.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.mean.device
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the last map (B, h, w, C) of ``images`` (B, 3, H, W)."""
+        images = images.to(self.device, non_blocking=True).to(self.mean.dtype)  # bytes travel, not floats
+        images = self.normalised(images)
+        if self.pad:
+            images = F.pad(images, (0, -images.shape[3] % self.stride, 0, -images.shape[2] % self.stride))
+        return last_map(self.network, images)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return the input of the network for ``images`` (B, 3, H, W) in RGB, 0 to 255."""
+        return ((images.flip(1) if self.pixels.order == "BGR" else images) - self.mean) / self.std
+
+    def shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return h, w and C of the map of an image of ``height`` × ``width`` pixels. Nothing is computed."""
+        if self.pad:  # whole cells, so there is no need to ask the network for each of many sizes
+            return -(-height // self.stride), -(-width // self.stride), self._shape(self.stride, self.stride)[2]
+        return self._shape(height, width)
+
+    @cache  # noqa: B019  a network lives as long as its run
+    def _shape(self, height: int, width: int) -> tuple[int, int, int]:
+        with torch.device("meta"):
+            found = last_map(build_network(self.spec).eval(), torch.empty(1, 3, height, width))
+        return found.shape[1], found.shape[2], found.shape[3]
+
+
+def for_images(backbone: Backbone, images: Images) -> FrozenNetwork:
+    """Return the network of ``backbone`` for inputs that are made as ``images`` says."""
+    if images.std:
+        std = images.std if backbone.pixels.order == "RGB" else images.std[::-1]
+        backbone = replace(backbone, pixels=replace(backbone.pixels, std=std))
+    return FrozenNetwork(backbone, images.output_stride, images.resize == "padded")
+
+
+def last_map(network: ResNet | ViT, images: Tensor) -> Tensor:
+    """Return the map (B, h, w, C) of the last stage for normalised ``images`` (B, 3, H, W)."""
+    *_, last = network.forward_stages(images).values()
+    return last.permute(0, 2, 3, 1) if isinstance(network, ResNet) else last
