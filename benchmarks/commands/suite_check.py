@@ -251,7 +251,7 @@ class SuiteCheck:
             self.found.add(
                 "all jobs",
                 f"checkpoints and features need {readable(needed)}, but {place} has room for {readable(room)}; give a folder on a "
-                "larger disk with --out, or lower keep_last or keep_every in the rows' set",
+                "larger disk with --out, or lower keep_last or raise keep_every (0: none) in the rows' set",
             )
 
 

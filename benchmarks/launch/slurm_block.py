@@ -11,7 +11,7 @@ from pixbench.errors import UserError, did_you_mean
 
 COMMANDS = ("data", "pretrain", "convert", "transfer")
 """Commands of jobs; each may have its own options in the suite's ``slurm:`` block, besides the common ones."""
-TIMES = "whole minutes (1440), auto, or one of Slurm's forms in quotes: '24:00:00', '4-00', '4-00:00:00'"
+TIMES = "whole minutes (1440), auto, or one of Slurm's forms: 24:00:00, 4-00, 4-00:00:00"
 
 
 class Wrong(NamedTuple):
@@ -27,8 +27,7 @@ class Wrong(NamedTuple):
 def minutes(given: Any) -> int | None:
     """Return the minutes of a time limit, rounded up; None if it is none.
 
-    Besides whole numbers, all forms of sbatch's ``--time`` are read: M, M:S, H:M:S, D-H, D-H:M and D-H:M:S. In YAML they
-    need quotes: without them, 24:00:00 is the number 86400.
+    Besides whole numbers, all forms of sbatch's ``--time`` are read: M, M:S, H:M:S, D-H, D-H:M and D-H:M:S.
     """
     if _is_count(given):
         return int(given)
