@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 
 LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
@@ -43,7 +42,10 @@ def problem(cuda: str, driver: str) -> tuple[str, str]:
     if not cuda[:1].isdigit():
         return "this PyTorch is a build without CUDA, but there are GPUs", PAGE
     least = LEAST_DRIVER.get(int(cuda.partition(".")[0]), 0)
-    if int(re.match(r"\d*", driver)[0] or least) < least:
-        return f"driver {driver} is too old: this PyTorch, for CUDA {cuda}, needs {least} or newer", f"update it; or {PAGE}"
+    if (major := driver.partition(".")[0]).isdigit() and int(major) < least:
+        return (
+            f"driver {driver} is too old: this PyTorch, for CUDA {cuda}, needs {least} or newer",
+            f"update it; or {PAGE}",
+        )
     why = "python -c 'import torch; torch.cuda.init()' prints why"
     return f"there are GPUs (driver {driver}), but PyTorch, for CUDA {cuda}, cannot use them", why

@@ -82,7 +82,8 @@ def totals(costs: Sequence[JobCost]) -> str:
     unknown = sum(cost.jobs for cost in costs if not cost.cost)
     listed = [f"at least {known}"] if known else []
     listed += [f"{unknown} jobs of unknown GPU-hours"] if unknown else []
-    text = f"in all {', '.join([*listed, readable(sum(cost.jobs * cost.disk for cost in costs)) + ' of checkpoints and features'])}"
+    listed += [f"{readable(sum(cost.jobs * cost.disk for cost in costs))} of checkpoints and features"]
+    text = f"in all {', '.join(listed)}"
     mixed = "; hours of different GPUs are added as they are" if len(hours) > 1 else ""
     return text + (f"\none after another, each on its GPUs: at least {days:.1f} days{mixed}" if hours else "")
 

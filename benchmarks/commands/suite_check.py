@@ -250,8 +250,8 @@ class SuiteCheck:
         if (room := shutil.disk_usage(place).free + written) < needed:
             self.found.add(
                 "all jobs",
-                f"checkpoints and features need {readable(needed)}, but {place} has room for {readable(room)}; give a folder on a "
-                "larger disk with --out, or lower keep_last or raise keep_every (0: none) in the rows' set",
+                f"checkpoints and features need {readable(needed)}, but {place} has room for {readable(room)}; give a folder on "
+                "a larger disk with --out, or lower keep_last or raise keep_every (0: none) in the rows' set",
             )
 
 

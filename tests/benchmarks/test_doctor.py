@@ -208,6 +208,12 @@ def test_why_gpus_are_not_used(cuda: str, driver: str, what: str, advice: str) -
     assert advice in found[1]
 
 
+def test_the_page_names_the_drivers() -> None:
+    """Those of the versions of CUDA for which the PyTorch that we install is built."""
+    page = (Path(__file__).parents[2] / "docs" / "dependencies.md").read_text()
+    assert all(f"| {cuda}.x | {nvidia.LEAST_DRIVER[cuda]} |" in page for cuda in (12, 13))
+
+
 @pytest.mark.usefixtures("healthy")
 def test_gpus_that_pytorch_does_not_find(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

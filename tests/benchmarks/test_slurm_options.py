@@ -85,7 +85,9 @@ def test_all_mistakes_are_named_at_once() -> None:
         *(("convert", ""), ("transfer", "mem")),
     ]
     assert not wrong(without(block, found))
-    with pytest.raises(UserError, match=r"(?s)time is 'soon'.*'memory'.*setup is 'x'.*convert: 3 .*transfer: mem is \[\]"):
+    with pytest.raises(
+        UserError, match=r"(?s)time is 'soon'.*'memory'.*setup is 'x'.*convert: 3 .*transfer: mem is \[\]"
+    ):
         check(block)
 
 
