@@ -38,7 +38,7 @@ class JobCost(NamedTuple):
         return self.cost and self.cost.gpu_hours / self.gpus
 
 
-HEADERS = ("job", "GPU memory", "images/s a GPU", "host memory", "disk", "GPU-hours", "hours each")
+HEADERS = ("job", "GPU memory", "images/s a GPU", "host memory", "disk, all", "GPU-hours, all", "hours of one")
 
 
 def table(costs: Sequence[JobCost]) -> str:
@@ -72,17 +72,20 @@ def _grouped(costs: Sequence[JobCost]) -> list[JobCost]:
 
 
 def totals(costs: Sequence[JobCost]) -> str:
-    """Return a sentence with the sums."""
+    """Return the sums, and the days that the jobs take one after another."""
     hours: dict[str, float] = defaultdict(float)
     for cost in costs:
         if cost.cost:
             hours[cost.cost.gpu] += cost.jobs * cost.cost.gpu_hours
+    days = sum(cost.jobs * (cost.hours or 0) for cost in costs) / 24
     known = " and ".join(f"{count:,.0f} GPU-hours ({gpu})" for gpu, count in hours.items())
     unknown = sum(cost.jobs for cost in costs if not cost.cost)
     listed = [f"at least {known}"] if known else []
     listed += [f"{unknown} jobs of unknown GPU-hours"] if unknown else []
-    listed.append(f"{readable(sum(cost.jobs * cost.disk for cost in costs))} of checkpoints and features")
-    return f"in all {', '.join(listed)}"
+    listed += [f"{readable(sum(cost.jobs * cost.disk for cost in costs))} of checkpoints and features"]
+    text = f"in all {', '.join(listed)}"
+    mixed = "; hours of different GPUs are added as they are" if len(hours) > 1 else ""
+    return text + (f"\none after another, each on its GPUs: at least {days:.1f} days{mixed}" if hours else "")
 
 
 def _known(value: float | None, write: Callable[[float], str]) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
+from benchmarks import nvidia
 from benchmarks.commands import DATA_ROOT
 from pixbench.errors import UserError
 
@@ -79,6 +80,7 @@ for position, statements in json.load(sys.stdin):
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
     print(json.dumps([position, problem]), flush=True)
 """
+CUDA = "import torch; raise SystemExit(str(torch.version.cuda))"
 GPUS = """
 import torch
 if not torch.cuda.is_available():
@@ -109,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     if args.gpus is not None and not (args.config and args.gpus > 0):
         raise UserError(f"--gpus {args.gpus} is the number of GPUs of a run; give its --config too, and at least 1 GPU")
     fine = True
-    for state, what, advice in chain(examine(args.data_root), of_run(args.config, args.data_root, args.gpus)):
+    everything = examine(args.data_root, every_data_set=not args.config)
+    for state, what, advice in chain(everything, of_run(args.config, args.data_root, args.gpus)):
         fine = fine and state not in ("MISSING", "BROKEN", "SHORT")
         print(f"{state:<8} {what}" + (f"\n         -> {advice}" if advice else ""), flush=True)
     print("\nEverything needed is there." if fine else "\nSomething needed is missing: see the arrows above.")
@@ -126,12 +129,15 @@ def of_run(configs: Sequence[str], data_root: Path | None, gpus: int | None) -> 
     from pretrain.config import parse
 
     config = parse([word for path in configs for word in ("--config", path)])
-    if data_root and not config.data.root and (root := data_root / "imagenet").is_dir():
-        config = replace(config, data=replace(config.data, root=str(root)))
+    if data_root and not config.data.root:
+        if (root := data_root / "imagenet").is_dir():
+            config = replace(config, data=replace(config.data, root=str(root)))
+        else:
+            yield "MISSING", f"images: there is no folder {root}", "correct --data-root, or put the images there"
     yield from needs(config, gpus or max(1, torch.cuda.device_count()))
 
 
-def examine(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
+def examine(data_root: Path | None, every_data_set: bool = True) -> Iterator[tuple[str, str, str]]:
     """Yield (state, what, advice) of each item; state is ok, MISSING, BROKEN, absent (not needed) or "" (a remark)."""
     wanted = supported_pythons()
     good = SpecifierSet(wanted).contains(platform.python_version(), prereleases=True)
@@ -149,7 +155,16 @@ def examine(data_root: Path | None) -> Iterator[tuple[str, str, str]]:
     if lacking:
         yield "MISSING", ", ".join(lacking), INSTALL
     yield "", machine(data_root, gpus), ""
-    yield from datasets(data_root)
+    yield from driver(works="no GPU" not in gpus)
+    if every_data_set:
+        yield from datasets(data_root)
+
+
+def driver(works: bool) -> Iterator[tuple[str, str, str]]:
+    """Yield (state, what, advice) if there are GPUs that the installed PyTorch cannot use; ``works``: whether it finds one."""
+    if works or nvidia.hidden() or not (found := nvidia.nvidia_smi("driver_version")):
+        return
+    yield "BROKEN", *nvidia.problem(probe([CUDA])[0].removeprefix("SystemExit: "), found[0].strip())
 
 
 def supported_pythons() -> str:

@@ -109,17 +109,16 @@ def run(args: argparse.Namespace) -> int:
     launcher: Launcher
     if args.launcher == "slurm":
         from benchmarks.launch.slurm import Slurm
+        from benchmarks.launch.slurm_block import check, without, wrong
         from benchmarks.launch.slurm_options import options_of
 
+        if not args.check:  # it tells all mistakes
+            check(suite.slurm)
         launcher, how = Slurm(records, out, suite.slurm, stall_s, args.array_limit), "by Slurm"
+        block = without(suite.slurm, wrong(suite.slurm))
         each = {
-            command: args.gpus_per_run or options_of(suite.slurm, command).get("gpus_per_node", 0)
-            for command in TRAINING
+            command: args.gpus_per_run or options_of(block, command).get("gpus_per_node", 0) for command in TRAINING
         }
-        if not all(isinstance(gpus, int) for gpus in each.values()):
-            raise UserError(
-                f"{args.suite}: gpus_per_node must be a number; to choose a type of GPU, use gres and --gpus-per-run"
-            )
     else:
         from benchmarks.launch.local import Local
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from benchmarks import costs
 from benchmarks.check import backbones
@@ -19,14 +17,17 @@ from benchmarks.check.built import Resolved
 from benchmarks.check.findings import Findings
 from benchmarks.check.pretraining import check_run
 from benchmarks.check.report import JobCost, table, totals
+from benchmarks.check.slurm import SlurmChecks
 from benchmarks.check.transfer import TransferChecks
 from benchmarks.commands import PIXBENCH
 from benchmarks.commands import transfer as transfer_command
 from benchmarks.commands.pretrain import initial_weights
 from benchmarks.dry_step import dry_step
 from benchmarks.jobs import Job
-from benchmarks.launch.slurm_options import COMMANDS, REQUEUES, job_options, options_of
+from benchmarks.launch.slurm_block import COMMANDS
+from benchmarks.launch.slurm_options import options_of
 from benchmarks.suite import Row, Suite, like_row, plan
+from pixbench.file_versions import MINI_WORLD_FILE
 from pretrain.config import parse
 from pretrain.data.in_flight import in_flight, readable
 from pretrain.settings import RunConfig
@@ -36,8 +37,6 @@ from transfer.weights.frameworks import express
 
 PLACE = Path("DATA")
 """What the data root is called where none is given."""
-UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-"""Units of memory in the slurm block."""
 
 
 def check_suite(suite: Suite, out: Path, data_root: Path | None, gpus: Mapping[str, int], on_slurm: bool) -> int:
@@ -50,23 +49,18 @@ def check_suite(suite: Suite, out: Path, data_root: Path | None, gpus: Mapping[s
         gpus: command -> number of GPUs of its jobs on each machine.
         on_slurm: whether its ``slurm`` block is used.
     """
-    check = SuiteCheck(suite, out, data_root or out / "data", gpus, on_slurm)
+    check = SuiteCheck(suite, out, data_root, gpus, on_slurm)
     with quiet():
         check.run()
-    print(f"{table(check.costs)}\n\n{totals(check.costs)}")
-    needed, place = sum(cost.disk * cost.jobs for cost in check.costs), out
-    while not place.exists():
-        place = place.parent
-    if (free := shutil.disk_usage(place).free) < needed:
-        check.notes.append(
-            f"warning: checkpoints and features need {readable(needed)}, but {place} has {readable(free)} free"
-        )
-    print("".join(f"{note}\n" for note in dict.fromkeys(check.notes)), end="")
-    if not check.found.problems:
-        print("no problems found")
-        return 0
-    print(f"\n{check.found.table()}")
-    return 1
+    asked = check.slurm.table() if check.slurm else ""
+    print(f"{table(check.costs)}\n\n{totals(check.costs)}" + (f"\n\n{asked}" if asked else ""))
+    warned = list(dict.fromkeys(check.notes))
+    print("".join(f"warning: {note}\n" for note in warned), end="")
+    if check.found.problems:
+        print(f"\n{check.found.table()}")
+        return 1
+    print("no problems found" + (f", {len(warned)} warning{'s' * (len(warned) > 1)}" if warned else ""))
+    return 0
 
 
 @contextmanager
@@ -85,13 +79,22 @@ def quiet() -> Iterator[None]:
 class SuiteCheck:
     """The check of one suite; what equal jobs have in common is checked once."""
 
-    def __init__(self, suite: Suite, out: Path, root: Path, gpus: Mapping[str, int], on_slurm: bool) -> None:
-        self.suite, self.out, self.gpus, self.on_slurm = suite, out, gpus, on_slurm
+    def __init__(
+        self, suite: Suite, out: Path, data_root: Path | None, gpus: Mapping[str, int], on_slurm: bool
+    ) -> None:
+        self.suite, self.out, self.gpus = suite, out, gpus
+        root = data_root or out / "data"
         self.data_is_there = root.is_dir()
         self.root = root if self.data_is_there else PLACE
         self.found, self.notes, self.costs = Findings(), list[str](), list[JobCost]()
+        self.slurm = SlurmChecks(self.found, self.notes, suite.slurm) if on_slurm else None
         if not self.data_is_there:
-            self.notes.append(f"data not looked at: there is no folder {root}; give it with --data-root")
+            given = f"there is no folder {root} here; correct --data-root, or check where it is"
+            self.notes.append(f"data not looked at: {given if data_root else 'give their folder with --data-root'}")
+        self.imagined = self.data_is_there and suite.scale == "paper" and (root / MINI_WORLD_FILE).exists()
+        """Whether the images are only a mini world, whose size says nothing about the cost of a run at paper scale."""
+        if self.imagined:
+            self.notes.append(f"{root} is a mini world: hours are those of ImageNet with {costs.IMAGENET:,} images")
         self._configs: dict[str, RunConfig] = {}
         self._backbones: dict[str, Backbone | None] = {}
         self._transfers = TransferChecks(self.found)
@@ -111,8 +114,11 @@ class SuiteCheck:
                     self._pretrain(jobs[0])
                 elif jobs[0].command_name == "transfer":
                     self._transfer(name, jobs)
-                else:
-                    self._options(jobs[0])
+                elif self.slurm:
+                    self.slurm.add(jobs)
+        if self.slurm:
+            self.slurm.conclude()
+        self._disk()
 
     def _planned(self) -> list[Job]:
         """Return the jobs of all rows and protocols that can be planned."""
@@ -127,12 +133,14 @@ class SuiteCheck:
 
     def _pretrain(self, job: Job) -> None:
         label, processes = job.name.partition("/")[2], self._processes("pretrain")
-        config = self._configs[label] = parse(_words(job))
+        parse(_words(job))  # its own mistakes, before its workers are counted
+        more = self.slurm.fewer_workers(job) if self.slurm else ()
+        config = self._configs[label] = parse([*_words(job), *more])
         images, said = check_run(self.found, job.name, config, processes, initial_weights, self.data_is_there)
         self.notes += [f"{job.name}: {line}" for line in said]
         step, here, paper = dry_step(config), max(1, self.gpus["pretrain"]), self.suite.scale == "paper"
         self._add(
-            job,
+            [job],
             JobCost(
                 name=job.name,
                 gpus=processes,
@@ -140,7 +148,7 @@ class SuiteCheck:
                 rate=costs.images_per_second(config) if paper else None,
                 host=in_flight(config, processes, here).memory,
                 disk=costs.disk(config),
-                cost=costs.pretraining(config, images) if paper else None,
+                cost=costs.pretraining(config, 0 if self.imagined else images) if paper else None,
             ),
         )
 
@@ -164,8 +172,10 @@ class SuiteCheck:
             return
         resolved, model = checked
         published = job.protocol.cost if self.suite.scale == "paper" else None
+        if self.slurm:
+            self.slurm.fewer_workers(seeds[0])
         self._add(
-            seeds[0],
+            seeds,
             JobCost(
                 name=name,
                 jobs=len(jobs),
@@ -222,31 +232,26 @@ class SuiteCheck:
 
     def _processes(self, command: str) -> int:
         """Return the number of processes of a job, on all machines."""
-        nodes = options_of(self.suite.slurm, command).get("nodes", 1) if self.on_slurm else 1
+        nodes = options_of(self.slurm.block, command).get("nodes", 1) if self.slurm else 1
         return max(1, self.gpus[command]) * int(nodes)
 
-    def _options(self, job: Job) -> dict[str, Any]:
-        """Return the options of sbatch for ``job``; nothing without Slurm."""
-        return job_options(self.suite.slurm, job) if self.on_slurm else {}
-
-    def _add(self, job: Job, cost: JobCost) -> None:
-        """Add the cost of ``job``, and a problem for each limit of Slurm that it does not fit into."""
+    def _add(self, jobs: Sequence[Job], cost: JobCost) -> None:
+        """Add the cost of ``jobs``, and a problem for each limit of Slurm that they do not fit into."""
         self.costs.append(cost)
-        if not (options := self._options(job)):
-            return
-        time, starts = options["time"], options.get("max_num_timeout", REQUEUES) + 1
-        if cost.cost and cost.hours and cost.hours > time * starts / 60:
+        if self.slurm:
+            self.slurm.add(jobs, cost)
+
+    def _disk(self) -> None:
+        """Add a problem if all checkpoints together certainly do not fit; those that are there already count as room."""
+        needed, place = sum(cost.disk * cost.jobs for cost in self.costs), self.out
+        while not place.exists():
+            place = place.parent
+        written = sum(path.stat().st_size for path in self.out.rglob("*") if path.is_file())
+        if (room := shutil.disk_usage(place).free + written) < needed:
             self.found.add(
-                cost.name,
-                f"it needs at least {cost.hours:.0f} hours on {cost.gpus} GPUs ({cost.cost.gpu}), but {starts} × {time} minutes "
-                f"are {time * starts / 60:.1f} hours; raise time or max_num_timeout in the slurm block",
-            )
-        memory = re.fullmatch(r"(\d+)([KMGT])B?", str(options.get("mem", "")).strip().upper())
-        if memory and cost.host and (given := int(memory[1]) * UNITS[memory[2]]) < cost.host:
-            self.found.add(
-                cost.name,
-                f"its data workers may hold {readable(cost.host)} of batches on each machine, but mem in the slurm block is "
-                f"{readable(given)}; lower data.workers or raise mem",
+                "all jobs",
+                f"checkpoints and features need {readable(needed)}, but {place} has room for {readable(room)}; give a folder on "
+                "a larger disk with --out, or lower keep_last or raise keep_every (0: none) in the rows' set",
             )
 
 

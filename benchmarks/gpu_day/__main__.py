@@ -59,7 +59,7 @@ def day(args: argparse.Namespace, steps: Sequence[Step]) -> int:
     only = chosen(steps, args.only or ["*"])
     again = {step.name for step in chosen(steps, args.again)}
     if args.list:
-        print("\n".join(f"{step.name:28} {step.minutes:>3g} min at most  {step.proves}" for step in only))
+        print(listed(only, on_cpu=args.on_cpu))
         return 0
     gpus, out = 0 if args.on_cpu else count_gpus(), args.out.resolve()
     if out.exists() and any(out.iterdir()) and not (out / report.FACTS).exists():
@@ -67,7 +67,11 @@ def day(args: argparse.Namespace, steps: Sequence[Step]) -> int:
     end = time.monotonic() + 60 * args.minutes
     machine = describe(gpus)
     with owned(out):
-        outcomes = {step.name: report.read(out).get(step.name, {"status": "not run"}) for step in steps}
+        known = report.read(out)
+        outcomes = {step.name: known.get(step.name, {"status": "not run"}) for step in steps}
+        for step in steps:
+            if (outcome := outcomes[step.name])["status"] == "not run":
+                outcome["reason"] = "" if step in only else outcome.get("reason") or "not asked for (--only)"
         report.write(out, machine, steps, outcomes)
         try:
             data = make_world(out, gpus)
@@ -106,6 +110,19 @@ def attempt(step: Step, out: Path, data: Path, gpus: int, end: float) -> dict[st
     except Exception as error:
         status, reason = "failed", explain(error)
     return {"status": status, "reason": reason, "figures": place.table, "seconds": round(time.monotonic() - began, 1)}
+
+
+def listed(steps: Sequence[Step], on_cpu: bool) -> str:
+    """Return a line for each of the ``steps``, with its time limit, what it shows, and what it needs."""
+    width = max(len(step.name) for step in steps)
+    lines = []
+    for step in steps:
+        skipped = step.reason_to_skip(0) if on_cpu else ""
+        needs = f" (needs {step.gpus} GPUs)" if step.gpus > 1 and not on_cpu else ""
+        says = f"skipped: {skipped}" if skipped else f"{step.proves}{needs}"
+        lines.append(f"{step.name:{width}}  {step.minutes:>3g} min at most  {says}")
+    run = [step for step in steps if not (on_cpu and step.reason_to_skip(0))]
+    return "\n".join([*lines, f"time limits of {len(run)} steps: {sum(step.minutes for step in run):g} minutes"])
 
 
 def chosen(steps: Sequence[Step], patterns: Sequence[str]) -> list[Step]:

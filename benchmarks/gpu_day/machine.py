@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
 import psutil
 import torch
 
+from benchmarks.nvidia import lines, nvidia_smi
 from benchmarks.speed.__main__ import machine as cpu
 from pixbench.paths import CONFIGS
 from pixbench.results import versions
@@ -37,24 +37,9 @@ def describe(gpus: int) -> dict[str, str]:
 def commit() -> str:
     """Return the commit of this checkout, with a + if files of it were changed; "unknown" outside of a checkout."""
     words = ["git", "-C", str(CONFIGS), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    return "".join(_lines(words)) or "unknown"
-
-
-def nvidia_smi(fields: str) -> list[str]:
-    """Return one line for each GPU that this process may use; empty if there is no ``nvidia-smi``."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    which = ["-i", chosen] if chosen else []
-    return _lines(["nvidia-smi", *which, f"--query-gpu={fields}", "--format=csv,noheader"])
+    return "".join(lines(words)) or "unknown"
 
 
 def memory_in_use() -> list[int]:
     """Return the MB in use on each GPU, by whichever process."""
     return [int(line.split()[0]) for line in nvidia_smi("memory.used") if line.split()[0].isdigit()]
-
-
-def _lines(words: list[str]) -> list[str]:
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return done.stdout.strip().splitlines() if done.returncode == 0 else []

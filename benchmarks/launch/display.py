@@ -6,6 +6,7 @@ running job.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -23,6 +24,8 @@ from pixbench.progress import read_progress
 HEARTBEAT_S, REDRAW_S = 20.0, 0.5
 STYLES = {"running": "cyan", "done": "green", "failed": "bold red", "blocked": "red"}
 RIGHT = ("time", "iteration", "left")
+STARTING = re.compile(r"\$ |\w+=|$")
+"""How the last line of a log begins before the job has said anything: its command, or settings that a framework prints."""
 SHOWN = 2
 """Number of metrics per run for which the table has room."""
 URGENCY = ("failed", "running", "blocked", "queued", "done", "waiting")
@@ -74,7 +77,9 @@ class Display:
             self.live.update(self.table(states, running), refresh=True)
             return
         for accepted in running.values():
-            self.say(f"[{now - self.began:5.0f} s]   {accepted.job.name}: {last_line(accepted.log)[:140]}")
+            line = last_line(accepted.log)
+            line = "starting" if STARTING.match(line) else line
+            self.say(f"[{now - self.began:5.0f} s]   {accepted.job.name}: {line[:140]}")
 
     def table(self, states: Mapping[str, str], running: Mapping[str, AcceptedJob]) -> Table:
         """Return the table: run, state, time in this state, iteration, time left, best metrics so far.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.jobs import Job
 from benchmarks.launch.cores import cores_needed
+from benchmarks.launch.slurm_block import COMMANDS, check, minutes
 from pixbench.errors import UserError
 
-COMMANDS = ("data", "pretrain", "convert", "transfer")
-"""Commands of jobs; each may have its own options in the suite's ``slurm:`` block, besides the common ones."""
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+"""Units of memory in the block."""
 GPU_OPTIONS = ("gres", "gpus_per_node", "gpus_per_task")
 REQUEUES = 20
 """Number of times that a job may reach its time limit (``max_num_timeout``)."""
@@ -41,22 +43,20 @@ def options_of(settings: Mapping[str, Any], command: str) -> dict[str, Any]:
     if command in ("data", "convert"):
         common = {name: value for name, value in common.items() if name not in (*GPU_OPTIONS, "nodes")}
     own = settings.get(command) or {}
-    if not isinstance(own, dict):
-        raise UserError(
-            f"the suite's slurm block: {command} is {own!r}, but must be a mapping of options, e.g. {{time: 30}}"
-        )
     return {name: value for name, value in (common | own).items() if value is not None}
 
 
 def time_limit(settings: Mapping[str, Any], job: Job) -> int:
     """Return the time limit of ``job`` in minutes. "auto" is `MARGIN` times the published hours of such a job, or a day.
 
+    ``settings`` have no mistakes.
+
     Raises:
-        UserError: ``settings`` have no time for it, or none that is possible.
+        UserError: they have no time for it, or it is "auto" and the hours are not known.
     """
     command, options = job.command_name, options_of(settings, job.command_name)
     given = options.get("time")
-    example = "a whole number of minutes, e.g. time: 1440"
+    example = "whole minutes, e.g. time: 1440"
     if given is None:
         raise UserError(f"the suite's slurm block has no time for {command}; add {example}")
     if given == "auto":
@@ -68,27 +68,17 @@ def time_limit(settings: Mapping[str, Any], job: Job) -> int:
                 f"the suite's slurm block: time: auto for {command}, but its hours are not known; give {example}"
             )
         return min(math.ceil(60 * (MARGIN * hours + EVALUATION_H)), LONGEST_AUTO_MIN)
-    if not _is_count(given):
-        raise UserError(f"the suite's slurm block: the time for {command} is {given!r}; it must be {example}")
-    return int(given)
+    return minutes(given) or 0  # never 0: the block was checked
 
 
 def job_options(settings: Mapping[str, Any], job: Job) -> dict[str, Any]:
     """Return submitit's options for ``job``: those of ``settings``, and what every job of ours needs.
 
     Raises:
-        UserError: an option that is used here has a wrong value.
+        UserError: there is a mistake in ``settings``, or they have no time for this job.
     """
+    check(settings)
     options = options_of(settings, job.command_name) | {"time": time_limit(settings, job)}
-    for name in ("cpus_per_task", "cpus_per_gpu", "signal_delay_s"):
-        if not _is_count(options.get(name, 1)):
-            raise UserError(f"the suite's slurm block: {name} is {options[name]!r}; it must be a whole number, e.g. 64")
-    for name, kind, example in (
-        ("srun_args", list, "[--cpu-bind=none]"),
-        ("additional_parameters", dict, "{nice: 10}"),
-    ):
-        if not isinstance(options.get(name, kind()), kind):
-            raise UserError(f"the suite's slurm block: {name} is {options[name]!r}; it must be written like {example}")
     if job.gpus and not options.keys() & set(GPU_OPTIONS):
         options["gpus_per_node"] = job.gpus
     if job.command_name in ("pretrain", "transfer") and "cpus_per_gpu" not in options:
@@ -106,6 +96,26 @@ def cores_of(options: Mapping[str, Any], job: Job) -> int | None:
     return options.get("cpus_per_task")
 
 
+def memory_of(options: Mapping[str, Any], job: Job) -> int | None:
+    """Return the bytes of memory that ``options`` ask for on each machine of ``job``; None if that is left to Slurm.
+
+    Without a unit the number is in megabytes; ``mem: 0`` is all that the machine has, which is not known here.
+    """
+    more = options.get("additional_parameters", {})
+    shares = {"mem": 1, "mem_per_cpu": cores_of(options, job), "mem_per_gpu": max(1, job.gpus)}
+    for name, share in shares.items():
+        given = str(options.get(name) or more.get(name.replace("_", "-")) or "").strip().upper()
+        if share and (found := re.fullmatch(r"(\d+)([KMGT]?)B?", given)):
+            return share * int(found[1]) * UNITS[found[2] or "M"]
+    return None
+
+
+def says_memory(options: Mapping[str, Any]) -> bool:
+    """Return whether ``options`` say anything about memory."""
+    more = {name.replace("-", "_") for name in options.get("additional_parameters", {})}
+    return bool({"mem", "mem_per_cpu", "mem_per_gpu"} & {*options, *more})
+
+
 def srun_options(options: Mapping[str, Any]) -> list[str]:
     """Return the options of srun, which do not all follow from those of sbatch.
 
@@ -118,7 +128,3 @@ def srun_options(options: Mapping[str, Any]) -> list[str]:
     """
     cores = [f"--cpus-per-task={options['cpus_per_task']}"] if "cpus_per_task" in options else []
     return [*cores, "--kill-on-bad-exit=0", f"--wait={WAIT_S}"]
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import nvidia
 from benchmarks.commands import data as command
 from benchmarks.commands import doctor
 from pixbench.errors import UserError
@@ -171,6 +172,61 @@ def test_a_run_on_images_that_are_here(mini_root: Path, capsys: pytest.CaptureFi
     assert re.search(r" cores: one makes \d+ images/s of this recipe; \d+ here", said), said
     run("doctor", *recipe)
     assert "decoded images (data.cache): not known without data.root" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("healthy", "quick")
+def test_with_a_config_only_its_own_data_count(
+    mini_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = of_recipe("pixpro_100ep", "mini")
+    root = tmp_path / "images_only"
+    root.mkdir()
+    (root / "imagenet").symlink_to(mini_root / "imagenet")
+    run("doctor", "--data-root", root, *recipe)
+    said = capsys.readouterr().out
+    assert "list of 12 images" in said
+    assert "VOC" not in said
+    assert "MISSING" not in said
+    assert run("doctor", "--data-root", tmp_path / "gone", *recipe) == 1
+    said = capsys.readouterr().out
+    assert said.count("MISSING") == 1
+    assert re.search(r"MISSING +images: there is no folder .*gone/imagenet\n +-> correct --data-root", said)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "what", "advice"),
+    [
+        ("13.0", "570.86.15", "driver 570.86.15 is too old: this PyTorch, for CUDA 13.0, needs 580 or newer", "update"),
+        ("12.6", "570.86.15", "there are GPUs (driver 570.86.15), but PyTorch, for CUDA 12.6, cannot", "prints why"),
+        ("None", "570.86.15", "a build without CUDA", "docs/dependencies.md"),
+        ("99.0", "[N/A]", "cannot use them", "prints why"),
+    ],
+)
+def test_why_gpus_are_not_used(cuda: str, driver: str, what: str, advice: str) -> None:
+    found = nvidia.problem(cuda, driver)
+    assert what in found[0]
+    assert advice in found[1]
+
+
+def test_the_page_names_the_drivers() -> None:
+    """Those of the versions of CUDA for which the PyTorch that we install is built."""
+    page = (Path(__file__).parents[2] / "docs" / "dependencies.md").read_text()
+    assert all(f"| {cuda}.x | {nvidia.LEAST_DRIVER[cuda]} |" in page for cuda in (12, 13))
+
+
+@pytest.mark.usefixtures("healthy")
+def test_gpus_that_pytorch_does_not_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 390.10\necho 390.10\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert run("doctor") == 1
+    assert len(re.findall(r"^BROKEN .*(390\.10|without CUDA)", capsys.readouterr().out, re.MULTILINE)) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden on purpose
+    assert run("doctor") == 0
 
 
 @pytest.mark.usefixtures("healthy", "quick")

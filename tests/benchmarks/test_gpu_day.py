@@ -110,6 +110,23 @@ def test_each_step_has_its_outcome_and_only_what_has_not_passed_runs_again(tmp_p
     assert outcomes(out)["passes"]["figures"]["row"]["figure"] == 8
 
 
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_the_list_says_what_is_skipped_and_how_long_it_may_take(
+    on_cpu: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = [
+        Step("short", "it works", command("")),
+        Step("needs-gpus", "they work", command(""), gpus=2, minutes=7, not_on_cpu="it needs GPUs"),
+    ]
+    assert main(["--list", *(["--on-cpu"] if on_cpu else [])], steps) == 0
+    other = "skipped: it needs GPUs" if on_cpu else "they work (needs 2 GPUs)"
+    assert capsys.readouterr().out.splitlines() == [
+        "short         5 min at most  it works",
+        f"needs-gpus    7 min at most  {other}",
+        f"time limits of {1 if on_cpu else 2} steps: {5 if on_cpu else 12} minutes",
+    ]
+
+
 @pytest.mark.slow
 def test_ctrl_c_writes_the_report_and_ends_the_command(tmp_path: Path) -> None:
     out, pids = tmp_path / "day", []
@@ -226,6 +243,7 @@ def test_a_few_steps_on_a_cpu(tmp_path: Path) -> None:
     found = rehearse(out, "--only", "exchange", "tests", "pretrain-pixpro", timeout=300)
     assert (found["exchange"], found["tests"], found["pretrain-pixpro"]) == ("passed", "skipped", "passed")
     assert found["scaling"] == "not run"
+    assert outcomes(out)["scaling"]["reason"] == "not asked for (--only)"
     row = outcomes(out)["pretrain-pixpro"]["figures"]["pixpro, bf16"]
     assert row["images/s"] > 0
     assert row["first loss"] == pytest.approx(row["last loss"], abs=0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import signal
@@ -302,6 +303,18 @@ def test_the_table_shows_what_the_runs_tell(tmp_path: Path) -> None:
     assert "1 failed, 1 running, 30 waiting, 0:00:00; 18 rows hidden" in text
     assert re.search(r"running +running +0:00:00 +40/120 +0:02:00 +mIoU 21\.2", text)
     assert len(text.splitlines()) <= 20
+
+
+def test_a_job_that_has_said_nothing_is_starting(tmp_path: Path) -> None:
+    console = Console(width=200, file=io.StringIO())
+    display = Display([first := job(tmp_path, "transfer/a")], console)
+    log = tmp_path / "log"
+    for line in ("", "$ /usr/bin/python -m x\n", "init_cfg={'type': 'Normal'}\n", "iteration 3/9  loss 2.9\n"):
+        log.write_text(log.read_text() + line if log.exists() else line)
+        display.last = -math.inf
+        display.refresh({}, {first.name: SimpleNamespace(job=first, log=log)})
+    said = [line.partition("transfer/a: ")[2] for line in console.file.getvalue().splitlines()]
+    assert said == ["starting", "starting", "starting", "iteration 3/9  loss 2.9"]
 
 
 def test_a_terminal_gets_a_table_that_stays(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_job_whose_time_is_over_saves_and_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
-    [({"time": None}, "no time for pretrain"), ({"partitoin": "x"}, "pretrain: .*partitoin")],
+    [({"time": None}, "no time for pretrain"), ({"partitoin": "x"}, "no option 'partitoin'; did you mean partition")],
 )
 def test_wrong_options_are_one_sentence(settings: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=sentence):

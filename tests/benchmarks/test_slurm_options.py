@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks.jobs import Job
-from benchmarks.launch.slurm_options import cores_of, job_options, options_of, time_limit
+from benchmarks.launch.slurm_block import check, without, wrong
+from benchmarks.launch.slurm_options import cores_of, job_options, memory_of, options_of, says_memory, time_limit
 from pixbench.errors import UserError
 
 JOB = Job("pretrain/a", ("python",), Path("/out"), gpus=8)
@@ -24,17 +25,25 @@ def test_options_are_for_all_or_for_a_kind() -> None:
 @pytest.mark.parametrize(
     ("time", "sentence"),
     [
-        (None, "no time for pretrain; add a whole number"),
+        (None, "no time for pretrain; add whole minutes"),
         ("auto", "time: auto for pretrain, but its hours are not known"),
-        ("1-00:00:00", "the time for pretrain is '1-00:00:00'; it must be a whole number of minutes"),
+        ("1-", "time is '1-'; it must be whole minutes"),
         (0, "is 0; it must"),
         (True, "is True; it must"),
     ],
 )
-def test_a_time_limit_is_a_number_of_minutes(time: Any, sentence: str) -> None:
+def test_a_time_limit_is_given(time: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        time_limit({"time": time}, JOB)
+        job_options({"time": time}, JOB)
     assert time_limit({"time": time, "pretrain": {"time": 600}}, JOB) == 600
+
+
+@pytest.mark.parametrize(
+    ("time", "limit"),
+    [("1440", 1440), ("90:30", 91), ("24:00:00", 1440), ("4-00", 5760), ("4-12:30", 6510), ("4-00:00:01", 5761)],
+)
+def test_a_time_limit_may_have_slurms_forms(time: str, limit: int) -> None:
+    assert job_options({"time": time}, JOB)["time"] == limit
 
 
 def test_cores_are_asked_for_unless_they_are_given() -> None:
@@ -54,11 +63,50 @@ def test_cores_are_asked_for_unless_they_are_given() -> None:
         ({"cpus_per_gpu": 0}, "cpus_per_gpu is 0"),
         ({"srun_args": "--cpu-bind=none"}, "srun_args is '--cpu-bind=none'; it must be written like "),
         ({"additional_parameters": ["nice"]}, "additional_parameters is "),
+        ({"memory": "400GB"}, r"there is no option 'memory'; did you mean mem\? "),
+        ({"setup": "module load cuda"}, "setup is 'module load cuda'; it must be a list of shell lines"),
+        ({"partition": ["a", "b"]}, "partition is .*; it must be a text"),
+        ({"pretrain": 600}, "pretrain: 600 must be a mapping of options"),
+        ({"pretrain": {"qo": "long"}}, "pretrain: there is no option 'qo'; did you mean qos"),
+        ({"nodes": "2-4"}, "nodes is '2-4'"),
+        ({"max_num_timeout": -1}, "max_num_timeout is -1"),
     ],
 )
 def test_wrong_values_are_one_sentence(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         job_options({"time": 60, **wrong}, JOB)
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    block = {"time": "soon", "memory": "4GB", "setup": "x", "transfer": {"mem": [], "time": 60}, "convert": 3}
+    found = wrong(block)
+    assert [(part, option) for part, option, _ in found] == [
+        *(("", "time"), ("", "memory"), ("", "setup")),
+        *(("convert", ""), ("transfer", "mem")),
+    ]
+    assert not wrong(without(block, found))
+    with pytest.raises(
+        UserError, match=r"(?s)time is 'soon'.*'memory'.*setup is 'x'.*convert: 3 .*transfer: mem is \[\]"
+    ):
+        check(block)
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({"mem": "400GB"}, 400 * 2**30),
+        ({"mem": 1000}, 1000 * 2**20),
+        ({"mem": 0}, None),  # all that the machine has
+        ({"mem_per_gpu": "2G"}, 8 * 2**31),
+        ({"mem_per_cpu": "1G", "cpus_per_task": 3}, 3 * 2**30),
+        ({"additional_parameters": {"mem-per-cpu": "1T"}, "cpus_per_task": 1}, 2**40),
+        ({}, None),
+    ],
+)
+def test_memory_of_a_machine(options: dict[str, Any], given: int | None) -> None:
+    asked = job_options({"time": 60, **options}, JOB)
+    assert memory_of(asked, JOB) == given
+    assert says_memory(asked) == bool(options)
 
 
 def test_an_automatic_time_follows_the_published_hours() -> None:

@@ -171,7 +171,7 @@ def test_numbers_with_which_nothing_would_run(words: tuple[str, str], capsys: py
 @pytest.mark.parametrize(
     ("slurm", "sentence"),
     [
-        ({"transfer": 30}, "transfer is 30, but must be a mapping of options"),
+        ({"transfer": 30}, "transfer: 30 must be a mapping of options"),
         ({"gpus_per_node": "a100:8"}, "--gpus-per-run"),
     ],
 )

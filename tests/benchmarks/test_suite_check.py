@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ Check = Callable[..., tuple[int, str]]
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Check:
     """``check(*words, **suite)`` writes the suite, checks it, and returns the exit code and what was printed."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=2**40))
 
     def run(*words: object, **suite: Any) -> tuple[int, str]:
         content = {"scale": "mini", "rows": {"r": None}, "protocols": [], **suite}
@@ -85,7 +88,7 @@ def problems(said: str) -> list[str]:
         (
             ("--launcher", "slurm"),
             {"rows": {"r": {"pretrain": PIXPRO}}, "slurm": {"gpus_per_node": 8}},
-            "the suite's slurm block has no time for pretrain; add a whole number of minutes",
+            "slurm block +the suite's slurm block has no time for pretrain; add whole minutes",
         ),
         (
             ("--launcher", "slurm"),
@@ -105,10 +108,85 @@ def test_mistakes_in_pretraining(words: tuple[str, ...], suite: dict[str, Any], 
 def test_a_suite_without_mistakes(check: Check) -> None:
     code, said = check("--gpus", 8, scale="paper", rows={"a": {"pretrain": PIXPRO[:1]}, "b": {"pretrain": QUEUE[:1]}})
     assert code == 0
-    assert said.splitlines()[-1] == "no problems found"
-    assert "data not looked at" in said
+    assert said.splitlines()[-1] == "no problems found, 1 warning"
+    assert "warning: data not looked at: give their folder with --data-root" in said
+    assert re.search(r"^one after another, each on its GPUs: at least \d\.\d days$", said, re.MULTILINE)
     assert re.search(r"in all at least 1\d\d GPU-hours \(A100\), .* GiB of checkpoints", said)
     assert len(re.findall(r"^pretrain/\w .* A100 ", said, re.MULTILINE)) == 2
+
+
+def test_all_mistakes_of_a_slurm_block_are_the_blocks(check: Check) -> None:
+    """Those that would be refused at submission only, too; the jobs are checked all the same."""
+    block = {**SLURM, "memory": "400GB", "setup": "module load cuda", "convert": 30, "mem": "8GB"}
+    code, said = check("--launcher", "slurm", scale="paper", rows={"r": {"pretrain": PIXPRO[:1]}}, slurm=block)
+    assert code == 1
+    found = problems(said)
+    assert len(found) == 4, said
+    assert re.match(r"slurm block +there is no option 'memory'; did you mean mem\?", found[0])
+    assert re.match(r"slurm block +setup is 'module load cuda'; it must be a list", found[1])
+    assert re.match(r"slurm block, convert +30 must be a mapping", found[2])
+    assert re.match(r"pretrain/r +its data workers may hold", found[3])
+
+
+def test_a_time_that_is_wrong_is_not_missing_too(check: Check) -> None:
+    code, said = check("--launcher", "slurm", rows={"r": {"pretrain": PIXPRO}}, slurm={**SLURM, "time": "soon"})
+    (problem,) = problems(said)
+    assert code == 1
+    assert re.match(r"slurm block +time is 'soon'; it must be whole minutes", problem)
+
+
+def test_what_is_asked_of_slurm(check: Check) -> None:
+    """With the workers that fit into the CPUs, and a warning that nothing is said of memory."""
+    rows = {"r": {"pretrain": PIXPRO[:1]}, "s": {"pretrain": PIXPRO[:1]}}
+    words = ("--launcher", "slurm")
+    _, enough = check(*words, scale="paper", rows=rows, slurm={**SLURM, "time": "4-00"})
+    assert re.search(r"^pretrain × 2 +4-00:00:00 +1 +8 +\d+ +1 of up to 2 +partition gpu$", enough, re.MULTILINE)
+    assert re.search("^warning: the slurm block has no mem, but the batches of a job may take ", enough, re.MULTILINE)
+    code, fewer = check(*words, scale="paper", rows=rows, slurm={**SLURM, "cpus_per_task": 16, "mem": "400GB"})
+    assert code == 0
+    assert re.search("^warning: pretrain/r: 1 data workers per training process instead of ", fewer, re.MULTILINE)
+    assert "no mem" not in fewer
+    assert host_memory(fewer) < host_memory(enough)
+    assert fewer.splitlines()[-1] == "no problems found, 3 warnings"
+
+
+def host_memory(said: str) -> float:
+    """GiB of batches of pretrain/r."""
+    (found,) = re.findall(r"^pretrain/r .*? images/s|^pretrain/r .*", said, re.MULTILINE)
+    return float(found.split()[4])
+
+
+def test_checkpoints_that_do_not_fit(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"r": {"pretrain": PIXPRO}}
+    code, said = check(rows=rows)
+    needed = re.search(r"([\d.]+) MiB of checkpoints", said)
+    assert code == 0
+    assert needed, said
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=2**20))
+    code, said = check(rows=rows)
+    assert code == 1
+    assert re.search(r"^all jobs +checkpoints and features need .*, but .* has room for 1 MiB", said, re.MULTILINE)
+    written = tmp_path / "runs" / "suite" / "pretrain" / "r" / "checkpoint.pth"  # of this suite: it goes on
+    written.parent.mkdir(parents=True)
+    written.touch()
+    os.truncate(written, int(float(needed[1]) * 2**20))
+    assert check(rows=rows)[0] == 0
+
+
+def test_a_mini_world_says_nothing_of_the_cost(check: Check, mini_root: Path) -> None:
+    rows = {"r": {"pretrain": PIXPRO[:1], "set": {"batch_size": 4}}}
+    _, real = check(scale="paper", rows=rows)
+    code, said = check("--data-root", mini_root, scale="paper", rows=rows)
+    assert code == 0
+    assert "is a mini world: hours are those of ImageNet with 1,281,167 images" in said
+    line = re.compile("^in all .*", re.MULTILINE)
+    assert line.findall(said) == line.findall(real)
+
+
+def test_a_data_root_that_is_not_here(check: Check) -> None:
+    code, said = check("--data-root", "/no/such/folder")
+    assert code == 0
+    assert "there is no folder /no/such/folder here; correct --data-root, or check where it is" in said
 
 
 def test_mistakes_in_the_images(check: Check, mini_root: Path, tmp_path: Path) -> None:
@@ -268,6 +346,9 @@ def test_a_supervised_row_without_the_file(check: Check, tmp_path: Path, monkeyp
     ("suite", "words"),
     [("paper", ("--gpus", "8")), ("slurm", ("--launcher", "slurm")), ("demo", ())],
 )
-def test_the_shipped_suites(suite: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_shipped_suites(
+    suite: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=2**40))
     assert main(["suite", str(CONFIGS / "suites" / f"{suite}.yaml"), "--check", *words]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "no problems found"
+    assert capsys.readouterr().out.splitlines()[-1].startswith("no problems found, ")
