@@ -108,6 +108,9 @@ KINDS = {
     **dict.fromkeys(("cpus_per_task", "cpus_per_gpu", "nodes", "signal_delay_s", "array_parallelism"), COUNT),
     "max_num_timeout": Kind(_is_count_or_0, "a whole number or 0"),
     "gpus_per_node": Kind(_is_count_or_0, "a number; to choose a type of GPU, use gres and --gpus-per-run"),
+    "ntasks_per_node": Kind(
+        lambda value: value == 1, "1: one task on each machine starts a process for each of its GPUs"
+    ),
     "time": Kind(lambda value: value == "auto" or minutes(value) is not None, TIMES),
     "setup": Kind(_is_list, "a list of shell lines, e.g. [module load cuda]"),
     "teardown": Kind(_is_list, "a list of shell lines, e.g. [date]"),

@@ -173,6 +173,7 @@ def test_numbers_with_which_nothing_would_run(words: tuple[str, str], capsys: py
     [
         ({"transfer": 30}, "transfer: 30 must be a mapping of options"),
         ({"gpus_per_node": "a100:8"}, "--gpus-per-run"),
+        ({"ntasks_per_node": 8}, "ntasks_per_node is 8; it must be 1"),
     ],
 )
 def test_a_wrong_slurm_block(
