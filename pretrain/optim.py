@@ -57,14 +57,26 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """Build the optimiser for the trained parameters of ``model``. Its rate is `base_lr` until the schedule changes it."""
     if config.name == "sgd":  # one group: with SGD, MoCo and the official PixPro code decay all parameters
-        trained = [p for p in model.parameters() if p.requires_grad]
-        return torch.optim.SGD(trained, config.base_lr, config.momentum, weight_decay=config.weight_decay, fused=True)
+        return sgd([p for p in model.parameters() if p.requires_grad], config)
     groups = parameter_groups(model, config.weight_decay)
     if config.name == "lars":
         return LARS(groups, config.base_lr, config.momentum, trust_coefficient=config.trust_coefficient, eps=config.eps)
     if config.name == "adamw":
         return AdamW(groups, config.base_lr, eps=config.eps, fused=True)
     raise UserError(f"optimizer.name '{config.name}' is not known; choose lars, sgd or adamw")
+
+
+def sgd(weights: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.SGD:
+    """Build PyTorch's SGD, with momenta that are 0 at first.
+
+    Fused SGD (seen in PyTorch 2.11) takes memory for the momenta in the first step, and if that step is bad, as is usual with
+    fp16, it leaves in them whatever was in that memory. After momenta of 0, the first good step is the same as without momenta.
+    """
+    optimizer = torch.optim.SGD(weights, config.base_lr, config.momentum, weight_decay=config.weight_decay, fused=True)
+    if config.momentum:
+        for weight in weights:
+            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return optimizer
 
 
 class LARS(Optimizer):

@@ -19,6 +19,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.commands.protocols import HEADERS, protocol_rows
+from benchmarks.gpu_day import report as gpu_day_report
 from benchmarks.speed import frozen as frozen_page
 from benchmarks.speed import page as speed_page
 from benchmarks.speed import probe_memory
@@ -69,6 +70,13 @@ def frozen() -> str:
     return frozen_page.page(json.loads((DOCS / "frozen.json").read_text(encoding="utf-8")))
 
 
+def gpu_day() -> str:
+    """Return the figures of `docs/gpu_day.json`, steps of a report of `scripts/gpu_day.sh`."""
+    stored = json.loads((DOCS / "gpu_day.json").read_text(encoding="utf-8"))
+    about = f"{stored['machine']['on']}, PyTorch {stored['machine']['torch']}, {stored['machine']['date'][:10]}"
+    return f"{gpu_day_report.figures(stored['steps'])}\n\n*{about}*"
+
+
 def _score_at() -> dict[str, Any]:
     return dict(json.loads((DOCS / "score_at.json").read_text(encoding="utf-8")))
 
@@ -105,6 +113,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "protocols": ("protocols/README.md", protocols),
     "settings": ("methods/README.md", settings),
     "speed": ("speed.md", speed),
+    "gpu_day": ("gpu_day.md", gpu_day),
     "memory": ("frozen.md", memory),
     "search": ("frozen.md", search),
     "frozen": ("frozen.md", frozen),

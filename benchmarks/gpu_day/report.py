@@ -36,7 +36,7 @@ def write(out: Path, machine: dict[str, str], steps: Sequence[Step], outcomes: d
 
 def markdown(machine: dict[str, str], steps: Sequence[Step], outcomes: dict[str, dict[str, Any]]) -> str:
     """Return the report to read: the machine, a line for each step, and the figures."""
-    rows, tables = [], dict[str, Table]()
+    rows = []
     for step in steps:
         outcome = outcomes[step.name]
         seconds = f"{outcome['seconds']:.0f}" if outcome.get("seconds") else ""
@@ -46,19 +46,25 @@ def markdown(machine: dict[str, str], steps: Sequence[Step], outcomes: dict[str,
         rows.append(
             (f"`{step.name}`", outcome["status"], seconds, step.proves, " ".join(reason.split()).replace("|", "/"))
         )
-        table = tables.setdefault(step.figures, {})
-        table |= outcome.get("figures") or {}
     parts = [
         f"# GPU day, {machine['date']}",
         tabulate(list(machine.items()), ("", ""), tablefmt="github", disable_numparse=True),
         "## Steps",
         tabulate(rows, ("step", "outcome", "s", "what it proves", "reason"), tablefmt="github", disable_numparse=True),
     ]
-    for heading, table in tables.items():
-        if table:
-            named = [{"": name, **{key: _short(value) for key, value in row.items()}} for name, row in table.items()]
-            parts += [f"## {heading}", tabulate(named, headers="keys", tablefmt="github", disable_numparse=True)]
+    for heading in dict.fromkeys(step.figures for step in steps):
+        if found := figures([outcomes[step.name] for step in steps if step.figures == heading]):
+            parts += [f"## {heading}", found]
     return "\n\n".join(parts) + "\n"
+
+
+def figures(outcomes: Sequence[dict[str, Any]]) -> str:
+    """Return one table of all that was measured in the steps with these outcomes; empty if nothing was."""
+    table: Table = {}
+    for outcome in outcomes:
+        table |= outcome.get("figures") or {}
+    named = [{"": name, **{key: _short(value) for key, value in row.items()}} for name, row in table.items()]
+    return tabulate(named, headers="keys", tablefmt="github", disable_numparse=True) if named else ""
 
 
 def read(out: Path) -> dict[str, dict[str, Any]]:

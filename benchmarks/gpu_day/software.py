@@ -7,6 +7,7 @@ import sys
 from xml.etree import ElementTree
 
 from benchmarks.gpu_day.step import ROOT, Place, Step, require
+from benchmarks.speed.__main__ import GPU_GROUPS
 
 
 def tests(place: Place) -> None:
@@ -29,7 +30,7 @@ def exchange(place: Place) -> None:
 
 
 def speed(place: Place) -> None:
-    """Measure how fast one core makes views, and on a GPU the formats of feature maps."""
+    """Measure how fast one core makes views; on a GPU, also parts and steps of PixPro, and the formats of feature maps."""
     found = place.folder / "speed.json"
     rounds = 5 if place.gpus else 1
     words = (sys.executable, "-m", "benchmarks.speed", "input", f"--rounds={rounds}", f"--into={found}")
@@ -39,6 +40,10 @@ def speed(place: Place) -> None:
         rate = line["images"] / line["seconds"]
         place.table[f"one core, {line['title']}"] = {"images/s": rate, "× published": 1 / line["ratio"]}
     if place.gpus:
+        place.run("gpu", (*words[:3], *GPU_GROUPS, f"--rounds={rounds}", f"--into={found}"), found)
+        stored = json.loads(found.read_text(encoding="utf-8"))
+        for line in [line for group in GPU_GROUPS for line in stored[group]["lines"]]:
+            place.table[line["title"]] = {"ms": 1000 * line["seconds"], "× published": 1 / line["ratio"]}
         step = (sys.executable, "-m", "benchmarks.speed.pretrain_step", f"--data-root={place.data / 'imagenet'}")
         log = place.run("step", step, place.folder)
         place.table["channels_last"] = {"printed": log.read_text(encoding="utf-8").strip().splitlines()[-2]}
@@ -46,4 +51,4 @@ def speed(place: Place) -> None:
 
 TESTS = Step("tests", "`pytest -m gpu` passes", tests, minutes=10, not_on_cpu="each of these tests needs a GPU")
 EXCHANGE = Step("exchange", "all processes exchange tensors, through NCCL on GPUs and gloo on a CPU", exchange, gpus=2)
-SPEED = Step("speed", "the speed benchmark runs; how many cores feed a GPU", speed, "Speed benchmark", minutes=6)
+SPEED = Step("speed", "the speed benchmark runs; how many cores feed a GPU", speed, "Speed benchmark", minutes=8)

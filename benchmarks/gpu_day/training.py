@@ -16,7 +16,7 @@ from pretrain.method_descriptions import config_files
 from pretrain.methods import METHODS
 
 IMAGES, FEW = 64, 4
-"""Images of a process in a step, on a GPU (half of what PixPro publishes, so that 24 GB hold them in fp32) and on a CPU."""
+"""Images of a process in a step, on a GPU (half of what PixPro publishes; fp32 takes 25.5 GB) and on a CPU."""
 SMALL: dict[str, object] = {"backbone.width": 0.0625, "data.image_size": 32, "data.workers": 1}
 """What makes a run small enough for a CPU, after configs/pretrain/mini_linear.yaml."""
 CLOSE = 0.05

@@ -71,9 +71,15 @@ def fine_tune(place: Place, name: str) -> None:
 
 def evaluate(place: Place, protocol: Protocol) -> None:
     """Run a frozen protocol with a random backbone, its features shared among all processes."""
+    from transfer.published_config import published_config
+
     out, scale = place.folder / "run", "paper" if place.gpus else "mini"
     how = ("--init=random", f"--scale={scale}", f"--gpus={max(1, place.gpus)}")
     words = [*PIXBENCH, "transfer", protocol.name, *how, f"--data-root={place.data}", f"--out={out}"]
+    if "settings.batch" in dict(
+        leaves(published_config(protocol))
+    ):  # a mini world has fewer images than one such batch
+        words.append("--set=settings.batch=1")
     place.run("run", words, out / RESULT_FILE)
     result = read_result(out / RESULT_FILE)
     require(result["metrics"].keys() == protocol.metrics.keys(), f"the metrics are {', '.join(result['metrics'])}")

@@ -1,8 +1,10 @@
 """Measure how fast pre-training is on this machine, as ratios to the plain implementation in `benchmarks.speed.reference`.
 
-    python -m benchmarks.speed [input] [loss] [ppm] [step] [mini] [options] [--rounds 9] [--into FILE]
+    python -m benchmarks.speed [input] [loss] [ppm] [step] [mini] [options] [gpu_loss] [gpu_ppm] [gpu_step] [--rounds 9]
+                               [--into FILE]
 
-Without names, all are measured. This takes about ten minutes on two cores; leave the machine alone meanwhile. The work of one
+Without names, all are measured, those of the GPU if there is one. This takes about ten minutes on two cores; leave the machine
+alone meanwhile. The work of one
 line takes turns within one run, each in a process of its own. The results are printed, and nothing is written without --into.
 
 The published figures are made with `--into docs/speed.json`: `scripts/generate_docs.py` makes the tables of docs/speed.md from
@@ -49,19 +51,21 @@ ROUNDS = 9
 """Turns of each piece of work in the published figures."""
 SIDES = {7: 32, 14: 32, 28: 32, 56: 4}
 """Cells on a side of a map, and the batch that the dense reference can hold in 16 GB."""
+GPU_SIDES = {7: 128, 14: 128, 28: 128, 56: 16}
+"""The same on a GPU of 24 GB; 128 is the published batch of one GPU."""
 
 
-def _by_cells(name: str, title: str, time: float, memory: float) -> list[Pair]:
-    """Return a line for each of `SIDES`; ``time`` and ``memory`` are the bounds at 28 × 28 cells."""
+def _by_cells(name: str, title: str, time: float, memory: float, device: str = "") -> list[Pair]:
+    """Return a line for each number of cells; ``time`` and ``memory`` are the bounds at 28 × 28 cells."""
     return [
         Pair(
-            f"{name}_ours:{side}:{batch}",
-            f"{name}_reference:{side}:{batch}",
+            f"{name}_ours:{side}:{batch}{device}",
+            f"{name}_reference:{side}:{batch}{device}",
             f"{title}, {side} × {side} cells, batch {batch}",
             time={7: 1.0, 28: time}.get(side),
             memory={28: memory}.get(side),
         )
-        for side, batch in SIDES.items()
+        for side, batch in (GPU_SIDES if device else SIDES).items()
     ]
 
 
@@ -96,11 +100,27 @@ GROUPS: dict[str, list[Pair]] = {
         Pair("step_accumulated", "step_ours", "accumulate 2, against the step without", threads=2),
     ],
 }
+GPU_GROUPS: dict[str, list[Pair]] = {
+    "gpu_loss": _by_cells("loss", "loss and gradient", time=0.4, memory=0.3, device="@cuda"),
+    "gpu_ppm": _by_cells("ppm", "PPM and gradient", time=0.5, memory=0.5, device="@cuda"),
+    "gpu_step": [
+        Pair(
+            "step_fp16@cuda",
+            "step_reference_fp16@cuda",
+            "step of PixPro, R50, 224 pixels, batch 64, fp16, against the reference with fp16",
+            time=0.75,
+            memory=0.8,
+        ),
+        Pair("step_bf16@cuda", "step_reference_fp16@cuda", "bf16, against the reference with fp16", time=0.75),
+        Pair("step_ours@cuda", "step_reference@cuda", "fp32, against the reference with fp32", time=0.9),
+    ],
+}
+"""What is measured on a GPU. Convolutions and products are those of PyTorch's defaults: with fp32, only convolutions use TF32."""
 
 
 def measure(group: str, rounds: int) -> list[dict[str, Any]]:
     """Measure the lines of ``group``; lines with the same other work share its process and its turns."""
-    lines, waiting = [], list(GROUPS[group])
+    lines, waiting = [], list((GROUPS | GPU_GROUPS)[group])
     while waiting:
         pairs = [pair for pair in waiting if pair.other == waiting[0].other]
         waiting = [pair for pair in waiting if pair not in pairs]
@@ -126,8 +146,12 @@ def measure(group: str, rounds: int) -> list[dict[str, Any]]:
 
 def group_name(text: str) -> str:
     """Read the name of a group of lines."""
-    if text not in GROUPS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(GROUPS)}{did_you_mean(text, GROUPS)}")
+    if text not in (known := GROUPS | GPU_GROUPS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(known)}{did_you_mean(text, known)}")
+    if text in GPU_GROUPS and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError(
+            f"{text} needs a CUDA device, and PyTorch finds none (`pixbench doctor` says why)"
+        )
     return text
 
 
@@ -146,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         nargs="*",
         type=group_name,
         metavar="NAME",
-        help=f"what to measure, one or more of {', '.join(GROUPS)} (default: all)",
+        help=f"what to measure, one or more of {', '.join(GROUPS | GPU_GROUPS)} (default: all)",
     )
     parser.add_argument(
         "--rounds",
@@ -162,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="add the figures to this JSON file, and draw the plot of loss and PPM beside it (default: write nothing)",
     )
     args = parser.parse_args(argv)
-    for group in args.names or GROUPS:
+    for group in args.names or [*GROUPS, *(GPU_GROUPS if torch.cuda.is_available() else ())]:
         lines = measure(group, args.rounds)
         print(f"\n{table(lines)}\n\nmedian of {args.rounds} turn{'s' * (args.rounds > 1)}", end="")
         few = f", too few to compare with the aims; take {ENOUGH} or more, or {ROUNDS} as published"
@@ -176,6 +200,8 @@ def store(group: str, lines: list[dict[str, Any]], path: Path) -> None:
     """Add ``lines`` to the JSON file ``path``, and draw the plot beside it once loss and PPM are there."""
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     about = {"date": date.today().isoformat(), "torch": torch.__version__, **machine()}
+    if group in GPU_GROUPS:
+        about["gpu"] = torch.cuda.get_device_name()
     stored = {**stored, group: {**about, "lines": lines}}
     write_json(path, stored)
     if {"loss", "ppm"} <= stored.keys():

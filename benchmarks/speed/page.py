@@ -44,7 +44,8 @@ def page(stored: dict[str, Any]) -> str:
     for group in stored.values():
         if "lines" in group:
             has = ", ".join(group["has"]) or "no wide instructions"
-            about = f"{group['cpu']}, {group['cores']} cores ({has}), PyTorch {group['torch']}, {group['date']}"
+            cpu = f"{group['cpu']}, {group['cores']} cores ({has})"
+            about = f"{group.get('gpu', cpu)}, PyTorch {group['torch']}, {group['date']}"
             parts.append(f"{table(group['lines'])}\n\n*{about}; median of {group['lines'][0]['rounds']} turns.*")
     if scaling := stored.get("scaling"):
         parts.append(

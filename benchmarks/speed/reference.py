@@ -107,33 +107,45 @@ class Trainer:
         hidden: hidden channels of the projector.
         dim: output channels of the projector.
         steps: length of the schedules.
+        device: where all of it is.
+        fp16: mixed precision, as published. The gradients are scaled by a constant; that of the published code is adapted in
+            every step, which takes more time.
     """
 
     def __init__(
-        self, backbone: nn.Module, channels: int, hidden: int = 4096, dim: int = 256, steps: int = 1000
+        self,
+        backbone: nn.Module,
+        channels: int,
+        hidden: int = 4096,
+        dim: int = 256,
+        steps: int = 1000,
+        device: str = "cpu",
+        fp16: bool = False,
     ) -> None:
-        self.encoder = nn.Sequential(backbone, projector(channels, hidden, dim)).train()
+        self.encoder = nn.Sequential(backbone, projector(channels, hidden, dim)).to(device).train()
         self.momentum_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
-        self.transform = nn.Conv2d(dim, dim, 1)
+        self.transform = nn.Conv2d(dim, dim, 1).to(device)
+        self.autocast, self.scale = torch.autocast(device, torch.float16, enabled=fp16), 1024.0 if fp16 else 1.0
         self.parameters = [*self.encoder.parameters(), *self.transform.parameters()]
         self.momentum_buffers: dict[int, Tensor] = {}
         self.step_number, self.steps = 0, steps
 
     def step(self, view1: Tensor, view2: Tensor, box1: Tensor, box2: Tensor) -> float:
         """Make one update and return the loss."""
-        pred1 = F.normalize(propagate(self.encoder(view1), self.transform), dim=1)
-        pred2 = F.normalize(propagate(self.encoder(view2), self.transform), dim=1)
-        with torch.no_grad():
-            momentum = 1 - 0.01 * (math.cos(math.pi * self.step_number / self.steps) + 1) / 2
-            pairs = zip(self.momentum_encoder.parameters(), self.encoder.parameters(), strict=True)
-            for average, current in pairs:
-                average.data = average.data * momentum + current.data * (1 - momentum)
-            key1 = F.normalize(self.momentum_encoder(view1), dim=1)
-            key2 = F.normalize(self.momentum_encoder(view2), dim=1)
-        loss = consistency(pred1, key2, box1, box2) + consistency(pred2, key1, box2, box1)
+        with self.autocast:
+            pred1 = F.normalize(propagate(self.encoder(view1), self.transform), dim=1)
+            pred2 = F.normalize(propagate(self.encoder(view2), self.transform), dim=1)
+            with torch.no_grad():
+                momentum = 1 - 0.01 * (math.cos(math.pi * self.step_number / self.steps) + 1) / 2
+                pairs = zip(self.momentum_encoder.parameters(), self.encoder.parameters(), strict=True)
+                for average, current in pairs:
+                    average.data = average.data * momentum + current.data * (1 - momentum)
+                key1 = F.normalize(self.momentum_encoder(view1), dim=1)
+                key2 = F.normalize(self.momentum_encoder(view2), dim=1)
+            loss = consistency(pred1, key2, box1, box2) + consistency(pred2, key1, box2, box1)
         for weight in self.parameters:
             weight.grad = None
-        loss.backward()
+        (loss * self.scale).backward()
         self.update(0.1)
         self.step_number += 1
         return loss.item()
@@ -145,6 +157,8 @@ class Trainer:
             gradient = weight.grad
             if gradient is None:
                 continue
+            if self.scale != 1:
+                gradient = gradient / self.scale
             if weight.ndim > 1:
                 gradient = gradient.add(weight, alpha=decay)
                 weight_norm, gradient_norm = torch.norm(weight), torch.norm(gradient)

@@ -39,6 +39,8 @@ from pretrain.settings import RunConfig
 from pretrain.step import train_step
 
 Work = Callable[[], Any]
+BATCH = {"cpu": 8, "cuda": 64}
+"""Images in a step at the published size."""
 CHANNELS = 256
 """Channels of the maps with which loss and PPM are timed."""
 
@@ -83,41 +85,59 @@ def input_pil() -> Work:
     return _input(pil)
 
 
+def _wait(work: Work, device: str) -> Work:
+    """Return ``work`` that ends when a GPU has done all of it."""
+    if device == "cpu":
+        return work
+
+    def both() -> None:
+        work()
+        torch.cuda.synchronize()
+
+    return both
+
+
 def _boxes(batch: int, generator: torch.Generator) -> Tensor:
     corner = torch.rand(batch, 2, generator=generator) * 0.4
     return torch.cat([corner, corner + 0.2 + torch.rand(batch, 2, generator=generator) * 0.4], dim=1)
 
 
-def _views(batch: int, size: int) -> Views:
+def _views(batch: int, size: int, device: str) -> Views:
     generator = torch.Generator().manual_seed(0)
     one, two = torch.randn(2, batch, 3, size, size, generator=generator).unbind()
     index = torch.arange(batch)
-    return Views(one, two, _boxes(batch, generator), _boxes(batch, generator), index, index)
+    return Views(one, two, _boxes(batch, generator), _boxes(batch, generator), index, index).to(torch.device(device))
 
 
 def _config(*files: str) -> RunConfig:
     return parse([word for name in files for word in ("--config", str(CONFIGS / "pretrain" / f"{name}.yaml"))])
 
 
-def step_reference(batch: int = 8, size: int = 224) -> Work:
-    """A step of PixPro with ResNet-50, written plainly."""
+def step_reference(device: str, fp16: bool = False) -> Work:
+    """A step of PixPro with ResNet-50 at 224 pixels, written plainly."""
     network = reference.trunk(TorchvisionResNet(Bottleneck, [3, 4, 6, 3]))
     torch.manual_seed(0)
-    trainer, views = reference.Trainer(network, 2048), _views(batch, size)
+    trainer, views = reference.Trainer(network, 2048, device=device, fp16=fp16), _views(BATCH[device], 224, device)
     return lambda: trainer.step(views.view1, views.view2, views.box1, views.box2)
 
 
-def mini_reference() -> Work:
+def step_reference_fp16(device: str) -> Work:
+    """The same in mixed precision, as published."""
+    return step_reference(device, fp16=True)
+
+
+def mini_reference(device: str) -> Work:
     """The same at mini scale: a network of a quarter of the width, 64 images of 64 pixels."""
     config = _config("pixpro_100ep", "mini")
     network = build_resnet(config.backbone)
     torch.manual_seed(0)
-    trainer = reference.Trainer(network, network.channels, config.method.settings.hidden, config.method.settings.dim)
-    views = _views(64, 64)
+    settings = config.method.settings
+    trainer = reference.Trainer(network, network.channels, settings.hidden, settings.dim, device=device)
+    views = _views(64, 64, device)
     return lambda: trainer.step(views.view1, views.view2, views.box1, views.box2)
 
 
-def _step(config: RunConfig, size: int) -> Work:
+def _step(config: RunConfig, size: int, device: str) -> Work:
     """Prepare the engine's own step of ``config``, for a run on images that are never read."""
     cpu.keep_freed_memory()
     folder = Path(tempfile.mkdtemp())
@@ -125,51 +145,57 @@ def _step(config: RunConfig, size: int) -> Work:
     for number in range(config.batch_size):
         Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
     data = replace(config.data, root=str(folder), layout="flat")
-    run = setup(replace(config, data=data, out=str(folder / "run")), torch.device("cpu"))
+    run = setup(replace(config, data=data, out=str(folder / "run")), torch.device(device))
     run.model.train()
-    views = _views(config.batch_size, size)
+    views = _views(config.batch_size, size, device)
 
     def work() -> float:
-        return float(train_step(run, views)["loss"])
+        return float(train_step(run, views)["loss"])  # reading the loss waits for the device
 
     return work
 
 
-def step_ours(**changes: Any) -> Work:
+def step_ours(device: str, **changes: Any) -> Work:
     """The same step by this project."""
-    return _step(replace(_config("pixpro_100ep"), **{"batch_size": 8, "precision": "fp32", **changes}), 224)
+    changes = {"batch_size": BATCH[device], "precision": "fp32", **changes}
+    return _step(replace(_config("pixpro_100ep"), **changes), 224, device)
 
 
-def step_bf16() -> Work:
+def step_bf16(device: str) -> Work:
     """The same step with bf16."""
-    return step_ours(precision="bf16")
+    return step_ours(device, precision="bf16")
 
 
-def step_recomputed() -> Work:
+def step_fp16(device: str) -> Work:
+    """The same step with fp16 and scaled gradients."""
+    return step_ours(device, precision="fp16")
+
+
+def step_recomputed(device: str) -> Work:
     """The same step with activation checkpointing."""
-    return step_ours(activation_checkpointing=True)
+    return step_ours(device, activation_checkpointing=True)
 
 
-def step_accumulated() -> Work:
-    """The same step in two parts of four images."""
-    return step_ours(accumulate=2)
+def step_accumulated(device: str) -> Work:
+    """The same step in two parts."""
+    return step_ours(device, accumulate=2)
 
 
-def mini_ours() -> Work:
+def mini_ours(device: str) -> Work:
     """The same step at mini scale by this project."""
-    return _step(_config("pixpro_100ep", "mini"), 64)
+    return _step(_config("pixpro_100ep", "mini"), 64, device)
 
 
-def _maps(side: int, batch: int) -> tuple[list[Tensor], list[Tensor], tuple[Tensor, Tensor]]:
+def _maps(side: int, batch: int, device: str) -> tuple[list[Tensor], list[Tensor], tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    maps = [torch.randn(batch, CHANNELS, side, side, generator=generator) for _ in range(4)]
-    boxes = _boxes(batch, generator), _boxes(batch, generator)
+    maps = [torch.randn(batch, CHANNELS, side, side, generator=generator).to(device) for _ in range(4)]
+    boxes = _boxes(batch, generator).to(device), _boxes(batch, generator).to(device)
     return [unit(x).requires_grad_() for x in maps[:2]], [unit(x) for x in maps[2:]], boxes
 
 
-def loss_reference(side: int, batch: int) -> Work:
+def loss_reference(side: int, batch: int, device: str) -> Work:
     """The loss in both directions and its gradient, with dense matrices."""
-    queries, keys, (box1, box2) = _maps(side, batch)
+    queries, keys, (box1, box2) = _maps(side, batch, device)
 
     def work() -> Any:
         loss = reference.consistency(queries[0], keys[1], box1, box2)
@@ -179,10 +205,10 @@ def loss_reference(side: int, batch: int) -> Work:
     return work
 
 
-def loss_ours(side: int, batch: int) -> Work:
+def loss_ours(side: int, batch: int, device: str) -> Work:
     """The same by this project."""
     cpu.keep_freed_memory()
-    queries, keys, boxes = _maps(side, batch)
+    queries, keys, boxes = _maps(side, batch, device)
 
     def work() -> Any:
         pull, _ = pulls(keys, boxes, 0.7)
@@ -192,32 +218,41 @@ def loss_ours(side: int, batch: int) -> Work:
     return work
 
 
-def ppm_reference(side: int, batch: int) -> Work:
+def ppm_reference(side: int, batch: int, device: str) -> Work:
     """The PPM and its gradient, with dense matrices."""
-    module, x = PixelPropagation(CHANNELS), _maps(side, batch)[0][0]
+    module, x = PixelPropagation(CHANNELS).to(device), _maps(side, batch, device)[0][0]
     return lambda: torch.autograd.grad(reference.propagate(x, module.transform).sum(), x)
 
 
-def ppm_ours(side: int, batch: int) -> Work:
+def ppm_ours(side: int, batch: int, device: str) -> Work:
     """The same by this project."""
     cpu.keep_freed_memory()
-    module, x = PixelPropagation(CHANNELS), _maps(side, batch)[0][0]
+    module, x = PixelPropagation(CHANNELS).to(device), _maps(side, batch, device)[0][0]
     return lambda: torch.autograd.grad(module(x).sum(), x)
 
 
-SUBJECTS: dict[str, Callable[[], Work]] = {
-    **{
-        f.__name__: f
-        for f in (input_reference, input_opencv, input_crops, input_pil, step_reference, step_ours, step_bf16)
-    },
+INPUTS: dict[str, Callable[[], Work]] = {f.__name__: f for f in (input_reference, input_opencv, input_crops, input_pil)}
+STEPS: dict[str, Callable[[str], Work]] = {
+    **{f.__name__: f for f in (step_reference, step_reference_fp16, step_ours, step_bf16, step_fp16)},
     **{f.__name__: f for f in (step_recomputed, step_accumulated, mini_reference, mini_ours)},
 }
-SIDED: dict[str, Callable[[int, int], Work]] = {
+SIDED: dict[str, Callable[[int, int, str], Work]] = {
     f.__name__: f for f in (loss_reference, loss_ours, ppm_reference, ppm_ours)
 }
 
 
 def prepare(name: str) -> Work:
-    """Return the work called ``name``: a key of `SUBJECTS`, or of `SIDED` with cells on a side and batch, "loss_ours:28:32"."""
-    kind, *numbers = name.split(":")
-    return SIDED[kind](*map(int, numbers)) if numbers else SUBJECTS[kind]()
+    """Return the work called ``name``.
+
+    It is a key of `INPUTS` or `STEPS`, or of `SIDED` with cells on a side and batch ("loss_ours:28:32"). A name that ends in
+    "@cuda" means the work on a GPU.
+    """
+    what, _, device = name.partition("@")
+    device = device or "cpu"
+    kind, *numbers = what.split(":")
+    if kind in INPUTS:
+        return INPUTS[kind]()
+    if kind in STEPS:
+        return STEPS[kind](device)
+    side, batch = map(int, numbers)
+    return _wait(SIDED[kind](side, batch, device), device)

@@ -31,7 +31,7 @@ class Figures(NamedTuple):
     cpu_seconds: float
     """Median CPU time of one turn."""
     megabytes: float
-    """Peak memory of the process, less what it had after its imports; of a part of a step, the peak of its tensors."""
+    """Peak memory of the process, less what it had after its imports; of a part of a step, and on a GPU, of its tensors."""
 
 
 def take_turns(names: list[str], rounds: int, threads: int) -> dict[str, Figures]:
@@ -102,6 +102,7 @@ def main(name: str, threads: str) -> None:
     from benchmarks.speed.subjects import SIDED, prepare
 
     torch.set_num_threads(int(threads))
+    on_gpu, part = name.endswith("@cuda"), name.partition(":")[0] in SIDED
     before = _megabytes("VmRSS")
     work = prepare(name)
     for line in sys.stdin:
@@ -111,8 +112,8 @@ def main(name: str, threads: str) -> None:
             work()
             answer = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
         elif line.strip() == "end":
-            part = name.partition(":")[0] in SIDED
-            answer = {"megabytes": _tensors(work) if part else _megabytes("VmHWM") - before}
+            on_cpu = _tensors if part else lambda _: _megabytes("VmHWM") - before
+            answer = {"megabytes": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else on_cpu(work)}
         print(json.dumps(answer), flush=True)
         if line.strip() == "end":
             return

@@ -10,10 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import engine, options, pretrain_step
-from benchmarks.speed.page import ENOUGH, table
+from benchmarks.speed.__main__ import Pair
+from benchmarks.speed.page import ENOUGH, page, table
 
 SMALL = ["--backbone.width=0.03125", "--data.image_size=32", "--data.cache=false", "--batch_size=8"]
 MODULES = ("__main__", "check", "checkpoints", "data_index", "engine", "methods", "pretrain_step", "scaling", "weights")
@@ -38,7 +40,10 @@ def test_a_mistyped_name_is_refused_with_a_suggestion(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit, match="2"):
         speed.main(["lose"])
     said = capsys.readouterr().err
-    assert "'lose' is not one of input, loss, ppm, step, mini, options; did you mean loss?" in said
+    assert (
+        "'lose' is not one of input, loss, ppm, step, mini, options, gpu_loss, gpu_ppm, gpu_step; did you mean loss?"
+        in said
+    )
     with pytest.raises(SystemExit, match="2"):
         speed.main(["--rounds", "0"])
     assert "argument --rounds: '0' is not a whole number above 0" in capsys.readouterr().err
@@ -57,6 +62,29 @@ def test_a_file_that_cannot_take_the_figures_is_refused_before_they_are_measured
         with pytest.raises(SystemExit, match="2"):
             speed.main(["loss", "--into", str(tmp_path / name)])
         assert reason in capsys.readouterr().err
+
+
+def test_what_needs_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        speed.main(["gpu_step"])
+    assert "gpu_step needs a CUDA device, and PyTorch finds none" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    small = {
+        name: [Pair(f"{name[4:]}_ours:7:2@cuda", f"{name[4:]}_reference:7:2@cuda", name)]
+        for name in ("gpu_loss", "gpu_ppm")
+    }
+    monkeypatch.setattr(speed, "GPU_GROUPS", small)
+    speed.main([*small, "--rounds", "1", "--into", str(tmp_path / "mine.json")])
+    stored = json.loads((tmp_path / "mine.json").read_text())
+    assert stored["gpu_loss"]["gpu"] == torch.cuda.get_device_name()
+    assert all(group["lines"][0]["megabytes"] > 0 for group in stored.values())
+    assert torch.cuda.get_device_name() in page(stored)
 
 
 def test_few_turns_are_not_compared_with_the_aim() -> None:

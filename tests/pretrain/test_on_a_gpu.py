@@ -92,8 +92,30 @@ def test_colours_on_the_gpu_are_those_on_the_cpu() -> None:
     assert (here - there).abs().mean() < 0.01
 
 
-def test_a_whole_run_in_fp16(config_of: Callable[..., RunConfig]) -> None:
-    assert engine.train(config_of("pixpro", precision="fp16")) == 0
+@pytest.mark.parametrize("method", METHODS)
+def test_a_whole_run_in_fp16(method: str, config_of: Callable[..., RunConfig]) -> None:
+    assert engine.train(config_of(method, precision="fp16", epochs=5)) == 0
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+def test_an_overflow_in_the_first_step_changes_nothing(name: Any, config_of: Callable[..., RunConfig]) -> None:
+    """With fp16, the scale of the gradients is too large at first."""
+    config = config_of("moco_v2", precision="fp16")
+    config = replace(config, optimizer=replace(config.optimizer, name=name), data=replace(config.data, workers=0))
+    run = setup(config, torch.device("cuda"))
+    run.scaler = torch.amp.GradScaler("cuda", init_scale=1e30)
+    before = [weight.detach().clone() for weight in run.method.parameters()]
+    views = TwoViews(run.source, size=64, scale=(0.2, 1.0), recipe="byol", seed=0, cache=False, colours=False)
+    loader = iter(ViewLoader(views, batches(config, run.order, 0, 2), pin_memory=True))
+    train_step(run, next(loader))
+    trained = {id(weight) for group in run.optimizer.param_groups for weight in group["params"]}
+    pairs = zip(before, run.method.parameters(), strict=True)
+    assert all(old.equal(new) for old, new in pairs if id(new) in trained)
+    momenta = [
+        state[key] for state in run.optimizer.state.values() for key in state if key in ("momentum_buffer", "exp_avg")
+    ]
+    assert momenta
+    assert not any(bool(momentum.count_nonzero()) for momentum in momenta)
 
 
 def test_a_run_in_fp16_goes_on_with_the_scale_of_its_gradients(config_of: Callable[..., RunConfig]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from pixbench.errors import UserError
 from pretrain.optim import LARS, OptimizerConfig, build_optimizer, parameter_groups, scaled_lr
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "lars.npz")
+NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 NAMES = [str(name) for name in GOLDEN["names"]]
 
 
@@ -97,6 +99,25 @@ def test_decay_by_optimiser() -> None:
     assert [(len(g["params"]), g["weight_decay"]) for g in adamw.param_groups] == [(1, 1e-4), (3, 0.0)]
     assert isinstance(sgd, torch.optim.SGD)
     assert isinstance(adamw, torch.optim.AdamW)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+def test_a_bad_first_step_leaves_no_trace(name: Any, device: str) -> None:
+    def weights_after(*bad: bool) -> torch.Tensor:
+        model = nn.Linear(64, 64, bias=False, device=device)
+        nn.init.eye_(model.weight)
+        optimizer = build_optimizer(model, OptimizerConfig(name))
+        for step in bad:
+            model.weight.grad = torch.full_like(model.weight, torch.nan if step else 1.0)
+            leftover = torch.full_like(model.weight, torch.nan)
+            del leftover  # whoever takes memory now and does not fill it finds NaN
+            optimizer.found_inf = torch.tensor(float(step), device=device)  # type: ignore[attr-defined]
+            optimizer.grad_scale = None  # type: ignore[attr-defined]
+            optimizer.step()
+        return model.weight.detach()
+
+    torch.testing.assert_close(weights_after(True, True, False, False), weights_after(False, False), rtol=0, atol=0)
 
 
 def test_rate_grows_with_the_batch() -> None:
