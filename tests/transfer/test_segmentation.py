@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from PIL import Image
 
 from pixbench.errors import UserError
@@ -214,6 +216,10 @@ def test_loss_that_is_not_finite_stops_the_run(job: TransferJob) -> None:
     kept = newest_checkpoint(job.out)
     assert kept is not None
     assert kept.name in ("iter_1.pth", "iter_2.pth")
+    left = [type(handler) for handler in MMLogger.get_current_instance().handlers]
+    assert (
+        logging.FileHandler not in left
+    )  # its file is closed, and what comes next in this process would write into it
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pixbench.errors import UserError
 from transfer.datasets.classes import Classes
 from transfer.datasets.report import Report
 
 IGNORED = 255
+MOST = 254
+"""Most classes of label maps with 8 bits: 255 is ignored, and 0 too in some layouts."""
 TRAIN_IDS = "_labelTrainIds.png"
 PREPARE = "pixbench data prepare cityscapes --root DATA --write"
 LAST_LABEL_ID = 33  # of Cityscapes
 SHOWN = 8  # names of classes in a note
 WRITE = "write the number of each pixel's class"
+
+
+def check_room(classes: Classes) -> None:
+    """Raise UserError if label maps, which have a byte for each pixel, have no room for so many ``classes``."""
+    if len(classes) > MOST:
+        raise UserError(
+            f"{classes.source} has {len(classes)} classes, but label maps have room for {MOST}; leave some out"
+        )
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,9 @@ class Numbering:
     classes: Classes
     zero_ignored: bool
     """Whether 0 is ignored too and the first class has the number 1, as in ADE20K (MMSegmentation's ``reduce_zero_label``)."""
+
+    def __post_init__(self) -> None:
+        check_room(self.classes)
 
     @property
     def of_classes(self) -> range:

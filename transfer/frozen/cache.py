@@ -58,13 +58,13 @@ class Cache:
 
     def _compute(self, network: FrozenNetwork, views: Views, entry: Path, workers: int) -> None:
         """Make room for ``entry`` and compute it; nothing of it is left after an error."""
-        by_first(lambda: (entry / features.VALUES).unlink(missing_ok=True))  # of a run that was killed
+        by_first(lambda: features.remove(entry))  # of a run that was killed, or damaged
         by_first(lambda: self._make_room(network, views, entry))
         try:
             features.compute(network, views, entry, workers)
         except BaseException:
             if rank() == 0:
-                (entry / features.VALUES).unlink(missing_ok=True)
+                features.remove(entry)
             raise
 
     def _make_room(self, network: FrozenNetwork, views: Views, entry: Path) -> None:
@@ -85,7 +85,8 @@ class Cache:
             if sum(held.values()) + needed > self.limit_gb * 1e9 or not (path / features.INDEX).exists():
                 with suppress(UserError), owned(path):  # no other run is computing it
                     held.pop(path)
-                    shutil.rmtree(path, ignore_errors=True)  # who has mapped it keeps it
+                    features.remove(path)  # who has mapped it keeps it
+                    shutil.rmtree(path, ignore_errors=True)
         return sum(held.values())
 
 

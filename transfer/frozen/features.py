@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -27,6 +28,8 @@ from transfer.frozen.parallel import by_first, in_turns
 from transfer.frozen.views import Views
 
 VALUES, INDEX = "features.bin", "features.json"
+CHECKED_AT_A_TIME = 1 << 26
+"""Bytes."""
 BATCH_PIXELS = 64 * 224 * 224
 """Number of pixels of a batch."""
 
@@ -58,20 +61,49 @@ class Features:
 
 
 def read(folder: Path) -> Features | None:
-    """Return the features that `compute` wrote into ``folder``; None if there are none or they are not complete."""
+    """Return the features that `compute` wrote into ``folder``; None if there are none, or they are not complete or damaged.
+
+    Rank 0 compares them with their checksum when it sees them for the first time.
+    """
     path = folder / VALUES
     try:
         about = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        shapes, channels = tuple((h, w) for h, w in about["shapes"]), about["channels"]
+        shapes, channels, stride = tuple((h, w) for h, w in about["shapes"]), about["channels"], about["stride"]
         starts = (0, *accumulate(h * w for h, w in shapes))
         if path.stat().st_size != 4 * starts[-1] * channels:
             return None
         values = np.memmap(
             path, np.float32, "r+", shape=(starts[-1], channels)
         )  # nothing writes; torch wants it writable
-    except (FileNotFoundError, ValueError):
+        if rank() == 0 and not _is_sound(path, values, about["crc32"]):
+            return None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return Features(torch.from_numpy(values), shapes, starts, about["stride"])
+    return Features(torch.from_numpy(values), shapes, starts, stride)
+
+
+def remove(folder: Path) -> None:
+    """Remove features from ``folder``: first the index, so that no accident leaves one without its values."""
+    for name in (INDEX, VALUES):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _is_sound(path: Path, values: np.ndarray, checksum: int) -> bool:
+    state = path, path.stat().st_mtime_ns, checksum
+    if state not in _seen and _checksum(values) == checksum:
+        _seen.add(state)
+    return state in _seen
+
+
+_seen: set[tuple[Path, int, int]] = set()
+"""Files that this process has compared with their checksums: path, time of the last change, checksum."""
+
+
+def _checksum(values: np.ndarray) -> int:
+    found, rows = 0, max(1, CHECKED_AT_A_TIME // max(1, values[:1].nbytes))
+    for first in range(0, len(values), rows):
+        found = zlib.crc32(values[first : first + rows].data, found)
+    return found
 
 
 def size_of(network: FrozenNetwork, views: Views) -> tuple[list[tuple[int, int]], int]:
@@ -99,14 +131,34 @@ def compute(network: FrozenNetwork, views: Views, folder: Path, workers: int) ->
     batches = _batches(views)
     mine = batches[rank() :: world_size()]
     with torch.inference_mode():
-        items = loader(views, mine, _stacked, workers, network.device)
-        for batch, images in zip([*mine, None], in_turns(items, len(batches)), strict=False):
-            if images is not None and batch is not None:
-                maps = network(images)
-                maps = maps.mean((1, 2)) if views.images.pool else maps.flatten(0, 2)
-                values[starts[batch[0]] : starts[batch[-1] + 1]] = maps.float().cpu().numpy()
+        cells = _cells(network, views, loader(views, mine, _stacked, workers, network.device))
+        for batch, found in zip([*mine, None], in_turns(cells, len(batches)), strict=False):
+            if found is not None and batch is not None:
+                values[starts[batch[0]] : starts[batch[-1] + 1]] = found
     values.flush()
-    by_first(lambda: write_json(folder / INDEX, {"shapes": shapes, "channels": channels, "stride": network.stride}))
+    by_first(
+        lambda: write_json(
+            folder / INDEX,
+            {"shapes": shapes, "channels": channels, "stride": network.stride, "crc32": _checksum(values)},
+        )
+    )
+
+
+def _cells(network: FrozenNetwork, views: Views, batches: Iterable[Tensor | UserError]) -> Iterator[Any]:
+    """Yield the cells (N, C) of each of ``batches`` (B, 3, H, W) as an array, or an error."""
+    for images in batches:
+        if isinstance(images, UserError):
+            yield images
+            continue
+        maps = network(images)
+        found = (maps.mean((1, 2)) if views.images.pool else maps.flatten(0, 2)).float().cpu()
+        if found.isfinite().all():
+            yield found.numpy()
+        else:
+            yield UserError(
+                f"the features of {views.pictures.name} hold values that are not finite (NaN or infinity); look at the weights "
+                "of the backbone"
+            )
 
 
 def _take_room(network: FrozenNetwork, views: Views, path: Path) -> tuple[list[tuple[int, int]], int]:

@@ -103,21 +103,12 @@ class Cells:
 
 
 def cells_of(split: Split) -> Cells:
-    """Return the cells of ``split`` with their labels, which take a byte for each pixel of the inputs.
-
-    Raises:
-        UserError: the inputs are not whole cells.
-    """
+    """Return the cells of ``split`` with their labels, which take a byte for each pixel of the inputs; these are whole cells."""
     features, views = split.features, split.views
     side, first = features.stride, int(views.scenes.numbering is not None and views.scenes.numbering.zero_ignored)
     labels = torch.empty(len(features.cells), side * side, dtype=torch.uint8)
     for index, (height, width) in enumerate(features.shapes):
         found = torch.from_numpy(views.labels(index))
-        if found.shape != (height * side, width * side):
-            raise UserError(
-                f"the inputs of {views.pictures.name} have {found.shape[0]} × {found.shape[1]} pixels, which is no multiple of "
-                f"the {side} pixels of a cell, but this method needs whole cells; set images.size to a multiple of {side}"
-            )
         pixels = found.view(height, side, width, side).transpose(1, 2).reshape(-1, side * side)
         labels[features.starts[index] : features.starts[index + 1]] = pixels + first
     return Cells(split, labels, first, _modes(labels))

@@ -19,7 +19,7 @@ from transfer.frozen.methods import METHODS
 from transfer.frozen.network import FrozenNetwork, for_images
 from transfer.frozen.parallel import by_first, processes
 from transfer.frozen.scenes import Pictures, Scenes, scenes
-from transfer.frozen.views import Views
+from transfer.frozen.views import Views, need_whole_cells, need_whole_maps
 from transfer.job import Outcome, TransferJob
 from transfer.run_folder import is_main
 from transfer.weights.backbone import Backbone
@@ -39,6 +39,8 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         splits: dict[str, Split] = {}
         for name in method.SPLITS:
             views = views_of(job, config, name)
+            if getattr(method, "WHOLE_CELLS", False):
+                need_whole_cells(views, network.stride)
             splits[name] = Split(cache.features(network, views, workers), views)
         run = Run(job.seed, device, job.out, network.spec)
         measured: Measured = by_first(lambda: method.evaluate(splits, config.settings, run))  # the others wait
@@ -50,6 +52,8 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
 def views_of(job: TransferJob, config: FrozenConfig, split: str) -> Views:
     """Return what the network sees of ``split``, a name among the ``SPLITS`` of the method."""
     views, method = Views(pictures(job, split), config.images), METHODS[config.method]
+    if isinstance(views.pictures, Scenes):
+        need_whole_maps(config.images)
     if hasattr(method, "views"):
         return method.views(split, views, config.settings, job.seed)
     return views

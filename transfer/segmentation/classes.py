@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixbench.errors import UserError
+from transfer.datasets.mask_numbers import check_room
 from transfer.protocols import leaves
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
     from transfer.datasets.classes import Classes
 
-MOST = 254
-"""Label maps have 8 bits, and 255 is ignored; 0 is too in some layouts."""
 METRICS = ("mIoU", "mDice", "mFscore")
 """What MMSegmentation's IoUMetric can compute."""
 FIXED = {
@@ -44,10 +43,7 @@ def use_classes(config: Config, classes: Classes) -> None:
             f"{classes.source} has {classes.brief}, but MMSegmentation learns to tell classes apart and needs two (with one, its "
             "loss is always 0); name the class of the other pixels too, for example background"
         )
-    if len(classes) > MOST:
-        raise UserError(
-            f"{classes.source} has {len(classes)} classes, but label maps have room for {MOST}; leave some out"
-        )
+    check_room(classes)
     for head in filter(None, (config.model.decode_head, config.model.auxiliary_head)):
         head.num_classes = len(classes)
     palette = [[37 * i % 256, 91 * i % 256, 151 * i % 256] for i in range(len(classes))]  # all differ: 37 is odd

@@ -146,9 +146,10 @@ def processes() -> int:
 
 
 def close_log(runner: QuietRunner) -> None:
-    """Close the log file of ``runner``."""
-    for handler in runner.logger.handlers:
+    """Close the log file of ``runner``, which mmengine would otherwise go on writing into."""
+    for handler in [*runner.logger.handlers]:
         handler.close()
+        runner.logger.removeHandler(handler)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -205,3 +205,41 @@ def test_two_runs_that_do_not_fit_follow_one_another(views: Views, tmp_path: Pat
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0]
     assert [times(network) for network in networks] == [PICTURES] * 2
     assert len(entries(tmp_path / "c")) == 1
+
+
+def test_no_accident_leaves_half_an_entry_that_is_read(network: Counted, views: Views, tmp_path: Path) -> None:
+    """An entry was damaged; then the run that computes it anew is killed, and the next one finds room and an old index."""
+    wanted = Cache(tmp_path / "c", 1).features(network, views, 0).cells.clone()
+    (entry,) = (tmp_path / "c").iterdir()
+    os.truncate(entry / features.VALUES, 8)
+    log = tmp_path / "killed"
+    pid = child(lambda: Cache(tmp_path / "c", 1).features(Killed(log), views, 0))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert (entry / features.VALUES).stat().st_size == wanted.nbytes
+    assert torch.equal(Cache(tmp_path / "c", 1).features(network, views, 0).cells, wanted)
+
+
+def test_damaged_values_are_computed_again(network: Counted, views: Views, tmp_path: Path) -> None:
+    wanted = Cache(tmp_path / "c", 1).features(network, views, 0).cells.clone()
+    (entry,) = (tmp_path / "c").iterdir()
+    path = entry / features.VALUES
+    path.write_bytes(bytes(100) + path.read_bytes()[100:])
+    assert torch.equal(Cache(tmp_path / "c", 1).features(network, views, 0).cells, wanted)
+    assert times(network) == 2 * PICTURES
+
+
+@pytest.mark.parametrize("index", ["{}", "null", "[1]", '{"shapes": 5, "channels": 256, "stride": 16}', "{"])
+def test_a_damaged_index_is_no_entry(network: Counted, views: Views, tmp_path: Path, index: str) -> None:
+    wanted = Cache(tmp_path / "c", 1).features(network, views, 0).cells.clone()
+    (entry,) = (tmp_path / "c").iterdir()
+    (entry / features.INDEX).write_text(index)
+    assert torch.equal(Cache(tmp_path / "c", 1).features(network, views, 0).cells, wanted)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_features_that_are_not_finite_are_refused(network: Counted, views: Views, tmp_path: Path, value: float) -> None:
+    original = network.network.layer4[-1].last_norm.bias.data  # type: ignore[union-attr,index]
+    original[0] = value
+    with pytest.raises(UserError, match="features of photos, train hold values that are not finite"):
+        Cache(tmp_path / "c", 1).features(network, views, 0)
+    assert entries(tmp_path / "c") == {}

@@ -16,12 +16,13 @@ from PIL import Image
 
 from pixbench.errors import UserError
 from pixbench.results import read_result
+from transfer.datasets.classes import Classes
 from transfer.datasets.mask_numbers import IGNORED
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.methods import METHODS
 from transfer.frozen.scoring import Confusion, labels_to_score, predicted
 from transfer.job import TransferJob
-from transfer.protocols import Protocol
+from transfer.protocols import Protocol, find_protocol
 from transfer.run import run_transfer
 
 SPLITS = ("train", "test")
@@ -134,3 +135,18 @@ def test_a_wrong_setting_is_refused(job: TransferJob) -> None:
     ):
         with pytest.raises(UserError, match=sentence):
             run_transfer(replace(job, overrides=overrides))
+
+
+@pytest.mark.parametrize("name", ["ade20k_incontext", "voc12aug_logistic", "voc12aug_foreground"])
+def test_inputs_of_parts_of_cells_are_refused_before_anything_is_computed(
+    mini_root: Path, tmp_path: Path, name: str
+) -> None:
+    job = TransferJob(find_protocol(name), mini_root, tmp_path / "run", scale="mini", workers=0)
+    with pytest.raises(UserError, match=r"72 × 72 pixels, which is no multiple of the 16 pixels of a cell"):
+        run_transfer(replace(job, overrides={"images.size": 72}))
+
+
+def test_more_classes_than_label_maps_have_room_for_are_refused(job: TransferJob) -> None:
+    names = Classes(tuple(f"n{number}" for number in range(255)), "classes.txt")
+    with pytest.raises(UserError, match=r"classes.txt has 255 classes, but label maps have room for 254"):
+        run_transfer(replace(job, classes=names))

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from given_features import labelled
 from held_splits import split
 
 from pixbench.errors import UserError
 from transfer.frozen import patches
 from transfer.frozen.patches import Rows, cells_of, halves, moments
+from transfer.frozen.views import need_whole_cells
 
 
 @pytest.fixture(autouse=True)
@@ -76,12 +80,12 @@ def test_predictions_are_resized_to_the_pixels_that_are_scored() -> None:
     assert cells.score(wrong, score_at=12)[0] == pytest.approx((100 + 400 / 7 + 0) / 3)
 
 
-def test_inputs_that_are_no_whole_cells_are_refused() -> None:
-    ragged = split([np.zeros((2, 2, 1))], [np.zeros((4, 4))], 2)
-    whole = split([np.zeros((2, 2, 1))], [np.zeros((4, 5))], 2)
-    cells_of(ragged)
+def test_inputs_that_are_no_whole_cells_are_refused(tmp_path: Path) -> None:
+    maps = [np.zeros((2, 2, 1))]
+    need_whole_cells(labelled(tmp_path / "whole", maps, [np.zeros((4, 4))], "a", 2).views, 2)
+    ragged = labelled(tmp_path / "ragged", maps, [np.zeros((4, 5))], "a", 2).views
     with pytest.raises(UserError, match=r"4 × 5 pixels, .* no multiple of the 2 pixels .* images.size"):
-        cells_of(whole)
+        need_whole_cells(ragged, 2)
 
 
 def test_one_image_in_ten_is_held_out() -> None:

@@ -138,7 +138,9 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("override", [{"images.resize": "centre"}, {"images.pool": True}])
-@pytest.mark.parametrize("name", [NAMES[1], "voc12_discovery"])
+@pytest.mark.parametrize(
+    "name", [NAMES[1], "voc12_discovery", "voc12aug_incontext", "ade20k_overcluster", "voc12aug_knn"]
+)
 def test_maps_of_no_whole_picture_are_refused(mini_root: Path, tmp_path: Path, name: str, override: dict) -> None:
     job = TransferJob(find_protocol(name), mini_root, tmp_path / "run", overrides=override, workers=0)
     with pytest.raises(UserError, match="cells of whole pictures"):

@@ -1,9 +1,10 @@
 """The methods of frozen evaluation, one file each.
 
 A method has ``Settings``, a dataclass of what its publication fixes; ``SPLITS``, the splits whose features it reads; and
-``evaluate(splits, settings, run) -> Measured``. It may have ``views(split, views, settings, seed) -> Views``, which chooses or
-changes the pictures of a split before their features are computed; then a name in ``SPLITS`` may have a second word, such as
-"test crop" for other views of the same pictures.
+``evaluate(splits, settings, run) -> Measured``. If it has ``WHOLE_CELLS``, inputs that do not consist of whole cells are
+refused. It may have ``views(split, views, settings, seed) -> Views``, which chooses or changes the pictures of a split before
+their features are computed; then a name in ``SPLITS`` may have a second word, such as "test crop" for other views of the same
+pictures.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from transfer.datasets.report import Report
 from transfer.datasets.voc import read
 from transfer.frozen import one_object
 from transfer.frozen.method import Measured, Run, Split
-from transfer.frozen.views import Views, need_whole_maps
 from transfer.weights.vit_spec import VitSpec
 
 SPLITS = ("train",)
@@ -43,12 +42,6 @@ class Settings:
     """TokenCut: weight of an edge between cells that are not joined."""
     iou: float = 0.5
     """Overlap from which a box is right."""
-
-
-def views(split: str, views: Views, settings: Settings, seed: int) -> Views:
-    """Return ``views``; raise UserError if they show no whole pictures."""
-    need_whole_maps(views.images)
-    return views
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:

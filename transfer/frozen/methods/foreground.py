@@ -26,6 +26,7 @@ from transfer.frozen.patches import Rows, moments
 from transfer.frozen.views import Views
 
 SPLITS = ("train", "test")
+WHOLE_CELLS = True
 SALIENCY = (
     "salient cells are those that resemble the cell with the fewest similar ones in its picture (the seed of LOST), instead of "
     "those that the class token of a DINO ViT-S/16 attends to"

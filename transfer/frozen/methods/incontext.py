@@ -23,6 +23,7 @@ from transfer.frozen.search import Backend, package
 from transfer.frozen.views import Views
 
 SPLITS = ("train", "test")
+WHOLE_CELLS = True
 
 
 @dataclass(frozen=True)

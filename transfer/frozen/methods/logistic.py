@@ -23,6 +23,7 @@ from transfer.frozen.patches import Cells, Rows, cells_of, halves, moments
 from transfer.frozen.scoring import ScoreAt
 
 SPLITS = ("train", "test")
+WHOLE_CELLS = True
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from transfer.frozen.scoring import ScoreAt
 from transfer.frozen.search import Metric, nearest
 
 SPLITS = ("train", "test")
+WHOLE_CELLS = True
 METRICS: dict[str, Metric] = {"cosine": "cosine", "L2": "l2"}
 VOTES = 2**22
 """Number of labels that are counted at a time."""

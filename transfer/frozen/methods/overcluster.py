@@ -24,6 +24,7 @@ from transfer.frozen.patches import Rows, moments
 from transfer.frozen.scoring import Confusion, ScoreAt
 
 SPLITS = ("test",)
+WHOLE_CELLS = True
 
 
 @dataclass(frozen=True)
