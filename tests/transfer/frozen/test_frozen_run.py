@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import yaml
 from PIL import Image
 
 from pixbench.errors import UserError
+from pixbench.files import sha256
 from pixbench.results import read_result
 from transfer.datasets.mask_numbers import IGNORED
 from transfer.frozen.method import Measured, Run, Split
@@ -30,6 +32,7 @@ SPLITS = ("train", "test")
 @dataclass(frozen=True)
 class Settings:
     score_at: int = 32
+    train_list: str | None = None
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:
@@ -134,3 +137,39 @@ def test_a_wrong_setting_is_refused(job: TransferJob) -> None:
     ):
         with pytest.raises(UserError, match=sentence):
             run_transfer(replace(job, overrides=overrides))
+
+
+def test_a_finished_run_on_other_data_is_another_run(job: TransferJob, tmp_path: Path) -> None:
+    run_transfer(job)
+    shutil.copytree(job.data_root, tmp_path / "more")
+    with pytest.raises(UserError, match=r"belongs to another run \(data root was .*/data, now .*/more\)"):
+        run_transfer(replace(job, data_root=tmp_path / "more"))
+    (tmp_path / "link").symlink_to(job.data_root)
+    assert run_transfer(replace(job, data_root=tmp_path / "link"))["data"]["root"] == str(job.data_root)
+
+
+def test_an_edited_list_makes_another_run(job: TransferJob, tmp_path: Path) -> None:
+    path = tmp_path / "l.txt"
+    job = replace(job, overrides={"settings.train_list": str(path)})
+    found = []
+    for content in ("one", "two"):
+        path.write_text(content)
+        found.append(run_transfer(replace(job, out=tmp_path / content)))
+        assert found[-1]["files"] == {"settings.train_list": sha256(path)}
+    assert f"settings.train_list {path} (content {sha256(path)[:12]})" in found[1]["deviations"]
+    assert found[0]["deviations"] != found[1]["deviations"]
+    with pytest.raises(
+        UserError, match=r"another run \(content of files settings.train_list was \w{12}…, now \w{12}…\)"
+    ):
+        run_transfer(replace(job, out=tmp_path / "one"))
+
+
+def test_a_run_of_before_its_data_was_recorded_is_the_same_run(job: TransferJob, tmp_path: Path) -> None:
+    path = tmp_path / "l.txt"
+    path.write_text("one")
+    job = replace(job, overrides={"settings.train_list": str(path)})
+    result = run_transfer(job)
+    identity = json.loads((job.out / "job.json").read_text(encoding="utf-8"))
+    del identity["data root"], identity["content of files"]
+    (job.out / "job.json").write_text(json.dumps(identity), encoding="utf-8")
+    assert run_transfer(job)["finished"] == result["finished"]
