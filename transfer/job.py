@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pixbench.files import sha256
 from pixbench.patience import PROCESS_TIMEOUT_H
 from transfer.datasets.classes import Classes
 from transfer.protocols import Protocol
@@ -52,6 +54,12 @@ class TransferJob:
     def all_overrides(self) -> dict[str, Any]:
         """All differences from the published config file, in the order in which they are applied."""
         return {**self.sizes, **self.scaling, **self.overrides}
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """SHA-256 digest of each file that an override names, such as a list of pictures, as it is when first asked for."""
+        named = {key: Path(value) for key, value in self.overrides.items() if isinstance(value, str)}
+        return {key: sha256(path) for key, path in named.items() if path.is_file()}
 
     @property
     def sizes(self) -> dict[str, Any]:

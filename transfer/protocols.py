@@ -18,6 +18,11 @@ PROTOCOL_FRAMEWORKS = ("detectron2", "mmseg", "frozen")
 KINDS = {"transfer": "fine-tuned", "frozen": "frozen"}
 """Kind of a result -> what is done with the backbone. Results of different kinds stand in different tables."""
 NOT_SET = "(not set)"
+NEUTRAL = (
+    *("DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "MODEL.DEVICE"),
+    *("num_workers", "persistent_workers", "checkpoint.interval", "val_interval"),
+)
+"""Endings of the config keys that change no metric: overriding them is not a deviation."""
 
 
 @dataclass(frozen=True)

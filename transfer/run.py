@@ -22,17 +22,12 @@ from transfer.datasets.check import check_own_classes, needs_of, require_dataset
 from transfer.datasets.prepared import prepare
 from transfer.frozen.class_folders import SETS_OF_CLASSES, class_folders
 from transfer.job import Outcome, TransferJob
-from transfer.protocols import Protocol, leaves
+from transfer.protocols import NEUTRAL, Protocol, leaves
 from transfer.published_config import published_config
 from transfer.run_folder import claim, close, finished_result, is_main, now
 from transfer.weights.backbone import Backbone
 from transfer.weights.frameworks import FRAMEWORKS
 
-NEUTRAL = (
-    *("DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "MODEL.DEVICE"),
-    *("num_workers", "persistent_workers", "checkpoint.interval", "val_interval"),
-)
-"""Endings of the config keys that change no metric: overriding them is not a deviation."""
 PUBLISHED_ONLY = ("fgIoU",)
 """Metrics that are defined for the published classes only."""
 
@@ -75,7 +70,9 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         "freeze": job.freeze,
         "accumulate": job.accumulate,
         "classes": list(job.classes.names) if job.classes else None,
+        "content of files": job.files,
     }
+    root = str(job.data_root.resolve())  # no part of the identity: a copy on another disk holds the same data
     started_before = claim(job.out, identity)
     if (finished := finished_result(job.out)) is not None:
         row, what = finished.get("label") or finished["init"], "nothing to do"
@@ -83,8 +80,10 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
             finished["label"], what = label, f"its label is now {label} instead of {row}"
             if is_main():
                 write_json(job.out / RESULT_FILE, finished)
+        measured = (finished.get("data") or {}).get("root", root)
+        where = "" if measured == root else f" with the data in {measured}, not {root}"
         print(
-            f"{job.out / RESULT_FILE} exists already: {job.protocol.name} was finished at {finished['finished']}, {what}"
+            f"{job.out / RESULT_FILE} exists already: {job.protocol.name} was finished at {finished['finished']}{where}, {what}"
         )
         return finished
     if ended_before:
@@ -101,10 +100,11 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         "label": label,
         "seed": job.seed,
         "overrides": job.all_overrides,
+        "files": job.files,
         "freeze": job.freeze,
         "scaling": {"batch": job.batch, "accumulate": job.accumulate, "overrides": job.scaling},
         "classes": identity["classes"],
-        "data": {"notes": data.notes},
+        "data": {"root": root, "notes": data.notes},
         "deviations": deviations(job, published) + batch_notes + extra_weights(job.protocol, backbone),
         "published_config_sha256": identity["published config"],
         "resumed": started_before,
@@ -210,7 +210,10 @@ def deviations(job: TransferJob, published: dict[str, Any], resolved: dict[str, 
         )
         value = _look_up(resolved, key) if fitted else given
         if not key.endswith(NEUTRAL) and before != value:
-            found.append(f"{key} {_brief(value)}" + (f" instead of {_brief(before)}" if before is not None else ""))
+            content = f" (content {job.files[key][:12]})" if key in job.files else ""
+            found.append(
+                f"{key} {_brief(value)}{content}" + (f" instead of {_brief(before)}" if before is not None else "")
+            )
     return found
 
 

@@ -18,6 +18,8 @@ from pixbench.results import read_result, write_result
 
 JOB = "job.json"
 """File that identifies the job of a run folder. Once a job has trained in a folder, no other job can use it."""
+RECORDED_LATER = ("content of files",)
+"""Entries that the file of an older run does not have; such a run counts as the same."""
 
 
 def claim(out: Path, identity: dict[str, Any]) -> bool:
@@ -36,7 +38,8 @@ def claim(out: Path, identity: dict[str, Any]) -> bool:
             other = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path} cannot be read ({error}); choose another --out or remove that folder") from error
-        _rename_from_before(other)
+        rename_from_before(other)
+        other = {key: identity[key] for key in RECORDED_LATER if key in identity} | other
         differ = [key for key in identity if other.get(key) != identity[key]]
         if differ and _trained(out):
             what = "; ".join(f"{key} {_difference(other.get(key), identity[key])}" for key in differ)
@@ -52,10 +55,10 @@ def claim(out: Path, identity: dict[str, Any]) -> bool:
     return False
 
 
-def _rename_from_before(identity: dict[str, Any]) -> None:
-    """Give an ``identity`` that was recorded before version 0.2 the names of today."""
-    if identity.get("freeze") == "trunk":
-        identity["freeze"] = "backbone"
+def rename_from_before(record: dict[str, Any]) -> None:
+    """Give the identity or the result of a run of before version 0.2 the names of today."""
+    if record.get("freeze") == "trunk":
+        record["freeze"] = "backbone"
 
 
 def _trained(out: Path) -> bool:
@@ -67,11 +70,13 @@ def _trained(out: Path) -> bool:
 def _difference(before: Any, now: Any) -> str:
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        return ", ".join(f"{key} was {before.get(key, 'not set')}, now {now.get(key, 'not set')}" for key in keys)
-    return f"was {_short(before)}, now {_short(now)}"
+        pairs = {key: (short(before.get(key, "not set")), short(now.get(key, "not set"))) for key in keys}
+        return ", ".join(f"{key} was {then}, now {today}" for key, (then, today) in pairs.items())
+    return f"was {short(before)}, now {short(now)}"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return ``value`` as text; of a SHA-256 digest, only the beginning."""
     text = str(value)
     return f"{text[:12]}…" if len(text) == 64 else text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,8 @@ import numpy as np
 from pixbench.errors import UserError
 from pixbench.file_versions import RESULT_FILE
 from pixbench.results import read_result
-from transfer.protocols import KINDS, Protocol, protocols
+from transfer.protocols import KINDS, NEUTRAL, NOT_SET, Protocol, leaves, protocols
+from transfer.run_folder import rename_from_before, short
 
 
 @dataclass
@@ -89,12 +90,12 @@ def collect(runs: Path) -> tuple[list[Group], list[str]]:
     may differ between protocols, because one backbone is converted for each framework.
 
     Raises:
-        UserError: there is no result, or two of one row, protocol and scale have the same seed or different weights.
+        UserError: there is no result, or two of one row, protocol and scale have the same seed, or other weights or settings.
     """
     groups: dict[tuple[str, str], Group] = {}
     left_out: list[str] = []
     seen: dict[tuple[Any, ...], Path] = {}
-    starts: dict[tuple[str, ...], tuple[str | None, Path]] = {}
+    starts: dict[tuple[str, ...], tuple[str | None, Path, dict[str, Any]]] = {}
     for path in sorted(runs.rglob(RESULT_FILE)):
         result = read_result(path)
         if (kind := result.get("kind")) not in KINDS:
@@ -115,11 +116,13 @@ def collect(runs: Path) -> tuple[list[Group], list[str]]:
             )
         seen[key] = path
         start = (result.get("weights") or {}).get("sha256") or result.get("like")
-        before, where = starts.setdefault(key[:3], (start, path))
-        if start != before:
+        before, where, first = starts.setdefault(key[:3], (start, path, result))
+        settings = "; ".join(_other_settings(first, result))
+        if start != before or settings:
+            differ = "start from other weights" if start != before else f"have other settings ({settings})"
             raise UserError(
-                f"{path} and {where} are both {label!r} of {result['protocol']}, but start from other weights: repeat "
-                "the command of one with another --label, or remove one of them"
+                f"{path} and {where} are both {label!r} of {result['protocol']}, but {differ}: repeat the command of one "
+                "with another --label, or remove one of them"
             )
         group = groups.setdefault((result["scale"], kind), Group(result["scale"], kind))
         group.rows.setdefault(label, {}).setdefault(task, Entry()).runs.append(result)
@@ -130,6 +133,35 @@ def collect(runs: Path) -> tuple[list[Group], list[str]]:
     kinds = list(KINDS)
     order = sorted(groups, key=lambda key: (key[0] != "paper", key[0], kinds.index(key[1])))
     return [groups[key] for key in order], left_out
+
+
+def _other_settings(first: dict[str, Any], run: dict[str, Any]) -> Iterator[str]:
+    """Yield what a user has set differently in ``run`` than in ``first``, except what changes no metric, and seeds.
+
+    What only one of them has set is compared with the resolved config of the other. Configs are not compared as a whole: they
+    also hold what follows from the machine, such as the part of a batch for each process.
+    """
+    set_by_user = dict.fromkeys(key for result in (first, run) for key in result.get("overrides") or ())
+    options = "freeze", "accumulate"
+    before, now = _settings(first), _settings(run)
+    digests, read = first.get("files") or {}, run.get("files") or {}
+    for key in (*options, *set_by_user):
+        if key.endswith((*NEUTRAL, "seed")):
+            continue
+        if key in digests and key in read:  # the same list may be in another place
+            name, then, today = f"content of {key}", digests[key], read[key]
+        else:
+            name, then, today = key, before.get(key, NOT_SET), now.get(key, NOT_SET)
+        if then != today:
+            yield f"{name} {short(today)} instead of {short(then)}"
+
+
+def _settings(run: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a result by their dotted keys, and the options that are no settings of the framework."""
+    rename_from_before(run)
+    accumulate = (run.get("scaling") or {}).get("accumulate", 1)
+    options = {"freeze": run.get("freeze", "none"), "accumulate": accumulate}
+    return dict(leaves(run.get("config") or {})) | (run.get("overrides") or {}) | options
 
 
 def columns(used: Iterable[Task]) -> list[tuple[Task, str, str]]:

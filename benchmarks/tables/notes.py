@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.published import title
@@ -14,22 +14,41 @@ CALIBRATED = re.compile(r"BN statistics of (\d+) training pictures")
 
 
 def notes_on(group: Group) -> list[str]:
-    """Return sentences on columns with backbones of different strides, and on the statistics of random backbones."""
-    notes = [note for task in group.tasks() for note in _strides(group, task)]
+    """Return sentences on columns with different strides or numbers of pictures, and on the statistics of random backbones."""
+    notes = [note for task in group.tasks() for about in (_strides, _pictures) for note in about(group, task)]
     return notes + [note for label in group.rows for note in _random(group, label)]
 
 
 def _strides(group: Group, task: Task) -> Iterator[str]:
-    rows: dict[int, list[str]] = {}
-    for label in group.rows:
-        for stride in dict.fromkeys(about["stride"] for about in _evaluations(group, label, task) if "stride" in about):
-            rows.setdefault(stride, []).append(title(label))
-    if len(rows) > 1:
-        listed = "; ".join(f"{stride} pixels: {', '.join(rows[stride])}" for stride in sorted(rows))
+    if listed := _differing(group, task, lambda about: about.get("stride"), " pixels"):
         yield (
             f"{task.protocol}{task.own}: the backbones have cells of different sizes ({listed}), which moves the numbers by "
             "itself, more than short pre-training does"
         )
+
+
+def _pictures(group: Group, task: Task) -> Iterator[str]:
+    if listed := _differing(group, task, _scored_pictures):
+        yield (
+            f"{task.protocol}{task.own}: the numbers were measured on different numbers of pictures ({listed}), so they are not "
+            "comparable"
+        )
+
+
+def _scored_pictures(about: dict[str, Any]) -> int | None:
+    pictures = about.get("pictures") or {}
+    found: int | None = pictures.get("test", pictures.get("train"))  # discovery has no test pictures
+    return found
+
+
+def _differing(group: Group, task: Task, value: Callable[[dict[str, Any]], int | None], unit: str = "") -> str:
+    """Return each ``value`` of the evaluations in a column with its rows; "" if there are not several. None is no value."""
+    rows: dict[int, list[str]] = {}
+    for label in group.rows:
+        for found in dict.fromkeys(map(value, _evaluations(group, label, task))):
+            if found is not None:
+                rows.setdefault(found, []).append(title(label))
+    return "; ".join(f"{found}{unit}: {', '.join(rows[found])}" for found in sorted(rows)) if len(rows) > 1 else ""
 
 
 def _random(group: Group, label: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,6 +186,65 @@ def test_random_rows_that_are_like_different_backbones_are_not_one_row(tmp_path:
     frozen(tmp_path / "b", "random", 21.0, like="b", seed=1)
     with pytest.raises(UserError, match="start from other weights"):
         collect(tmp_path)
+
+
+@pytest.mark.parametrize("measured", [result, frozen])
+@pytest.mark.parametrize(
+    ("one", "other", "sentence"),
+    [
+        ({"overrides": {"images.size": 128}}, {"overrides": {"images.size": 64}}, "images.size 64 instead of 128"),
+        ({"overrides": {"images.size": 128}}, {"config": {"images": {"size": 224}}}, "images.size 224 instead of 128"),
+        ({}, {"overrides": {"a": 1}, "config": {"a": 1}}, r"a 1 instead of \(not set\)"),
+        ({}, {"freeze": "backbone"}, "freeze backbone instead of none"),
+        ({}, {"scaling": {"accumulate": 2}}, "accumulate 2 instead of 1"),
+        (
+            {"overrides": {"list": "l.txt"}, "files": {"list": "a" * 64}},
+            {"overrides": {"list": "l.txt"}, "files": {"list": "b" * 64}},
+            "content of list bbbbbbbbbbbb… instead of aaaaaaaaaaaa…",
+        ),
+    ],
+)
+def test_seeds_with_other_settings_are_not_one_row(
+    measured: Any, one: dict[str, Any], other: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    row = ("A", "cityscapes_fcn16s", {"mIoU": 1.0}) if measured is result else ("A", 1.0)
+    measured(tmp_path / "s0", *row, **one)
+    measured(tmp_path / "s1", *row, **other, seed=1)
+    with pytest.raises(UserError, match=rf"s1/.* and .*s0/.*'A'.*other settings \({sentence}\).*--label"):
+        collect(tmp_path)
+
+
+def test_what_may_differ_between_seeds_is_no_other_setting(tmp_path: Path) -> None:
+    same = {"images": {"size": 128}, "OUTPUT_DIR": "a"}
+    runs: tuple[dict[str, Any], ...] = (
+        {"overrides": {"images.size": 128, "settings.list_seed": 42}, "freeze": "trunk", "config": same},
+        {"overrides": {"DATALOADER.NUM_WORKERS": 4}, "freeze": "backbone", "config": same | {"OUTPUT_DIR": "b"}},
+        {"freeze": "backbone", "scaling": {"accumulate": 1}, "data": {"root": "/elsewhere"}, "config": same},
+    )
+    for seed, about in enumerate(runs):
+        frozen(tmp_path / f"s{seed}", "A", 10.0 + seed, seed=seed, **about)
+    for seed, name in enumerate("ab"):  # the same list in another place
+        about = {"overrides": {"list": f"{name}.txt"}, "files": {"list": "a" * 64}}
+        frozen(tmp_path / name, "B", 10.0, seed=seed, **about)
+    frozen(tmp_path / "old", "B", 10.0, seed=2, overrides={"list": "a.txt"})  # of before contents were recorded
+    assert "11.0 ± 1.0" in write_tables(tmp_path, tmp_path)
+
+
+def test_different_numbers_of_test_pictures_are_noted(tmp_path: Path) -> None:
+    frozen(tmp_path / "a", "full", 30.0, evaluation={"pictures": {"train": 5, "test": 12}})
+    frozen(tmp_path / "b", "other", 20.0, evaluation={"pictures": {"train": 4, "test": 12}})
+    frozen(tmp_path / "d", "old", 20.0)
+    assert "numbers of pictures" not in write_tables(tmp_path, tmp_path)
+    frozen(tmp_path / "c", "half", 40.0, evaluation={"pictures": {"train": 5, "test": 6}})
+    note = "- imagenet_probe: the numbers were measured on different numbers of pictures (6: half; 12: full, other), "
+    assert note in write_tables(tmp_path, tmp_path)
+    for name, number in (("e", 20), ("f", 10)):  # a protocol whose pictures have no other split
+        about = {"pictures": {"train": number}}
+        metrics = {"CorLoc": 1.0}
+        result(tmp_path / name, name, "voc07_discovery", metrics, kind="frozen", evaluation=about)
+    assert "- voc07_discovery: the numbers were measured on different numbers of pictures (10: f; 20: e), " in (
+        write_tables(tmp_path, tmp_path)
+    )
 
 
 def test_no_results_and_broken_results_say_what_to_do(tmp_path: Path) -> None:

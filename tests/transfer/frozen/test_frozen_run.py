@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import yaml
 from PIL import Image
 
 from pixbench.errors import UserError
+from pixbench.files import sha256
 from pixbench.results import read_result
 from transfer.datasets.classes import Classes
 from transfer.datasets.mask_numbers import IGNORED
@@ -31,6 +33,7 @@ SPLITS = ("train", "test")
 @dataclass(frozen=True)
 class Settings:
     score_at: int = 32
+    train_list: str | None = None
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:
@@ -150,3 +153,43 @@ def test_more_classes_than_label_maps_have_room_for_are_refused(job: TransferJob
     names = Classes(tuple(f"n{number}" for number in range(255)), "classes.txt")
     with pytest.raises(UserError, match=r"classes.txt has 255 classes, but label maps have room for 254"):
         run_transfer(replace(job, classes=names))
+
+
+def test_a_finished_run_says_which_data_it_had(
+    job: TransferJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_transfer(job)
+    shutil.copytree(job.data_root, tmp_path / "more")
+    capsys.readouterr()
+    run_transfer(replace(job, data_root=tmp_path / "more"))
+    assert f" with the data in {job.data_root}, not {tmp_path / 'more'}, nothing to do" in capsys.readouterr().out
+    (tmp_path / "link").symlink_to(job.data_root)
+    assert run_transfer(replace(job, data_root=tmp_path / "link"))["data"]["root"] == str(job.data_root)
+    assert "with the data in" not in capsys.readouterr().out
+
+
+def test_an_edited_list_makes_another_run(job: TransferJob, tmp_path: Path) -> None:
+    path = tmp_path / "l.txt"
+    job = replace(job, overrides={"settings.train_list": str(path)})
+    found = []
+    for content in ("one", "two"):
+        path.write_text(content)
+        found.append(run_transfer(replace(job, out=tmp_path / content)))
+        assert found[-1]["files"] == {"settings.train_list": sha256(path)}
+    assert f"settings.train_list {path} (content {sha256(path)[:12]})" in found[1]["deviations"]
+    assert found[0]["deviations"] != found[1]["deviations"]
+    with pytest.raises(
+        UserError, match=r"another run \(content of files settings.train_list was \w{12}…, now \w{12}…\)"
+    ):
+        run_transfer(replace(job, out=tmp_path / "one"))
+
+
+def test_a_run_of_before_its_data_was_recorded_is_the_same_run(job: TransferJob, tmp_path: Path) -> None:
+    path = tmp_path / "l.txt"
+    path.write_text("one")
+    job = replace(job, overrides={"settings.train_list": str(path)})
+    result = run_transfer(job)
+    identity = json.loads((job.out / "job.json").read_text(encoding="utf-8"))
+    del identity["content of files"]
+    (job.out / "job.json").write_text(json.dumps(identity), encoding="utf-8")
+    assert run_transfer(job)["finished"] == result["finished"]
