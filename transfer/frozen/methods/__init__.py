@@ -3,7 +3,8 @@
 A method has ``Settings``, a dataclass of what its publication fixes; ``SPLITS``, the splits whose features it reads; and
 ``evaluate(splits, settings, run) -> Measured``. It may have ``views(split, views, settings, seed) -> Views``, which chooses or
 changes the pictures of a split before their features are computed; then a name in ``SPLITS`` may have a second word, such as
-"test crop" for other views of the same pictures.
+"test crop" for other views of the same pictures. ``POOLED`` is True if it reads features that are averaged over the cells of a
+picture; other methods need each cell.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from pixbench.files import write_text
 from transfer.datasets.report import Report
 from transfer.datasets.voc import read
 from transfer.frozen import one_object
+from transfer.frozen.limits import need
 from transfer.frozen.method import Measured, Run, Split
-from transfer.frozen.views import Views, need_whole_maps
 from transfer.weights.vit_spec import VitSpec
 
 SPLITS = ("train",)
@@ -44,11 +44,11 @@ class Settings:
     iou: float = 0.5
     """Overlap from which a box is right."""
 
-
-def views(split: str, views: Views, settings: Settings, seed: int) -> Views:
-    """Return ``views``; raise UserError if they show no whole pictures."""
-    need_whole_maps(views.images)
-    return views
+    def __post_init__(self) -> None:
+        need(self, "k_patches", least=1)
+        need(self, "tau", least=-1, below=1)
+        need(self, "eps", above=0, below=1)
+        need(self, "iou", above=0, most=1)
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:
