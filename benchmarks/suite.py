@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
@@ -88,8 +89,8 @@ def read_suite(path: Path) -> Suite:
             raise UserError(f"{path}: {key} has {twice[0]!r} twice; give each once")
     if suite.jobs_at_a_time < 1:
         raise UserError(f"{path}: jobs_at_a_time is {suite.jobs_at_a_time}; it must be 1 or more")
-    if suite.features_gb <= 0:
-        raise UserError(f"{path}: features_gb is {suite.features_gb:g}; it must be more than 0")
+    if not 0 < suite.features_gb < math.inf:
+        raise UserError(f"{path}: features_gb is {suite.features_gb:g}; it must be more than 0, and finite")
     for name in [*suite.protocols, *suite.overrides, *suite.classes]:
         find_protocol(str(name))
     for key, names in (("overrides", suite.overrides), ("classes", suite.classes)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -17,3 +19,14 @@ CLASSES = (
     "classes of your own: a text file with one name a line, or an annotation file of COCO's format (see docs/data.md)"
 )
 """Help text of --classes."""
+
+
+def finite(text: str) -> float:
+    """Return the number that an option gives. It is not nan, which no comparison with a limit would refuse, nor infinite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+from benchmarks.commands import finite
 from benchmarks.commands.data_index import add_root, listed
 
 DESCRIPTION = """\
@@ -32,7 +33,7 @@ def register(commands: argparse._SubParsersAction) -> None:
     add_root(parser, "; or an index of them")
     parser.add_argument(
         "--pixel_range",
-        type=float,
+        type=finite,
         nargs=2,
         metavar=("LOW", "HIGH"),
         help="range of the values of images with more than 8 bits, as data.pixel_range of the run (default: found in a sample)",
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     for note in source.index.notes:
         print(f"warning: {note}", file=sys.stderr)
     if args.pixel_range:
-        source = replace(source, pixel_range=tuple(args.pixel_range))
+        source = replace(source, pixel_range=DataConfig(pixel_range=tuple(args.pixel_range)).pixel_range)
     elif wide := find_range(source):
         source = replace(source, pixel_range=(wide.low, wide.high))
     total = len(source)

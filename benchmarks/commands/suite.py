@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import DATA_ROOT, PIXBENCH
+from benchmarks.commands import DATA_ROOT, PIXBENCH, finite
 from benchmarks.jobs import Records
 from benchmarks.suite import plan, read_suite
 from pixbench.errors import UserError
@@ -48,7 +48,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument(
         "--stall-minutes",
-        type=float,
+        type=finite,
         default=120,
         metavar="M",
         help="end a job that writes nothing for M minutes (default: 120; 0: never)",

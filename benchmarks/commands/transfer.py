@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.commands import CLASSES, DATA_ROOT, PIXBENCH
+from benchmarks.commands import CLASSES, DATA_ROOT, PIXBENCH, finite
 from pixbench.errors import UserError
 from pixbench.patience import PROCESS_TIMEOUT_H, check_timeout
 from transfer.datasets.classes import read_classes
@@ -84,7 +84,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument(
         "--process-timeout",
-        type=float,
+        type=finite,
         default=PROCESS_TIMEOUT_H,
         metavar="HOURS",
         help=f"how long a process waits for the others, such as for the one that evaluates (default: {PROCESS_TIMEOUT_H:g})",
@@ -99,7 +99,7 @@ def add_cache_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--cache-gb",
-        type=float,
+        type=finite,
         default=CACHE_GB,
         metavar="GB",
         help=f"most that the features may take (default: {CACHE_GB:g})",

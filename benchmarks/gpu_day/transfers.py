@@ -76,10 +76,11 @@ def evaluate(place: Place, protocol: Protocol) -> None:
     out, scale = place.folder / "run", "paper" if place.gpus else "mini"
     how = ("--init=random", f"--scale={scale}", f"--gpus={max(1, place.gpus)}")
     words = [*PIXBENCH, "transfer", protocol.name, *how, f"--data-root={place.data}", f"--out={out}"]
-    if "settings.batch" in dict(
-        leaves(published_config(protocol))
-    ):  # a mini world has fewer images than one such batch
+    config = dict(leaves(published_config(protocol)))
+    if "settings.batch" in config:  # a mini world has fewer images than one such batch
         words.append("--set=settings.batch=1")
+    if config["images.pool"] and not place.gpus:  # nor has the smallest one as many images as neighbours are asked for
+        words.append(f"--set=settings.neighbours={LEAST}")
     place.run("run", words, out / RESULT_FILE)
     result = read_result(out / RESULT_FILE)
     require(result["metrics"].keys() == protocol.metrics.keys(), f"the metrics are {', '.join(result['metrics'])}")

@@ -166,3 +166,23 @@ def test_help_of_pretrain_shows_the_settings_of_the_given_method(capsys: pytest.
     said = capsys.readouterr().out
     assert "--method.queue_size" in said
     assert "settings of another method: pixbench pretrain --method.name NAME --help" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "many"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("transfer", "imagenet_probe", "--cache-gb"),
+        ("transfer", "imagenet_probe", "--process-timeout"),
+        ("probe", "backbone.pth", "--cache-gb"),
+        ("suite", "suite.yaml", "--stall-minutes"),
+        ("data", "broken", "--pixel_range", "0"),
+    ],
+)
+def test_a_number_must_be_finite(words: tuple[str, ...], value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """No comparison with a limit refuses nan."""
+    with pytest.raises(SystemExit) as ended:
+        main([*words, value])
+    assert ended.value.code == 2
+    option = next(word for word in words if word.startswith("--"))
+    assert f"argument {option}: '{value}' is not a finite number" in capsys.readouterr().err

@@ -115,6 +115,7 @@ def test_wide_images_need_a_range(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(words) == 1
     assert "is of mode F, and the range of its values is not known" in capsys.readouterr().out
     assert main([*words, "--pixel_range", "0", "1"]) == 0
+    assert main([*words, "--pixel_range", "1", "0"]) == 2
 
 
 @pytest.mark.slow

@@ -60,7 +60,19 @@ def root(mini_root: Path, tmp_path: Path) -> Path:
 
 
 def words(root: Path, out: Path, *start: object) -> list[str]:
-    return ["probe", *map(str, start), "--data-root", str(root), "--out", str(out), "--scale", "mini", "--workers", "0"]
+    words = [
+        "probe",
+        *map(str, start),
+        "--data-root",
+        str(root),
+        "--out",
+        str(out),
+        "--scale",
+        "mini",
+        "--workers",
+        "0",
+    ]
+    return [*words, "--set", "settings.neighbours=12"]  # as many as there are training pictures
 
 
 def results(out: Path) -> dict[str, float]:

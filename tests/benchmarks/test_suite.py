@@ -265,6 +265,7 @@ def test_data_must_be_named_or_generated(scale: Literal["paper", "mini"], senten
         ({"jobs_at_a_time": "many"}, "suite.yaml: .*jobs_at_a_time.*int.*many"),
         ({"jobs_at_a_time": 0}, "suite.yaml: jobs_at_a_time is 0; it must be 1 or more"),
         ({"features_gb": 0}, "suite.yaml: features_gb is 0; it must be more than 0"),
+        ({"features_gb": float("nan")}, "suite.yaml: features_gb is nan; it must be more than 0, and finite"),
         ({"seeds": [1, 2, 1]}, "suite.yaml: seeds has 1 twice"),
         ({"protocols": ["voc_c4", "voc_c4"]}, "suite.yaml: protocols has 'voc_c4' twice"),
         ({"rows": {"-x": {}}}, "row -x: the label '-x' cannot name a folder"),

@@ -273,11 +273,14 @@ def test_another_width_than_published(check: Check, quarter: Path) -> None:
 def test_frozen_protocols(check: Check, mini_root: Path) -> None:
     """A random row is built like the first one with weights; features that jobs share are counted once."""
     rows = {"random": None, "mini": {"pretrain": PIXPRO, "set": {"batch_size": 4}}}
-    code, said = check("--data-root", mini_root, rows=rows, protocols=["imagenet_probe"], seeds=[0, 1])
+    few = {"imagenet_probe": {"settings.neighbours": 12}}
+    code, said = check("--data-root", mini_root, rows=rows, protocols=["imagenet_probe"], seeds=[0, 1], overrides=few)
     assert code == 0, said
     assert len(re.findall(r"imagenet_probe × [24] .* \? +\?$", said, re.MULTILINE)) >= 1
     assert "of checkpoints and features" in said
-    code, said = check("--data-root", mini_root, rows=rows, protocols=["imagenet_probe"], features_gb=1e-9)
+    code, said = check(
+        "--data-root", mini_root, rows=rows, protocols=["imagenet_probe"], overrides=few, features_gb=1e-9
+    )
     assert code == 1
     (problem,) = problems(said)
     assert "but the suite's features_gb is 1e-09; raise it, or lower images.size" in problem

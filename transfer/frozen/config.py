@@ -10,7 +10,7 @@ import yaml
 
 from pixbench.errors import UserError, did_you_mean
 from transfer.frozen.methods import METHODS
-from transfer.frozen.views import Images
+from transfer.frozen.views import Images, need_whole_maps
 from transfer.job import TransferJob
 from transfer.protocols import Protocol, leaves
 
@@ -64,4 +64,8 @@ def _converted(content: dict[str, Any], where: str) -> FrozenConfig:
         settings = msgspec.convert(content.get("settings", {}), method.Settings)
     except (msgspec.ValidationError, ValueError) as error:
         raise UserError(f"{where}: {error}") from error
+    if not getattr(method, "POOLED", False):
+        need_whole_maps(images)
+    elif not images.pool:
+        raise UserError(f"{where}: images.pool is false, but this method reads averaged features; set it to true")
     return FrozenConfig(content["method"], images, settings)

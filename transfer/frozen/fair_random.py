@@ -6,6 +6,7 @@ Shapes: B images of H × W pixels.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -85,8 +86,15 @@ def calibrated(backbone: Backbone, views: Views, device: torch.device) -> Backbo
 
 
 def _batches(chosen: list[int], views: Views) -> list[list[int]]:
-    """Return ``chosen`` in batches of pictures of one shape."""
+    """Return ``chosen`` in batches of pictures of one shape.
+
+    A picture that would be alone after a full batch joins it: if its map has one cell, it has no variance of its own.
+    """
     by_shape: dict[tuple[int, int], list[int]] = {}
     for place in chosen:
         by_shape.setdefault(views.shape(place), []).append(place)
-    return [some[first : first + BATCH] for some in by_shape.values() for first in range(0, len(some), BATCH)]
+    batches = []
+    for some in by_shape.values():
+        ends = [*range(BATCH, len(some) - 1, BATCH), len(some)]
+        batches += [some[start:end] for start, end in pairwise([0, *ends])]
+    return batches

@@ -20,7 +20,7 @@ from torch import Tensor
 from pixbench.errors import UserError
 from transfer.datasets.mask_numbers import IGNORED
 from transfer.frozen.method import Split
-from transfer.frozen.scoring import Confusion, ScoreAt, labels_to_score
+from transfer.frozen.scoring import TEST_PICTURES, Confusion, ScoreAt, labels_to_score
 from transfer.frozen.views import resized_labels
 
 PART = 2**24
@@ -57,7 +57,11 @@ class Cells:
         return torch.cat([torch.arange(starts[i], starts[i + 1]) for i in np.sort(images)])
 
     def score(
-        self, predicted: Tensor, chosen: Tensor | None = None, score_at: ScoreAt = "input"
+        self,
+        predicted: Tensor,
+        chosen: Tensor | None = None,
+        score_at: ScoreAt = "input",
+        pictures: str = TEST_PICTURES,
     ) -> tuple[float, float, Tensor]:
         """Return mIoU and accuracy in per cent, and the IoU (K + 1,) of the classes and of ignored pixels.
 
@@ -69,6 +73,7 @@ class Cells:
             predicted: labels (n, P) uint8, or (n, 1) if all pixels of a cell have the same.
             chosen: numbers of the cells (n,); None for all.
             score_at: resolution of the comparison. Labels and predictions are resized to the nearest pixel.
+            pictures: what messages call them.
         """
         classes = len(self.split.views.scenes.classes)
         confusion = Confusion(classes + 1)
@@ -85,7 +90,7 @@ class Cells:
                 found = resized_labels(self._map(predicted[start:end], index), (truth.shape[0], truth.shape[1]))
                 confusion.add(truth, self._classes(torch.from_numpy(found), classes))
         iou = confusion.iou()
-        return iou.nanmean().item(), confusion.metrics()["aAcc"], iou
+        return iou.nanmean().item(), confusion.metrics(pictures=pictures)["aAcc"], iou
 
     @property
     def _starts(self) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from transfer.frozen.methods import METHODS
 from transfer.frozen.network import FrozenNetwork, for_images
 from transfer.frozen.parallel import by_first, processes
 from transfer.frozen.scenes import Pictures, Scenes, scenes
-from transfer.frozen.views import Views, need_whole_cells, need_whole_maps
+from transfer.frozen.views import Views, need_whole_cells
 from transfer.job import Outcome, TransferJob
 from transfer.run_folder import is_main
 from transfer.weights.backbone import Backbone
@@ -52,8 +52,6 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
 def views_of(job: TransferJob, config: FrozenConfig, split: str) -> Views:
     """Return what the network sees of ``split``, a name among the ``SPLITS`` of the method."""
     views, method = Views(pictures(job, split), config.images), METHODS[config.method]
-    if isinstance(views.pictures, Scenes):
-        need_whole_maps(config.images)
     if hasattr(method, "views"):
         return method.views(split, views, config.settings, job.seed)
     return views

@@ -14,10 +14,22 @@ from torch import Tensor
 
 from pixbench.errors import UserError
 from transfer.datasets.mask_numbers import IGNORED
+from transfer.frozen.limits import need
 from transfer.frozen.views import Views, resized_labels
 
 ScoreAt = Literal["full", "input"] | int
 """Resolution at which label maps are compared: that of the picture, that of the input, or a square of so many pixels."""
+TEST_PICTURES = "the test pictures"
+
+
+def held_out_pictures(one_in: int) -> str:
+    """Return what messages call the training pictures that hyperparameters are chosen on."""
+    return f"the held-out training pictures (one in {one_in}: settings.held_out)"
+
+
+def need_score_at(settings: object) -> None:
+    """Raise ValueError if ``settings.score_at`` is no resolution."""
+    need(settings, "score_at", least=1, words="full, input, or ")
 
 
 class Confusion:
@@ -38,18 +50,17 @@ class Confusion:
         right = self.counts.diag().double()
         return 100 * right / (self.counts.sum(0) + self.counts.sum(1) - right)
 
-    def metrics(self, absent_counts: bool = False) -> dict[str, float]:
+    def metrics(self, absent_counts: bool = False, pictures: str = TEST_PICTURES) -> dict[str, float]:
         """Return "mIoU" and "aAcc" in per cent.
 
-        A class that is neither labelled nor predicted is left out of the mean or, if ``absent_counts``, has an IoU of 0.
+        A class that is neither labelled nor predicted is left out of the mean or, if ``absent_counts``, has an IoU of 0. An error
+        says whose pixels they are by the words ``pictures``.
 
         Raises:
             UserError: no pixel was labelled.
         """
         if not self.counts.sum():
-            raise UserError(
-                "the test pictures have no labelled pixel, so there is nothing to score; check their label maps"
-            )
+            raise UserError(f"{pictures} have no labelled pixel, so there is nothing to score; check their label maps")
         iou = self.iou()
         mean = iou.nan_to_num(0).mean() if absent_counts else iou.nanmean()
         return {"mIoU": mean.item(), "aAcc": (100 * self.counts.diag().sum().double() / self.counts.sum()).item()}

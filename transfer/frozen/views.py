@@ -18,6 +18,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from pixbench.errors import UserError
 from pretrain.data.centre_crops import centre_crop
+from transfer.frozen.limits import need
 from transfer.frozen.scenes import Pictures, Scenes
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -41,6 +42,10 @@ class Images:
     """Side in pixels of a cell; None for that of the backbone."""
     std: tuple[float, float, float] | None = None
     """Standard deviation of R, G and B (of 0 to 255) that replaces that of the backbone."""
+
+    def __post_init__(self) -> None:
+        need(self, "size", "output_stride", least=1)
+        need(self, "std", above=0)
 
 
 @dataclass(frozen=True)

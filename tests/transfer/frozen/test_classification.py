@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pixbench.errors import UserError
 from pixbench.files import sha256
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.initial_weights import random_backbone
@@ -78,3 +80,10 @@ def test_a_random_backbone_is_like_the_example_and_says_so(root: Path, weights: 
     assert like["backbone"] == "random initialisation, seed 0, BN statistics of 24 training pictures"
     alone = run_transfer(job(root, tmp_path / "alone"))["evaluation"]
     assert (alone["random"]["like"], alone["stride"], alone["spec"]["width"]) == (None, 16, 0.25)
+
+
+def test_fewer_training_pictures_than_neighbours_are_refused(root: Path, weights: Path, tmp_path: Path) -> None:
+    many = job(root, tmp_path / "run", weights)
+    many = replace(many, overrides={**many.overrides, "settings.neighbours": 25})
+    with pytest.raises(UserError, match=r"train has 24 pictures, but settings\.neighbours asks for 25 neighbours"):
+        run_transfer(many)

@@ -65,7 +65,7 @@ def test_network_and_pixels_are_those_of_the_example_and_the_weights_are_not(tmp
 def test_statistics_are_those_of_a_plain_forward_over_the_same_pictures(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fair_random, "BATCH", 2)  # 2 + 1 of one shape, 2 of the other
+    monkeypatch.setattr(fair_random, "BATCH", 2)  # 3 of one shape, because one would be alone; 2 of the other
     backbone = random_backbone(SPEC, 0)
     found = calibrated(backbone, views, CPU)
     plain = build_network(SPEC)
@@ -75,11 +75,22 @@ def test_statistics_are_those_of_a_plain_forward_over_the_same_pictures(
             norm.momentum = None
     mean, std = (torch.tensor(getattr(backbone.pixels, name)).view(3, 1, 1) for name in ("mean", "std"))
     with torch.no_grad():
-        for batch in ((0, 2), (3,), (1, 4)):
+        for batch in ((0, 2, 3), (1, 4)):
             plain.train()((torch.stack([views[place] for place in batch]) - mean) / std)
     assert found.source == "random initialisation, seed 0, BN statistics of 5 training pictures"
     for name, tensor in plain.state_dict().items():
         torch.testing.assert_close(found.state[name], tensor, msg=name)
+
+
+def test_no_picture_is_alone_after_a_full_batch(views: Views, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The maps have one cell at the end; the variance of one value is not defined."""
+    monkeypatch.setattr(fair_random, "BATCH", 4)
+    one_cell = Views(views.pictures, Images(16))
+    assert [len(batch) for batch in fair_random._batches(list(range(5)), one_cell)] == [5]
+    found = calibrated(random_backbone(SPEC, 0), one_cell, CPU)
+    assert all(tensor.isfinite().all() for tensor in found.state.values())
+    monkeypatch.setattr(fair_random, "BATCH", 3)
+    assert [len(batch) for batch in fair_random._batches(list(range(5)), one_cell)] == [3, 2]
 
 
 def test_statistics_of_the_first_norm_by_hand(views: Views) -> None:

@@ -141,5 +141,5 @@ def test_bad_input() -> None:
     few = random_split(9, 2, 2, 3, 2, 0)
     with pytest.raises(UserError, match="has 9 images, but one in 10"):
         evaluate({"train": few, "test": few}, SETTINGS, run())
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match=r"settings\.iterations 0 is not possible"):
         Settings(iterations=0)

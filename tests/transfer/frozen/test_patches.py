@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from given_features import labelled
-from held_splits import split
+from held_splits import random_split, run, split
 
 from pixbench.errors import UserError
 from transfer.frozen import patches
+from transfer.frozen.methods import logistic, neighbours
 from transfer.frozen.patches import Rows, cells_of, halves, moments
 from transfer.frozen.views import need_whole_cells
 
@@ -116,3 +118,16 @@ def test_rows_are_the_same_whether_they_are_kept_or_not(monkeypatch: pytest.Monk
     monkeypatch.setattr(patches, "KEPT", 1)
     assert torch.equal(torch.cat(list(Rows(*about).parts(7))), kept)
     assert torch.equal(kept, (cells[chosen] - 1) / 2)
+
+
+@pytest.mark.parametrize("method", [neighbours, logistic])
+def test_held_out_pictures_without_a_label_are_named(method: ModuleType) -> None:
+    whole = random_split(12, 3, 2, 4, 2, 0)
+    _, held = halves(12, 0, 10, "some")
+    maps, labels = ([read(index) for index in range(12)] for read in (whole.features.map, whole.views.labels))
+    labels = [np.full_like(one, 255) if index in held else one for index, one in enumerate(labels)]
+    train = split([one.numpy() for one in maps], labels, 2)
+    with pytest.raises(
+        UserError, match=r"^the held-out training pictures \(one in 10: settings\.held_out\) have no labelled"
+    ):
+        method.evaluate({"train": train, "test": whole}, method.Settings(), run())

@@ -133,7 +133,7 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     job = TransferJob(find_protocol(NAMES[0]), tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"crop_low 0\.9 and crop_high 0\.8"):
         resolve(replace(job, overrides={"settings.crop_low": 0.9}))
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match=r"settings\.distance 0 is not possible; give a number of at least 1"):
         resolve(replace(job, overrides={"settings.distance": 0}))
 
 

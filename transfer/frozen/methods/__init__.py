@@ -4,7 +4,7 @@ A method has ``Settings``, a dataclass of what its publication fixes; ``SPLITS``
 ``evaluate(splits, settings, run) -> Measured``. If it has ``WHOLE_CELLS``, inputs that do not consist of whole cells are
 refused. It may have ``views(split, views, settings, seed) -> Views``, which chooses or changes the pictures of a split before
 their features are computed; then a name in ``SPLITS`` may have a second word, such as "test crop" for other views of the same
-pictures.
+pictures. ``POOLED`` is True if it reads features that are averaged over the cells of a picture; other methods need each cell.
 """
 
 from __future__ import annotations

@@ -13,14 +13,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pixbench.errors import UserError
 from pixbench.files import write_text
 from pretrain.knn import NEIGHBOURS, TEMPERATURE, knn, top1
 from transfer.frozen import qscore
+from transfer.frozen.limits import need
 from transfer.frozen.linear import ITERATIONS, L2, fit_linear
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.scenes import Labelled
+from transfer.frozen.views import Views
 
 SPLITS = ("train", "test")
+POOLED = True
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,21 @@ class Settings:
     l2: float = L2
     iterations: int = ITERATIONS
     """Steps of L-BFGS at most."""
+
+    def __post_init__(self) -> None:
+        need(self, "neighbours", "iterations", least=1)
+        need(self, "temperature", above=0)
+        need(self, "l2", least=0)
+
+
+def views(split: str, views: Views, settings: Settings, seed: int) -> Views:
+    """Return ``views``; raise UserError if there are fewer training pictures than neighbours."""
+    if split == "train" and len(views) < settings.neighbours:
+        raise UserError(
+            f"{views.pictures.name} has {len(views)} pictures, but settings.neighbours asks for {settings.neighbours} "
+            "neighbours; lower it, or add pictures"
+        )
+    return views
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:

@@ -19,6 +19,7 @@ from pixbench.files import write_text
 from transfer.datasets.report import Report
 from transfer.datasets.voc import read
 from transfer.frozen import one_object
+from transfer.frozen.limits import need
 from transfer.frozen.method import Measured, Run, Split
 from transfer.weights.vit_spec import VitSpec
 
@@ -42,6 +43,12 @@ class Settings:
     """TokenCut: weight of an edge between cells that are not joined."""
     iou: float = 0.5
     """Overlap from which a box is right."""
+
+    def __post_init__(self) -> None:
+        need(self, "k_patches", least=1)
+        need(self, "tau", least=-1, below=1)
+        need(self, "eps", above=0, below=1)
+        need(self, "iou", above=0, most=1)
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:

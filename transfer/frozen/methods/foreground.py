@@ -20,6 +20,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from pixbench.errors import UserError
 from transfer.frozen.kmeans import kmeans, principal
+from transfer.frozen.limits import need, need_order
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.methods.overcluster import resized
 from transfer.frozen.patches import Rows, moments
@@ -53,6 +54,13 @@ class Settings:
     """Least and largest share of clusters that are background, to choose from."""
     compare_at: int = 100
     """Side in pixels of the maps in which clusters are compared with saliency and, to choose, with labels."""
+
+    def __post_init__(self) -> None:
+        need(self, "clusters", "components", "iterations", "restarts", "smallest", "compare_at", least=1)
+        need(self, "mass", above=0, most=1)
+        need(self, "blur", above=0)
+        need(self, "background", least=0, most=1)
+        need_order(self, "background")
 
 
 def views(split: str, views: Views, settings: Settings, seed: int) -> Views:

@@ -14,11 +14,12 @@ import numpy as np
 
 from pixbench.errors import UserError
 from transfer.frozen.crops import Crops, CropSettings
+from transfer.frozen.limits import need, need_order
 from transfer.frozen.matching import matched
 from transfer.frozen.memory import Labelling, fill, label_map, retrieved
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.published_lists import own_list, published_list
-from transfer.frozen.scoring import Confusion, ScoreAt, labels_to_score
+from transfer.frozen.scoring import Confusion, ScoreAt, labels_to_score, need_score_at
 from transfer.frozen.search import Backend, package
 from transfer.frozen.views import Views
 
@@ -57,15 +58,12 @@ class Settings(Labelling):
     search: Backend = "torch"
 
     def __post_init__(self) -> None:
-        for name in ("neighbours", "temperature", "memory_size"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise ValueError(f"settings.{name} {value} is not possible; give a number above 0")
-        if self.passes < 0:
-            raise ValueError(f"settings.passes {self.passes} is not possible; give 0 or more")
-        if isinstance(self.score_at, int) and self.score_at < 1:
-            raise ValueError(
-                f"settings.score_at {self.score_at} is not possible; give full, input, or a number of pixels"
-            )
+        need(self, "neighbours", "temperature", "memory_size", "crop_scale", "crop_ratio", above=0)
+        need_order(self, "crop_scale", "crop_ratio")
+        need(self, "passes", least=0)
+        need(self, "jitter", least=0, most=0.5)  # a hue cannot change by more
+        need(self, "jitter_probability", least=0, most=1)
+        need_score_at(self)
 
 
 STEPS: dict[str, dict[str, Any]] = {

@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixbench.errors import UserError
+from transfer.frozen.limits import impossible, need
 from transfer.frozen.linear import minimise, rows
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.patches import Cells, Rows, cells_of, halves, moments
-from transfer.frozen.scoring import ScoreAt
+from transfer.frozen.scoring import ScoreAt, held_out_pictures, need_score_at
 
 SPLITS = ("train", "test")
 WHOLE_CELLS = True
@@ -45,8 +46,12 @@ class Settings:
     score_at: ScoreAt = "input"
 
     def __post_init__(self) -> None:
-        if min(self.held_out, self.subsampling, self.iterations, self.exponents[2]) < 1:
-            raise ValueError("settings.held_out, subsampling, iterations and the number of exponents must be positive")
+        if not all(-30 <= exponent <= 30 for exponent in self.exponents[:2]) or self.exponents[2] < 1:
+            raise impossible(self, "exponents", "two exponents from -30 to 30, and how many values of C, at least 1")
+        need(self, "iterations", "subsampling", least=1)
+        need(self, "tolerance", least=0)
+        need(self, "held_out", least=2)  # one in one would leave no image to fit on
+        need_score_at(self)
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,11 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     scores: dict[float, float] = {}
     fits: dict[float, Logistic] = {}
     if len(grid) > 1:
-        kept, last = labelled(fitted), None
+        kept, last, judges = labelled(fitted), None, held_out_pictures(settings.held_out)
         cells, judged = standardised(train, kept), standardised(train, held)
         for c in grid:
             fits[c] = last = fit(cells, train.modes[kept], c, settings, last)
-            scores[c] = train.score(last.predict(judged)[:, None], held)[0]
+            scores[c] = train.score(last.predict(judged)[:, None], held, pictures=judges)[0]
     c = max(grid, key=lambda some: scores.get(some, 0.0))  # the first of several
     kept = labelled(torch.arange(len(train.labels)))
     best = fit(standardised(train, kept), train.modes[kept], c, settings, fits.get(c))

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from pixbench.errors import UserError
+from transfer.frozen.limits import impossible, need
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.patches import KEPT, Cells, Rows, cells_of, halves, moments
-from transfer.frozen.scoring import ScoreAt
+from transfer.frozen.scoring import ScoreAt, held_out_pictures, need_score_at
 from transfer.frozen.search import Metric, nearest
 
 SPLITS = ("train", "test")
@@ -52,11 +53,12 @@ class Settings:
     def __post_init__(self) -> None:
         ascending = sorted(set(self.neighbours)) == list(self.neighbours)
         if not self.neighbours or not ascending or not 0 < self.neighbours[0] <= self.neighbours[-1] <= MOST:
-            raise ValueError(f"settings.neighbours must be ascending integers from 1 to {MOST}")
-        if not self.distances or min(self.held_out, self.subsampling) < 1:
-            raise ValueError(
-                "settings.distances must not be empty, settings.held_out and settings.subsampling be positive"
-            )
+            raise impossible(self, "neighbours", f"ascending integers from 1 to {MOST}")
+        if not self.distances:
+            raise impossible(self, "distances", "at least one")
+        need(self, "subsampling", least=1)
+        need(self, "held_out", least=2)  # one in one would leave no image to search in
+        need_score_at(self)
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:
@@ -81,11 +83,11 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
 
     scores: dict[tuple[int, Distance], float] = {}
     if len(settings.neighbours) * len(settings.distances) > 1:
-        kept = memory(fitted)
+        kept, judges = memory(fitted), held_out_pictures(settings.held_out)
         queries, keys = rows(train, held), rows(train, kept)
         for distance in settings.distances:
             found = transferred(queries, keys, train.labels[kept], settings.neighbours, distance)
-            scores |= {(k, distance): train.score(labels, held)[0] for k, labels in found.items()}
+            scores |= {(k, distance): train.score(labels, held, pictures=judges)[0] for k, labels in found.items()}
     grid = [(k, distance) for k in settings.neighbours for distance in settings.distances]
     k, distance = max(grid, key=lambda some: scores.get(some, 0.0))  # the first of several
     kept = memory(torch.arange(len(train.labels)))

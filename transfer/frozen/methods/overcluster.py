@@ -18,10 +18,11 @@ from torch import Tensor
 from pixbench.errors import UserError
 from transfer.datasets.mask_numbers import IGNORED
 from transfer.frozen.kmeans import kmeans, principal
+from transfer.frozen.limits import need
 from transfer.frozen.matching import matched as one_to_one
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.patches import Rows, moments
-from transfer.frozen.scoring import Confusion, ScoreAt
+from transfer.frozen.scoring import Confusion, ScoreAt, need_score_at
 
 SPLITS = ("test",)
 WHOLE_CELLS = True
@@ -46,8 +47,8 @@ class Settings:
     score_at: ScoreAt = 100
 
     def __post_init__(self) -> None:
-        if min(self.clusters, self.components, self.iterations, self.restarts, self.runs, self.batch) < 1:
-            raise ValueError("all numbers in settings must be positive")
+        need(self, "clusters", "components", "iterations", "restarts", "runs", "batch", least=1)
+        need_score_at(self)
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from transfer.frozen import equivariance, spectrum
+from transfer.frozen.limits import impossible, need
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.parts import Parts
 from transfer.frozen.spatial import Curve, pure_cells
@@ -67,13 +68,12 @@ class Settings:
             raise ValueError(
                 f"settings.crop_low {self.crop_low} and crop_high {self.crop_high} must be shares in order"
             )
-        if (
-            self.pairs < 2
-            or min(self.cells, self.uniformity_cells, self.distance, self.curve_cells, self.first_rank) < 1
-        ):
-            raise ValueError(
-                "the numbers of cells, distance and first_rank in settings must be at least 1, pairs at least 2"
-            )
+        need(self, "cells", "first_rank", "distance", "curve_cells", least=1)
+        need(self, "pairs", "uniformity_cells", least=2)
+        need(self, "epsilon", "t", above=0)
+        need(self, "purity", above=0, most=1)
+        if self.last_rank <= self.first_rank:
+            raise impossible(self, "last_rank", f"a rank above first_rank, {self.first_rank}")
 
 
 def views(split: str, views: Views, settings: Settings, seed: int) -> Views:
