@@ -12,6 +12,7 @@ import yaml
 
 from benchmarks.commands import PIXBENCH
 from benchmarks.gpu_day.step import Place, Step, require
+from benchmarks.miniworld.generate import LEAST
 from pixbench.file_versions import RESULT_FILE
 from pixbench.files import write_text
 from pixbench.results import read_result

@@ -60,19 +60,15 @@ def root(mini_root: Path, tmp_path: Path) -> Path:
 
 
 def words(root: Path, out: Path, *start: object) -> list[str]:
-    words = [
-        "probe",
-        *map(str, start),
-        "--data-root",
-        str(root),
-        "--out",
-        str(out),
+    few = (
         "--scale",
         "mini",
         "--workers",
         "0",
-    ]
-    return [*words, "--set", "settings.neighbours=12"]  # as many as there are training pictures
+        "--set",
+        "settings.neighbours=12",
+    )  # as many as there are training pictures
+    return ["probe", *map(str, start), "--data-root", str(root), "--out", str(out), *few]
 
 
 def results(out: Path) -> dict[str, float]:
