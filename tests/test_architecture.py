@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -117,3 +118,11 @@ def test_public_names_are_the_same_for_type_checkers_and_at_run_time(package: st
         (f"{package}.{module}", name) for module, names in public._MODULES.items() for name in names
     }
     assert all(hasattr(public, name) for name in public.__all__)
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Pytest imports them by their names alone, and stops at the second; a run of one folder does not show it."""
+    often = Counter(
+        path.name for path in (ROOT / "tests").rglob("*.py") if path.name not in ("conftest.py", "__init__.py")
+    )
+    assert [name for name, number in often.items() if number > 1] == []

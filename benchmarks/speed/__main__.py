@@ -4,8 +4,8 @@
                                [--into FILE]
 
 Without names, all are measured, those of the GPU if there is one. This takes about ten minutes on two cores; leave the machine
-alone meanwhile. The work of one
-line takes turns within one run, each in a process of its own. The results are printed, and nothing is written without --into.
+alone meanwhile. The work of one line takes turns within one run, each in a process of its own. The results are printed, and
+nothing is written without --into.
 
 The published figures are made with `--into docs/speed.json`: `scripts/generate_docs.py` makes the tables of docs/speed.md from
 that file. `benchmarks/speed/README.md` explains each line.
