@@ -21,9 +21,7 @@ from torch.utils.flop_counter import flop_registry
 from pretrain.data.views import Views
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method, TwoPassMethod
-from pretrain.models.backbone_spec import BackboneSpec
-from pretrain.models.recompute import recompute_blocks
-from pretrain.models.resnet import Block, build_resnet
+from pretrain.models.families import Spec, build_backbone
 from pretrain.settings import MethodConfig, RunConfig
 from pretrain.step import PRECISIONS
 
@@ -78,18 +76,18 @@ def without_values(config: RunConfig) -> Method:
     return _method(config.method, config.backbone)
 
 
-def _method(method: MethodConfig, backbone: BackboneSpec) -> Method:
+def _method(method: MethodConfig, backbone: Spec) -> Method:
     with torch.device("meta"):
-        return METHODS[method.name](build_resnet(backbone), method.settings, 1)
+        return METHODS[method.name](build_backbone(backbone), method.settings, 1)
 
 
 @cache
 def _dry(
-    method: MethodConfig, backbone: BackboneSpec, size: int, part: int, precision: str, recompute: bool, states: int
+    method: MethodConfig, backbone: Spec, size: int, part: int, precision: str, recompute: bool, states: int
 ) -> DryStep:
     built = _method(method, backbone)
     if recompute:
-        recompute_blocks(built.backbone, Block)
+        built.backbone.keep_inputs_only()
     step = _Step(built)
     trained = {name for name, weight in step.named_parameters() if weight.requires_grad}
     like = {name: (x.shape, x.stride(), x.dtype) for name, x in step.state_dict().items()}

@@ -25,11 +25,14 @@ from pixbench.paths import find_config
 from pretrain.limits import check_limits
 from pretrain.methods import METHODS
 from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.named_spec import NamedSpec
 from pretrain.optim import OptimizerConfig
 from pretrain.schedule import ScheduleConfig
 from pretrain.settings import RANGE, ROOTS, AugmentConfig, DataConfig, LogConfig, MethodConfig, RunConfig
 
 PROG = "pixbench pretrain"
+RESNET = "resnet"
+"""Name of the backbones that `BackboneSpec` describes."""
 
 
 def parse(argv: Sequence[str]) -> RunConfig:
@@ -41,24 +44,26 @@ def parse(argv: Sequence[str]) -> RunConfig:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config", action="append", default=[])
     first.add_argument("--method.name", dest="name")
+    first.add_argument("--backbone.name", dest="backbone")
     first.add_argument("-h", "--help", action="store_true")
     try:
         known, rest = first.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise UserError(f"{error}; see {PROG} --help") from error
-    known.config = [str(find_config(path)) for path in known.config]
-    files = {path: _read_yaml(path) for path in known.config}
-    named = [content["method"].get("name") for content in files.values() if isinstance(content.get("method"), dict)]
-    name = known.name or next((name for name in reversed(named) if name is not None), None)
+    files = {path: _read_yaml(path) for path in (str(find_config(path)) for path in known.config)}
+    name = known.name or _last_named(files, "method")
+    backbone = known.backbone or _last_named(files, "backbone") or RESNET
     if known.help:
-        build_parser(name or next(iter(METHODS))).print_help()
+        build_parser(name or next(iter(METHODS)), backbone).print_help()
         raise SystemExit(0)
-    parser = build_parser(name)
-    for path, content in files.items():
+    parser = build_parser(name, backbone)
+    words = []
+    for path, content in _of_this_backbone(files, known.backbone).items():
         _check_keys(content, parser, str(name), path)
-    words = [word for path in known.config for word in ("--config", path)]
+        words += ["--config", path if content == files[path] else yaml.safe_dump(content)]
     try:
-        return _instantiate(parser, parser.parse_args([*words, "--method.name", str(name), *rest]))
+        given = [*words, "--method.name", str(name), "--backbone.name", backbone, *rest]
+        return _instantiate(parser, parser.parse_args(given))
     except (argparse.ArgumentError, ValueError, TypeError, OverflowError) as error:
         _check_range(said := _one_line(error))
         settings = _settings(parser)
@@ -71,7 +76,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
 def from_dict(content: dict[str, Any]) -> RunConfig:
     """Build a run from nested plain containers, for example from `RunConfig.as_dict` or a checkpoint's ``config``."""
     name = content.get("method", {}).get("name")
-    parser = build_parser(name)
+    parser = build_parser(name, (content.get("backbone") or {}).get("name", RESNET))
     _check_keys(content, parser, str(name), "config")
     try:
         return _instantiate(parser, parser.parse_object(deepcopy(content)))  # jsonargparse changes what it is given
@@ -80,8 +85,31 @@ def from_dict(content: dict[str, Any]) -> RunConfig:
         raise UserError(f"settings: {said}") from error
 
 
-def build_parser(name: str | None) -> ArgumentParser:
-    """Return the parser of all settings of a run with method ``name``."""
+def _last_named(files: dict[str, dict[str, Any]], group: str) -> str | None:
+    """Return the name that the last of ``files`` that gives one gives to ``group``."""
+    named = [content[group].get("name") for content in files.values() if isinstance(content.get(group), dict)]
+    return next((str(name) for name in reversed(named) if name is not None), None)
+
+
+def _of_this_backbone(files: dict[str, dict[str, Any]], given: str | None) -> dict[str, dict[str, Any]]:
+    """Return ``files`` without what they say of another backbone than that of the run.
+
+    A backbone's name begins its description anew: the settings that earlier files give to another one are not for it.
+    ``given`` is the name on the command line, if there is one.
+    """
+    kept, name = {}, given
+    for path, content in reversed(files.items()):
+        group = content.get("backbone")
+        own = group.get("name") if isinstance(group, dict) else None
+        if isinstance(group, dict) and name is not None and own != name:
+            content = {key: value for key, value in content.items() if key != "backbone"}
+        name = name or own
+        kept[path] = content
+    return dict(reversed(kept.items()))
+
+
+def build_parser(name: str | None, backbone: str = RESNET) -> ArgumentParser:
+    """Return the parser of all settings of a run with method ``name`` on a backbone of the name ``backbone``."""
     if name not in METHODS:
         what = "method.name is not set" if name is None else f"method.name {name!r} is not known"
         raise UserError(
@@ -94,6 +122,7 @@ def build_parser(name: str | None) -> ArgumentParser:
         description=(
             "Pre-train a backbone. Only the methods supervised and cds use labels. Ready-made configs are in configs/pretrain. "
             f"The method's settings below are those of {name}; settings of another method: {PROG} --method.name NAME --help. "
+            f"The backbone's are those of {'a ResNet' if backbone == RESNET else backbone}; for others add --backbone.name NAME. "
             "The options --data, --backbone, --optimizer, --schedule, --log and --method (CONFIG) each take a YAML file with the "
             "settings of that group, written without the name of the group."
         ),
@@ -110,10 +139,14 @@ def build_parser(name: str | None) -> ArgumentParser:
         help="YAML file with settings; may be repeated, later files override earlier files",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_class_arguments(RunConfig, skip={"method"})
+    parser.add_class_arguments(RunConfig, skip={"method", "backbone"})
     which = f"one of {', '.join(METHODS)}; the settings below are those of {name}"
     parser.add_argument("--method.name", required=True, help=which)
     parser.add_class_arguments(METHODS[name].Config, "method", help=f"{METHODS[name].title} (method.name: {name})")
+    family: type = BackboneSpec if backbone == RESNET else NamedSpec
+    names = "resnet, timm:NAME for a network of timm, or MODULE:FUNCTION for one of your own"
+    parser.add_argument("--backbone.name", default=RESNET, help=f"{names}; the settings below are those of {backbone}")
+    parser.add_class_arguments(family, "backbone", skip={"name"}, help="the network that is pre-trained")
     return parser
 
 
@@ -127,14 +160,18 @@ def _instantiate(parser: ArgumentParser, values: Namespace) -> RunConfig:
     parts = {
         "data": DataConfig,
         "augment": AugmentConfig,
-        "backbone": BackboneSpec,
         "optimizer": OptimizerConfig,
         "schedule": ScheduleConfig,
         "log": LogConfig,
     }
-    scalars = {key: value for key, value in tree.items() if key not in {*parts, "method", "config", "debug"}}
+    scalars = {
+        key: value for key, value in tree.items() if key not in {*parts, "method", "backbone", "config", "debug"}
+    }
+    resnet = tree["backbone"].get("name", RESNET) == RESNET
+    fields = {key: value for key, value in tree["backbone"].items() if not resnet or key != "name"}
     return RunConfig(
         method=MethodConfig(name, METHODS[name].Config(**tree["method"])),
+        backbone=BackboneSpec(**fields) if resnet else NamedSpec(**fields),
         **{key: part(**tree[key]) for key, part in parts.items()},
         **scalars,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -9,17 +11,18 @@ from torch import Tensor
 
 from pixbench.errors import UserError
 from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.named_spec import NamedSpec
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights of a backbone, with the names, shapes and types of ``build_resnet(spec).state_dict()``."""
+    """Weights of a backbone, with the names, shapes and types of ``build_backbone(spec).state_dict()``."""
 
     source: str
     """Path or name that the user gave."""
     sha256: str
     """Digest of the file or files."""
-    spec: BackboneSpec
+    spec: BackboneSpec | NamedSpec
     state: Mapping[str, Tensor]
     left_out: str = ""
     """What else is in the file and is not used, e.g. "feature pyramid"; empty if there is nothing."""
@@ -33,22 +36,30 @@ class InitialWeights:
         return f"starting from {self.source} ({self.spec.title}; sha256 {self.sha256[:12]}){ignored}"
 
 
-def check_backbone(initial: InitialWeights, wanted: BackboneSpec) -> None:
+def check_backbone(initial: InitialWeights, wanted: BackboneSpec | NamedSpec) -> None:
     """Check that the weights are those of the backbone ``wanted``; its output stride may be another one.
 
     Raises:
         UserError: They are not. The message names the settings to give.
     """
-    held, asked = asdict(initial.spec), asdict(wanted)
-    differing = [name for name in held if held[name] != asked[name] and name != "output_stride"]
+    held, asked = ({"name": "resnet", **asdict(spec)} for spec in (initial.spec, wanted))
+    differing = [name for name in held if held[name] != asked.get(name) and name != "output_stride"]
+    if "name" in differing:
+        differing = [name for name in differing if name in ("name", "options")]
     if differing:
         if "stem" in differing:
             differing.append("output_stride")
-        options = " ".join(f"--backbone.{name} {str(held[name]).lower()}" for name in differing)
+        options = " ".join(f"--backbone.{name} {_word(held[name])}" for name in differing)
         raise UserError(
             f"init_from {initial.source} holds a {initial.spec.title}, but the run has a {wanted.title}; give {options}, or "
             "choose other weights"
         )
+
+
+def _word(value: object) -> str:
+    """Return ``value`` as a word of the command line."""
+    word = json.dumps(value) if isinstance(value, bool | dict) else str(value)
+    return shlex.quote(word)
 
 
 def require(init_from: str, initial: InitialWeights | None) -> None:

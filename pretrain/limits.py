@@ -34,6 +34,8 @@ LIMITS = {
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.trust_coefficient": POSITIVE,
     "optimizer.eps": POSITIVE,
+    "optimizer.layer_decay": Limit("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "optimizer.clip_norm": NOT_NEGATIVE,
     "schedule.warmup_epochs": NOT_NEGATIVE,
     "schedule.warmup_multiplier": Limit("at least 1", lambda value: value >= 1),
     "schedule.min_lr": NOT_NEGATIVE,

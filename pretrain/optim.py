@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from pixbench.errors import UserError
+from pretrain.models.feature_network import FeatureNetwork
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class OptimizerConfig:
         weight_decay: weight decay; LARS and AdamW leave out one-dimensional parameters (BN, biases), SGD does not, as published.
         trust_coefficient: length of a LARS update relative to its weight, before the learning rate.
         eps: constant added to the gradient's norm (LARS) or to the root of its second moment (AdamW).
+        layer_decay: factor on the learning rate of each layer of the backbone, from the last one to the first; heads have the
+            whole rate, and 1 gives it to all layers. Not for SGD.
+        clip_norm: largest norm of the gradient of all parameters; a larger one is scaled down. 0 for no limit.
     """
 
     name: Literal["lars", "sgd", "adamw"] = "lars"
@@ -35,6 +39,12 @@ class OptimizerConfig:
     weight_decay: float = 1e-5
     trust_coefficient: float = 0.001
     eps: float = 1e-8
+    layer_decay: float = 1.0
+    clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.layer_decay < 1 and self.name == "sgd":
+            raise UserError("optimizer.layer_decay is for lars and adamw, but optimizer.name is sgd; leave it out")
 
 
 def scaled_lr(config: OptimizerConfig, total_batch: int) -> float:
@@ -42,23 +52,43 @@ def scaled_lr(config: OptimizerConfig, total_batch: int) -> float:
     return config.base_lr * total_batch / 256
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the trained parameters in two groups.
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """Return the trained parameters in two groups, or in two for each layer of ``model.backbone`` with a ``layer_decay``.
 
-    Matrices and kernels have weight decay and LARS scaling. One-dimensional parameters have neither.
+    Matrices and kernels have weight decay and LARS scaling. One-dimensional parameters have neither. "lr_scale" is the factor
+    on the learning rate: 1 for everything after the backbone, ``layer_decay`` for its last layer, and so on.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "adapt": True},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "adapt": False},
-    ]
+    scales = lr_scales(model, layer_decay) if layer_decay < 1 else {}
+    by_scale: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            by_scale.setdefault(scales.get(name, 1.0), []).append(parameter)
+    groups = []
+    for scale, trained in by_scale.items():
+        high, low = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+        groups.append({"params": high, "weight_decay": weight_decay, "adapt": True, "lr_scale": scale})
+        groups.append({"params": low, "weight_decay": 0.0, "adapt": False, "lr_scale": scale})
+    return groups
+
+
+def lr_scales(model: nn.Module, layer_decay: float) -> dict[str, float]:
+    """Return the factor on the learning rate of each parameter of ``model.backbone`` by its name in ``model``.
+
+    Layers are those of `FeatureNetwork.layer_groups`: timm's own for its networks, stem and blocks for a ResNet.
+    """
+    layers = cast(FeatureNetwork, model.get_submodule("backbone")).layer_groups()
+    return {
+        f"backbone.{name}": layer_decay ** (len(layers) - number)
+        for number, names in enumerate(layers)
+        for name in names
+    }
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """Build the optimiser for the trained parameters of ``model``. Its rate is `base_lr` until the schedule changes it."""
     if config.name == "sgd":  # one group: with SGD, MoCo and the official PixPro code decay all parameters
         return sgd([p for p in model.parameters() if p.requires_grad], config)
-    groups = parameter_groups(model, config.weight_decay)
+    groups = parameter_groups(model, config.weight_decay, config.layer_decay)
     if config.name == "lars":
         return LARS(groups, config.base_lr, config.momentum, trust_coefficient=config.trust_coefficient, eps=config.eps)
     if config.name == "adamw":

@@ -9,6 +9,7 @@ import numpy as np
 
 from pixbench.errors import UserError
 from pretrain.methods import METHODS
+from pretrain.models.families import map_stride
 from pretrain.settings import RunConfig
 
 
@@ -39,7 +40,7 @@ def check_part(config: RunConfig, processes: int, synchronised: bool) -> None:
             f"{name} compares images of one part of a batch with one another, so a part needs at least 2 images; it has 1 "
             f"({count}): raise batch_size or lower accumulate"
         )
-    side = -(-config.data.image_size // config.backbone.output_stride)
+    side = -(-config.data.image_size // map_stride(config.backbone))
     cells = (
         f"data.image_size, with which C5 has {side} × {side} cells"
         if side > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,7 @@ from pretrain.data.sources import Source
 from pretrain.initial_weights import InitialWeights, check_backbone, require
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
-from pretrain.models.recompute import recompute_blocks
-from pretrain.models.resnet import Block, build_resnet
+from pretrain.models.families import build_backbone, check_images
 from pretrain.optim import build_optimizer, scaled_lr
 from pretrain.part_size import advice, check_part
 from pretrain.schedule import LRSchedule
@@ -134,7 +134,9 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     else:
         require(config.init_from, initial)
     torch.manual_seed(config.seed)
-    backbone = build_resnet(config.backbone, config.zero_init_residual)
+    check_images(config.backbone, config.data.image_size)
+    backbone = build_backbone(config.backbone, config.zero_init_residual)
+    freeze(backbone, config.freeze)
     if initial is not None:
         check_backbone(initial, config.backbone)
         backbone.load_state_dict(initial.state)  # before the momentum encoder copies it
@@ -143,7 +145,7 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     updates = int(len(order) / config.batch_size * config.epochs)
     method = METHODS[config.method.name](backbone, config.method.settings, updates)
     if config.activation_checkpointing:
-        recompute_blocks(method.backbone, Block)  # not in the momentum encoder, which keeps nothing anyway
+        method.backbone.keep_inputs_only()  # not the momentum encoder, which keeps nothing anyway
     method.check_labels(int(source.labels.min()), int(source.labels.max()))
     method.to(device)
     if config.channels_last:
@@ -173,6 +175,23 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     if content is not None:
         load(run, content)
     return run
+
+
+def freeze(backbone: nn.Module, prefixes: Sequence[str]) -> None:
+    """Keep the parameters of ``backbone`` whose names begin with one of ``prefixes`` as they are.
+
+    Raises:
+        UserError: No parameter has such a name.
+    """
+    for prefix in prefixes:
+        found = [weight for name, weight in backbone.named_parameters() if name.startswith(prefix)]
+        if not found:
+            first = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name, _ in backbone.named_parameters()))
+            raise UserError(
+                f"freeze: no parameter of the backbone begins with {prefix!r}; there are {first[:300]}, ..."
+            )
+        for weight in found:
+            weight.requires_grad_(False)
 
 
 def too_little(config: RunConfig, device: torch.device) -> list[str]:

@@ -15,6 +15,7 @@ from pretrain.data.augment import Recipe
 from pretrain.data.pixels import PixelRange
 from pretrain.data.sources import Layout
 from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.named_spec import NamedSpec
 from pretrain.optim import OptimizerConfig
 from pretrain.schedule import ScheduleConfig
 
@@ -186,7 +187,9 @@ class RunConfig:
             backward pass: less memory, more time, the same values; see docs/speed.md.
         precision: "fp32", "bf16", or "fp16" with gradient scaling (GPU only).
         channels_last: whether to store feature maps with the channels innermost; faster on most machines.
-        zero_init_residual: whether to start every residual block as the identity (last BN gamma 0).
+        zero_init_residual: whether to start every residual block of a ResNet as the identity (last BN gamma 0).
+        freeze: beginnings of the names of the backbone's parameters that are not trained, e.g. [net.patch_embed] as MoCo v3 has
+            it for a ViT.
         seed: seed of the weights, the image order and the crops.
         checkpoint_every: number of epochs between two writes of OUT/checkpoint.pth.
         checkpoint_every_steps: number of steps between additional writes of OUT/checkpoint.pth; 0 for none.
@@ -203,7 +206,7 @@ class RunConfig:
     method: MethodConfig
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    backbone: BackboneSpec = field(default_factory=BackboneSpec)
+    backbone: BackboneSpec | NamedSpec = field(default_factory=BackboneSpec)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -216,6 +219,7 @@ class RunConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     zero_init_residual: bool = True
+    freeze: list[str] = field(default_factory=list)
     seed: int = 0
     checkpoint_every: int = 1
     checkpoint_every_steps: int = 0

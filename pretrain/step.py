@@ -30,7 +30,7 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
     config, method = run.config, run.method
     lr = run.schedule.lr(run.step)
     for group in run.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
     torch.manual_seed(step_seed(config, run.step, rank()))
     method.update_momentum_encoder()
     run.guard.keep()
@@ -39,6 +39,9 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
     logged = [passes(run, on_device(part, run), last=number == len(parts)) for number, part in enumerate(parts, 1)]
     values = {name: torch.stack([part[name] for part in logged]).mean(0) for name in logged[0]}
     loss = mean_over_processes(values["loss"])
+    if config.optimizer.clip_norm:
+        run.scaler.unscale_(run.optimizer)
+        torch.nn.utils.clip_grad_norm_(run.method.parameters(), config.optimizer.clip_norm, foreach=True)
     bad = ~(loss if run.scaler.is_enabled() else loss + gradient_size(run)).isfinite()
     if not run.scaler.is_enabled():  # else it finds bad gradients itself: with fp16 some are normal
         run.optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]

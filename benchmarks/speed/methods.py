@@ -27,7 +27,7 @@ from pretrain.data.views import Views
 from pretrain.method_descriptions import config_files
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method, TwoPassMethod
-from pretrain.models.resnet import build_resnet
+from pretrain.models.families import build_backbone
 from pretrain.settings import RunConfig
 
 HEADERS = ("method", "trained parameters (M)", "GFLOPs an image", "activations (MB an image)", "time of a step")
@@ -46,7 +46,7 @@ def build(config_file: str) -> tuple[RunConfig, Method]:
     """Return the config in ``config_file`` and its method with random weights, in training mode."""
     config = parse(["--config", str(CONFIGS / "pretrain" / config_file)])
     torch.manual_seed(0)
-    backbone = build_resnet(config.backbone, config.zero_init_residual)
+    backbone = build_backbone(config.backbone, config.zero_init_residual)
     return config, METHODS[config.method.name](backbone, config.method.settings, total_steps=100).train()
 
 

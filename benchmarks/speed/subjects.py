@@ -32,8 +32,8 @@ from pretrain.data.batched import normalised
 from pretrain.data.views import Views, draw_views
 from pretrain.losses import unit
 from pretrain.losses.pixel import pulls
+from pretrain.models.families import build_backbone
 from pretrain.models.ppm import PixelPropagation
-from pretrain.models.resnet import build_resnet
 from pretrain.run import setup
 from pretrain.settings import RunConfig
 from pretrain.step import train_step
@@ -129,7 +129,7 @@ def step_reference_fp16(device: str) -> Work:
 def mini_reference(device: str) -> Work:
     """The same at mini scale: a network of a quarter of the width, 64 images of 64 pixels."""
     config = _config("pixpro_100ep", "mini")
-    network = build_resnet(config.backbone)
+    network = build_backbone(config.backbone)
     torch.manual_seed(0)
     settings = config.method.settings
     trainer = reference.Trainer(network, network.channels, settings.hidden, settings.dim, device=device)

@@ -15,6 +15,7 @@ from torch import Tensor
 from pretrain.data.augment import MEAN, STD
 from pretrain.data.views import Views
 from pretrain.losses.geometry import cell_distances, positive_mask
+from pretrain.models.families import map_stride
 from pretrain.run import Run
 from pretrain.settings import RunConfig
 
@@ -44,7 +45,7 @@ def picture(config: RunConfig, views: Views) -> np.ndarray:
     few = {name: part[:IMAGES] for name, part in views._asdict().items() if part is not None}
     views = views._replace(**few).ready()
     threshold = getattr(config.method.settings, "threshold", None)
-    cells = -(-config.data.image_size // config.backbone.output_stride)
+    cells = -(-config.data.image_size // map_stride(config.backbone))
     rows = []
     for index in range(len(views.view1)):
         boxes = views.box1[index].double().cpu(), views.box2[index].double().cpu()

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pretrain.data.views import Views
 from pretrain.losses import unit
+from pretrain.models.feature_network import FeatureNetwork
 from pretrain.models.momentum_encoder import MomentumEncoder
-from pretrain.models.resnet import ResNet
 
 
 class Method(nn.Module):
@@ -58,7 +58,7 @@ class Method(nn.Module):
         names = dict.fromkeys(name.partition(".")[0] for name in self.state_dict())
         return [name for name in names if name not in (*self.exports, "momentum_encoder")]
 
-    def __init__(self, backbone: ResNet, config: Any, total_steps: int) -> None:
+    def __init__(self, backbone: FeatureNetwork, config: Any, total_steps: int) -> None:
         """Store backbone and settings. ``total_steps`` is the length of the momentum encoder's schedule in steps."""
         super().__init__()
         self.backbone, self.config = backbone, config

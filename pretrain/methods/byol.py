@@ -14,9 +14,9 @@ from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.losses.instance import cosine_regression
 from pretrain.methods.base import TwoPassMethod, feature_std
+from pretrain.models.feature_network import FeatureNetwork
 from pretrain.models.heads import VectorHead
 from pretrain.models.momentum_encoder import MomentumEncoder
-from pretrain.models.resnet import ResNet
 
 
 class BYOL(TwoPassMethod):
@@ -48,7 +48,7 @@ class BYOL(TwoPassMethod):
 
     config: Config
 
-    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+    def __init__(self, backbone: FeatureNetwork, config: Config, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
         self.projector = VectorHead(backbone.channels, config.hidden, config.dim)
         self.predictor = VectorHead(config.dim, config.hidden, config.dim)

@@ -17,8 +17,8 @@ from pretrain.losses import unit
 from pretrain.losses.instance import cross_entropy, nt_xent, sup_con
 from pretrain.methods.base import Method, feature_std
 from pretrain.methods.supervised import check_classes, check_labels
+from pretrain.models.feature_network import FeatureNetwork, needed
 from pretrain.models.heads import LinearHead, StageHead
-from pretrain.models.resnet import ResNet
 
 STAGES = ("layer1", "layer2", "layer3")
 """Stages with a contrastive loss: all before the last one."""
@@ -56,15 +56,16 @@ class CDS(Method):
 
     config: Config
 
-    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+    def __init__(self, backbone: FeatureNetwork, config: Config, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
         check_classes(config.classes)
         if config.contrast not in get_args(Contrast):
             raise UserError(f"method.contrast '{config.contrast}' is not known; choose {', '.join(get_args(Contrast))}")
-        self.classifier = LinearHead(backbone.channels, config.classes)
+        channels = needed(backbone, (*STAGES, "layer4"), self.title.partition(" (")[0].partition(":")[0])
+        self.classifier = LinearHead(channels["layer4"], config.classes)
         for index, stage in enumerate(STAGES):
             to_come = len(STAGES) - index
-            self.add_module(f"projector_{stage}", StageHead(backbone.channels // 2**to_come, to_come))
+            self.add_module(f"projector_{stage}", StageHead(channels[stage], to_come))
 
     @classmethod
     def compares_images(cls, settings: Any) -> bool:

@@ -14,10 +14,10 @@ from pretrain.data.views import Views
 from pretrain.losses import full_precision, unit
 from pretrain.losses.instance import info_nce
 from pretrain.methods.base import MomentumMethod, feature_std
+from pretrain.models.feature_network import FeatureNetwork
 from pretrain.models.heads import ConvHead, PooledHead
 from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.queue import add_queue, enqueue
-from pretrain.models.resnet import ResNet
 
 
 def matched(maps: Tensor, momentum_maps: Tensor, values: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class DenseCL(MomentumMethod):
     queue: Tensor
     queue_dense: Tensor
 
-    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+    def __init__(self, backbone: FeatureNetwork, config: Config, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
         self.projector = PooledHead(backbone.channels, config.hidden, config.dim, batch_norm=False)
         self.projector_dense = ConvHead(backbone.channels, config.hidden, config.dim, batch_norm=False)

@@ -15,10 +15,10 @@ from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.losses.instance import info_nce
 from pretrain.methods.base import MomentumMethod, feature_std
+from pretrain.models.feature_network import FeatureNetwork
 from pretrain.models.heads import LinearHead, PooledHead
 from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.queue import add_queue, enqueue
-from pretrain.models.resnet import ResNet
 
 
 class MoCo(MomentumMethod):
@@ -33,7 +33,7 @@ class MoCo(MomentumMethod):
     queue: Tensor
     queue_pointer: Tensor
 
-    def __init__(self, backbone: ResNet, config: Any, total_steps: int) -> None:
+    def __init__(self, backbone: FeatureNetwork, config: Any, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
         self.projector = self.build_projector()
         self.momentum_encoder = MomentumEncoder(self, ("backbone", "projector"), config.momentum)

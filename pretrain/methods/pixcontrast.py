@@ -15,10 +15,10 @@ from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.losses.pixel import contrast_one_way
 from pretrain.methods.base import TwoPassMethod, feature_std
+from pretrain.models.feature_network import FeatureNetwork
 from pretrain.models.heads import ConvHead
 from pretrain.models.instance_branch import PixelConfig, add_instance_heads, add_instance_loss, instance_keys
 from pretrain.models.momentum_encoder import MomentumEncoder
-from pretrain.models.resnet import ResNet
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class PixContrast(TwoPassMethod):
 
     config: Config
 
-    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+    def __init__(self, backbone: FeatureNetwork, config: Config, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
         self.projector = ConvHead(backbone.channels, config.hidden, config.dim)
         averaged = ("backbone", "projector", *add_instance_heads(self, backbone.channels, config))

@@ -18,12 +18,12 @@ from pretrain.losses import unit
 from pretrain.losses.pixel import pulls
 from pretrain.methods.base import TwoPassMethod, feature_std
 from pretrain.methods.pixpro import PixPro, Targets
+from pretrain.models.feature_network import FeatureNetwork, needed
 from pretrain.models.fpn import FPN, Tower
 from pretrain.models.heads import ConvHead
 from pretrain.models.instance_branch import add_instance_heads, add_instance_loss, instance_keys
 from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.ppm import PixelPropagation
-from pretrain.models.resnet import ResNet
 
 Head = Literal["fcos", "retinanet"]
 """Detector whose head is pre-trained."""
@@ -57,14 +57,15 @@ class PixProFPN(TwoPassMethod):
     networks: tuple[str, ...] = ("backbone", "fpn", "projector")
     """Sub-modules that the momentum encoder copies, without the instance branch."""
 
-    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+    def __init__(self, backbone: FeatureNetwork, config: Config, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
-        self.fpn = FPN(backbone.channels, config.channels)
+        channels = needed(backbone, ("layer2", "layer3", "layer4"), self.title.partition(" (")[0].partition(":")[0])
+        self.fpn = FPN(channels, config.channels)
         self.head = self.make_head(config)
         self.projector = ConvHead(config.channels, config.hidden, config.dim)
         self.propagation = PixelPropagation(config.dim, config.layers, config.gamma, config.clamp)
         self.momentum_encoder = MomentumEncoder(
-            self, (*self.networks, *add_instance_heads(self, backbone.channels, config)), config.momentum, total_steps
+            self, (*self.networks, *add_instance_heads(self, channels["layer4"], config)), config.momentum, total_steps
         )
 
     @classmethod
@@ -83,7 +84,7 @@ class PixProFPN(TwoPassMethod):
 
     def targets(self, views: Views) -> tuple[dict[str, Targets], tuple[Tensor, Tensor] | None]:
         """Return what the momentum encoder makes of both views on each level, and the keys of the instance branch."""
-        backbone = cast(ResNet, self.momentum_encoder.backbone)
+        backbone = cast(FeatureNetwork, self.momentum_encoder.backbone)
         momentum_maps = [backbone.forward_stages(x) for x in (views.view1, views.view2)]
         levels = [project(self.momentum_encoder, x) for x in momentum_maps]
         boxes, found = (views.box1, views.box2), {}

@@ -15,8 +15,8 @@ from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.losses.instance import nt_xent
 from pretrain.methods.base import Method, feature_std
+from pretrain.models.feature_network import FeatureNetwork
 from pretrain.models.heads import PooledHead
-from pretrain.models.resnet import ResNet
 
 
 class SimCLR(Method):
@@ -45,7 +45,7 @@ class SimCLR(Method):
 
     config: Config
 
-    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+    def __init__(self, backbone: FeatureNetwork, config: Config, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
         self.projector = PooledHead(backbone.channels, config.hidden, config.dim, batch_norm=True)
 

@@ -13,8 +13,8 @@ from pixbench.errors import UserError
 from pretrain.data.views import Views
 from pretrain.losses.instance import cross_entropy
 from pretrain.methods.base import Method, feature_std
+from pretrain.models.feature_network import FeatureNetwork
 from pretrain.models.heads import LinearHead
-from pretrain.models.resnet import ResNet
 
 
 def check_labels(low: int, high: int, classes: int) -> None:
@@ -52,7 +52,7 @@ class Supervised(Method):
 
     config: Config
 
-    def __init__(self, backbone: ResNet, config: Config, total_steps: int) -> None:
+    def __init__(self, backbone: FeatureNetwork, config: Config, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
         check_classes(config.classes)
         self.classifier = LinearHead(backbone.channels, config.classes)

@@ -91,6 +91,11 @@ class BackboneSpec:
         return int((512 if self.basic else 2048) * self.width)
 
     @property
+    def stage_channels(self) -> dict[str, int]:
+        """Number of channels of the maps of layer1 to layer4 (C2 to C5)."""
+        return {stage: self.channels // 2 ** (4 - number) for number, stage in enumerate(STAGES) if number}
+
+    @property
     def group_channels(self) -> int:
         """Number of channels of each group of the 3×3 convolutions in layer1; every further stage doubles it."""
         return int(self.width * self.width_per_group)

@@ -30,17 +30,17 @@ class FPN(nn.Module):
     C5. P7 is left out.
 
     Args:
-        channels: channels of C5; C4 has half of them, C3 a quarter.
+        channels: channels of the backbone's maps by stage, "layer1" to "layer4" (C2 to C5), as far as the pyramid takes them.
         out: F.
         first: lowest level. A pyramid from P2 (two-stage detectors) has no P6 here: the detector makes it by pooling.
         conv: class of the convolutions, for pyramids trained elsewhere (`transfer.weights`).
     """
 
-    def __init__(self, channels: int, out: int = 256, first: int = 3, conv: Any = nn.Conv2d) -> None:
+    def __init__(self, channels: Mapping[str, int], out: int = 256, first: int = 3, conv: Any = nn.Conv2d) -> None:
         super().__init__()
         self.stages = range(first, 6)
         for stage in self.stages:
-            self.add_module(f"lateral{stage}", conv(channels // 2 ** (5 - stage), out, 1))
+            self.add_module(f"lateral{stage}", conv(channels[f"layer{stage - 1}"], out, 1))
             self.add_module(f"output{stage}", conv(out, out, 3, padding=1))
         self.p6 = conv(out, out, 3, 2, 1) if first == 3 else None
         for name, parameter in self.named_parameters():

@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.models.backbone_spec import BLOCKS, STAGES, BackboneSpec
+from pretrain.models.feature_network import FeatureNetwork
 from pretrain.models.pointwise import Pointwise
+from pretrain.models.recompute import recompute_blocks
 
 
 def _conv(inplanes: int, out: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -110,7 +112,7 @@ def _unit(inplanes: int, planes: int, stride: int = 1) -> tuple[nn.Module, ...]:
     return _conv(inplanes, planes, 3, stride), nn.BatchNorm2d(planes), nn.ReLU(inplace=True)
 
 
-class ResNet(nn.Module):
+class ResNet(FeatureNetwork):
     """ResNet without a classifier; for the options see `BackboneSpec`."""
 
     def __init__(
@@ -139,6 +141,7 @@ class ResNet(nn.Module):
         bottleneck = partial(Bottleneck, stride_in_1x1=stride_in_1x1, groups=groups, width_per_group=width_per_group)
         block: Callable[..., Block] = BasicBlock if basic else bottleneck
         inplanes, stride_so_far, dilation = base, 1 if small else 4, 1
+        self.stage_channels, self.stage_strides = {"stem": base}, {"stem": stride_so_far}
         for index, count in enumerate(blocks):
             planes, stride, first_dilation = base * 2**index, 1 if index == 0 else 2, dilation
             if stride_so_far * stride > output_stride:  # as in torchvision, the first block keeps the old dilation
@@ -147,8 +150,9 @@ class ResNet(nn.Module):
             layer = [block(inplanes, planes, stride, (first_dilation, dilation), avg_down)]
             inplanes = layer[0].last_norm.num_features
             layer += [block(inplanes, planes, 1, (dilation, dilation)) for _ in range(1, count)]
-            setattr(self, f"layer{index + 1}", nn.Sequential(*layer))
-        self.channels = inplanes
+            setattr(self, name := f"layer{index + 1}", nn.Sequential(*layer))
+            self.stage_channels[name], self.stage_strides[name] = inplanes, stride_so_far
+        self.channels, self.stride = inplanes, stride_so_far
         self.reset_parameters(zero_init_residual)
 
     def reset_parameters(self, zero_init_residual: bool = True) -> None:
@@ -171,6 +175,18 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return C5 (B, channels, H / output_stride, W / output_stride), rounded up, for images ``x`` (B, 3, H, W)."""
         return self.forward_stages(x)["layer4"]
+
+    def keep_inputs_only(self) -> None:
+        """Let each residual block keep only its input for the backward pass and compute the rest again."""
+        recompute_blocks(self, Block)
+
+    def layer_groups(self) -> list[list[str]]:
+        """Return the names of the parameters of the stem, and of each residual block."""
+        groups: dict[str, list[str]] = {}
+        for name, _ in self.named_parameters():
+            parts = name.split(".")
+            groups.setdefault(".".join(parts[:2]) if parts[0] in STAGES else "stem", []).append(name)
+        return [*groups.values()]
 
 
 def build_resnet(spec: BackboneSpec, zero_init_residual: bool = True) -> ResNet:

@@ -46,7 +46,7 @@ def small() -> Make:
 def test_it_counts_what_a_step_on_the_cpu_costs(method: str, small: Make) -> None:
     config, found = small(method), dry_step(small(method))
     torch.manual_seed(0)
-    backbone = real.build_resnet(config.backbone)
+    backbone = real.build_backbone(config.backbone)
     built = METHODS[method](backbone, config.method.settings, 10).train()
     images = real.views(8, 64)
     state = sum(x.numel() * x.element_size() for x in built.state_dict().values())

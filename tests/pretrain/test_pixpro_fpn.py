@@ -37,7 +37,7 @@ def maps(channels: int, sides: tuple[int, int, int]) -> dict[str, torch.Tensor]:
 def test_shapes(sides: tuple[int, int, int]) -> None:
     """Those of 224 pixels, of a backbone with output stride 16, and odd ones."""
     given = maps(64, sides)
-    levels = FPN(64, 8)(given)
+    levels = FPN({"layer2": 16, "layer3": 32, "layer4": 64}, 8)(given)
     assert tuple(levels) == LEVELS
     for name, layer in zip(LEVELS, given.values(), strict=False):
         assert levels[name].shape == (2, 8, *layer.shape[2:])
@@ -47,7 +47,7 @@ def test_shapes(sides: tuple[int, int, int]) -> None:
 
 def test_a_pyramid_by_hand() -> None:
     """Laterals that sum their input, outputs that pass on the middle: each level is the sum of all maps above a cell."""
-    fpn = FPN(4, 1)
+    fpn = FPN({"layer2": 1, "layer3": 2, "layer4": 4}, 1)
     with torch.no_grad():
         for name, parameter in fpn.named_parameters():
             parameter.zero_()

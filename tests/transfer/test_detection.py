@@ -123,7 +123,7 @@ def test_our_fcos_takes_a_pretrained_pyramid_and_head() -> None:
     cfg = build_config(TransferJob(find_protocol("coco_fcos_1x"), Path("data"), Path("run"), scale="mini"), None)
     cfg.MODEL.DEVICE = "cpu"
     width, model = cfg.MODEL.FPN.OUT_CHANNELS, build_model(cfg)
-    parts = {"fpn": FPN(QUARTER.channels, width), "head": Tower(width, norm=True)}
+    parts = {"fpn": FPN(QUARTER.stage_channels, width), "head": Tower(width, norm=True)}
     extras = {
         f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()
     }

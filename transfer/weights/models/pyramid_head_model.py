@@ -47,8 +47,8 @@ def build(spec: BackboneSpec, extras: Mapping[str, Tensor]) -> nn.ModuleDict:
     wide = width(extras)
     if two_stage(extras):
         head = BoxHead(wide, length(extras, "box.fc1.bias"))
-        return nn.ModuleDict({"fpn": FPN(spec.channels, wide, 2, ConvNorm), "box": head})
-    modules: dict[str, nn.Module] = {"fpn": FPN(spec.channels, wide)}
+        return nn.ModuleDict({"fpn": FPN(spec.stage_channels, wide, 2, ConvNorm), "box": head})
+    modules: dict[str, nn.Module] = {"fpn": FPN(spec.stage_channels, wide)}
     if any(name.startswith("head.") for name in extras):
         modules["head"] = Tower(wide, "head.norm1.weight" in extras and wide % GROUPS == 0)
     return nn.ModuleDict(modules)

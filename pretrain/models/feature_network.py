@@ -1,0 +1,64 @@
+"""The interface of all backbones: what methods, weights, probes and detectors know of a network.
+
+Shapes: B images of H × W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from pixbench.errors import UserError
+
+
+class FeatureNetwork(nn.Module):
+    """Network that makes maps of images; the last one, or the one of the spec's stride, is the map that methods take."""
+
+    channels: int
+    """Number of channels C of the map that methods take."""
+    stride: int
+    """Side of a cell of that map in pixels."""
+    stage_channels: Mapping[str, int]
+    """Number of channels of the map of each stage, from input to output."""
+    stage_strides: Mapping[str, int]
+    """Side of a cell of the map of each stage in pixels."""
+
+    def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the maps (B, C, h, w) of all stages for images ``x`` (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the map (B, channels, H / stride, W / stride), rounded up, that methods take."""
+        raise NotImplementedError
+
+    def keep_inputs_only(self) -> None:
+        """Let each block keep only its input for the backward pass and compute the rest again (activation checkpointing).
+
+        Raises:
+            UserError: The network cannot do that.
+        """
+        raise NotImplementedError
+
+    def layer_groups(self) -> list[list[str]]:
+        """Return the names of the parameters in layers, from input to output, for a learning rate that decays by layer.
+
+        Raises:
+            UserError: The network has no such order.
+        """
+        raise NotImplementedError
+
+
+def needed(backbone: FeatureNetwork, stages: tuple[str, ...], what: str) -> dict[str, int]:
+    """Return the numbers of channels of ``stages``, which ``what`` needs.
+
+    Raises:
+        UserError: The backbone has no such stages.
+    """
+    if missing := [stage for stage in stages if stage not in backbone.stage_channels]:
+        strides = ", ".join(map(str, dict.fromkeys(backbone.stage_strides.values())))
+        raise UserError(
+            f"{what} needs maps of several strides ({', '.join(stages)}), but this backbone has none for {', '.join(missing)}: "
+            f"its maps have stride {strides}; choose a hierarchical backbone, such as a ResNet, ConvNeXt or Swin"
+        )
+    return {stage: backbone.stage_channels[stage] for stage in stages}

@@ -1,0 +1,284 @@
+"""Backbones that are built by their name: networks of timm, and networks of one's own.
+
+What a network gives is not taken from its description: it is seen in one pass over an empty image, on PyTorch's meta device,
+where nothing is computed. Parameters that no map depends on, such as those of a norm before a classifier, are not trained.
+
+Shapes: B images of H × W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pixbench.errors import UserError, did_you_mean
+from pretrain.models.feature_network import FeatureNetwork
+from pretrain.models.named_spec import NamedSpec
+
+BLOCKS = 4
+"""Number of maps of a network whose maps all have one stride, such as a ViT: after each quarter of its blocks."""
+_STAGES = {2: "stem", 4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"}
+"""Names of the stages of a hierarchical network, by stride: those of a ResNet."""
+
+
+class NamedNetwork(FeatureNetwork):
+    """Network of a `NamedSpec`. Its parameters have the names of the network itself, after "net.".
+
+    A hierarchical network has the stages "stem" (stride 2), "layer1" (4) to "layer4" (32), as far as it has maps of these
+    strides, and others by their stride ("stride64"). A plain one (all maps of one stride, such as a ViT) has "block N" after
+    each quarter of its blocks, and its last norm, if any, is applied to each map.
+
+    Raises:
+        UserError: There is no such network, it does not take these options, or it makes no maps.
+    """
+
+    net: Any
+
+    def __init__(self, spec: NamedSpec) -> None:
+        super().__init__()
+        seen = look(spec)
+        self.spec = spec
+        self.net = _build(spec)
+        self.stage_channels = {name: stage.channels for name, stage in seen.stages.items()}
+        self.stage_strides = {name: stage.stride for name, stage in seen.stages.items()}
+        self.indices = {name: stage.index for name, stage in seen.stages.items()}
+        self.taken = seen.taken
+        self.channels, self.stride = self.stage_channels[self.taken], self.stage_strides[self.taken]
+        for name, parameter in self.net.named_parameters():
+            if name not in seen.used:
+                parameter.requires_grad_(False)
+
+    def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the maps (B, C, h, w) of all stages for images ``x`` (B, 3, H, W)."""
+        return dict(zip(self.indices, _maps(self.net, x, [*self.indices.values()]), strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the map (B, channels, H / stride, W / stride), rounded up, of the stage that the spec chooses."""
+        return _maps(self.net, x, [self.indices[self.taken]])[0]
+
+    def keep_inputs_only(self) -> None:
+        """Let the network's blocks compute their inside again for the backward pass, as timm's networks can."""
+        if not hasattr(self.net, "set_grad_checkpointing"):
+            raise UserError(
+                f"backbone {self.spec.name} has no method set_grad_checkpointing, as timm's networks have; set "
+                "activation_checkpointing to false"
+            )
+        self.net.set_grad_checkpointing(True)
+
+    def layer_groups(self) -> list[list[str]]:
+        """Return the names of the parameters in layers, by the ``group_matcher`` of timm's networks."""
+        if not hasattr(self.net, "group_matcher"):
+            raise UserError(
+                f"backbone {self.spec.name} has no method group_matcher, as timm's networks have, so its layers are not known; "
+                "set optimizer.layer_decay to 1"
+            )
+        from timm.models import group_parameters
+
+        groups = group_parameters(self.net, self.net.group_matcher(coarse=False))
+        return [[f"net.{name}" for name in groups[layer]] for layer in sorted(groups)]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One map of a network."""
+
+    index: int
+    """Its place among all maps of the network."""
+    channels: int
+    stride: int
+    """Side of a cell in pixels."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one pass over an empty image shows of a network."""
+
+    stages: dict[str, Stage]
+    taken: str
+    """The stage whose map methods take."""
+    used: frozenset[str]
+    """Names of the parameters that this map depends on."""
+
+
+@lru_cache(maxsize=64)
+def look(spec: NamedSpec) -> Seen:
+    """Return the stages of the network of ``spec``. The global random state does not change.
+
+    Raises:
+        UserError: As for `NamedNetwork`.
+    """
+    net, side = _empty(spec), _usual_side(spec)
+    found = _pass(spec, net, side)
+    strides = [_stride(spec, side, x) for x in found]
+    if len(set(strides)) == 1:
+        ends = sorted({round(len(found) * quarter / BLOCKS) - 1 for quarter in range(1, BLOCKS + 1)} - {-1})
+        stages = {f"block {i + 1}": Stage(i, found[i].shape[1], strides[i]) for i in ends}
+    else:
+        last = {stride: i for i, stride in enumerate(strides)}
+        stages = {_STAGES.get(s, f"stride{s}"): Stage(i, found[i].shape[1], s) for s, i in last.items()}
+    taken = next((name for name, s in reversed(stages.items()) if spec.output_stride in (0, s.stride)), None)
+    if taken is None:
+        raise UserError(
+            f"backbone {spec.name} has no map of stride {spec.output_stride}; choose backbone.output_stride from "
+            f"{', '.join(map(str, dict.fromkeys(strides)))}, or 0 for the last map"
+        )
+    used = _behind(found[stages[taken].index])
+    return Seen(stages, taken, frozenset(name for name, x in net.named_parameters() if id(x) in used))
+
+
+def check_size(spec: NamedSpec, side: int) -> None:
+    """Raise UserError if the network does not take images of ``side`` × ``side`` pixels."""
+    _pass(spec, _empty(spec), side)
+
+
+def _empty(spec: NamedSpec) -> nn.Module:
+    """Return the network with parameters that have a shape, but no values."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return _build(spec)
+
+
+def _build(spec: NamedSpec) -> nn.Module:
+    try:
+        return _of_timm(spec) if spec.family == "timm" else _of_ones_own(spec)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"backbone {spec.name} cannot be built with options {spec.options} ({_said(error)}); look at the arguments of that "
+            "network"
+        ) from error
+
+
+def _of_timm(spec: NamedSpec) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(f"backbone {spec.name} needs the package timm: pip install timm") from error
+    name, options = spec.function, spec.options
+    if not timm.is_model(name):
+        raise UserError(f"timm has no network {name!r}{did_you_mean(name.partition('.')[0], timm.list_models())}")
+    if taken := {"pretrained", "num_classes", "features_only", "checkpoint_path"} & options.keys():
+        raise UserError(
+            f"backbone.options has {', '.join(sorted(taken))}, which PixBench sets itself; to start from published weights, "
+            f"give init_from timm:{name}"
+        )
+    try:  # positions for other sizes of images are interpolated, in networks that can
+        return timm.create_model(name, num_classes=0, **{"dynamic_img_size": True, **options})
+    except TypeError as error:
+        if "dynamic_img_size" not in str(error):
+            raise
+    return timm.create_model(name, num_classes=0, **options)
+
+
+def _of_ones_own(spec: NamedSpec) -> nn.Module:
+    here = os.getcwd()
+    if here not in sys.path:  # as with python -m
+        sys.path.insert(0, here)
+    try:
+        function: Any = getattr(importlib.import_module(spec.family), spec.function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"backbone {spec.name} is not found ({error}); the module must be installed or lie below the current folder"
+        ) from error
+    network = function(**spec.options)
+    declared = [getattr(network, name, None) for name in ("channels", "strides")]
+    if not isinstance(network, nn.Module) or not all(isinstance(x, list | tuple) for x in declared):
+        raise UserError(
+            f"backbone {spec.name} must return a torch.nn.Module with the attributes channels and strides, a number for each "
+            "map, see docs/methods/backbones.md"
+        )
+    return network
+
+
+def _maps(net: Any, x: Tensor, indices: Sequence[int] | None) -> list[Tensor]:
+    """Return the maps (B, C, h, w) at the places ``indices`` (None: all) for images ``x`` (B, 3, H, W)."""
+    if hasattr(net, "forward_intermediates"):
+        plain = len({stage["reduction"] for stage in net.feature_info}) == 1
+        chosen = indices if indices is None else list(indices)
+        found: list[Tensor] = net.forward_intermediates(x, indices=chosen, norm=plain, intermediates_only=True)
+        return found
+    maps = net(x)
+    if not isinstance(maps, list | tuple) or not all(isinstance(x, Tensor) and x.dim() == 4 for x in maps):
+        raise UserError(
+            f"backbone {type(net).__name__} must return a list of maps (B, C, h, w), see docs/methods/backbones.md"
+        )
+    return [maps[i] for i in (range(len(maps)) if indices is None else indices)]
+
+
+def _usual_side(spec: NamedSpec) -> int:
+    """Return the side in pixels of images that the network takes."""
+    if spec.family != "timm" or "img_size" in spec.options:
+        side = spec.options.get("img_size", USUAL)
+        return int(side[0] if isinstance(side, list) else side)
+    import timm
+
+    usual = timm.get_pretrained_cfg(spec.function)
+    return int(usual.input_size[-1]) if usual else USUAL
+
+
+def _pass(spec: NamedSpec, net: nn.Module, side: int) -> list[Tensor]:
+    """Return all maps of an empty image of ``side`` × ``side`` pixels."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode(False), torch.enable_grad():
+            found = _maps(net, torch.empty(2, 3, side, side), None)  # two, for batch norms after a pooling
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"backbone {spec.name} does not take images of {side} × {side} pixels ({_said(error)}); give another "
+            f"data.image_size, or tell the network the size, in most networks of timm with backbone.options.img_size"
+        ) from error
+    if spec.family != "timm":
+        seen = [(x.shape[1], _stride(spec, side, x)) for x in found]
+        if seen != (said := [*zip(net.channels, net.strides, strict=False)]):  # type: ignore[arg-type]
+            raise UserError(
+                f"backbone {spec.name} declares maps of (channels, stride) {said}, but for images of {side} × {side} pixels it "
+                f"gives {seen}; correct its attributes channels and strides"
+            )
+    return found
+
+
+def _stride(spec: NamedSpec, side: int, x: Tensor) -> int:
+    """Return the side of a cell of the map ``x`` (B, C, h, w) of images of ``side`` × ``side`` pixels."""
+    height, width = x.shape[2:]
+    likely = [
+        *(2**power for power in range(8)),
+        round(side / max(height, 1)),
+    ]  # 4 cells of 64 pixels, not of 56, make 224
+    stride = next((stride for stride in likely if stride and -(-side // stride) == height == width), 0)
+    if not stride:
+        raise UserError(
+            f"backbone {spec.name} makes a map of {height} × {width} cells of an image of {side} × {side} pixels, so a cell is "
+            "not a whole number of pixels; its cells have no place that PixBench knows, choose another network"
+        )
+    return stride
+
+
+def _behind(x: Tensor) -> set[int]:
+    """Return the ids of the parameters that ``x`` was computed from."""
+    found, seen, todo = set(), set(), [x.grad_fn]
+    while todo:
+        node: Any = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        todo += [before for before, _ in node.next_functions]
+    return found
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+USUAL = 224
+"""Side in pixels of images for networks that do not say which they take."""
