@@ -58,7 +58,7 @@ def parse(argv: Sequence[str]) -> RunConfig:
         raise SystemExit(0)
     parser = build_parser(name, backbone)
     words = []
-    for path, content in _of_this_backbone(files, known.backbone).items():
+    for path, content in _of_this_backbone(files, backbone).items():
         _check_keys(content, parser, str(name), path)
         words += ["--config", path if content == files[path] else yaml.safe_dump(content)]
     try:
@@ -91,21 +91,20 @@ def _last_named(files: dict[str, dict[str, Any]], group: str) -> str | None:
     return next((str(name) for name in reversed(named) if name is not None), None)
 
 
-def _of_this_backbone(files: dict[str, dict[str, Any]], given: str | None) -> dict[str, dict[str, Any]]:
-    """Return ``files`` without what they say of another backbone than that of the run.
+def _of_this_backbone(files: dict[str, dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+    """Return ``files`` without what they say of another backbone than ``name``, that of the run.
 
-    A backbone's name begins its description anew: the settings that earlier files give to another one are not for it.
-    ``given`` is the name on the command line, if there is one.
+    Settings without a name are those of the backbone that was named last, and of a ResNet at first. So what mini.yaml says of a
+    ResNet, such as its width, is not for a backbone that is named elsewhere.
     """
-    kept, name = {}, given
-    for path, content in reversed(files.items()):
-        group = content.get("backbone")
-        own = group.get("name") if isinstance(group, dict) else None
-        if isinstance(group, dict) and name is not None and own != name:
-            content = {key: value for key, value in content.items() if key != "backbone"}
-        name = name or own
+    kept, current = {}, RESNET
+    for path, content in files.items():
+        if isinstance(group := content.get("backbone"), dict):
+            current = str(group.get("name") or current)
+            if current != name:
+                content = {key: value for key, value in content.items() if key != "backbone"}
         kept[path] = content
-    return dict(reversed(kept.items()))
+    return kept
 
 
 def build_parser(name: str | None, backbone: str = RESNET) -> ArgumentParser:
