@@ -9,13 +9,13 @@ from urllib.error import URLError
 import torch
 
 from pixbench.errors import UserError
-from pretrain.models.backbone_spec import BackboneSpec
 from transfer.weights.backbone import Backbone
 from transfer.weights.models.networks import build_network
+from transfer.weights.spec import Spec
 from transfer.weights.vit_spec import VitSpec
 
 
-def random_backbone(spec: BackboneSpec | VitSpec, seed: int) -> Backbone:
+def random_backbone(spec: Spec, seed: int) -> Backbone:
     """Return a backbone of ``spec`` with random weights that depend only on ``seed``.
 
     The initialisation is that of pre-training: He fan-out, and 0 for the last gamma of each block. The matrices and

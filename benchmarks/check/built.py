@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import nn, optim
 
-from pretrain.models.backbone_spec import BackboneSpec
-from transfer.weights.vit_spec import VitSpec
+from transfer.weights.spec import Spec
 
 
 class Resolved(NamedTuple):
@@ -17,7 +16,7 @@ class Resolved(NamedTuple):
     """In the framework's own type."""
     plain: dict[str, Any]
     """As plain data, the same for all jobs of a protocol that differ in seed and weights only."""
-    spec: BackboneSpec | VitSpec
+    spec: Spec
     """Backbone of the model."""
     batch: int
     """Images per iteration, of all processes."""

@@ -107,7 +107,11 @@ def _read(reading: Reading) -> list[str]:
 
     backbone = reading.backbone
     branch = f", {reading.branch} branch" if len(reading.layout.branches) > 1 or reading.branch == "ema" else ""
-    strides = "" if backbone.spec.variant == "ViT" else f"; strides in the {'1×1' if _strided_1x1(reading) else '3×3'}"
+    strides = (
+        ""
+        if backbone.spec.variant in ("ViT", "named")
+        else f"; strides in the {'1×1' if _strided_1x1(reading) else '3×3'}"
+    )
     lines = [
         f"read     {backbone.source}",
         f"names    as in: {reading.layout.title}{branch}",

@@ -6,6 +6,7 @@ Only this command reads the weights that the setting ``init_from`` names.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,11 @@ from pixbench.file_versions import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
     from pretrain.initial_weights import InitialWeights
+    from pretrain.models.backbone_spec import BackboneSpec
+    from pretrain.models.named_spec import NamedSpec
     from pretrain.settings import RunConfig
+    from transfer.weights.backbone import Backbone
+    from transfer.weights.sources import Source
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -33,17 +38,17 @@ def initial_weights(config: RunConfig) -> InitialWeights | None:
     """Read the weights that ``config.init_from`` names; None if there are none, or if a continued run can do without.
 
     Raises:
-        UserError: They cannot be read, are not of a ResNet, or take other pixels than pre-training gives.
+        UserError: They cannot be read, are of another network, or take other pixels than pre-training gives.
     """
     from pretrain.initial_weights import InitialWeights
-    from transfer.weights import load
     from transfer.weights.file_format import Pixels
     from transfer.weights.sources import locate
 
     if not config.init_from:
         return None
     try:
-        backbone, sha256 = load(located := locate(config.init_from)), located.sha256
+        located = locate(config.init_from)
+        backbone, sha256 = _read(located, config.backbone), located.sha256
     except UserError:
         if (Path(config.out) / CHECKPOINT_FILE).exists():  # it holds the weights; the file may be gone
             return None
@@ -53,4 +58,21 @@ def initial_weights(config: RunConfig) -> InitialWeights | None:
             f"init_from {config.init_from} takes {backbone.pixels}, but pre-training gives {Pixels()}; choose other weights"
         )
     parts = dict.fromkeys(name.partition(".")[0] for name in backbone.extras)
-    return InitialWeights(config.init_from, sha256, backbone.resnet, backbone.state, " and ".join(parts))
+    return InitialWeights(config.init_from, sha256, backbone.pretrainable, backbone.state, " and ".join(parts))
+
+
+def _read(source: Source, wanted: BackboneSpec | NamedSpec) -> Backbone:
+    """Return the backbone in ``source``; if the file does not name its network itself, as that of the run, if that has a name."""
+    from pretrain.models.named_spec import NamedSpec
+    from transfer.weights import load
+    from transfer.weights.vit_spec import VitSpec
+
+    try:
+        backbone = load(source)
+    except UserError:
+        if not isinstance(wanted, NamedSpec):
+            raise
+    else:
+        if not (isinstance(wanted, NamedSpec) and isinstance(backbone.spec, VitSpec)):
+            return backbone
+    return load(source, format_name=f"{wanted.name} {json.dumps(wanted.options)}")

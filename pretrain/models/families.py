@@ -20,6 +20,13 @@ def build_backbone(spec: Spec, zero_init_residual: bool = True) -> FeatureNetwor
     return build_resnet(spec, zero_init_residual) if isinstance(spec, BackboneSpec) else NamedNetwork(spec)
 
 
+def stage_channels(spec: Spec) -> dict[str, int]:
+    """Return the numbers of channels of the maps of all stages, "layer1" to "layer4" for C2 to C5."""
+    if isinstance(spec, BackboneSpec):
+        return spec.stage_channels
+    return {name: stage.channels for name, stage in look(spec).stages.items()}
+
+
 def map_stride(spec: Spec) -> int:
     """Return the side in image pixels of a cell of the map that methods take."""
     if isinstance(spec, BackboneSpec):

@@ -115,7 +115,7 @@ def look(spec: NamedSpec) -> Seen:
     Raises:
         UserError: As for `NamedNetwork`.
     """
-    net, side = _empty(spec), _usual_side(spec)
+    net, side = _empty(spec), usual_side(spec)
     found = _pass(spec, net, side)
     strides = [_stride(spec, side, x) for x in found]
     if len(set(strides)) == 1:
@@ -213,7 +213,7 @@ def _maps(net: Any, x: Tensor, indices: Sequence[int] | None) -> list[Tensor]:
     return [maps[i] for i in (range(len(maps)) if indices is None else indices)]
 
 
-def _usual_side(spec: NamedSpec) -> int:
+def usual_side(spec: NamedSpec) -> int:
     """Return the side in pixels of images that the network takes."""
     if spec.family != "timm" or "img_size" in spec.options:
         side = spec.options.get("img_size", USUAL)

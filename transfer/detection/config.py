@@ -10,12 +10,14 @@ from detectron2.config import CfgNode, get_cfg
 
 from pixbench.errors import UserError, did_you_mean
 from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
+from pretrain.models.named_spec import NamedSpec
 from transfer.detection import vitdet
 from transfer.detection.data_settings import fit_classes, number_of_classes
 from transfer.job import TransferJob
 from transfer.protocols import Protocol, leaves
 from transfer.weights.backbone import Backbone
 from transfer.weights.file_format import Pixels
+from transfer.weights.spec import Spec
 from transfer.weights.vit_spec import VitSpec
 
 _BY_OPTION = {"OUTPUT_DIR": "--out", "SEED": "--seed", "MODEL.WEIGHTS": "--weights"}
@@ -53,7 +55,7 @@ def build_config(job: TransferJob, backbone: Backbone | None) -> CfgNode:
         _fit_backbone(cfg, job, backbone.spec)
         _check_pixels(cfg, job, backbone.pixels)
     else:
-        _check_buildable(cfg, job, backbone_spec(cfg))
+        _checked(cfg, job, backbone_spec(cfg))
     cfg.OUTPUT_DIR, cfg.SEED = str(job.out), job.seed
     return cfg
 
@@ -67,7 +69,7 @@ def read_config(protocol: Protocol) -> CfgNode:
     return cfg
 
 
-def backbone_spec(cfg: CfgNode) -> BackboneSpec | VitSpec:
+def backbone_spec(cfg: CfgNode) -> Spec:
     """Return the spec of the backbone that ``cfg`` builds.
 
     Raises:
@@ -117,10 +119,9 @@ def config_as_dict(cfg: CfgNode) -> dict[str, Any]:
     return data
 
 
-def _fit_backbone(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> None:
+def _fit_backbone(cfg: CfgNode, job: TransferJob, spec: Spec) -> None:
     """Set the backbone options from ``spec``; raise UserError if that changes them at paper scale."""
-    _check_buildable(cfg, job, spec)
-    node, wanted = _backbone_options(spec)
+    node, wanted = _backbone_options(_checked(cfg, job, spec))
     settings, now = {f"{node}.{key}": value for key, value in wanted.items()}, dict(leaves(cfg))
     differ = {key: value for key, value in settings.items() if now[key] != value}
     if differ and job.scale == "paper":
@@ -132,15 +133,19 @@ def _fit_backbone(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) 
         cfg.merge_from_list([key, value])
 
 
-def _check_buildable(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> None:
-    """Raise `UserError` if Detectron2 cannot build ``spec`` in the detector of the protocol."""
+def _checked(cfg: CfgNode, job: TransferJob, spec: Spec) -> BackboneSpec | VitSpec:
+    """Return ``spec``; raise `UserError` if Detectron2 cannot build it in the detector of the protocol."""
     what = f"{job.weights or 'MODEL.RESNETS'} holds a {spec.title}"
     if ("VITDET" in cfg) is isinstance(spec, BackboneSpec):
         raise UserError(
             f"{what}, which {job.protocol.name} cannot use: it is for {backbone_spec(cfg).title}; choose another protocol"
         )
     if isinstance(spec, VitSpec):
-        return
+        return spec
+    if isinstance(spec, NamedSpec):
+        raise UserError(
+            f"{what}; Detectron2's protocols take ResNets and plain ViTs only; choose a protocol of kind frozen"
+        )
     if spec.variant != "7x7":
         raise UserError(f"{what}, a ResNet of variant {spec.variant}; Detectron2 has only the 7x7 stem")
     if spec.basic and job.protocol.weights_framework == "detectron2_c4":
@@ -153,6 +158,7 @@ def _check_buildable(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpe
             f"{what}, but Detectron2 builds ResNet-18 and ResNet-34 only with 64 channels in the stem; use a backbone of "
             "width 1"
         )
+    return spec
 
 
 def _backbone_options(spec: BackboneSpec | VitSpec) -> tuple[str, dict[str, Any]]:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from pretrain.models.backbone_spec import BackboneSpec
 from transfer.frozen.features import Features
 from transfer.frozen.views import Views
-from transfer.weights.vit_spec import VitSpec
+from transfer.weights.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Run:
     """Where to compute."""
     out: Path
     """Run folder, for files of more than the metrics."""
-    spec: BackboneSpec | VitSpec | None = None
+    spec: Spec | None = None
     """What the backbone is, to record what a publication does with such a network. The metrics must not depend on it."""
 
 

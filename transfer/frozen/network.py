@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixbench.errors import UserError
-from pretrain.models.backbone_spec import BackboneSpec
-from pretrain.models.resnet import ResNet
+from pretrain.models.families import map_stride
+from pretrain.models.feature_network import FeatureNetwork
 from transfer.frozen.views import Images
 from transfer.weights.backbone import Backbone
 from transfer.weights.models.networks import build_network
 from transfer.weights.models.vit import ViT
 from transfer.weights.tensors import fingerprint
+from transfer.weights.vit_spec import VitSpec
 
 
 class FrozenNetwork(nn.Module):
@@ -43,7 +44,7 @@ class FrozenNetwork(nn.Module):
     def __init__(self, backbone: Backbone, output_stride: int | None = None, pad: bool = False) -> None:
         super().__init__()
         spec = backbone.spec
-        if isinstance(spec, BackboneSpec) and output_stride:
+        if not isinstance(spec, VitSpec) and output_stride:
             try:
                 spec = replace(spec, output_stride=output_stride)
             except ValueError as error:
@@ -52,7 +53,7 @@ class FrozenNetwork(nn.Module):
                     "another protocol, or set images.output_stride"
                 ) from error
         self.spec = spec
-        self.stride = spec.output_stride if isinstance(spec, BackboneSpec) else spec.patch
+        self.stride = spec.patch if isinstance(spec, VitSpec) else map_stride(spec)
         """Side of a cell in pixels."""
         self.pad = pad
         self.network = build_network(spec)
@@ -104,7 +105,9 @@ def for_images(backbone: Backbone, images: Images) -> FrozenNetwork:
     return FrozenNetwork(backbone, images.output_stride, images.resize == "padded")
 
 
-def last_map(network: ResNet | ViT, images: Tensor) -> Tensor:
+def last_map(network: FeatureNetwork | ViT, images: Tensor) -> Tensor:
     """Return the map (B, h, w, C) of the last stage for normalised ``images`` (B, 3, H, W)."""
+    if isinstance(network, FeatureNetwork):
+        return network(images).permute(0, 2, 3, 1)
     *_, last = network.forward_stages(images).values()
-    return last.permute(0, 2, 3, 1) if isinstance(network, ResNet) else last
+    return last

@@ -13,13 +13,13 @@ from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_
 from transfer.batch_scaling import KEYS
 from transfer.protocols import leaves
 from transfer.segmentation.classes import check_held, held, leave_out_missing, use_classes
+from transfer.weights.spec import Spec
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
     from transfer.job import TransferJob
     from transfer.weights.file_format import Pixels
-    from transfer.weights.vit_spec import VitSpec
 
 BY_OPTION = {
     r"randomness\.seed": "--seed",
@@ -42,7 +42,7 @@ GROUP_OPTIONS = {"groups": 1, "base_width": 4, "deep_stem": False, "avg_down": F
 """Options that only the class `WITH_GROUPS` takes, with MMSegmentation's defaults."""
 
 
-def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Config:
+def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
     """Return the protocol's config with the job's classes and overrides and the backbone of ``spec`` (None: the config's).
 
     Seed and paths are not set, so that all runs of one protocol resolve to the same config.
@@ -68,7 +68,7 @@ def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Con
     spec = spec or backbone_spec(config)
     if not isinstance(spec, BackboneSpec):
         raise UserError(
-            f"{job.weights or job.like} holds a vision transformer, but {job.protocol.name} is for a ResNet; choose another "
+            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} is for a ResNet; choose another "
             "protocol"
         )
     if job.protocol.kind == "frozen":

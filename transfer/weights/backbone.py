@@ -14,9 +14,11 @@ from torch import Tensor
 
 from pixbench.errors import UserError, printable
 from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.named_spec import NamedSpec
 from transfer.weights.expected_shapes import Shape, expected
 from transfer.weights.file_format import Pixels
 from transfer.weights.measure import measure
+from transfer.weights.spec import Spec
 from transfer.weights.tensors import is_finite, type_name
 from transfer.weights.vit_spec import VitSpec
 
@@ -25,7 +27,7 @@ from transfer.weights.vit_spec import VitSpec
 class Backbone:
     """Weights of one backbone, with exactly the names, shapes and types of ``build_network(spec).state_dict()``."""
 
-    spec: BackboneSpec | VitSpec
+    spec: Spec
     state: dict[str, Tensor] = field(repr=False)
     source: str
     """Path of the file or another description of the origin, for messages and records."""
@@ -40,6 +42,11 @@ class Backbone:
         if isinstance(self.spec, BackboneSpec):
             return self.spec
         raise UserError(f"{self.source} holds a {self.spec.title}, but a ResNet is needed; choose another checkpoint")
+
+    @property
+    def pretrainable(self) -> BackboneSpec | NamedSpec:
+        """Return ``spec`` if it is one of pre-training: a ResNet, or a backbone by name; raise `UserError` otherwise."""
+        return self.spec if isinstance(self.spec, NamedSpec) else self.resnet
 
 
 @dataclass(frozen=True)
@@ -94,12 +101,12 @@ _LONGEST = 200
 """Largest number of characters of a key that a message shows."""
 
 
-def infer_spec(state: Mapping[str, Tensor], source: str = "the state dict") -> BackboneSpec | VitSpec:
+def infer_spec(state: Mapping[str, Tensor], source: str = "the state dict") -> Spec:
     """Return the spec that follows from names and shapes of the weights, see `transfer.weights.measure`."""
     return spec_of({name: tuple(tensor.shape) for name, tensor in state.items()}, source)
 
 
-def spec_of(shapes: Mapping[str, tuple[int, ...]], source: str) -> BackboneSpec | VitSpec:
+def spec_of(shapes: Mapping[str, tuple[int, ...]], source: str) -> Spec:
     """Return the spec that follows from the shapes of the weights by name."""
     fields = measure(shapes, source)
     try:

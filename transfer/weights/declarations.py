@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, WEIGHTS_KEY
 from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.named_spec import NamedSpec
+from transfer.weights.backbone import infer_spec
 from transfer.weights.contents import Contents
 from transfer.weights.file_format import Format
+from transfer.weights.recognition import named_spec_in
 from transfer.weights.sources import Source
+from transfer.weights.spec import Spec
 from transfer.weights.stand_ins import entries
 from transfer.weights.tensors import is_brief
-from transfer.weights.vit_spec import VitSpec
+
+PERMIT = "PIXBENCH_NETWORKS"
+"""Environment variable with the modules, separated by commas, whose code a weight file may name."""
 
 
-def as_the_file_says(
-    contents: Contents, fmt: Format, spec: BackboneSpec | VitSpec, source: Source
-) -> tuple[BackboneSpec | VitSpec, Any]:
+def as_the_file_says(contents: Contents, fmt: Format, spec: Spec, source: Source) -> tuple[Spec, Any]:
     """Return spec and pixels: those that a file of this project declares, otherwise those of the source or the format."""
     held, path = contents.entries, source.name
+    if isinstance(spec, NamedSpec):
+        notes = entries(held.get(WEIGHTS_KEY)) or {}
+        return spec, declared(notes["pixels"], fmt.pixels, path) if "pixels" in notes else source.pixels or fmt.pixels
     if is_checkpoint(held):
         version = held.get("version")
         if type(version) is not int or not 1 <= version <= CHECKPOINT_VERSION:
@@ -40,13 +50,39 @@ def as_the_file_says(
     return spec, source.pixels or (fmt.grouped.get("pixels", fmt.pixels) if grouped else fmt.pixels)
 
 
+def spec_in_file(contents: Contents, fmt: Format, state: Mapping[str, Tensor], path: object) -> Spec:
+    """Return the spec that a file declares by a name, or else the one that its weights ``state`` show.
+
+    Raises:
+        UserError: There is no such network, or the file names code that was not permitted.
+    """
+    fields = spec_in(contents.entries)
+    if fields is None:
+        fields = spec_in(entries(contents.entries.get(WEIGHTS_KEY)) or {})
+    if not named_spec_in(fields):
+        return as_in_format(infer_spec(state, str(path)), fmt)
+    try:
+        if not is_brief(fields):
+            raise ValueError("the description is too long")
+        spec = NamedSpec(**fields)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} does not describe its backbone correctly ({error}); write the file again") from error
+    permitted = os.environ.get(PERMIT, "").split(",")
+    if spec.family != "timm" and spec.family not in permitted:
+        raise UserError(
+            f"{path} holds a backbone of {spec.name}, and building it runs the code of that module; if you trust it, permit it: "
+            f"{PERMIT}={spec.family}"
+        )
+    return spec
+
+
 def is_checkpoint(content: Mapping[Any, Any]) -> bool:
     """Whether ``content`` is that of a pre-training checkpoint of this project."""
     kind = content.get("format")
     return isinstance(kind, str) and kind == CHECKPOINT_FORMAT
 
 
-def as_in_format(spec: BackboneSpec | VitSpec, fmt: Format) -> BackboneSpec | VitSpec:
+def as_in_format(spec: Spec, fmt: Format) -> Spec:
     """Return the spec with the fields that the format defines; where the stride is in a bottleneck is no matter of others."""
     fields = fmt.backbone | ({"avg_down": True} if fmt.names.averages else {})
     if isinstance(spec, BackboneSpec) and spec.groups > 1:

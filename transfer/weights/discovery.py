@@ -17,7 +17,7 @@ from transfer.weights.naming import COUNTER, NAMINGS, Naming, is_counter
 from transfer.weights.recognition import Match
 from transfer.weights.tensors import is_tensor
 
-_FAMILIES = [name for name in NAMINGS if name != "detectron2_c4"]
+_FAMILIES = [name for name, names in NAMINGS.items() if name != "detectron2_c4" and names.stem]
 """Namings whose names all have the same prefix."""
 NAME = "prefix"
 """Name of the format of a backbone that was chosen by its place."""

@@ -9,11 +9,17 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from pretrain.models.backbone_spec import BLOCKS, GROUPS, TOWER_DEPTH, BackboneSpec
+from pretrain.models.families import stage_channels
+from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_spec import NamedSpec
 from transfer.weights import pyramid_head
 from transfer.weights.naming import COUNTER
+from transfer.weights.spec import Spec
+from transfer.weights.tensors import type_name
 from transfer.weights.vit_spec import VitSpec
 
 
@@ -27,9 +33,9 @@ class Shape(NamedTuple):
 Entries = Iterable[tuple[str, Shape]]
 
 
-def expected(spec: BackboneSpec | VitSpec, extras: Mapping[str, Tensor] | None = None) -> dict[str, Shape]:
+def expected(spec: Spec, extras: Mapping[str, Tensor] | None = None) -> dict[str, Shape]:
     """Return the shapes by name of a backbone of ``spec``, and of its pyramid and head if there are ``extras``."""
-    if extras and isinstance(spec, BackboneSpec):
+    if extras and not isinstance(spec, VitSpec):
         return _backbone(spec) | dict(
             _two_stage(spec, extras) if pyramid_head.two_stage(extras) else _dense(spec, extras)
         )
@@ -37,7 +43,9 @@ def expected(spec: BackboneSpec | VitSpec, extras: Mapping[str, Tensor] | None =
 
 
 @lru_cache
-def _backbone(spec: BackboneSpec | VitSpec) -> dict[str, Shape]:
+def _backbone(spec: Spec) -> dict[str, Shape]:
+    if isinstance(spec, NamedSpec):
+        return dict(_named(spec))
     return dict(_resnet(spec) if isinstance(spec, BackboneSpec) else _vit(spec))
 
 
@@ -95,10 +103,17 @@ def _vit(spec: VitSpec) -> Entries:
         yield from _weight(f"{at}mlp.fc2", width, 4 * width)
 
 
-def _dense(spec: BackboneSpec, extras: Mapping[str, Tensor]) -> Entries:
+def _named(spec: NamedSpec) -> Entries:
+    with torch.device("meta"):
+        network = NamedNetwork(spec)
+    for name, tensor in network.state_dict().items():
+        yield name, Shape(tuple(tensor.shape), type_name(tensor))
+
+
+def _dense(spec: BackboneSpec | NamedSpec, extras: Mapping[str, Tensor]) -> Entries:
     wide = pyramid_head.width(extras)
     for stage in (3, 4, 5):
-        yield from _weight(f"fpn.lateral{stage}", wide, spec.channels // 2 ** (5 - stage), 1, 1)
+        yield from _weight(f"fpn.lateral{stage}", wide, stage_channels(spec)[f"layer{stage - 1}"], 1, 1)
         yield from _weight(f"fpn.output{stage}", wide, wide, 3, 3)
     yield from _weight("fpn.p6", wide, wide, 3, 3)
     with_head = any(name.startswith("head.") for name in extras)
@@ -108,11 +123,11 @@ def _dense(spec: BackboneSpec, extras: Mapping[str, Tensor]) -> Entries:
             yield from _weight(f"head.norm{i}", wide)
 
 
-def _two_stage(spec: BackboneSpec, extras: Mapping[str, Tensor]) -> Entries:
+def _two_stage(spec: BackboneSpec | NamedSpec, extras: Mapping[str, Tensor]) -> Entries:
     wide, out = pyramid_head.width(extras), pyramid_head.length(extras, "box.fc1.bias")
     for stage in (2, 3, 4, 5):
         lateral, output = f"fpn.lateral{stage}", f"fpn.output{stage}"
-        yield from _conv_norm(lateral, f"{lateral}.norm", wide, spec.channels // 2 ** (5 - stage), 1)
+        yield from _conv_norm(lateral, f"{lateral}.norm", wide, stage_channels(spec)[f"layer{stage - 1}"], 1)
         yield from _conv_norm(output, f"{output}.norm", wide, wide, 3)
     for i in range(1, pyramid_head.BOX_DEPTH + 1):
         yield from _conv_norm(f"box.conv{i}", f"box.conv{i}.norm", wide, wide, 3)

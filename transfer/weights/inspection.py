@@ -9,9 +9,8 @@ from typing import Any
 
 from pixbench.errors import UserError, printable
 from transfer.weights import discovery, files, other_networks, recognition
-from transfer.weights.backbone import infer_spec
 from transfer.weights.contents import Contents
-from transfer.weights.declarations import as_in_format, as_the_file_says
+from transfer.weights.declarations import as_the_file_says, spec_in_file
 from transfer.weights.file_format import formats
 from transfer.weights.read_file import Choice, recognise
 from transfer.weights.recognition import Match
@@ -63,7 +62,7 @@ def _describe(contents: Contents, match: Match, source: Source, inside: list[dis
     tensors = {name: t for key, name in sorting.backbone.items() if (t := as_tensor(weights[key])) is not None}
     pixels: Any = fmt.pixels
     try:
-        spec, pixels = as_the_file_says(contents, fmt, as_in_format(infer_spec(tensors, source.name), fmt), source)
+        spec, pixels = as_the_file_says(contents, fmt, spec_in_file(contents, fmt, tensors, source.name), source)
         backbone: dict[str, Any] = {"title": spec.title, **spec.as_dict()}
     except (UserError, TypeError, ValueError) as error:
         backbone = {"title": f"none that can be converted: {error}"}

@@ -8,7 +8,7 @@ within a block. Block numbers and leaves (``weight``, ``running_mean``, ...) are
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 Translator = Callable[[str], "str | None"]
 
@@ -45,11 +45,43 @@ class Naming:
         self.to_framework = _translator(*tables)
         self.to_canonical = _translator(*inverses)
 
+    def held_in(self, keys: Collection[str], prefix: str) -> bool:
+        """Whether ``keys`` hold the stem of a backbone, under ``prefix``."""
+        return any(f"{prefix}{name}.weight" in keys for name in self.stem.values())
+
     def under(self, prefix: str) -> Naming:
         """Return the same naming with ``prefix`` before each name of the framework."""
         tables = (self.stem, self.stages, self.bare)
         stem, stages, bare = ({key: prefix + name for key, name in table.items()} for table in tables)
         return Naming(stem, stages, self.block, bare)
+
+
+class OwnNames(Naming):
+    """The naming of a `NamedSpec`: the network's own names, which stand after "net." in a canonical name.
+
+    ``prefix`` is what stands before them in the framework.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__({}, {}, {})
+        self.prefix = prefix
+        self.to_framework = lambda name: _moved(name, _OWN, prefix)
+        self.to_canonical = lambda name: _moved(name, prefix, _OWN)
+
+    def held_in(self, keys: Collection[str], prefix: str) -> bool:
+        """Whether one of ``keys`` begins with ``prefix`` and what stands before the network's own names."""
+        return any(key.startswith(prefix + self.prefix) for key in keys)
+
+    def under(self, prefix: str) -> OwnNames:
+        """Return the same naming with ``prefix`` before each name of the framework."""
+        return OwnNames(prefix + self.prefix)
+
+
+_OWN = "net."
+
+
+def _moved(name: str, before: str, after: str) -> str | None:
+    return after + name.removeprefix(before) if name.startswith(before) else None
 
 
 def is_counter(name: str) -> bool:
@@ -111,6 +143,9 @@ NAMINGS: dict[str, Naming] = {
     # `timm/models/resnet.py` with a deep stem, and (d) with an averaged shortcut
     "timm_c": Naming(_TIMM_STEM, same(STAGES), same(BLOCK)),
     "timm_d": Naming(_TIMM_STEM, same(STAGES), _AVERAGING),
+    # networks by name: as `NamedNetwork` has them, and as the network itself
+    "named": OwnNames(_OWN),
+    "own": OwnNames(""),
     # a plain ViT as in timm, DINO, iBOT and MAE, without class token and last norm (as in ViTDet)
     "vit": Naming(
         same(("patch_embed.proj",)),

@@ -11,17 +11,18 @@ from torch import Tensor
 
 from pixbench.errors import UserError, an
 from pretrain.models.backbone_spec import BackboneSpec
-from transfer.weights import discovery, files, other_networks, pyramid_head, recognition
-from transfer.weights.backbone import Backbone, Counts, Problems, check, infer_spec
+from pretrain.models.named_spec import NamedSpec
+from transfer.weights import by_name, discovery, files, other_networks, pyramid_head, recognition
+from transfer.weights.backbone import Backbone, Counts, Problems, check
 from transfer.weights.contents import Contents
-from transfer.weights.declarations import as_in_format, as_the_file_says
+from transfer.weights.declarations import as_the_file_says, spec_in_file
 from transfer.weights.expected_shapes import expected
-from transfer.weights.file_format import Format, formats
+from transfer.weights.file_format import Format, Pixels, formats
 from transfer.weights.naming import is_counter
 from transfer.weights.recognition import Match, Sorting
 from transfer.weights.sources import Source, locate
+from transfer.weights.spec import Spec
 from transfer.weights.tensors import as_tensor, cast, equal, in_order, is_stretched, type_name
-from transfer.weights.vit_spec import VitSpec
 
 AVERAGE = "ema"
 """The branch that takes the moving average of the weights, if a file holds one beside them."""
@@ -102,6 +103,10 @@ def read(
     content, path = files.read_source(located), located.name
     whole = Contents(content.value)
     contents, branch = (whole.averaged(path), None) if branch == AVERAGE else (whole, branch)
+    if format_name is not None and ":" in format_name:
+        return _by_name(by_name.spec_named(format_name), contents, located, choice)
+    if choice == Choice() and (named := by_name.spec_of(located)) is not None:
+        return _by_name(named, contents, located, choice)
     match = recognise(contents, path, replace(choice, branch=branch))
     fmt = match.format
     architecture = located.architecture or other_networks.declared_architecture(contents)
@@ -120,7 +125,7 @@ def read(
         )
     sorting = match.sort(branch)
     state, extras, dropped, types = _values(match, sorting, branch, located)
-    spec = as_in_format(infer_spec(state, path), fmt)
+    spec = spec_in_file(contents, fmt, state, path)
     if isinstance(spec, BackboneSpec) and spec.stem in fmt.other_stems:
         raise UserError(
             f"{path} holds a ResNet with a {spec.stem} stem, which in {an(fmt.title)} is another one than ours "
@@ -150,7 +155,29 @@ def read(
     )
 
 
-def _notes(spec: BackboneSpec | VitSpec, contents: Contents) -> list[str]:
+def _by_name(spec: NamedSpec, contents: Contents, source: Source, choice: Choice) -> Reading:
+    """Return the backbone that the user named."""
+    if choice.branch not in (None, AVERAGE):
+        raise UserError(
+            f"--branch {choice.branch} belongs to a known format; with --from {spec.name}, choose by --prefix"
+        )
+    if spec.family != "timm":
+        raise UserError(
+            f"--from {spec.name}: only networks of timm can be named for a file; it must say itself what it holds"
+        )
+    found, types = by_name.read_named(spec, contents, source.name, choice.prefix, choice.container), Counter[str]()
+    state = {name: _uniform(name, in_order(tensor), types) for name, tensor in found.state.items()}
+    backbone = Backbone(found.spec, state, source.name, {}, source.pixels or Pixels())
+    check(backbone)
+    counts = Counts(len(state), {reason: len(keys) for reason, keys in found.dropped.items()}, {}, dict(types))
+    notes = [f"{', '.join(found.computed)} was computed from several tensors of the file"] if found.computed else []
+    beside, fmt = contents.beside(found.container), formats()["timm_named"]
+    return Reading(
+        backbone, fmt, choice.branch or "student", counts, beside, found.dropped, [], [], notes, spec.function
+    )
+
+
+def _notes(spec: Spec, contents: Contents) -> list[str]:
     notes = []
     if isinstance(spec, BackboneSpec) and spec.stem == "3x3":
         notes.append("no weight shows what else its 3×3 stem has; taken are stride 1, padding 1 and no pooling")
@@ -268,7 +295,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float64)
 _INTEGERS = (torch.int32, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def _fill_norms(state: State, extras: State, fmt: Format, spec: BackboneSpec | VitSpec, path: object) -> dict[str, int]:
+def _fill_norms(state: State, extras: State, fmt: Format, spec: Spec, path: object) -> dict[str, int]:
     """Fill in what norms lack by design, and return how many tensors were added for which reason.
 
     Added are counters (0), and in formats that say so, statistics that were folded into weight and bias (mean 0, variance 1,
@@ -276,6 +303,8 @@ def _fill_norms(state: State, extras: State, fmt: Format, spec: BackboneSpec | V
     is an exception for counters: its frozen norms have none, but its trained norms do.
     """
     wanted, filled = expected(spec), {}
+    if isinstance(spec, NamedSpec):
+        return {}  # its norms are as its network has them
     if not any(map(is_counter, state)) or not fmt.names.counts:
         missing = [name for name in expected(spec, extras) if is_counter(name) and name not in state | extras]
         for name in missing:

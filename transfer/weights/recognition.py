@@ -115,8 +115,8 @@ def _fits(text: str, fmt: Format) -> bool:
 
 def _branches_in(renamed: str, fmt: Format) -> list[str]:
     """Return the branches of which the keys hold the stem."""
-    keys, stem = set(renamed.split("\n")), fmt.names.stem.values()
-    return [b for b, prefix in fmt.branches.items() if any(f"{prefix}{name}.weight" in keys for name in stem)]
+    keys = set(renamed.split("\n"))
+    return [branch for branch, prefix in fmt.branches.items() if fmt.names.held_in(keys, prefix)]
 
 
 def has_stem(text: str, fmt: Format) -> bool:
@@ -188,6 +188,8 @@ def _as_declared(fmt: Format, content: Any) -> Format:
         raise UserError(
             f"the checkpoint declares more than {_MOST_MODULES} modules or a very long name; use another file"
         )
+    if named_spec_in(content.get("backbone")):
+        fmt = replace(fmt, naming="named")
     left_behind = [name for name in left_behind if name not in ("backbone", "momentum_encoder")]
     extras = "|".join(name for name in exports if name != "backbone")
     pattern = rf"((?:{extras})\..*)"
@@ -197,6 +199,11 @@ def _as_declared(fmt: Format, content: Any) -> Format:
         extras={"student": pattern, "momentum_encoder": rf"momentum_encoder\.{pattern}"} if extras else {},
         dropped=fmt.dropped | {name: rf"(momentum_encoder\.)?{name}(\..*)?" for name in left_behind},
     )
+
+
+def named_spec_in(fields: Any) -> bool:
+    """Whether ``fields`` are those of a `NamedSpec`."""
+    return isinstance(fields, Mapping) and "name" in fields
 
 
 def _are_identifiers(names: Any) -> TypeGuard[list[str]]:

@@ -1,4 +1,4 @@
-"""timm's ResNet (`timm/models/resnet.py`)."""
+"""timm's networks: its ResNet (`timm/models/resnet.py`), and all others by their names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrain.models.named_spec import NamedSpec
 from transfer.weights.frameworks import torchvision
 from transfer.weights.frameworks.record import Framework, FrameworkModel, stages
 from transfer.weights.naming import NAMINGS
@@ -38,11 +39,27 @@ def _settings(backbone: Backbone) -> dict[str, Any]:
 
 
 def _build(backbone: Backbone) -> FrameworkModel:
+    if isinstance(backbone.spec, NamedSpec):
+        return _by_name(backbone.spec)
     from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
     block: Any = BasicBlock if backbone.resnet.basic else Bottleneck
     model = ResNet(block, **_settings(backbone), num_classes=0)
     return FrameworkModel(model, stages("maxpool"), model.forward_features)
+
+
+def _by_name(spec: NamedSpec) -> FrameworkModel:
+    from pretrain.models.named_network import NamedNetwork
+
+    network = NamedNetwork(spec)
+    model = network.net  # timm's own, as timm.create_model returns it
+    return FrameworkModel(model, {}, model, network.forward_stages)
+
+
+def _lacks(backbone: Backbone) -> str | None:
+    if isinstance(backbone.spec, NamedSpec):
+        return None if backbone.spec.family == "timm" else f"network called {backbone.spec.name}"
+    return torchvision.lacks(backbone)
 
 
 def _named(architecture: str) -> FrameworkModel | None:
@@ -65,6 +82,10 @@ def _load(model: nn.Module, path: Path) -> None:
 
 
 def _usage(backbone: Backbone, path: Path) -> str:
+    if isinstance(backbone.spec, NamedSpec):
+        given = "".join(f", {key}={value!r}" for key, value in backbone.spec.options.items())
+        name = backbone.spec.function
+        return f"model = timm.create_model({name!r}, num_classes=0{given}, checkpoint_path={str(path)!r})"
     spec = backbone.resnet
     letter = {"7x7": "", "deep": "c", "deep, averaging": "d"}[spec.variant]
     name = f"resnet{spec.depth}{letter}"
@@ -84,21 +105,22 @@ def _usage(backbone: Backbone, path: Path) -> str:
 RECORDS = (
     Framework(
         name="timm",
-        title="timm ResNet",
+        title="timm network",
         words=("timm",),
         variants={
             "7x7": NAMINGS["torchvision"],
             "deep": NAMINGS["timm_c"],
             "deep, averaging": NAMINGS["timm_d"],
+            "named": NAMINGS["own"],
         },
         owns=re.compile(r"(?!fc\.)"),
         build=_build,
         load=_load,
         usage=_usage,
-        reads=("timm_c", "timm_d"),
+        reads=("timm_c", "timm_d", "timm_named"),
         families=("timm_c", "timm_d"),
         named=_named,
         pixels=False,
-        lacks=torchvision.lacks,
+        lacks=_lacks,
     ),
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pretrain.models.backbone_spec import BackboneSpec
-from pretrain.models.resnet import ResNet, build_resnet
+from pretrain.models.families import build_backbone
+from pretrain.models.feature_network import FeatureNetwork
 from transfer.weights.models.vit import ViT
+from transfer.weights.spec import Spec
 from transfer.weights.vit_spec import VitSpec
 
 
-def build_network(spec: BackboneSpec | VitSpec) -> ResNet | ViT:
+def build_network(spec: Spec) -> FeatureNetwork | ViT:
     """Return a newly initialised network of ``spec``; its state dict has the names of a `Backbone`."""
-    return build_resnet(spec) if isinstance(spec, BackboneSpec) else ViT(spec)
+    return ViT(spec) if isinstance(spec, VitSpec) else build_backbone(spec)

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from pixbench.errors import UserError
 from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.named_network import usual_side
+from pretrain.models.named_spec import NamedSpec
 from transfer.weights import pyramid_head
 from transfer.weights.backbone import Backbone
 from transfer.weights.frameworks import FRAMEWORKS, FrameworkModel, express, find_framework
@@ -31,7 +33,7 @@ from transfer.weights.models.networks import build_network
 from transfer.weights.models.source_network import SourceNetwork, network_of
 from transfer.weights.naming import is_counter
 from transfer.weights.read_file import Reading, read
-from transfer.weights.vit_spec import VitSpec
+from transfer.weights.spec import Spec
 
 SHOWN = 4
 """Number of tensors that an error lists."""
@@ -147,7 +149,8 @@ def verify(backbone: Backbone, path: str | PathLike[str], framework: str | None 
 
 def prove_written(backbone: Backbone, path: Path, framework: str, source: Reading | None = None) -> Parity:
     """Compare as `verify` does, for a backbone in the form of the framework; ``source`` is compared with its own network."""
-    backbone, images = _undilated(backbone), probe()
+    backbone = _undilated(backbone)
+    images = probe(backbone.spec)
     with torch.no_grad():
         wanted = _own(backbone, images)
         model = loaded(framework, backbone, path)
@@ -182,7 +185,8 @@ def prove_same(backbone: Backbone, path: str | PathLike[str]) -> Parity:
         )
     if framework:
         return prove_written(expressed, Path(path), framework)
-    backbone, images = _undilated(backbone), probe()
+    backbone = _undilated(backbone)
+    images = probe(backbone.spec)
     with torch.no_grad():
         wanted, found = _own(backbone, images), _own(_undilated(other.backbone), images)
     held = other.backbone.state
@@ -201,9 +205,8 @@ def _parity(
 
 def _own(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
     """Return the maps of our own network for ``images`` at every stage."""
-    with torch.device("meta"):
-        network: Any = build_network(backbone.spec).eval()
-    network.load_state_dict(backbone.state, assign=True)
+    network: Any = build_network(backbone.spec).eval()
+    network.load_state_dict(backbone.state)
     return network.forward_stages(images)
 
 
@@ -227,7 +230,7 @@ def _same_kind(backbone: Backbone, path: str | PathLike[str]) -> Reading:
     return other
 
 
-def _other_fields(mine: BackboneSpec | VitSpec, theirs: BackboneSpec | VitSpec) -> str:
+def _other_fields(mine: Spec, theirs: Spec) -> str:
     """Return the fields in which two specs of the same title differ, for use in a message; empty if the titles differ."""
     if mine.title != theirs.title:
         return ""
@@ -235,12 +238,16 @@ def _other_fields(mine: BackboneSpec | VitSpec, theirs: BackboneSpec | VitSpec) 
     return f" ({', '.join(f'{name} {now[name]} and {before[name]}' for name in now if now[name] != before[name])})"
 
 
-def probe() -> Tensor:
-    """Return two fixed normalised images (2, 3, 64, 96): smooth like photographs, with a little noise, not square."""
+def probe(spec: Spec | None = None) -> Tensor:
+    """Return two fixed normalised images (2, 3, 64, 96): smooth like photographs, with a little noise, not square.
+
+    For a backbone by name they have the size that its network usually takes, because it may take no other.
+    """
+    size = (usual_side(spec),) * 2 if isinstance(spec, NamedSpec) else (64, 96)
     random = torch.Generator().manual_seed(0)
     coarse = torch.randn(2, 3, 5, 7, generator=random)
-    smooth = F.interpolate(coarse, size=(64, 96), mode="bicubic", align_corners=True)
-    return smooth + 0.2 * torch.randn(2, 3, 64, 96, generator=random)
+    smooth = F.interpolate(coarse, size=size, mode="bicubic", align_corners=True)
+    return smooth + 0.2 * torch.randn(2, 3, *size, generator=random)
 
 
 def compare(found: Tensor, wanted: Tensor) -> Difference:
@@ -255,7 +262,7 @@ def compare(found: Tensor, wanted: Tensor) -> Difference:
 def _pyramid_head_maps(backbone: Backbone, maps: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the maps of `FrameworkModel.pyramid_head`, computed by our own modules from ``maps``."""
     with torch.device("meta"):
-        reference = pyramid_head_model.build(backbone.resnet, backbone.extras).eval()
+        reference = pyramid_head_model.build(backbone.pretrainable, backbone.extras).eval()
     reference.load_state_dict(backbone.extras, assign=True)
     levels = reference["fpn"](maps)
     if "box" in reference:
@@ -266,6 +273,8 @@ def _pyramid_head_maps(backbone: Backbone, maps: dict[str, Tensor]) -> dict[str,
 
 def _maps(built: FrameworkModel, images: Tensor) -> dict[str, Tensor]:
     """Return the outputs of the stages during the framework's own forward pass."""
+    if built.maps is not None:
+        return built.maps(images)
     maps: dict[str, Tensor] = {}
 
     def keep(stage: str) -> Callable[[nn.Module, Any, Tensor], None]:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.models.backbone_spec import GROUPS, BackboneSpec
+from pretrain.models.families import stage_channels
 from pretrain.models.fpn import FPN, Tower
+from pretrain.models.named_spec import NamedSpec
 from transfer.weights.pyramid_head import BOX_DEPTH, CELLS, length, two_stage, width
 
 
@@ -42,13 +44,13 @@ class BoxHead(nn.Sequential):
         super().__init__(layers)
 
 
-def build(spec: BackboneSpec, extras: Mapping[str, Tensor]) -> nn.ModuleDict:
+def build(spec: BackboneSpec | NamedSpec, extras: Mapping[str, Tensor]) -> nn.ModuleDict:
     """Return the modules "fpn" and, as in ``extras``, "head", "box" or neither, with the width of ``extras``."""
     wide = width(extras)
     if two_stage(extras):
         head = BoxHead(wide, length(extras, "box.fc1.bias"))
-        return nn.ModuleDict({"fpn": FPN(spec.stage_channels, wide, 2, ConvNorm), "box": head})
-    modules: dict[str, nn.Module] = {"fpn": FPN(spec.stage_channels, wide)}
+        return nn.ModuleDict({"fpn": FPN(stage_channels(spec), wide, 2, ConvNorm), "box": head})
+    modules: dict[str, nn.Module] = {"fpn": FPN(stage_channels(spec), wide)}
     if any(name.startswith("head.") for name in extras):
         modules["head"] = Tower(wide, "head.norm1.weight" in extras and wide % GROUPS == 0)
     return nn.ModuleDict(modules)
