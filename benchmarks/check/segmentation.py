@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks.check.built import Built, Resolved, sizes
 from transfer.batch_scaling import divided
 from transfer.job import TransferJob
-from transfer.segmentation import linear_head  # noqa: F401  registers the head
+from transfer.segmentation import linear_head, named_backbone  # noqa: F401  registers the head and the backbone
 from transfer.segmentation.config import backbone_spec, check_pixels, config_as_dict
 from transfer.segmentation.config import resolve as config_of
 from transfer.segmentation.run import BATCH

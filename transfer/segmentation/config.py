@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pixbench.errors import UserError, did_you_mean
 from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
+from pretrain.models.families import map_stride
+from pretrain.models.named_spec import NamedSpec
 from transfer.batch_scaling import KEYS
 from transfer.protocols import leaves
+from transfer.segmentation import named_config
 from transfer.segmentation.classes import check_held, held, leave_out_missing, use_classes
 from transfer.weights.spec import Spec
+from transfer.weights.vit_spec import VitSpec
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -66,16 +70,19 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
     if job.classes:
         leave_out_missing(config, job.data_root)
     spec = spec or backbone_spec(config)
-    if not isinstance(spec, BackboneSpec):
+    if isinstance(spec, VitSpec):
         raise UserError(
             f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} is for a ResNet; choose another "
             "protocol"
         )
-    if job.protocol.kind == "frozen":
-        take_stride(config, job, spec)
-    fit_backbone(config, job, spec)
-    if job.freeze == "backbone":  # MMSegmentation: no gradients, BatchNorm in evaluation mode
-        config.model.backbone.frozen_stages = config.model.backbone.num_stages
+    if isinstance(spec, NamedSpec):
+        put_named(config, spec, job)
+    else:
+        if job.protocol.kind == "frozen":
+            take_stride(config, job, spec)
+        fit_backbone(config, job, spec)
+        if job.freeze == "backbone":  # MMSegmentation: no gradients, BatchNorm in evaluation mode
+            config.model.backbone.frozen_stages = config.model.backbone.num_stages
     if job.accumulate > 1:  # mmengine counts each part of a batch as an iteration
         config.optim_wrapper.accumulative_counts = job.accumulate
         for key, value in leaves(config.to_dict()):
@@ -83,6 +90,31 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
                 parts = [job.accumulate * n for n in value] if isinstance(value, list) else job.accumulate * value
                 override(config, key, parts)
     return config
+
+
+def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
+    """Put the backbone ``spec`` into the model, and its channels into the heads; `unpublished` says that this is a deviation.
+
+    Heads that take several maps get those of a ViT through MMSegmentation's `Feature2Pyramid`.
+    """
+    model, channels = config.model, [*named_config.outputs(spec).values()]
+    frozen = job.freeze == "backbone" or job.protocol.kind == "frozen"
+    model.backbone = named_config.as_options(spec, frozen)
+    heads = [model[name] for name in ("decode_head", "auxiliary_head") if model.get(name)]
+    if named_config.is_plain(spec) and any(isinstance(head.in_index, list) for head in heads):
+        model.neck = named_config.pyramid(spec)
+    for head in heads:
+        several = isinstance(head.in_index, list)
+        head.in_channels = [channels[i] for i in head.in_index] if several else channels[head.in_index]
+        if head.type == LINEAR_HEAD:
+            head.channels = sum(head.in_channels) if several else head.in_channels
+
+
+def unpublished(job: TransferJob, spec: Spec) -> tuple[str, ...]:
+    """Return a sentence if the protocol was published for another kind of backbone than ``spec``."""
+    if not isinstance(spec, NamedSpec) or job.protocol.kind == "frozen":
+        return ()
+    return (f"backbone {spec.title}, for which {job.protocol.name} was not published",)
 
 
 def take_stride(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
@@ -108,6 +140,8 @@ def take_stride(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
 
 def stride_of(config: Config) -> int:
     """Return the side in pixels of a cell of the last map of the backbone of ``config``."""
+    if config.model.backbone.type == named_config.TYPE:
+        return map_stride(named_config.as_spec(config.model.backbone))
     return 4 * math.prod(config.model.backbone.strides)
 
 
@@ -185,12 +219,14 @@ def synchronise_on_cpus(config: Config) -> tuple[str, ...]:
     return ("naiveSyncBN instead of SyncBN, as several CPU processes need",)
 
 
-def backbone_spec(config: Config) -> BackboneSpec:
+def backbone_spec(config: Config) -> BackboneSpec | NamedSpec:
     """Return the spec of the backbone that ``config`` builds.
 
     Raises:
         UserError: it is none that this project has.
     """
+    if config.model.backbone.type == named_config.TYPE:
+        return named_config.as_spec(config.model.backbone)
     backbone = {**GROUP_OPTIONS, **config.model.backbone}
     types, base = {name: key for key, name in BACKBONE_TYPES.items()}, backbone["base_channels"]
     types[WITH_GROUPS] = "deep" if backbone["deep_stem"] else "7x7", backbone["avg_down"]

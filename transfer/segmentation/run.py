@@ -20,7 +20,14 @@ from pixbench.interrupt import StopSignal
 from transfer.batch_scaling import divided
 from transfer.job import Outcome, TransferJob
 from transfer.segmentation.classes import data_sets
-from transfer.segmentation.config import backbone_spec, check_pixels, config_as_dict, resolve, synchronise_on_cpus
+from transfer.segmentation.config import (
+    backbone_spec,
+    check_pixels,
+    config_as_dict,
+    resolve,
+    synchronise_on_cpus,
+    unpublished,
+)
 from transfer.segmentation.evaluation import evaluation, random_backbone
 
 if TYPE_CHECKING:
@@ -76,7 +83,8 @@ def train(
 
     from transfer.initial_weights import random_backbone
 
-    changes = synchronise_on_cpus(config) if processes() > 1 and not torch.cuda.is_available() else ()
+    changes = unpublished(job, backbone_spec(config))
+    changes += synchronise_on_cpus(config) if processes() > 1 and not torch.cuda.is_available() else ()
     runner, progress = build_runner(job, config, backbone or random_backbone(backbone_spec(config), job.seed), console)
     from transfer.segmentation.hooks import StopWhenAsked  # imported here: it needs the process group
 
@@ -109,7 +117,7 @@ def chatter_into(folder: Path) -> Iterator[TextIO]:
 
 def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: TextIO) -> tuple[QuietRunner, Progress]:
     """Return mmengine's Runner, which loads the weights just before its first iteration, and its progress hook."""
-    from transfer.segmentation import datasets, hooks, linear_head, metrics, one_cycle  # noqa: F401  registers its own classes
+    from transfer.segmentation import datasets, hooks, linear_head, metrics, named_backbone, one_cycle  # noqa: F401  registers its own classes
     from transfer.segmentation.runner import QuietRunner
 
     config.launcher = "pytorch" if processes() > 1 else "none"

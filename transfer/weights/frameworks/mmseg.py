@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrain.models.named_spec import NamedSpec
 from transfer.weights.frameworks.record import Framework, FrameworkModel, reader, stages, tensors_in
 from transfer.weights.naming import NAMINGS
 
@@ -24,6 +25,8 @@ PREFIX = "backbone."
 
 def _settings(backbone: Backbone) -> dict[str, Any]:
     """Return the network's part of ``model.backbone`` in a configuration."""
+    if isinstance(backbone.spec, NamedSpec):
+        return {"type": "NamedBackbone", **backbone.spec.as_dict()}
     spec, base = backbone.resnet, int(64 * backbone.resnet.width)
     settings: dict[str, Any] = {"type": "ResNet", "depth": spec.depth}
     if spec.groups > 1:
@@ -36,6 +39,8 @@ def _settings(backbone: Backbone) -> dict[str, Any]:
 
 
 def _lacks(backbone: Backbone) -> str | None:
+    if isinstance(backbone.spec, NamedSpec):
+        return None
     spec = backbone.resnet
     wide = spec.groups == 1 and spec.width_per_group != 64
     return f"{spec.title} (its ResNeXt has no other width with one group)" if wide else None
@@ -46,6 +51,11 @@ def _build(backbone: Backbone) -> FrameworkModel:
     from mmseg.registry import MODELS
     from torch import nn
 
+    if isinstance(backbone.spec, NamedSpec):
+        import transfer.segmentation.named_backbone  # noqa: F401  registers the class
+
+        named = MODELS.build(_settings(backbone))
+        return FrameworkModel(nn.ModuleDict({"backbone": named}), {}, named, named.forward_stages)
     network = MODELS.build(_settings(backbone) | {"norm_cfg": {"type": "BN", "requires_grad": True}})
     return FrameworkModel(nn.ModuleDict({"backbone": network}), stages("backbone.maxpool", PREFIX), network)
 
@@ -54,6 +64,11 @@ def _load(model: nn.Module, path: Path) -> None:
     network: Any = model.get_submodule("backbone")
     if path.suffix == ".safetensors":  # which MMEngine's loader does not read
         network.load_state_dict({name.removeprefix(PREFIX): tensor for name, tensor in tensors_in(path).items()})
+        return
+    if not hasattr(network, "init_weights"):  # a backbone by name
+        from mmengine.runner.checkpoint import load_checkpoint
+
+        load_checkpoint(network, str(path), revise_keys=[(f"^{re.escape(PREFIX)}", "")], strict=True)
         return
     network.init_cfg = _init(path)
     network.init_weights()
@@ -95,6 +110,7 @@ _MMSEG = Framework(
         "7x7": NAMINGS["torchvision"].under(PREFIX),
         "deep": NAMINGS["torchvision"].under(PREFIX),
         "deep, averaging": NAMINGS["mmcv_averaging"].under(PREFIX),
+        "named": NAMINGS["named"].under(PREFIX),
     },
     owns=re.compile(re.escape(PREFIX)),
     build=_build,

@@ -1,0 +1,45 @@
+"""Backbones by name in MMSegmentation and MMDetection.
+
+Shapes: B images of H × W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_spec import NamedSpec
+from transfer.segmentation.named_config import outputs
+
+
+@MODELS.register_module()
+class NamedBackbone(NamedNetwork):
+    """A `NamedNetwork` that returns the maps of four stages, as the heads of OpenMMLab take them.
+
+    Args:
+        name, options, output_stride: as in `NamedSpec`.
+        frozen: whether it has no gradients and stays in evaluation mode.
+    """
+
+    def __init__(
+        self, name: str, options: dict[str, Any] | None = None, output_stride: int = 0, frozen: bool = False
+    ) -> None:
+        spec = NamedSpec(name, dict(options or {}), output_stride)
+        super().__init__(spec)
+        self.outputs = [*outputs(spec)]
+        self.frozen = frozen
+        if frozen:
+            self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> NamedBackbone:
+        """Set the mode, unless the backbone is frozen."""
+        super().train(mode and not self.frozen)
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """Return the maps (B, C, h, w) of four stages for images ``x`` (B, 3, H, W)."""
+        maps = self.forward_stages(x)
+        return tuple(maps[stage] for stage in self.outputs)

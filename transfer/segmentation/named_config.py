@@ -1,0 +1,56 @@
+"""What a backbone by name changes in a config of MMSegmentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pixbench.errors import UserError
+from pretrain.models.families import map_stride
+from pretrain.models.named_network import look
+from pretrain.models.named_spec import NamedSpec
+
+TYPE = "NamedBackbone"
+"""Class of such backbones, see `transfer.segmentation.named_backbone`."""
+HEADS = 4
+"""Number of maps that the heads of MMSegmentation choose from."""
+
+
+def outputs(spec: NamedSpec) -> dict[str, int]:
+    """Return the stages whose maps the heads get -> their channels; the last one is that of the spec.
+
+    Raises:
+        UserError: The network has fewer than four.
+    """
+    seen = look(spec)
+    names = [*seen.stages]
+    upto = names[: names.index(seen.taken) + 1][-HEADS:]
+    if len(upto) < HEADS:
+        raise UserError(
+            f"backbone {spec.name} has {len(upto)} maps up to stride {map_stride(spec)}, but the heads of MMSegmentation take "
+            f"{HEADS}; choose another network, or a larger backbone.output_stride"
+        )
+    return {name: seen.stages[name].channels for name in upto}
+
+
+def as_options(spec: NamedSpec, frozen: bool) -> dict[str, Any]:
+    """Return ``model.backbone`` for ``spec``."""
+    return {"type": TYPE, **spec.as_dict(), "frozen": frozen}
+
+
+def as_spec(options: Any) -> NamedSpec:
+    """Return the spec of such a ``model.backbone``."""
+    return NamedSpec(options["name"], dict(options["options"]), options["output_stride"])
+
+
+def is_plain(spec: NamedSpec) -> bool:
+    """Whether all its maps have one stride, as those of a ViT."""
+    return len({stage.stride for stage in look(spec).stages.values()}) == 1
+
+
+def pyramid(spec: NamedSpec) -> dict[str, Any]:
+    """Return the neck that makes maps of strides 4 to 32 of the equal ones of a ViT, for heads that take several maps.
+
+    Source: `Feature2Pyramid` in MMSegmentation, as its configs of BEiT and MAE with UPerNet have it for patches of 16 pixels.
+    """
+    width = next(iter(outputs(spec).values()))
+    return {"type": "Feature2Pyramid", "embed_dim": width, "rescales": [map_stride(spec) / s for s in (4, 8, 16, 32)]}
