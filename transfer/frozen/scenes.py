@@ -145,12 +145,12 @@ def _unknown(count: int) -> np.ndarray:
 def _remembered(sizes: np.ndarray, index: int, path: Callable[[], Path]) -> tuple[int, int]:
     """Return width and height of picture ``index`` from ``sizes`` (n, 2) or, the first time, from the header of its file."""
     if not sizes[index].any():
-        sizes[index] = size_of(path())
+        sizes[index] = header_size(path())
     width, height = sizes[index].tolist()
     return width, height
 
 
-def size_of(path: Path) -> tuple[int, int]:
+def header_size(path: Path) -> tuple[int, int]:
     """Return width and height of a picture from its header; raise `BrokenImage` if it has none."""
     try:
         with Image.open(path) as picture:
