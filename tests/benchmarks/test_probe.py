@@ -91,7 +91,7 @@ def test_all_protocols_read_one_extraction(
     assert one["metrics"] == other["metrics"]
     assert (one["label"], one["kind"], one["init"]) == ("tiny", "frozen", "tiny.pth")
     origins = [[about["from"] for about in result["evaluation"]["features"].values()] for result in (one, other)]
-    assert origins == [["computed"] * 2, ["cache"] * 2]
+    assert sorted(origins) == [["cache"] * 2, ["computed"] * 2]
     assert said.count("features of imagenet, train: 12 pictures") == 2
     before = results(out)
     assert main(words(root, out, checkpoint, "--cache", tmp_path / "cache")) == 0
@@ -215,14 +215,14 @@ def test_classes_of_ones_own(
     for name in ("cityscapes", "imagenet"):
         shutil.copytree(mini_root / name, tmp_path / "data" / name)
     (tmp_path / "own.txt").write_text("".join(f"kind {number}\n" for number in range(19)))
-    out, tiny = tmp_path / "out", ("--scale", "mini", "--workers", "0", "--set", "images.size=32")
+    out, tiny = tmp_path / "out", ("--scale", "mini", "--workers", "0")
     names = [f"cityscapes_{name}" for name in ("knn", "statistics")]
     command = ["probe", str(checkpoint), "--data-root", str(tmp_path / "data"), "--classes", str(tmp_path / "own.txt")]
     assert main([*command, "--out", str(out), *tiny, "--protocols", *names]) == 0
     for name in names:
         result = read_result(out / name / "result.json")
         assert result["classes"] == result["evaluation"]["classes"] == [f"kind {number}" for number in range(19)]
-        assert "19 classes (kind 0" in result["deviations"][0]
+        assert any("19 classes (kind 0" in sentence for sentence in result["deviations"])
     assert main([*command, "--out", str(tmp_path / "all"), *tiny, "--set", "images.sise=1"]) == 2
     assert "left out: imagenet_probe, because it cannot run on classes of your own" in capsys.readouterr().out
 

@@ -52,15 +52,7 @@ class Cache:
             if not any_process(found is None)[0]:  # another run may remove it, but not from who has mapped it
                 assert found is not None
                 _touch(entry)
-                found = replace(found, computed=computed, seconds=time.monotonic() - start)
-                if rank() == 0:
-                    how = "computed" if computed else "read from the cache"
-                    print(
-                        f"features of {views.pictures.name}: {len(views):,} pictures, {features.in_words(found.cells.nbytes)}, "
-                        f"{how} in {found.seconds:.1f} s",
-                        flush=True,
-                    )
-                return found
+                return replace(found, computed=computed, seconds=time.monotonic() - start)
             with _turn(entry) as mine:
                 if mine and by_first(lambda: features.read(entry) is None):
                     self._compute(network, views, entry, workers)

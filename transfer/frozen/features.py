@@ -64,6 +64,10 @@ class Features:
         origin = "computed" if self.computed else "cache"
         return {"bytes": self.cells.nbytes, "from": origin, "seconds": round(self.seconds, 3)}
 
+    def __str__(self) -> str:
+        how = "computed" if self.computed else "read from the cache"
+        return f"{len(self):,} pictures, {in_words(self.cells.nbytes)}, {how} in {self.seconds:.1f} s"
+
     def map(self, index: int) -> Tensor:
         """Return the map (h, w, C) of image ``index``."""
         return self.cells[self.starts[index] : self.starts[index + 1]].view(*self.shapes[index], -1)

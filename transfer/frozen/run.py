@@ -44,6 +44,8 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
             if getattr(method, "WHOLE_CELLS", False):
                 need_whole_cells(views, network.stride)
             splits[name] = Split(cache.features(network, views, workers), views)
+            if is_main():
+                print(f"features of {', '.join(job.protocol.datasets)}, {name}: {splits[name].features}", flush=True)
         run = Run(job.seed, device, job.out, network.spec)
         measured: Measured = by_first(lambda: method.evaluate(splits, config.settings, run))  # the others wait
     about |= {"backbone": backbone.source}

@@ -157,9 +157,7 @@ def test_a_cache_that_is_too_small_says_what_is_needed(network: Counted, views: 
     Cache(tmp_path / "c", float(enough[1])).features(network, views, 0)
 
 
-def test_it_says_what_was_computed_and_what_was_read(
-    network: Counted, views: Views, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_says_what_was_computed_and_what_was_read(network: Counted, views: Views, tmp_path: Path) -> None:
     first, again = (Cache(tmp_path / "c", 1).features(network, views, 0) for _ in range(2))
     assert [(found.computed, found.about()["from"]) for found in (first, again)] == [
         (True, "computed"),
@@ -168,9 +166,11 @@ def test_it_says_what_was_computed_and_what_was_read(
     size = features.size_of(network, views)[1]
     assert {first.about()["bytes"], again.about()["bytes"]} == {size}
     assert first.seconds > 0
-    lines = capsys.readouterr().out.splitlines()
-    about = f"features of photos, train: {PICTURES} pictures, {size / 1e6:.3g} MB, "
-    assert [line.partition(" in ")[0] for line in lines] == [f"{about}computed", f"{about}read from the cache"]
+    about = f"{PICTURES} pictures, {size / 1e6:.3g} MB, "
+    assert [str(found).partition(" in ")[0] for found in (first, again)] == [
+        f"{about}computed",
+        f"{about}read from the cache",
+    ]
     assert [features.in_words(size) for size in (12_000, 3.25e6, 1.23e9)] == ["0.012 MB", "3.25 MB", "1.2 GB"]
 
 
