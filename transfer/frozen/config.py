@@ -90,9 +90,8 @@ def _part(content: dict[str, Any], name: str, kind: Any, where: str) -> Any:
         return msgspec.convert(values, kind)
     except (msgspec.ValidationError, ValueError) as error:
         said = str(error)
-        if place := re.search(
-            r" - at `\$\.(\w+)", said
-        ):  # a value of another type; what it says of types is for programmers
+        # of a value of another type, it speaks of types, which is for programmers
+        if place := re.search(r" - at `\$\.(\w+)", said):
             key = place[1]
             shown = json.dumps(values[key], default=str)
             said = f"{name}.{key} {shown} is not possible; give {_possible(get_type_hints(kind)[key])}"

@@ -53,7 +53,7 @@ def fair_random(
 
 def _remembered(start: Backbone, train: Pictures, device: torch.device) -> Backbone:
     about = [start.spec.as_dict(), str(start.pixels), train.fingerprint(), str(device)]
-    key = fingerprint(start.state, {"about": about})
+    key = fingerprint(start.state | start.last_norm, {"about": about})
     if key not in _last:
         _last.clear()
         _last[key] = calibrated(start, train, device)
@@ -74,9 +74,8 @@ def uncalibrated(job: TransferJob) -> Backbone:
     start = random_backbone(spec, job.seed)
     if not like:
         return start
-    norm = {
-        name: torch.full_like(tensor, name == "weight") for name, tensor in like.last_norm.items()
-    }  # as initialised
+    # a new layer norm has weight 1 and bias 0
+    norm = {name: torch.full_like(tensor, name == "weight") for name, tensor in like.last_norm.items()}
     return replace(start, pixels=like.pixels, last_norm=norm)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,13 @@ def test_a_random_vit_has_a_new_last_norm_if_the_example_has_one(tmp_path: Path)
     found = uncalibrated(job(like=tmp_path / "like.pth")).last_norm
     assert torch.equal(found["weight"], torch.ones(64))
     assert torch.equal(found["bias"], torch.zeros(64))
+
+
+def test_what_is_remembered_has_the_last_norm_that_was_asked_for(photos: Scenes) -> None:
+    without = random_backbone(VitSpec(64, 1, 1, 16, 64), 0)
+    with_norm = replace(without, last_norm={"weight": torch.ones(64), "bias": torch.zeros(64)})
+    found = [fair_random.fair_random(one, job(), photos, CPU)[0].last_norm for one in (without, with_norm, without)]
+    assert [bool(norm) for norm in found] == [False, True, False]
 
 
 def test_a_vit_has_no_statistics(photos: Scenes) -> None:
