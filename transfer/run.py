@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +20,65 @@ from transfer import batch_scaling as scaling
 from transfer.datasets.check import Outcome as DataOutcome
 from transfer.datasets.check import check_own_classes, needs_of, require_datasets
 from transfer.datasets.prepared import prepare
-from transfer.frozen.class_folders import SETS_OF_CLASSES, class_folders
+from transfer.frozen.class_folders import SETS_OF_CLASSES, class_folders, other_counts
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import NEUTRAL, Protocol, leaves
 from transfer.published_config import published_config
 from transfer.run_folder import claim, close, finished_result, is_main, now
 from transfer.weights.backbone import Backbone
 from transfer.weights.frameworks import FRAMEWORKS
+from transfer.weights.sources import Source
 
 PUBLISHED_ONLY = ("fgIoU",)
 """Metrics that are defined for the published classes only."""
 
 
-def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Start:
+    """The files that a run starts from, found and read."""
+
+    weights: Source | None
+    """The file of ``job.weights``."""
+    backbone: Backbone | None
+    """What it holds; None for a random backbone."""
+    like: Source | None
+    """The file of ``job.like``."""
+
+
+def start_of(job: TransferJob) -> Start:
+    """Find and read the weights of ``job``; raise UserError if that is not possible."""
+    from transfer.weights import load
+    from transfer.weights.sources import locate
+
+    weights = locate(job.weights) if job.weights else None
+    return Start(weights, load(weights) if weights else None, locate(job.like) if job.like else None)
+
+
+def run_transfer(
+    job: TransferJob, label: str | None = None, trust_data: bool = False, start: Start | None = None
+) -> dict[str, Any]:
     """Run ``job`` unless it is finished already, and return its result as stored in ``job.out / "result.json"``.
 
     An interrupted job leaves no result; when it is started again, it continues from its last checkpoint. A failed job
     leaves a result with status "failed" and the reason, and raises its error. ``label`` is the name of the table row
     that the job belongs to; a new label replaces the one of a finished job. The data is checked completely first; with
-    ``trust_data``, only what has changed since it was checked.
+    ``trust_data``, only what has changed since it was checked. ``start`` is what `start_of` returned for this job or for
+    another one with the same weights.
 
     Raises:
         UserError: the data has problems, the weights cannot be used, or ``job.out`` belongs to another job.
     """
-    from transfer.weights import load
-    from transfer.weights.sources import locate
-
+    published = published_config(job.protocol)
+    known = deviations(job, published)
     ended_before = (job.out / RESULT_FILE).exists()  # then there may be nothing to do
     data = DataOutcome() if ended_before else checked_data(job, trust_data)
-    located = locate(job.weights) if job.weights else None
-    backbone = load(located) if located else None
+    start = start or start_of(job)
+    located, backbone = start.weights, start.backbone
     weights = (
         {"path": str(job.weights), "sha256": located.sha256, "source": backbone.source}
         if located and backbone
         else None
     )
-    published = published_config(job.protocol)
     if job.protocol.kind == "frozen":
         job = replace(job, freeze="backbone")
     job, batch_notes = apply_batch(job, published)
@@ -65,7 +88,7 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         "scale": job.scale,
         "seed": job.seed,
         "weights": weights["sha256"] if weights else "random",
-        "like": locate(job.like).sha256 if job.like else None,
+        "like": start.like.sha256 if start.like else None,
         "overrides": job.all_overrides,
         "freeze": job.freeze,
         "accumulate": job.accumulate,
@@ -88,6 +111,7 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         return finished
     if ended_before:
         data = checked_data(job, trust_data)
+    more = batch_notes + extra_weights(job.protocol, backbone) + data.differs
     result: dict[str, Any] = {
         "kind": job.protocol.kind,
         "protocol": job.protocol.name,
@@ -105,7 +129,7 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
         "scaling": {"batch": job.batch, "accumulate": job.accumulate, "overrides": job.scaling},
         "classes": identity["classes"],
         "data": {"root": root, "notes": data.notes},
-        "deviations": deviations(job, published) + batch_notes + extra_weights(job.protocol, backbone),
+        "deviations": known + more,
         "published_config_sha256": identity["published config"],
         "resumed": started_before,
         "started": now(),
@@ -126,8 +150,7 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
                 outcome = _runner(job.protocol.framework)(job, backbone)
             result |= _measured(job, outcome)
             if is_main():
-                known = deviations(job, published, outcome.config)
-                result["deviations"] = known + batch_notes + extra_weights(job.protocol, backbone)
+                result["deviations"] = deviations(job, published, outcome.config) + more
             result["deviations"] += outcome.deviations
         if not is_main():
             return result
@@ -163,12 +186,14 @@ def checked_data(job: TransferJob, trust: bool) -> DataOutcome:
         check_own_classes(job.protocol)
     if not is_main():
         return DataOutcome()
-    names = list(job.protocol.datasets)
-    for name in [name for name in names if name in SETS_OF_CLASSES]:
-        class_folders(job.data_root / name, shared=False)
-        names.remove(name)
-    found = require_datasets(job.data_root, names, needs_of(job.protocol, job.classes), trust)
-    for line in found.notes:
+    names, published = list(job.protocol.datasets), job.scale == "paper" and not job.classes
+    of_classes = [name for name in names if name in SETS_OF_CLASSES]
+    splits = [(name, class_folders(job.data_root / name, shared=False)) for name in of_classes]
+    listed = [name for name in names if name not in of_classes]
+    found = require_datasets(job.data_root, listed, needs_of(job.protocol, job.classes), trust, published)
+    if published and not found.differs:
+        found.differs += [line for name, both in splits for line in other_counts(name, both)]
+    for line in found.notes + found.differs:
         print(f"data: {line}", flush=True)
     return found
 
@@ -203,18 +228,28 @@ def deviations(job: TransferJob, published: dict[str, Any], resolved: dict[str, 
     found += ["frozen backbone: only what the protocol adds to it is trained"] if froze else []
     if job.classes:
         found.append(f"{job.classes.brief} of its own instead of those of the protocol")
+    idle = _without_effect(job)
     for key, given in {**job.sizes, **job.overrides}.items():
         before, fitted = (
             _look_up(published, key),
             resolved is not None and key.upper().startswith(("MODEL.", "VITDET.")),
         )
         value = _look_up(resolved, key) if fitted else given
-        if not key.endswith(NEUTRAL) and before != value:
+        if not key.endswith(NEUTRAL) and key not in idle and before != value:
             content = f" (content {job.files[key][:12]})" if key in job.files else ""
             found.append(
                 f"{key} {_brief(value)}{content}" + (f" instead of {_brief(before)}" if before is not None else "")
             )
     return found
+
+
+def _without_effect(job: TransferJob) -> Iterable[str]:
+    """Return the keys of a frozen protocol that change nothing; sizes of the mini scale may be among them."""
+    if job.protocol.framework != "frozen":
+        return ()
+    from transfer.frozen.config import resolve
+
+    return resolve(job).without_effect()
 
 
 def extra_weights(protocol: Protocol, backbone: Backbone | None) -> list[str]:

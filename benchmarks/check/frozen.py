@@ -22,10 +22,10 @@ SIDE = 64
 
 def resolve(job: TransferJob, backbone: Backbone | None, processes: int) -> Resolved:
     """Return the config of ``job``; UserError if it has a mistake."""
-    config = config_of(job)
+    spec = backbone.spec if backbone else uncalibrated(job).spec
+    config = config_of(job, spec)
     if job.batch is not None or job.accumulate > 1:
         raise UserError(f"{job.protocol.name} trains nothing in batches; leave out --batch and --accumulate")
-    spec = backbone.spec if backbone else uncalibrated(job).spec
     return Resolved(config, config.as_dict(), spec, batch=1, iterations=0, kept=0)
 
 

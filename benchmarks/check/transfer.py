@@ -79,7 +79,8 @@ def _layout(job: TransferJob, data: str) -> list[str]:
         except UserError as error:
             return [str(error)]
         return []
-    return check_layout(job.data_root, data, own=job.classes is not None)
+    own = job.classes is not None
+    return check_layout(job.data_root, data, thorough=job.scale == "paper" and not own, own=own)
 
 
 def _framework(job: TransferJob) -> ModuleType:

@@ -7,20 +7,23 @@ import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.commands import DATA_ROOT
+from benchmarks.commands import CLASSES, DATA_ROOT
 from benchmarks.commands.transfer import add_cache_options, check_seed, like_of, parse_settings
 from pixbench.errors import UserError, explain
 from pixbench.file_versions import RESULT_FILE
 from pixbench.lock import owned
 from pixbench.results import read_result
+from transfer.datasets.check import can_have_own_classes, check_own_classes
+from transfer.datasets.classes import Classes, read_classes
 from transfer.datasets.layout import home_of
 from transfer.job import TransferJob
-from transfer.protocols import SCALES, Protocol, find_protocol, protocols
+from transfer.protocols import SCALES, Protocol, find_protocol, leaves, protocols
 
 FEATURES = ".features"
 """Folder of the features in the output folder, if the user names none."""
@@ -54,6 +57,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the random backbone and of the methods (default: 0)"
     )
+    parser.add_argument("--classes", type=Path, metavar="FILE", help=CLASSES)
     parser.add_argument("--label", help="name of the table row that these runs belong to")
     parser.add_argument(
         "--no-check", action="store_true", help="do not check data again that has not changed since it was checked"
@@ -62,8 +66,9 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--set",
         action="append",
         default=[],
-        metavar="KEY=VALUE",
-        help="set a config key of all these protocols, e.g. images.size=448; may be repeated",
+        metavar="[NAME:]KEY=VALUE",
+        help="set a config key of all these protocols, e.g. images.size=448, or of those called NAME, which may have a * as in "
+        "'*_knn:images.size=448'; may be repeated",
     )
     add_cache_options(parser)
     parser.set_defaults(run=probe)
@@ -78,10 +83,16 @@ def probe(args: argparse.Namespace) -> None:
     jobs = jobs_of(args)
     from pixbench.distributed import world_size
     from pixbench.patience import PROCESS_TIMEOUT_H
+    from transfer.frozen.config import resolve
+    from transfer.frozen.fair_random import uncalibrated
     from transfer.frozen.parallel import processes
-    from transfer.run import run_transfer
+    from transfer.run import run_transfer, start_of
     from transfer.run_folder import is_main
 
+    start = start_of(jobs[0])
+    spec = (start.backbone or uncalibrated(jobs[0])).spec
+    for job in jobs:
+        resolve(job, spec)
     failures: list[Exception] = []
     checked: set[str] = set()
     with processes(PROCESS_TIMEOUT_H), owned(args.out) if is_main() else nullcontext(), _cache(args, failures):
@@ -90,7 +101,7 @@ def probe(args: argparse.Namespace) -> None:
                 print(f"[{number}/{len(jobs)}] {job.protocol.name}: {job.protocol.title}", flush=True)
             try:
                 trust = args.no_check or checked.issuperset(job.protocol.datasets)
-                run_transfer(job, args.label, trust_data=trust)
+                run_transfer(job, args.label, trust, start)
                 checked.update(job.protocol.datasets)
             except Exception as error:
                 failures.append(error)
@@ -109,12 +120,15 @@ def jobs_of(args: argparse.Namespace) -> list[TransferJob]:
     Raises:
         UserError: an argument is wrong, for any of the protocols.
     """
-    from transfer.frozen.config import resolve
-
     check_seed(args.seed)
-    root, out, overrides = args.data_root.resolve(), args.out.resolve(), parse_settings(args.set)
-    names = dict.fromkeys(args.protocols or ())
-    chosen = [_frozen(name) for name in names] if names else _possible(root)
+    root, out = args.data_root.resolve(), args.out.resolve()
+    names, classes = dict.fromkeys(args.protocols or ()), read_classes(args.classes) if args.classes else None
+    chosen = [_frozen(name) for name in names] if names else _possible(root, classes)
+    if names:
+        _need_data(root, chosen)
+    for protocol in chosen if classes else ():
+        check_own_classes(protocol)
+    settings = settings_of(args.set, chosen)
     jobs = [
         TransferJob(
             protocol,
@@ -123,7 +137,8 @@ def jobs_of(args: argparse.Namespace) -> list[TransferJob]:
             args.weights,
             args.scale,
             args.seed,
-            overrides,
+            settings[protocol.name],
+            classes=classes,
             like=like_of(args),
             cache=args.cache.resolve() if args.cache else out / FEATURES,
             cache_gb=args.cache_gb,
@@ -131,9 +146,45 @@ def jobs_of(args: argparse.Namespace) -> list[TransferJob]:
         )
         for protocol in chosen
     ]
-    for job in jobs:
-        resolve(job)
     return sorted(jobs, key=lambda job: _status(job.out) == "failed")
+
+
+def settings_of(pairs: list[str], chosen: list[Protocol]) -> dict[str, dict[str, Any]]:
+    """Return what ``pairs``, "KEY=VALUE" or "NAME:KEY=VALUE", set for each protocol. Those with a name win.
+
+    Raises:
+        UserError: a name fits no protocol, or a key without a name is no setting of some of them.
+    """
+    from transfer.published_config import published_config
+
+    settings = [(*key.rpartition(":")[::2], value) for key, value in parse_settings(pairs).items()]
+    known = {protocol.name: dict(leaves(published_config(protocol))) for protocol in chosen} if settings else {}
+    found: dict[str, dict[str, Any]] = {protocol.name: {} for protocol in chosen}
+    for pattern, key, value in sorted(settings, key=lambda setting: bool(setting[0])):
+        wanted = [name for name in found if fnmatchcase(name, pattern or "*")]
+        if not wanted:
+            raise UserError(
+                f"--set {pattern}:{key}: no protocol here is called {pattern} (there are: {', '.join(found)})"
+            )
+        have = [name for name in wanted if key in known[name]]
+        if have and (lack := [name for name in wanted if name not in have]):
+            raise UserError(
+                f"--set {key}: {', '.join(lack)} {'have' if lack[1:] else 'has'} no such setting; set it for others alone, as in "
+                f"--set {have[0]}:{key}=VALUE"
+            )
+        for name in wanted:
+            found[name][key] = value
+    return found
+
+
+def _need_data(root: Path, chosen: list[Protocol]) -> None:
+    """Raise UserError if the folder of a data set is missing."""
+    homes = dict.fromkeys(home_of(root, name) for protocol in chosen for name in protocol.datasets)
+    if missing := [str(home) for home in homes if not home.is_dir()]:
+        raise UserError(
+            f"the data of these protocols is not below {root}: there is no {', no '.join(missing)}; correct --data-root, or "
+            f"generate a mini world there: pixbench data mini --root {root}"
+        )
 
 
 def _frozen(name: str) -> Protocol:
@@ -146,11 +197,13 @@ def _frozen(name: str) -> Protocol:
     return protocol
 
 
-def _possible(root: Path) -> list[Protocol]:
+def _possible(root: Path, classes: Classes | None) -> list[Protocol]:
     """Return the frozen protocols whose data is below ``root``, and print why the others are left out."""
     from transfer.run_folder import is_main
 
     frozen = [protocol for protocol in protocols().values() if protocol.framework == "frozen"]
+    published = [protocol for protocol in frozen if classes and not can_have_own_classes(protocol)]
+    frozen = [protocol for protocol in frozen if protocol not in published]
     absent = {p.name: [home for d in p.datasets if not (home := home_of(root, d)).is_dir()] for p in frozen}
     found = [protocol for protocol in frozen if not absent[protocol.name]]
     if not found:
@@ -159,6 +212,8 @@ def _possible(root: Path) -> list[Protocol]:
             f"no data set of a frozen protocol is below {root}: there is none of {', '.join(folders)}; correct --data-root, or "
             f"generate a mini world there: pixbench data mini --root {root}"
         )
+    for protocol in published if is_main() else ():
+        print(f"left out: {protocol.name}, because it cannot run on classes of your own", flush=True)
     for name, homes in absent.items() if is_main() else ():
         if homes:
             print(f"left out: {name}, because there is no folder {homes[0]}", flush=True)

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.commands import PIXBENCH
+from benchmarks.commands import PIXBENCH, finite
 from benchmarks.gpu_day import report
 from benchmarks.gpu_day.failures import FAILURES
 from benchmarks.gpu_day.machine import describe
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
         prog="scripts/gpu_day.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/gpu_day"), metavar="DIR", help="default: runs/gpu_day")
-    parser.add_argument("--minutes", type=float, default=60, help="no step starts that may take longer (default: 60)")
+    parser.add_argument("--minutes", type=finite, default=60, help="no step starts that may take longer (default: 60)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these steps; protocol-* and the like work too")
     parser.add_argument("--again", nargs="+", metavar="NAME", default=[], help="also these, if they have passed before")
     parser.add_argument("--on-cpu", action="store_true", help="try it without GPUs: what can run, at the smallest size")

@@ -163,6 +163,13 @@ def test_what_cannot_be_done_is_said(
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_minutes_are_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--on-cpu", "--out", str(tmp_path / "day"), "--minutes", "nan"])
+    assert "argument --minutes: 'nan' is not a finite number" in capsys.readouterr().err
+    assert not (tmp_path / "day").exists()
+
+
 def test_a_report_that_cannot_be_read_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "report.json").write_text("{")
     assert main(["--on-cpu", f"--out={tmp_path}"]) == 2

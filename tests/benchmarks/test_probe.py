@@ -15,10 +15,13 @@ import yaml
 from PIL import Image
 
 from benchmarks.commands.main import main
+from benchmarks.commands.probe import settings_of
+from pixbench.errors import UserError
 from pixbench.lock import owned
 from pixbench.results import read_result
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer import protocols as table
+from transfer import weights
 from transfer.initial_weights import random_backbone
 
 pytestmark = pytest.mark.slow
@@ -87,6 +90,9 @@ def test_all_protocols_read_one_extraction(
     one, other = (read_result(out / name / "result.json") for name in TWO)
     assert one["metrics"] == other["metrics"]
     assert (one["label"], one["kind"], one["init"]) == ("tiny", "frozen", "tiny.pth")
+    origins = [[about["from"] for about in result["evaluation"]["features"].values()] for result in (one, other)]
+    assert sorted(origins) == [["cache"] * 2, ["computed"] * 2]
+    assert said.count("features of imagenet, train: 12 pictures") == 2
     before = results(out)
     assert main(words(root, out, checkpoint, "--cache", tmp_path / "cache")) == 0
     assert results(out) == before
@@ -122,7 +128,8 @@ def test_one_that_fails_does_not_keep_the_others_from_running(
 def test_what_a_user_gets_wrong(
     root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "run"
+    out, classes = tmp_path / "run", tmp_path / "classes.txt"
+    classes.write_text("a\nb\n")
 
     def said(*more: str, data: Path = root) -> str:
         assert main([*words(data, out, checkpoint), *more]) == 2
@@ -132,12 +139,92 @@ def test_what_a_user_gets_wrong(
     assert "pixbench transfer voc_c4" in said("--protocols", "voc_c4")
     assert "did you mean imagenet_probe" in said("--protocols", "imagenet_prob")
     assert "did you mean images.size" in said("--set", "images.sise=3")
+    assert "no protocol here is called ade20k_knn (there are: imagenet_probe)" in said(
+        "--set", "ade20k_knn:images.size=3"
+    )
+    assert "has no effect on imagenet_probe" in said("--set", "images.interpolation=bicubic")
+    assert "imagenet_probe cannot run on classes of your own" in said(
+        "--protocols", *TWO[:1], "--classes", str(classes)
+    )
+    no_data = said("--protocols", "voc07_discovery", "ade20k_knn", "imagenet_probe")
+    assert f"there is no {root}/VOC2007, no {root}/ADEChallengeData2016; correct --data-root" in no_data
     assert "--seed -1 is not possible" in said("--seed=-1")
     assert "--cache-gb must be above 0" in said("--cache-gb", "0")
     assert "--like x is for --init random" in said("--like", "x")
     assert not out.exists()
     with owned(out):
         assert "is in use by process" in said()
+
+
+def test_weights_that_cannot_be_read_are_one_error_before_anything_is_made(
+    two_protocols: None, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.pth").write_bytes(b"no weights")
+    for start in (
+        ("nowhere.pth",),
+        (tmp_path / "broken.pth",),
+        ("--init", "random", "--like", tmp_path / "broken.pth"),
+    ):
+        assert main(words(root, tmp_path / "out", *start)) == 2
+        captured = capsys.readouterr()
+        assert len(captured.err.splitlines()) == 1
+        assert "failed" not in captured.out
+        assert not (tmp_path / "out").exists()
+
+
+def test_weights_are_read_once(
+    two_protocols: None, root: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    load = weights.load
+    monkeypatch.setattr(weights, "load", lambda source, **place: (read.append(source), load(source, **place))[1])
+    assert main(words(root, tmp_path / "out", checkpoint)) == 0
+    assert len(read) == 1
+
+
+def settings(*pairs: str) -> dict[str, dict[str, object]]:
+    names = ("ade20k_knn", "voc12aug_knn", "voc12aug_overcluster")
+    return settings_of([*pairs], [table.find_protocol(name) for name in names])
+
+
+def test_settings_for_some_protocols() -> None:
+    found = settings("*_knn:settings.score_at=full", "images.size=448", "ade20k_knn:images.size=224")
+    knn = {"images.size": 448, "settings.score_at": "full"}
+    assert found == {
+        "ade20k_knn": knn | {"images.size": 224},
+        "voc12aug_knn": knn,
+        "voc12aug_overcluster": {"images.size": 448},
+    }
+    assert settings() == {"ade20k_knn": {}, "voc12aug_knn": {}, "voc12aug_overcluster": {}}
+
+
+def test_a_setting_that_some_protocols_do_not_have_names_them() -> None:
+    sentence = (
+        "--set settings.clusters: ade20k_knn, voc12aug_knn have no such setting; set it for others alone, as in "
+        "--set voc12aug_overcluster:settings.clusters=VALUE"
+    )
+    with pytest.raises(UserError) as caught:
+        settings("settings.clusters=3")
+    assert str(caught.value) == sentence
+
+
+def test_classes_of_ones_own(
+    mini_root: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the Cityscapes layout, here its own under other names; what needs published classes is left out."""
+    for name in ("cityscapes", "imagenet"):
+        shutil.copytree(mini_root / name, tmp_path / "data" / name)
+    (tmp_path / "own.txt").write_text("".join(f"kind {number}\n" for number in range(19)))
+    out, tiny = tmp_path / "out", ("--scale", "mini", "--workers", "0")
+    names = [f"cityscapes_{name}" for name in ("knn", "statistics")]
+    command = ["probe", str(checkpoint), "--data-root", str(tmp_path / "data"), "--classes", str(tmp_path / "own.txt")]
+    assert main([*command, "--out", str(out), *tiny, "--protocols", *names]) == 0
+    for name in names:
+        result = read_result(out / name / "result.json")
+        assert result["classes"] == result["evaluation"]["classes"] == [f"kind {number}" for number in range(19)]
+        assert any("19 classes (kind 0" in sentence for sentence in result["deviations"])
+    assert main([*command, "--out", str(tmp_path / "all"), *tiny, "--set", "images.sise=1"]) == 2
+    assert "left out: imagenet_probe, because it cannot run on classes of your own" in capsys.readouterr().out
 
 
 def test_two_processes_find_what_one_finds_and_stop_together(root: Path, checkpoint: Path, tmp_path: Path) -> None:

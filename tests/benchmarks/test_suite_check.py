@@ -14,11 +14,15 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.check.findings import Findings
+from benchmarks.check.transfer import TransferChecks
 from benchmarks.commands.main import main
 from pixbench.paths import CONFIGS
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer import weights
 from transfer.initial_weights import random_backbone
+from transfer.job import TransferJob
+from transfer.protocols import find_protocol
 
 PIXPRO = ["pretrain/pixpro_100ep.yaml", "pretrain/mini.yaml"]
 QUEUE = ["pretrain/moco_v2_200ep.yaml", "pretrain/mini.yaml", "pretrain/mini_queue.yaml"]
@@ -181,6 +185,17 @@ def test_a_mini_world_says_nothing_of_the_cost(check: Check, mini_root: Path) ->
     assert "is a mini world: hours are those of ImageNet with 1,281,167 images" in said
     line = re.compile("^in all .*", re.MULTILINE)
     assert line.findall(said) == line.findall(real)
+
+
+@pytest.mark.parametrize("scale", ["paper", "mini"])
+def test_at_paper_scale_counts_of_data_are_the_published_ones(scale: str, mini_root: Path, tmp_path: Path) -> None:
+    """As the runs find them (`transfer.run.checked_data`)."""
+    shutil.copytree(mini_root / "VOC2007", tmp_path / "VOC2007")
+    for root, wrong in ((mini_root, False), (tmp_path, scale == "paper")):
+        found = Findings()
+        job = TransferJob(find_protocol("voc07_discovery"), root, tmp_path / "run", scale=scale)
+        TransferChecks(found).check_data("a job", job)
+        assert ("trainval.txt holds 12 images instead of 5011" in str(found.problems)) == bool(found.problems) == wrong
 
 
 def test_a_data_root_that_is_not_here(check: Check) -> None:

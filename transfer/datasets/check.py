@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from pixbench.errors import UserError
+from pixbench.file_versions import MINI_WORLD_FILE
 from transfer.datasets import checked, coco, coco_file, masks, polygons, voc
 from transfer.datasets.classes import Classes, published_classes
 from transfer.datasets.layout import SETS, check_layout, home_of, names_of, picture_of, wanted_parts
 from transfer.datasets.mask_numbers import SHOWN
 from transfer.datasets.report import Report, one_line
 from transfer.protocols import Protocol
+
+OF_A_MINI_WORLD = "the pictures of a mini world, which are drawn, instead of the published ones"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Outcome:
     """Whether objects to train on have masks as run lengths."""
     incomplete: list[str] = field(default_factory=list)
     """Annotation files of COCO's format with fields that have to be filled in (`transfer.datasets.coco_file.filled`)."""
+    differs: list[str] = field(default_factory=list)
+    """What makes the data another one than the published data of a protocol, one sentence each."""
 
     def add(self, other: Outcome) -> None:
         """Add the findings of another data set."""
@@ -46,6 +51,7 @@ class Outcome:
         self.notes += other.notes
         self.run_lengths |= other.run_lengths
         self.incomplete += other.incomplete
+        self.differs += [line for line in other.differs if line not in self.differs]
 
 
 def needs_of(protocol: Protocol, classes: Classes | None) -> Needs:
@@ -101,7 +107,9 @@ def check_dataset(
     return outcome
 
 
-def require_datasets(data_root: Path, names: Iterable[str], needs: Needs | None = None, trust: bool = False) -> Outcome:
+def require_datasets(
+    data_root: Path, names: Iterable[str], needs: Needs | None = None, trust: bool = False, published: bool = False
+) -> Outcome:
     """Check data sets and remember those that are fine.
 
     Args:
@@ -109,18 +117,22 @@ def require_datasets(data_root: Path, names: Iterable[str], needs: Needs | None 
         names: keys of `SETS`.
         needs: what the annotations must have; default: everything that any protocol reads.
         trust: whether not to check what was checked before and has not changed since.
+        published: whether they must be the published ones: with their counts and sizes, which a mini world need not have.
 
     Raises:
         UserError: there are problems; the message has a line for each.
     """
-    whole = Outcome()
+    mini = (data_root / MINI_WORLD_FILE).is_file()
+    whole = Outcome(differs=[OF_A_MINI_WORLD] if published and mini else [])
     for name in names:
         home = home_of(data_root, name)
         about = (
             asdict(replace(needs, classes=None)) | {"classes": needs.classes and needs.classes.names} if needs else {}
         )
+        if thorough := published and not mini:
+            about |= {"published": True}
         known = checked.recall(home, SETS[name], about) if trust else None
-        found = check_dataset(data_root, name, needs) if known is None else Outcome(**known)
+        found = check_dataset(data_root, name, needs, thorough) if known is None else Outcome(**known)
         if not found.problems:
             checked.remember(home, SETS[name], about, asdict(found))
         whole.add(found)
@@ -129,10 +141,15 @@ def require_datasets(data_root: Path, names: Iterable[str], needs: Needs | None 
     return whole
 
 
+def can_have_own_classes(protocol: Protocol) -> bool:
+    """Return whether ``protocol`` can run on a user's own classes."""
+    entries = [SETS[name] for name in protocol.datasets]
+    return all("classes" in entry and not any("keypoints" in part for part in entry["parts"]) for entry in entries)
+
+
 def check_own_classes(protocol: Protocol) -> None:
     """Raise UserError if ``protocol`` cannot run on a user's own classes."""
-    entries = [SETS[name] for name in protocol.datasets]
-    if any("classes" not in entry or any("keypoints" in part for part in entry["parts"]) for entry in entries):
+    if not can_have_own_classes(protocol):
         raise UserError(
             f"{protocol.name} cannot run on classes of your own, because its evaluation knows only the published ones; choose a "
             "protocol on VOC, COCO, VOC12aug, ADE20K, or a semantic one on Cityscapes"

@@ -22,6 +22,7 @@ from transfer.datasets.pictures import BROKEN, look_at, reason
 SETS: dict[str, dict[str, Any]] = yaml.safe_load((CONFIGS / "data.yaml").read_text(encoding="utf-8"))
 OWN = "add it, or take it out of the list"
 """What to do about a missing file of a user's own data."""
+NEEDS_CLASSES = "data of your own needs --classes"
 SAMPLE = 3
 """Number of pictures that are opened of a part without annotations."""
 
@@ -93,7 +94,7 @@ def _part(home: Path, part: dict[str, Any], counted: bool) -> Iterator[Problem]:
         folder = home / files[0].replace("{}", "") if "annotations" in part else home / "../coco"
         yield from ((f"{path} is missing", "") for path in (home / listing, folder) if not path.exists())
         if counted and "count" in part and folder.is_dir() and (found := _files(folder)) != part["count"]:
-            yield f"{folder} holds {found} images instead of {part['count']}", ""
+            yield f"{folder} holds {found} images instead of {part['count']} ({NEEDS_CLASSES})", ""
         return
     where = home / part["list" if "list" in part else "images"]
     try:
@@ -110,7 +111,7 @@ def _part(home: Path, part: dict[str, Any], counted: bool) -> Iterator[Problem]:
         if "check" in part:
             yield from _stray(home, part, set(names))
     if counted and "count" in part and len(names) != part["count"]:
-        yield f"{where} holds {len(names)} images instead of {part['count']}", ""
+        yield f"{where} holds {len(names)} images instead of {part['count']} ({NEEDS_CLASSES})", ""
     for template in files:
         missing = [path for path in (home / template.format(name) for name in names) if not path.exists()]
         if missing:

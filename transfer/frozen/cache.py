@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pixbench.distributed import any_process, rank
@@ -40,21 +40,23 @@ class Cache:
     limit_gb: float
 
     def features(self, network: FrozenNetwork, views: Views, workers: int) -> Features:
-        """Return the features of ``views``, computed now or before. Every process of the group must call it.
+        """Return the features of ``views``, computed now or before, and say which. Every process of the group must call it.
 
         Raises:
             UserError: an image cannot be read, or the features are larger than the cache or the disk.
         """
+        start, computed = time.monotonic(), False
         entry = by_first(lambda: self.folder / key(network, views))
         while True:
             found = features.read(entry)
             if not any_process(found is None)[0]:  # another run may remove it, but not from who has mapped it
                 assert found is not None
                 _touch(entry)
-                return found
+                return replace(found, computed=computed, seconds=time.monotonic() - start)
             with _turn(entry) as mine:
                 if mine and by_first(lambda: features.read(entry) is None):
                     self._compute(network, views, entry, workers)
+                    computed = True
 
     def _compute(self, network: FrozenNetwork, views: Views, entry: Path, workers: int) -> None:
         """Make room for ``entry`` and compute it; nothing of it is left after an error."""
@@ -71,9 +73,10 @@ class Cache:
         """Remove other entries until there is room; wait for those that other runs are computing."""
         _, needed = features.size_of(network, views)
         if needed > self.limit_gb * 1e9:
+            limit, enough = features.in_words(self.limit_gb * 1e9), float(f"{1.1 * needed / 1e9:.2g}")
             raise UserError(
-                f"the features of {views.pictures.name} take {needed / 1e9:.1f} GB, but the cache may hold {self.limit_gb:g} GB; "
-                f"give --cache-gb {needed / 1e9 + 1:.0f} or more, or a smaller images.size"
+                f"the features of {views.pictures.name} take {features.in_words(needed)}, but the cache may hold {limit}; give "
+                f"--cache-gb {enough:g} or more, or a smaller images.size"
             )
         while self._held(needed, entry) + needed > self.limit_gb * 1e9:
             time.sleep(PATIENCE_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pretrain.data.folders import SUFFIXES, class_names, split_folder
 from pretrain.data.index import Index
 from pretrain.data.pixel_range import find_range
 from pretrain.data.sources import Source, classes_in
+from transfer.datasets.layout import SETS
 from transfer.frozen.scenes import Labelled
 
 SETS_OF_CLASSES = ("imagenet",)
@@ -56,6 +58,19 @@ def class_folders(home: Path, shared: bool = True) -> tuple[Labelled, Labelled]:
         )
     train, val = (replace(source, pixel_range=pixel_range) for source in sources)
     return Labelled(f"{home.name}, train", train), Labelled(f"{home.name}, test", val)
+
+
+def other_counts(name: str, splits: Sequence[Labelled]) -> list[str]:
+    """Return a sentence if the splits of data set ``name`` have other numbers of pictures than the published ones.
+
+    Class folders of a user's own are read in the same way, so this is no mistake, but a difference to record.
+    """
+    counts = [part["count"] for part in SETS[name]["parts"]]
+    found = [len(split) for split in splits]
+    if found == counts:
+        return []
+    has, should = (" and ".join(f"{count:,}" for count in some) for some in (found, counts))
+    return [f"{has} pictures for training and testing instead of the {should} of {name}"]
 
 
 def _listed(folder: Path, shared: bool) -> Index:

@@ -1,12 +1,11 @@
 """A random backbone that may stand beside trained ones: the same network and the same pixels, with fitting BN statistics.
 
-Shapes: B images of H × W pixels.
+It is one network for all protocols on a data set: pictures, their number and their size do not depend on the protocol.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,30 +23,40 @@ from transfer.weights.tensors import fingerprint
 
 PICTURES, BATCH = 1024, 64
 """Number of training pictures at most, evenly spread over the split, and of those that are seen at a time."""
+SIZE = 224
+"""Side in pixels of the squashed pictures: that of pre-training. Each protocol has a size of its own; the statistics of one of
+them would make another network for each. Maps of this size have many cells, so that even one picture has a variance."""
 MINI = BackboneSpec(width=0.25, output_stride=16)
 """The backbone of `configs/pretrain/mini.yaml`."""
 
 
-def fair_random(job: TransferJob, train: Pictures, size: int, device: torch.device) -> tuple[Backbone, dict[str, Any]]:
-    """Return a random backbone as `uncalibrated` does, with fitting BN statistics, and what to record about it.
+def fair_random(
+    start: Backbone, job: TransferJob, train: Pictures, device: torch.device
+) -> tuple[Backbone, dict[str, Any]]:
+    """Return ``start``, what `uncalibrated` returned for ``job``, with fitting BN statistics, and what to record about it.
 
     Its BN statistics are the mean and variance of training pictures, as those of a trained backbone are; newly initialised
     ones (0 and 1) would not fit the maps that they normalise, which moves linear accuracy more than short pre-training does.
-    The pictures of ``train`` are squashed to ``size``, whatever the protocol does with them, so that all protocols on one data
-    set have the same random backbone and share its features. Rank 0 computes it for all processes, and remembers the last one.
+    They are those of the pictures ``train``, all training pictures of the data set, squashed to `SIZE` at the backbone's own
+    stride, whatever the protocol does with its pictures: so all protocols on a data set measure the same random backbone and
+    share its features. The record has the digest of its weights. Rank 0 computes it for all processes, and remembers the last.
     """
-    start, views = uncalibrated(job), Views(train, Images(size=size))
-    backbone = by_first(lambda: _remembered(start, views, device))
+    backbone = by_first(lambda: _remembered(start, train, device))
     count = min(PICTURES, len(train)) if backbone.source != start.source else 0
-    return backbone, {"like": job.like and str(job.like), "calibrated_pictures": count}
+    return backbone, {
+        "like": job.like and str(job.like),
+        "calibrated_pictures": count,
+        "calibrated_size": SIZE if count else None,
+        "sha256": fingerprint(backbone.state, {}),
+    }
 
 
-def _remembered(start: Backbone, views: Views, device: torch.device) -> Backbone:
-    about = [start.spec.as_dict(), str(start.pixels), views.about(), views.pictures.fingerprint(), str(device)]
-    key = fingerprint(start.state, {"about": about})
+def _remembered(start: Backbone, train: Pictures, device: torch.device) -> Backbone:
+    about = [start.spec.as_dict(), str(start.pixels), train.fingerprint(), str(device)]
+    key = fingerprint(start.state | start.last_norm, {"about": about})
     if key not in _last:
         _last.clear()
-        _last[key] = calibrated(start, views, device)
+        _last[key] = calibrated(start, train, device)
     return _last[key]
 
 
@@ -63,12 +72,16 @@ def uncalibrated(job: TransferJob) -> Backbone:
     like = load(locate(job.like)) if job.like else None
     spec = like.spec if like else MINI if job.scale == "mini" else BackboneSpec()
     start = random_backbone(spec, job.seed)
-    return replace(start, pixels=like.pixels) if like else start
+    if not like:
+        return start
+    # a new layer norm has weight 1 and bias 0
+    norm = {name: torch.full_like(tensor, name == "weight") for name, tensor in like.last_norm.items()}
+    return replace(start, pixels=like.pixels, last_norm=norm)
 
 
-def calibrated(backbone: Backbone, views: Views, device: torch.device) -> Backbone:
-    """Return ``backbone`` with the BN statistics of pictures of ``views``; without batch norm, there is nothing to do."""
-    network = FrozenNetwork(backbone, views.images.output_stride).to(device)
+def calibrated(backbone: Backbone, train: Pictures, device: torch.device) -> Backbone:
+    """Return ``backbone`` with the BN statistics of pictures of ``train``; without batch norm, there is nothing to do."""
+    network = FrozenNetwork(backbone).to(device)
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return backbone
@@ -76,25 +89,10 @@ def calibrated(backbone: Backbone, views: Views, device: torch.device) -> Backbo
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
-    count = min(PICTURES, len(views))
+    count, views = min(PICTURES, len(train)), Views(train, Images(size=SIZE))
     chosen = [place * len(views) // count for place in range(count)]
     with torch.inference_mode():
-        for batch in _batches(chosen, views):
-            network(torch.stack([views[place] for place in batch]))
+        for first in range(0, count, BATCH):
+            network(torch.stack([views[place] for place in chosen[first : first + BATCH]]))
     state = {name: tensor.cpu() for name, tensor in network.network.state_dict().items()}
     return replace(backbone, state=state, source=f"{backbone.source}, BN statistics of {count} training pictures")
-
-
-def _batches(chosen: list[int], views: Views) -> list[list[int]]:
-    """Return ``chosen`` in batches of pictures of one shape.
-
-    A picture that would be alone after a full batch joins it: if its map has one cell, it has no variance of its own.
-    """
-    by_shape: dict[tuple[int, int], list[int]] = {}
-    for place in chosen:
-        by_shape.setdefault(views.shape(place), []).append(place)
-    batches = []
-    for some in by_shape.values():
-        ends = [*range(BATCH, len(some) - 1, BATCH), len(some)]
-        batches += [some[start:end] for start, end in pairwise([0, *ends])]
-    return batches

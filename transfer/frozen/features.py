@@ -46,6 +46,10 @@ class Features:
     """Number of the first cell of each image, and last N."""
     stride: int
     """Side of a cell in pixels."""
+    computed: bool = False
+    """Whether this run computed them; otherwise it found them in the cache."""
+    seconds: float = 0.0
+    """How long that took."""
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -54,6 +58,15 @@ class Features:
     def channels(self) -> int:
         """C."""
         return self.cells.shape[1]
+
+    def about(self) -> dict[str, Any]:
+        """Return what the result records: bytes, where they are from, and how long that took."""
+        origin = "computed" if self.computed else "cache"
+        return {"bytes": self.cells.nbytes, "from": origin, "seconds": round(self.seconds, 3)}
+
+    def __str__(self) -> str:
+        how = "computed" if self.computed else "read from the cache"
+        return f"{len(self):,} pictures, {in_words(self.cells.nbytes)}, {how} in {self.seconds:.1f} s"
 
     def map(self, index: int) -> Tensor:
         """Return the map (h, w, C) of image ``index``."""
@@ -104,6 +117,11 @@ def _checksum(values: np.ndarray) -> int:
     for first in range(0, len(values), rows):
         found = zlib.crc32(values[first : first + rows].data, found)
     return found
+
+
+def in_words(size: float) -> str:
+    """Return a number of bytes as GB or, if it is small, as MB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def size_of(network: FrozenNetwork, views: Views) -> tuple[list[tuple[int, int]], int]:
@@ -169,7 +187,7 @@ def _take_room(network: FrozenNetwork, views: Views, path: Path) -> tuple[list[t
     except OSError as error:
         path.unlink(missing_ok=True)
         raise UserError(
-            f"{path.parent} has no room for the features of {views.pictures.name}, {total / 1e9:.1f} GB ({explain(error)}); give "
+            f"{path.parent} has no room for the features of {views.pictures.name}, {in_words(total)} ({explain(error)}); give "
             "a folder on a larger disk with --cache, or a smaller images.size"
         ) from error
     return shapes, total

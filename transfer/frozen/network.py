@@ -6,7 +6,7 @@ Shapes: B images of H × W pixels; a map has h × w cells of C channels.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from pretrain.models.feature_network import FeatureNetwork
 from transfer.frozen.views import Images
 from transfer.weights.backbone import Backbone
 from transfer.weights.models.networks import build_network
-from transfer.weights.models.vit import ViT
+from transfer.weights.models.vit import NORM_EPS, ViT
 from transfer.weights.tensors import fingerprint
 from transfer.weights.vit_spec import VitSpec
 
@@ -27,7 +27,7 @@ class FrozenNetwork(nn.Module):
     """A backbone in eval mode without gradients: images (B, 3, H, W) in RGB, 0 to 255 -> the last map (B, h, w, C).
 
     The images get the channel order and the normalisation that the backbone was trained with (`Backbone.pixels`). The map of
-    a ViT is that of the patches after its last block.
+    a ViT is that of the patches after its last block and, if its file holds it, its last norm (`Backbone.last_norm`).
 
     Args:
         backbone: a ResNet or a ViT.
@@ -62,8 +62,11 @@ class FrozenNetwork(nn.Module):
         """Channel order and normalisation of the inputs."""
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(backbone.pixels, name)).view(3, 1, 1))
+        self.last_norm = _layer_norm(backbone)
+        """The norm after the last block; None if there is none."""
         about = {"spec": spec.as_dict(), "pixels": str(backbone.pixels)}
-        self.fingerprint = fingerprint(backbone.state, about)
+        norm = {f"norm.{name}": tensor for name, tensor in backbone.last_norm.items()}
+        self.fingerprint = fingerprint(backbone.state | norm, about)
         """Digest of all that decides what the network computes."""
         self.eval().requires_grad_(False)
 
@@ -78,7 +81,8 @@ class FrozenNetwork(nn.Module):
         images = self.normalised(images)
         if self.pad:
             images = F.pad(images, (0, -images.shape[3] % self.stride, 0, -images.shape[2] % self.stride))
-        return last_map(self.network, images)
+        found = last_map(self.network, images)
+        return self.last_norm(found) if self.last_norm else found
 
     def normalised(self, images: Tensor) -> Tensor:
         """Return the input of the network for ``images`` (B, 3, H, W) in RGB, 0 to 255."""
@@ -86,15 +90,32 @@ class FrozenNetwork(nn.Module):
 
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return h, w and C of the map of an image of ``height`` × ``width`` pixels. Nothing is computed."""
-        if self.pad:  # whole cells, so there is no need to ask the network for each of many sizes
-            return -(-height // self.stride), -(-width // self.stride), self._shape(self.stride, self.stride)[2]
-        return self._shape(height, width)
+        if self.pad:
+            height, width = (-(-side // self.stride) * self.stride for side in (height, width))
+        (cells_high, channels), (cells_wide, _) = self._cells(height), self._cells(width)
+        return cells_high, cells_wide, channels
 
     @cache  # noqa: B019  a network lives as long as its run
-    def _shape(self, height: int, width: int) -> tuple[int, int, int]:
+    def _cells(self, side: int) -> tuple[int, int]:
+        """Return how many cells a side of ``side`` pixels has, and C. The other side does not matter to any of our networks.
+
+        Pictures of a data set have many sizes, but few lengths of sides, so each length is tried once.
+        """
+        try:
+            with torch.device("meta"):
+                found = last_map(self._without_weights, torch.empty(1, 3, side, side))
+        except (AssertionError, RuntimeError, ValueError) as error:  # some networks of timm take one size only
+            raise UserError(
+                f"{self.spec.title} does not take images of {side} pixels ({' '.join(str(error).split())[:200]}); set images.size "
+                "to what it takes, or evaluate another backbone"
+            ) from error
+        return found.shape[1], found.shape[3]
+
+    @cached_property
+    def _without_weights(self) -> FeatureNetwork | ViT:
+        """The network on the device "meta", which computes nothing but shapes."""
         with torch.device("meta"):
-            found = last_map(build_network(self.spec).eval(), torch.empty(1, 3, height, width))
-        return found.shape[1], found.shape[2], found.shape[3]
+            return build_network(self.spec).eval()
 
 
 def for_images(backbone: Backbone, images: Images) -> FrozenNetwork:
@@ -103,6 +124,14 @@ def for_images(backbone: Backbone, images: Images) -> FrozenNetwork:
         std = images.std if backbone.pixels.order == "RGB" else images.std[::-1]
         backbone = replace(backbone, pixels=replace(backbone.pixels, std=std))
     return FrozenNetwork(backbone, images.output_stride, images.resize == "padded")
+
+
+def _layer_norm(backbone: Backbone) -> nn.LayerNorm | None:
+    if not backbone.last_norm:
+        return None
+    norm = nn.LayerNorm(len(backbone.last_norm["weight"]), eps=NORM_EPS)
+    norm.load_state_dict(backbone.last_norm)
+    return norm
 
 
 def last_map(network: FeatureNetwork | ViT, images: Tensor) -> Tensor:

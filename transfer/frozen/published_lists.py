@@ -44,11 +44,12 @@ def own_list(path: Path) -> list[str]:
         UserError: it cannot be read or is empty.
     """
     try:
-        names = path.read_text(encoding="utf-8").split()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"settings.train_list: {path} cannot be read ({error}); give a text file of one name a line"
         ) from error
+    names = [line.strip() for line in lines if line.strip()]  # a name may have blanks in it
     if not names:
         raise UserError(
             f"settings.train_list: {path} is empty; give the names of pictures, one a line, without their ending"

@@ -12,7 +12,7 @@ from pixbench.process_group import check_alike
 from transfer.frozen.cache import Cache
 from transfer.frozen.class_folders import SETS_OF_CLASSES, class_folders
 from transfer.frozen.config import FrozenConfig, resolve
-from transfer.frozen.fair_random import fair_random
+from transfer.frozen.fair_random import fair_random, uncalibrated
 from transfer.frozen.features import cores
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.methods import METHODS
@@ -23,17 +23,19 @@ from transfer.frozen.views import Views, need_whole_cells
 from transfer.job import Outcome, TransferJob
 from transfer.run_folder import is_main
 from transfer.weights.backbone import Backbone
+from transfer.weights.vit_spec import VitSpec
 
 
 def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     """Evaluate ``backbone``, or a random one, as ``job`` says. Every process of torchrun computes its share of the features."""
-    config = resolve(job)
+    start = backbone or uncalibrated(job)
+    config = resolve(job, start.spec)
     method: Any = METHODS[config.method]
     workers = cores() if job.workers is None else job.workers
     about: dict[str, Any] = {}
     with processes(job.process_timeout) as device, _cache(job) as cache:
         if backbone is None:
-            backbone, about["random"] = fair_random(job, pictures(job, "train"), config.images.size, device)
+            backbone, about["random"] = fair_random(start, job, pictures(job, "train"), device)
         network = for_images(backbone, config.images).to(device)
         check_alike("the backbone", {"digest of its weights": network.fingerprint})
         splits: dict[str, Split] = {}
@@ -42,11 +44,22 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
             if getattr(method, "WHOLE_CELLS", False):
                 need_whole_cells(views, network.stride)
             splits[name] = Split(cache.features(network, views, workers), views)
+            if is_main():
+                print(f"features of {', '.join(job.protocol.datasets)}, {name}: {splits[name].features}", flush=True)
         run = Run(job.seed, device, job.out, network.spec)
         measured: Measured = by_first(lambda: method.evaluate(splits, config.settings, run))  # the others wait
     about |= {"backbone": backbone.source}
     record = about | evaluation(config, network, splits) | measured.facts if is_main() else {}
-    return Outcome(measured.metrics, config.as_dict(), 0, measured.deviations, record)
+    differs = (*measured.deviations, *of_vits(network))
+    return Outcome(measured.metrics, config.as_dict(), 0, differs, record)
+
+
+def of_vits(network: FrozenNetwork) -> tuple[str, ...]:
+    """Return what differs from the public definitions if ``network`` is a ViT: they run it with class token and last norm."""
+    if not isinstance(network.spec, VitSpec):
+        return ()
+    norm = () if network.last_norm else ("the features of the ViT get no last norm, because its file holds none",)
+    return ("the ViT runs without its class token, as in ViTDet", *norm)
 
 
 def views_of(job: TransferJob, config: FrozenConfig, split: str) -> Views:
@@ -76,6 +89,7 @@ def evaluation(config: FrozenConfig, network: FrozenNetwork, splits: dict[str, S
         "spec": network.spec.as_dict(),
         "stride": network.stride,
         "pictures": {name: len(split) for name, split in splits.items()},
+        "features": {name: split.features.about() for name, split in splits.items()},
         "ignored": sorted(numbering.ignored) if numbering else None,
         "classes": list(numbering.classes.names) if numbering else None,
     }

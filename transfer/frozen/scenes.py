@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pixbench.errors import UserError
-from pretrain.data.pixels import decode
+from pretrain.data.pixels import broken, decode
 from pretrain.data.sources import Source
 from transfer.datasets.classes import Classes, published_classes
 from transfer.datasets.layout import SETS, home_of, names_of, picture_of, wanted_parts
@@ -58,8 +58,12 @@ class Labelled:
         return self.source.load(index)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Return width and height of picture ``index``."""
-        return self.picture(index).size
+        """Return width and height of picture ``index`` from its header, which is read once."""
+        return _remembered(self._sizes, index, lambda: Path(self.source.where(index)))
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        return _unknown(len(self))
 
     def fingerprint(self) -> str:
         """Return the digest of path, size and time of change of all pictures, and of the range of their pixels."""
@@ -98,14 +102,11 @@ class Scenes:
 
     def size(self, index: int) -> tuple[int, int]:
         """Return width and height of picture ``index`` from its header, which is read once."""
-        if index not in self._sizes:
-            with Image.open(self.pictures[index]) as picture:
-                self._sizes[index] = picture.size
-        return self._sizes[index]
+        return _remembered(self._sizes, index, lambda: self.pictures[index])
 
     @cached_property
-    def _sizes(self) -> dict[int, tuple[int, int]]:
-        return {}
+    def _sizes(self) -> np.ndarray:
+        return _unknown(len(self))
 
     def fingerprint(self) -> str:
         """Return the digest of path, size and time of change of all pictures."""
@@ -134,6 +135,28 @@ class Scenes:
             pictures=tuple(self.pictures[place] for place in kept),
             truths=tuple(self.truths[place] for place in kept),
         )
+
+
+def _unknown(count: int) -> np.ndarray:
+    """Return widths and heights (n, 2) that are not known yet."""
+    return np.zeros((count, 2), np.int32)
+
+
+def _remembered(sizes: np.ndarray, index: int, path: Callable[[], Path]) -> tuple[int, int]:
+    """Return width and height of picture ``index`` from ``sizes`` (n, 2) or, the first time, from the header of its file."""
+    if not sizes[index].any():
+        sizes[index] = header_size(path())
+    width, height = sizes[index].tolist()
+    return width, height
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    """Return width and height of a picture from its header; raise `BrokenImage` if it has none."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except UnidentifiedImageError as error:
+        raise broken(str(path), "it has no header of an image") from error
 
 
 def _digest_of(paths: Iterable[Path], start: str = "") -> str:

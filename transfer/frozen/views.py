@@ -47,6 +47,15 @@ class Images:
         need(self, "size", "output_stride", least=1)
         need(self, "std", above=0)
 
+    def without_effect(self) -> dict[str, str]:
+        """Return the keys that have no effect on whole pictures beside the others, each with the reason."""
+        if self.resize in ("native", "padded"):
+            why = f"images.resize {self.resize} keeps the size of pictures"
+            return dict.fromkeys(("images.size", "images.interpolation"), why)
+        if self.resize == "centre":
+            return {"images.interpolation": "images.resize centre has a filter of its own"}
+        return {}
+
 
 @dataclass(frozen=True)
 class Views(Dataset[Tensor]):
@@ -90,12 +99,12 @@ class Views(Dataset[Tensor]):
         return asdict(self.images)
 
 
-def need_whole_maps(images: Images) -> None:
-    """Raise UserError unless each cell of a map is a place in the whole picture."""
+def need_whole_maps(images: Images, where: str) -> None:
+    """Raise UserError, which begins with ``where``, unless each cell of a map is a place in the whole picture."""
     if images.pool or images.resize == "centre":
         raise UserError(
-            "this protocol compares the cells of whole pictures; leave out images.pool, and set images.resize to squash, "
-            "shorter, native or padded"
+            f"{where}: this protocol compares the cells of whole pictures; leave out images.pool, and set images.resize to "
+            "squash, shorter, native or padded"
         )
 
 

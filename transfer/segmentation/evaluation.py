@@ -50,10 +50,9 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def random_backbone(job: TransferJob, config: Config, device: torch.device) -> tuple[Backbone, dict[str, Any]]:
-    """Return the fair random backbone of ``job`` and its record; its training pictures are squashed to the size of a crop."""
+def random_backbone(job: TransferJob, start: Backbone, device: torch.device) -> tuple[Backbone, dict[str, Any]]:
+    """Return the fair random backbone of ``job`` from ``start``, and its record."""
     from transfer.frozen.fair_random import fair_random
     from transfer.frozen.run import pictures
 
-    side, _ = config.model.data_preprocessor.size
-    return fair_random(job, pictures(job, "train"), side, device)
+    return fair_random(start, job, pictures(job, "train"), device)

@@ -68,8 +68,8 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
 
         with process_group("cuda" if torch.cuda.is_available() else "cpu", job.process_timeout) as device:
             about: dict[str, Any] = {}
-            if measures:
-                backbone, about["random"] = random_backbone(job, config, device)
+            if measures and backbone:
+                backbone, about["random"] = random_backbone(job, backbone, device)
             record = about | evaluation(job, config, backbone) if frozen and backbone else {}
             progress, changes, iterations = train(job, config, backbone, console)
     return Outcome(progress.metrics, described, iterations // job.accumulate, changes, record)

@@ -35,6 +35,9 @@ class Backbone:
     """Feature pyramid and head that were pre-trained with the backbone, if any; see `transfer.weights.pyramid_head`."""
     pixels: Pixels = field(default_factory=Pixels)
     """How input images must be prepared."""
+    last_norm: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    """"weight" and "bias" (D,) of the layer norm after the last block of a ViT, if the file holds it. Only frozen evaluation
+    reads it: it is no part of ``state``, because ViTDet has none."""
 
     @property
     def resnet(self) -> BackboneSpec:

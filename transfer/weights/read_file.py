@@ -22,7 +22,8 @@ from transfer.weights.naming import is_counter
 from transfer.weights.recognition import Match, Sorting
 from transfer.weights.sources import Source, locate
 from transfer.weights.spec import Spec
-from transfer.weights.tensors import as_tensor, cast, equal, in_order, is_stretched, type_name
+from transfer.weights.tensors import as_tensor, cast, equal, in_order, is_finite, is_stretched, type_name
+from transfer.weights.vit_spec import VitSpec
 
 AVERAGE = "ema"
 """The branch that takes the moving average of the weights, if a file holds one beside them."""
@@ -134,7 +135,7 @@ def read(
         )
     counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, fmt, spec, path), types)
     spec, pixels = as_the_file_says(contents, fmt, spec, located)
-    backbone = Backbone(spec, state, path, extras, pixels)
+    backbone = Backbone(spec, state, path, extras, pixels, _last_norm(match, sorting, spec, path))
     check(backbone)
     if _has_undecided_heads(state):
         raise UserError(
@@ -269,6 +270,25 @@ def _values(
     types: Counter[str] = Counter()
     uniform = {name: _uniform(name, in_order(tensor), types) for name, tensor in {**found, **extras}.items()}
     return {n: uniform[n] for n in found}, {n: uniform[n] for n in extras}, dict(dropped), dict(types)
+
+
+def _last_norm(match: Match, sorting: Sorting, spec: Spec, path: str) -> State:
+    """Return "weight" and "bias" of the last norm of a ViT in float32; nothing if the file does not hold it.
+
+    Raises:
+        UserError: it is not the norm of this ViT.
+    """
+    if not isinstance(spec, VitSpec) or not sorting.last_norm:
+        return {}
+    found = {leaf: as_tensor(match.table.weights[key]) for key, leaf in sorting.last_norm.items()}
+    norm = {leaf: in_order(tensor).float() for leaf, tensor in found.items() if tensor is not None}
+    sound = norm.keys() == {"weight", "bias"} and all(t.shape == (spec.width,) and is_finite(t) for t in norm.values())
+    if not sound:
+        raise UserError(
+            f"the last norm in {path} ({', '.join(match.table.written[key] for key in sorting.last_norm)}) is not the weight and "
+            f"bias of {spec.width} channels that the ViT there needs; use a complete checkpoint"
+        )
+    return norm
 
 
 def _of_detectron2(extras: State, problems: Problems) -> tuple[State, int]:

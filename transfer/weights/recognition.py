@@ -30,6 +30,8 @@ class Sorting(NamedTuple):
     dropped: dict[str, str]
     """Key -> reason."""
     unknown: list[str]
+    last_norm: dict[str, str]
+    """Key -> "weight" or "bias" of the last norm of a ViT, which is dropped, but which frozen evaluation reads."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def _rename(keys: str, fmt: Format) -> str:
 
 
 def _sort(table: Table, fmt: Format, branch: str) -> Sorting:
-    result, patterns = Sorting({}, {}, {}, []), {r: re.compile(pattern) for r, pattern in fmt.dropped.items()}
+    result, patterns = Sorting({}, {}, {}, [], {}), {r: re.compile(pattern) for r, pattern in fmt.dropped.items()}
+    norm = {f"{fmt.branches[branch]}norm.{leaf}": leaf for leaf in ("weight", "bias")} if fmt.naming == "vit" else {}
     for key, name in zip(table.weights, _rename(table.text, fmt).split("\n"), strict=True):
         owner, canonical = _backbone_of(name, fmt, branch)
         extra = {b: found for b, pattern in fmt.extras.items() if (found := re.fullmatch(pattern, name))}
@@ -159,6 +162,7 @@ def _sort(table: Table, fmt: Format, branch: str) -> Sorting:
             result.dropped[key] = f"{next(iter(extra)).replace('_', ' ')} pyramid and head"
         elif reason := next((r for r, pattern in patterns.items() if pattern.fullmatch(name)), None):
             result.dropped[key] = reason
+            result.last_norm.update({key: norm[name]} if name in norm else {})
         else:
             result.unknown.append(key)
     return result

@@ -110,7 +110,9 @@ def test_counts_sizes_and_checksums_of_real_data(world: Path) -> None:
     (world / MINI_WORLD_FILE).unlink()
     assert check_layout(world, "coco") == []
     counts, sizes = [check_layout(world, "coco", thorough=True)[i] for i in (0, 2)]
-    assert f"{world}/coco/train2017 holds 12 images instead of 118287; unpack annotations" in counts
+    assert (
+        f"{world}/coco/train2017 holds 12 images instead of 118287 (data of your own needs --classes); unpack" in counts
+    )
     assert "instances_train2017.json has" in sizes
     assert "bytes instead of 469785474; download it again from http" in sizes
     (world / "VOCtest_06-Nov-2007.tar").write_bytes(b"not really")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import sys
@@ -21,6 +22,7 @@ from pixbench.errors import UserError
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.frozen import cache, features
 from transfer.frozen.cache import Cache
+from transfer.frozen.class_folders import class_folders
 from transfer.frozen.network import FrozenNetwork
 from transfer.frozen.scenes import Scenes
 from transfer.frozen.views import Images, Views
@@ -144,11 +146,46 @@ def test_who_reads_an_entry_keeps_it(network: Counted, views: Views, tmp_path: P
 
 def test_a_cache_that_is_too_small_says_what_is_needed(network: Counted, views: Views, tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"features of photos, train take .* GB, but the cache may hold 1e-09 GB; give --cache-gb 1 "
-    ):
+        UserError,
+        match=r"features of photos, train take \S+ MB, but the cache may hold 1e-06 MB; give --cache-gb (\S+) or",
+    ) as caught:
         Cache(tmp_path / "c", 1e-9).features(network, views, 0)
     assert entries(tmp_path / "c") == {}
     assert not network.log.exists()
+    enough = re.search(r"--cache-gb (\S+)", str(caught.value))
+    assert enough is not None
+    Cache(tmp_path / "c", float(enough[1])).features(network, views, 0)
+
+
+def test_it_says_what_was_computed_and_what_was_read(network: Counted, views: Views, tmp_path: Path) -> None:
+    first, again = (Cache(tmp_path / "c", 1).features(network, views, 0) for _ in range(2))
+    assert [(found.computed, found.about()["from"]) for found in (first, again)] == [
+        (True, "computed"),
+        (False, "cache"),
+    ]
+    size = features.size_of(network, views)[1]
+    assert {first.about()["bytes"], again.about()["bytes"]} == {size}
+    assert first.seconds > 0
+    about = f"{PICTURES} pictures, {size / 1e6:.3g} MB, "
+    assert [str(found).partition(" in ")[0] for found in (first, again)] == [
+        f"{about}computed",
+        f"{about}read from the cache",
+    ]
+    assert [features.in_words(size) for size in (12_000, 3.25e6, 1.23e9)] == ["0.012 MB", "3.25 MB", "1.2 GB"]
+
+
+def test_pictures_in_class_folders_that_were_edited_are_others(network: Counted, tmp_path: Path) -> None:
+    """Of the same size in bytes, under the same names, below the same folder."""
+    paths = [tmp_path / f"data/{split}/{kind}/0.bmp" for split in ("train", "val") for kind in "ab"]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (SIDE, SIDE), (number, 0, 0)).save(path)
+    images, before = Images(SIDE), paths[0].stat()
+    first = cache.key(network, Views(class_folders(tmp_path / "data")[0], images))
+    assert cache.key(network, Views(class_folders(tmp_path / "data")[0], images)) == first
+    Image.new("RGB", (SIDE, SIDE), (9, 0, 0)).save(paths[0])
+    assert paths[0].stat().st_size == before.st_size
+    assert cache.key(network, Views(class_folders(tmp_path / "data")[0], images)) != first
 
 
 def test_a_full_disk_is_noticed_before_anything_is_computed(network: Counted, views: Views, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pixbench.errors import UserError
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer.frozen import features
 from transfer.frozen.network import FrozenNetwork
+from transfer.frozen.run import of_vits
 from transfer.frozen.scenes import Scenes
 from transfer.frozen.views import Images, Views
 from transfer.initial_weights import random_backbone
@@ -75,6 +76,29 @@ def test_the_map_of_a_vit_is_that_of_its_patches(tmp_path: Path) -> None:
     *_, last = network.network.forward_stages(network.normalised(views[2][None].float())).values()
     assert last.shape == (1, 4, 4, 64)
     torch.testing.assert_close(computed(network, views, tmp_path / "entry").map(2), last[0])
+
+
+def test_features_of_a_vit_get_its_last_norm() -> None:
+    """As timm's `forward_features` returns them, of a ViT without class token; a random one gets a new norm."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    plain, generator = random_backbone(SPECS[-1], 0), torch.Generator().manual_seed(0)
+    norm = {name: torch.randn(64, generator=generator) for name in ("weight", "bias")}
+    backbone = replace(plain, last_norm=norm)
+    network, images = FrozenNetwork(backbone), torch.rand(2, 3, 64, 64, generator=generator) * 255
+    theirs = VisionTransformer(
+        img_size=64, embed_dim=64, depth=2, num_heads=1, num_classes=0, class_token=False, global_pool=""
+    ).eval()
+    state = plain.state | {"pos_embed": plain.state["pos_embed"][:, 1:]}
+    theirs.load_state_dict(state | {f"norm.{name}": tensor for name, tensor in norm.items()})
+    with torch.no_grad():
+        wanted = theirs.forward_features(network.normalised(images)).view(2, 4, 4, 64)
+        torch.testing.assert_close(network(images), wanted, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(FrozenNetwork(plain)(images), wanted, atol=0.1)
+    assert network.fingerprint != FrozenNetwork(plain).fingerprint
+    assert of_vits(network) == ("the ViT runs without its class token, as in ViTDet",)
+    assert len(of_vits(FrozenNetwork(plain))) == 2
+    assert of_vits(FrozenNetwork(random_backbone(TINY, 0))) == ()
 
 
 def test_another_stride_is_that_of_the_config() -> None:

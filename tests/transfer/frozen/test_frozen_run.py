@@ -16,8 +16,10 @@ import yaml
 from PIL import Image
 
 from pixbench.errors import UserError
+from pixbench.file_versions import MINI_WORLD_FILE
 from pixbench.files import sha256
 from pixbench.results import read_result
+from transfer.datasets.check import OF_A_MINI_WORLD
 from transfer.datasets.classes import Classes
 from transfer.datasets.mask_numbers import IGNORED
 from transfer.frozen.method import Measured, Run, Split
@@ -25,7 +27,7 @@ from transfer.frozen.methods import METHODS
 from transfer.frozen.scoring import Confusion, labels_to_score, predicted
 from transfer.job import TransferJob
 from transfer.protocols import Protocol, find_protocol
-from transfer.run import run_transfer
+from transfer.run import checked_data, run_transfer
 
 SPLITS = ("train", "test")
 
@@ -92,7 +94,34 @@ def test_what_was_done_is_recorded(job: TransferJob) -> None:
         "output_stride": None,
     }
     assert found["pictures"] == {"train": 12, "test": 12}
+    assert {name: about["from"] for name, about in found["features"].items()} == {
+        "train": "computed",
+        "test": "computed",
+    }
     assert read_result(job.out / "result.json")["evaluation"]["random"]["calibrated_pictures"] == 12
+
+
+def test_at_paper_scale_a_mini_world_is_recorded(job: TransferJob, capsys: pytest.CaptureFixture[str]) -> None:
+    (job.data_root / MINI_WORLD_FILE).touch()
+    result = run_transfer(replace(job, scale="paper"))
+    assert result["deviations"] == [OF_A_MINI_WORLD, "a method for tests"]
+    assert f"data: {OF_A_MINI_WORLD}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["cityscapes_knn", "cityscapes_fcn16s"])
+def test_at_paper_scale_counts_are_compared_with_the_published_ones(job: TransferJob, name: str) -> None:
+    """Frozen and fine-tuned alike: 12 pictures are no Cityscapes, unless somebody says so."""
+    one = replace(job, protocol=find_protocol(name), scale="paper")
+    for trust in (False, True, True):
+        with pytest.raises(
+            UserError,
+            match=r"leftImg8bit/train\S* holds 12 images instead of 2975 \(data of your own needs --classes\); unpack",
+        ):
+            checked_data(one, trust)
+        assert checked_data(replace(one, scale="mini"), trust).differs == []
+    own = Classes(tuple(f"class {number}" for number in range(19)), "classes.txt")
+    assert checked_data(replace(one, classes=own), False).differs == []
+    assert not job.out.exists()
 
 
 def larger(paths: list[Path]) -> None:
@@ -131,9 +160,9 @@ def test_label_maps_that_do_not_fit_are_refused_before_anything_is_computed(
 
 def test_a_wrong_setting_is_refused(job: TransferJob) -> None:
     for overrides, sentence in (
-        ({"images.sise": 3}, "'images.sise' is not in the protocol's config; did you mean images.size"),
-        ({"images.size": "large"}, "Expected `int`, got `str`"),
-        ({"method": "mean"}, "'method' is not in the protocol's config"),
+        ({"images.sise": 3}, "mean has no setting 'images.sise'; did you mean images.size"),
+        ({"images.size": "large"}, 'mean with its overrides: images.size "large" is not possible; give an integer$'),
+        ({"method": "mean"}, "mean has no setting 'method'"),
         ({"images.output_stride": 5}, "whose cells cannot be of 5 pixels"),
     ):
         with pytest.raises(UserError, match=sentence):

@@ -16,6 +16,7 @@ from transfer.weights.file_format import formats
 from transfer.weights.models.networks import build_network
 from transfer.weights.models.parity import compare, probe
 from transfer.weights.vit_spec import VitSpec
+from transfer.weights.write_file import write
 
 SPEC = VitSpec(64, 2, 1, 16, 64)
 State = dict[str, Tensor]
@@ -71,6 +72,31 @@ def test_every_layout_gives_the_backbone_back(tmp_path: Path, vit: State, backbo
         assert all(torch.equal(reading.backbone.state[n], t + number) for n, t in backbone_of(SPEC).state.items())
         assert reading.counts.initialised == {}
     assert "backbone ViT of width 64, depth 2, patches of 16" in inspection.report(inspection.inspect(path))
+
+
+def test_the_last_norm_is_kept_beside_the_backbone(tmp_path: Path, vit: State) -> None:
+    """Of the branch that is read, wherever a format puts it. Conversion leaves it out, because ViTDet has none."""
+    norm = {"norm.weight": torch.arange(64.0), "norm.bias": torch.arange(64.0) - 9}
+    path = tmp_path / "x.pth"
+    for name in sorted(name for name, kind in formats().items() if "vit" in kind.naming):
+        torch.save(content_of(name, vit | norm), path)
+        for number, branch in enumerate(formats()[name].branches):
+            found = read(path, branch).backbone
+            wanted = {} if name == "detectron2_vitdet" else {n.partition(".")[2]: t + number for n, t in norm.items()}
+            assert found.last_norm.keys() == wanted.keys()
+            assert all(torch.equal(tensor, wanted[leaf]) for leaf, tensor in found.last_norm.items())
+    torch.save(vit | {"norm.weight": torch.ones(64), "norm.bias": torch.ones(32)}, path)
+    with pytest.raises(
+        UserError, match=r"the last norm in \S+ \(norm.weight, norm.bias\) is not the weight and bias of 64"
+    ):
+        read(path)
+    write(read_of(path, vit | norm), tmp_path / "y.pkl", "detectron2_vitdet")
+    assert read(tmp_path / "y.pkl").backbone.last_norm == {}
+
+
+def read_of(path: Path, content: State) -> Backbone:
+    torch.save(content, path)
+    return read(path).backbone
 
 
 def test_what_is_no_plain_vit_is_refused(tmp_path: Path, vit: State) -> None:

@@ -5,6 +5,8 @@ A method has ``Settings``, a dataclass of what its publication fixes; ``SPLITS``
 refused. It may have ``views(split, views, settings, seed) -> Views``, which chooses or changes the pictures of a split before
 their features are computed; then a name in ``SPLITS`` may have a second word, such as "test crop" for other views of the same
 pictures. ``POOLED`` is True if it reads features that are averaged over the cells of a picture; other methods need each cell.
+``without_effect(images, settings)`` returns the keys of a config that change nothing beside the others, if these are not only
+those of `Images.without_effect`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.published_lists import own_list, published_list
 from transfer.frozen.scoring import Confusion, ScoreAt, labels_to_score, need_score_at
 from transfer.frozen.search import Backend, package
-from transfer.frozen.views import Views
+from transfer.frozen.views import Images, Views
 
 SPLITS = ("train", "test")
 WHOLE_CELLS = True
@@ -99,6 +99,21 @@ def views(split: str, views: Views, settings: Settings, seed: int) -> Views:
         return replace(views, pictures=scenes)
     drawn = (settings.crop_scale, settings.crop_ratio, settings.jitter, settings.jitter_probability)
     return Crops(scenes, views.images, CropSettings(settings.passes, *drawn, seed))
+
+
+def without_effect(images: Images, settings: Settings) -> dict[str, str]:
+    """Return the keys of a config that have no effect beside the others, each with the reason. Crops are always resized."""
+    crops = ("crop_scale", "crop_ratio", "jitter", "jitter_probability")
+    found = {}
+    if not settings.passes:
+        found = images.without_effect() | {
+            f"settings.{name}": "settings.passes is 0: there are no crops" for name in crops
+        }
+    elif not settings.jitter:
+        found["settings.jitter_probability"] = "settings.jitter is 0"
+    elif not settings.jitter_probability:
+        found["settings.jitter"] = "settings.jitter_probability is 0"
+    return found if settings.fraction != 1 else {**found, "settings.list_seed": "settings.fraction is 1"}
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:

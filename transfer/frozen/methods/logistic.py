@@ -22,6 +22,7 @@ from transfer.frozen.linear import minimise, rows
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.patches import Cells, Rows, cells_of, halves, moments
 from transfer.frozen.scoring import ScoreAt, held_out_pictures, need_score_at
+from transfer.frozen.views import Images
 
 SPLITS = ("train", "test")
 WHOLE_CELLS = True
@@ -103,6 +104,13 @@ def fit(cells: Rows, labels: Tensor, c: float, settings: Settings, start: Logist
         parts, len(cells), weight, bias, 1 / (c * len(cells)), settings.iterations, (settings.tolerance,) * 2
     )
     return Logistic(classes, weight, bias, took)
+
+
+def without_effect(images: Images, settings: Settings) -> dict[str, str]:
+    """Return the keys of a config that have no effect beside the others, each with the reason."""
+    chooses = settings.exponents[2] > 1 or settings.standardise
+    idle = {} if chooses else {"settings.held_out": "there is nothing to choose or to standardise"}
+    return images.without_effect() | idle
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:

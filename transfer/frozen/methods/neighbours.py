@@ -19,6 +19,7 @@ from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.patches import KEPT, Cells, Rows, cells_of, halves, moments
 from transfer.frozen.scoring import ScoreAt, held_out_pictures, need_score_at
 from transfer.frozen.search import Metric, nearest
+from transfer.frozen.views import Images
 
 SPLITS = ("train", "test")
 WHOLE_CELLS = True
@@ -59,6 +60,13 @@ class Settings:
         need(self, "subsampling", least=1)
         need(self, "held_out", least=2)  # one in one would leave no image to search in
         need_score_at(self)
+
+
+def without_effect(images: Images, settings: Settings) -> dict[str, str]:
+    """Return the keys of a config that have no effect beside the others, each with the reason."""
+    chooses = len(settings.neighbours) * len(settings.distances) > 1 or settings.standardise
+    idle = {} if chooses else {"settings.held_out": "there is nothing to choose or to standardise"}
+    return images.without_effect() | idle
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:

@@ -15,7 +15,7 @@ from transfer.frozen.limits import impossible, need
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.parts import Parts
 from transfer.frozen.spatial import Curve, pure_cells
-from transfer.frozen.views import Views
+from transfer.frozen.views import Images, Views
 
 SPLITS = ("test", "test crop", "test flip")
 BACKGROUND = "background"
@@ -81,6 +81,11 @@ def views(split: str, views: Views, settings: Settings, seed: int) -> Views:
     if split.endswith("crop"):
         return Parts(views.pictures, views.images, settings.crop_low, settings.crop_high, seed=seed)
     return Parts(views.pictures, views.images, flip=True) if split.endswith("flip") else views
+
+
+def without_effect(images: Images, settings: Settings) -> dict[str, str]:
+    """Return the keys of a config that have no effect beside the others, each with the reason. Parts are always resized."""
+    return {key: why for key, why in images.without_effect().items() if key != "images.interpolation"}
 
 
 def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from transfer.weights.vit_spec import VitSpec
 
+NORM_EPS = 1e-6
+"""Of all layer norms, as in timm, DINO, iBOT and MAE."""
+
 
 class PatchEmbed(nn.Module):
     """Patch embedding by one convolution."""
@@ -59,9 +62,9 @@ class Block(nn.Module):
 
     def __init__(self, spec: VitSpec) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(spec.width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(spec.width, eps=NORM_EPS)
         self.attn = Attention(spec.width, spec.heads)
-        self.norm2 = nn.LayerNorm(spec.width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(spec.width, eps=NORM_EPS)
         self.mlp = Mlp(spec.width)
 
     def forward(self, x: Tensor) -> Tensor:
