@@ -3,7 +3,7 @@
 Li et al., ICLR 2022, arXiv 2201.04676 (and its extension 2201.09450); public code: Sense-X/UniFormer.
 
 The names of the parameters are those of the authors' classification checkpoints without layer scale
-(`uniformer_small_in1k.pth`, `uniformer_base_in1k.pth`, in their entry "model") without `head.weight` and `head.bias`.
+(`uniformer_small_in1k.pth`, `uniformer_base_in1k.pth`) without `head.weight` and `head.bias`.
 As there, only the coarsest map is normalised at the end; the authors' dense-prediction code adds a LayerNorm of its own
 to each map. The third stage attends to the whole map; the windows of that code, which save memory at large images and
 have no parameters, are left out.
