@@ -47,6 +47,7 @@ LIMITS = {
     "method.instance_temperature": POSITIVE,
     "method.alpha": NOT_NEGATIVE,
     "method.weight": NOT_NEGATIVE,
+    "method.q_weight": NOT_NEGATIVE,
     "method.gamma": NOT_NEGATIVE,
     "method.clamp": Limit("between -1 and 1", lambda value: -1 <= value <= 1),
     "method.layers": Limit("0, 1 or 2", lambda value: value in (0, 1, 2)),

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    ROOT / "examples" / "README.md",
+    *sorted((ROOT / "examples").rglob("README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FOLDERS = "pixbench|pretrain|transfer|benchmarks|configs|scripts|tests|docs|examples"

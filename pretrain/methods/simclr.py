@@ -14,6 +14,7 @@ from torch import Tensor
 from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.losses.instance import nt_xent
+from pretrain.losses.qscore import q_regulariser
 from pretrain.methods.base import Method, feature_std
 from pretrain.models.feature_network import FeatureNetwork
 from pretrain.models.heads import PooledHead
@@ -24,7 +25,7 @@ class SimCLR(Method):
 
     As in the authors' TensorFlow code, both views share one forward pass and therefore BN statistics, and the projector
     has BN after both layers (many PyTorch ports leave it out). BN is synchronised as in their code; the engine converts
-    the model for it.
+    the model for it. With ``q_weight`` the averaged C5 is regularised by its Q-score.
     """
 
     title = "SimCLR: contrastive loss within the batch"
@@ -37,11 +38,13 @@ class SimCLR(Method):
             temperature: softmax temperature.
             hidden: width of the projector's hidden layer.
             dim: width of the projector's output.
+            q_weight: λ, weight of the Q-score regulariser; 0 leaves it out. Its paper fine-tunes pre-trained networks with 1e-4.
         """
 
         temperature: float = 0.1
         hidden: int = 2048
         dim: int = 128
+        q_weight: float = 0.0
 
     config: Config
 
@@ -60,11 +63,18 @@ class SimCLR(Method):
         return 2
 
     def forward(self, views: Views) -> dict[str, Tensor]:
-        """Return "loss" in [0, ∞), "feature_std" and "accuracy", the fraction of images nearest to their other view.
+        """Return "loss", "feature_std" and "accuracy", the fraction of images nearest to their other view.
 
-        Before training the loss is about ln(2RB − 1) with R processes.
+        Before training the loss is about ln(2RB − 1) with R processes. With the regulariser there are also "loss_contrast",
+        the loss without it, and "q_score", the mean Q-score.
         """
-        features = unit(self.projector(self.backbone(torch.cat([views.view1, views.view2]))))  # (2B, C)
+        maps = self.backbone(torch.cat([views.view1, views.view2]))
+        features = unit(self.projector(maps))  # (2B, C)
         view1, view2 = features.chunk(2)
         loss, accuracy = nt_xent(view1, view2, self.config.temperature)
-        return {"loss": loss, "feature_std": feature_std(features), "accuracy": accuracy}
+        scalars = {"loss": loss, "feature_std": feature_std(features), "accuracy": accuracy}
+        if self.config.q_weight:
+            regulariser, q_score = q_regulariser(maps.mean(dim=(2, 3)))
+            scalars |= {"loss_contrast": loss.detach(), "q_score": q_score}
+            scalars["loss"] = loss + self.config.q_weight * regulariser
+        return scalars

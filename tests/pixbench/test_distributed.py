@@ -29,6 +29,7 @@ VARIANTS = {name: {} for name in METHODS} | {
     "pixpro contrastive": {"instance": "contrastive"},
     "pixpro regression": {"instance": "regression"},
     "cds simclr": {"contrast": "simclr"},
+    "simclr q-score": {"q_weight": 0.01},
 }
 """Name of a method, and what tells a variant of it -> its further knobs."""
 

@@ -79,6 +79,8 @@ def test_one_method(capsys: pytest.CaptureFixture[str]) -> None:
         "  temperature: 0.1  softmax temperature.",
         "  hidden: 2048      width of the projector's hidden layer.",
         "  dim: 128          width of the projector's output.",
+        "  q_weight: 0.0     λ, weight of the Q-score regulariser; 0 leaves it out. Its paper fine-tunes pre-trained networks "
+        "with 1e-4.",
     ]
 
 
