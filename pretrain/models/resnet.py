@@ -25,8 +25,8 @@ from pretrain.models.recompute import recompute_blocks
 
 def _conv(inplanes: int, out: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
     """Return a convolution without bias, padded so that only the stride changes the size of a map."""
-    if kernel == stride == groups == 1:
-        return Pointwise(inplanes, out, bias=False)
+    if kernel == groups == 1:
+        return Pointwise(inplanes, out, stride, bias=False)
     return nn.Conv2d(inplanes, out, kernel, stride, kernel // 2 * dilation, dilation, groups, bias=False)
 
 

@@ -28,8 +28,32 @@ def test_it_is_a_convolution(shape: tuple[int, ...], memory_format: torch.memory
     assert found[1][0].is_contiguous(memory_format=memory_format)
 
 
+@pytest.mark.parametrize("channels", [3, 4, 5, 8])
+@pytest.mark.parametrize("side", [8, 7, 1])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_strides(channels: int, side: int, memory_format: torch.memory_format) -> None:
+    """With one thread, oneDNN's convolution of fewer than 8 channels ends the process here, or gives wrong gradients."""
+    torch.manual_seed(0)
+    layer = Pointwise(channels, 16, 2, bias=False).to(memory_format=memory_format)
+    x = torch.randn(4, channels, side, side).contiguous(memory_format=memory_format).requires_grad_()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = [layer(x), *torch.autograd.grad(layer(x).square().sum(), [x, layer.weight])]
+    finally:
+        torch.set_num_threads(threads)
+    weight = layer.weight.detach().double().requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    y = torch.einsum("bchw,oc->bohw", exact[..., ::2, ::2], weight[..., 0, 0])
+    wanted = [y, *torch.autograd.grad(y.square().sum(), [exact, weight])]
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-4)
+    assert found[0].is_contiguous(memory_format=memory_format)
+
+
 def test_an_image_without_a_batch() -> None:
     assert Pointwise(3, 2)(torch.randn(3, 4, 4)).shape == (2, 4, 4)
+    assert Pointwise(3, 2, 2)(torch.randn(3, 4, 4)).shape == (2, 2, 2)
 
 
 def test_the_gradient_lies_in_memory_as_the_weight() -> None:

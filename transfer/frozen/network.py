@@ -106,8 +106,8 @@ class FrozenNetwork(nn.Module):
                 found = last_map(self._without_weights, torch.empty(1, 3, side, side))
         except (AssertionError, RuntimeError, ValueError) as error:  # some networks of timm take one size only
             raise UserError(
-                f"{self.spec.title} does not take images of {side} pixels ({' '.join(str(error).split())[:200]}); set images.size "
-                "to what it takes, or evaluate another backbone"
+                f"{self.spec.title} does not take images of {side} pixels ({' '.join(str(error).split())[:200]}); set "
+                "images.size to what it takes, or evaluate another backbone"
             ) from error
         return found.shape[1], found.shape[3]
 
