@@ -9,6 +9,7 @@ from typing import Any
 
 from pixbench.files import sha256
 from pixbench.patience import PROCESS_TIMEOUT_H
+from pretrain.models.named_spec import NamedSpec
 from transfer.datasets.classes import Classes
 from transfer.protocols import Protocol
 
@@ -80,3 +81,10 @@ class Outcome:
     """Differences from the protocol that this machine makes necessary, one sentence each."""
     evaluation: dict[str, Any] = field(default_factory=dict)
     """How a frozen protocol made its numbers: images, stride, ignored labels, number of patches, chosen settings."""
+
+
+def unpublished(job: TransferJob, spec: object) -> tuple[str, ...]:
+    """Return a sentence if the protocol was published for another kind of backbone than ``spec``."""
+    if not isinstance(spec, NamedSpec) or job.protocol.kind == "frozen":
+        return ()
+    return (f"backbone {spec.title}, for which {job.protocol.name} was not published",)

@@ -13,6 +13,7 @@ from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_
 from pretrain.models.named_spec import NamedSpec
 from transfer.detection import vitdet
 from transfer.detection.data_settings import fit_classes, number_of_classes
+from transfer.detection.named_backbone import BUILDER, named_options, named_spec
 from transfer.job import TransferJob
 from transfer.protocols import Protocol, leaves
 from transfer.weights.backbone import Backbone
@@ -54,8 +55,8 @@ def build_config(job: TransferJob, backbone: Backbone | None) -> CfgNode:
     if backbone is not None:
         _fit_backbone(cfg, job, backbone.spec)
         _check_pixels(cfg, job, backbone.pixels)
-    else:
-        _checked(cfg, job, backbone_spec(cfg))
+    elif not isinstance(built := backbone_spec(cfg), NamedSpec):
+        _checked(cfg, job, built)
     cfg.OUTPUT_DIR, cfg.SEED = str(job.out), job.seed
     return cfg
 
@@ -77,6 +78,8 @@ def backbone_spec(cfg: CfgNode) -> Spec:
     """
     if "VITDET" in cfg:
         return vitdet.backbone_spec(cfg)
+    if cfg.MODEL.BACKBONE.NAME == BUILDER:
+        return named_spec(cfg)
     resnet = cfg.MODEL.RESNETS
     base, basic = resnet.STEM_OUT_CHANNELS, resnet.DEPTH in BASIC_BLOCKS
     res2 = base if basic else 4 * base
@@ -121,6 +124,13 @@ def config_as_dict(cfg: CfgNode) -> dict[str, Any]:
 
 def _fit_backbone(cfg: CfgNode, job: TransferJob, spec: Spec) -> None:
     """Set the backbone options from ``spec``; raise UserError if that changes them at paper scale."""
+    if isinstance(spec, NamedSpec):
+        if "VITDET" in cfg:
+            raise UserError(
+                f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} takes plain ViTs only"
+            )
+        named_options(cfg, spec)
+        return
     node, wanted = _backbone_options(_checked(cfg, job, spec))
     settings, now = {f"{node}.{key}": value for key, value in wanted.items()}, dict(leaves(cfg))
     differ = {key: value for key, value in settings.items() if now[key] != value}
@@ -133,7 +143,7 @@ def _fit_backbone(cfg: CfgNode, job: TransferJob, spec: Spec) -> None:
         cfg.merge_from_list([key, value])
 
 
-def _checked(cfg: CfgNode, job: TransferJob, spec: Spec) -> BackboneSpec | VitSpec:
+def _checked(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> BackboneSpec | VitSpec:
     """Return ``spec``; raise `UserError` if Detectron2 cannot build it in the detector of the protocol."""
     what = f"{job.weights or 'MODEL.RESNETS'} holds a {spec.title}"
     if ("VITDET" in cfg) is isinstance(spec, BackboneSpec):
@@ -142,10 +152,6 @@ def _checked(cfg: CfgNode, job: TransferJob, spec: Spec) -> BackboneSpec | VitSp
         )
     if isinstance(spec, VitSpec):
         return spec
-    if isinstance(spec, NamedSpec):
-        raise UserError(
-            f"{what}; Detectron2's protocols take ResNets and plain ViTs only; choose a protocol of kind frozen"
-        )
     if spec.variant != "7x7":
         raise UserError(f"{what}, a ResNet of variant {spec.variant}; Detectron2 has only the 7x7 stem")
     if spec.basic and job.protocol.weights_framework == "detectron2_c4":

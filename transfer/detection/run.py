@@ -22,7 +22,7 @@ from transfer.batch_scaling import divided
 from transfer.datasets.prepared import prepared
 from transfer.detection import datasets
 from transfer.initial_weights import random_backbone
-from transfer.job import Outcome, TransferJob
+from transfer.job import Outcome, TransferJob, unpublished
 from transfer.weights import load_into
 from transfer.weights.backbone import Backbone
 
@@ -54,7 +54,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         comm.synchronize()  # rank 0 has prepared the data
         data = prepared(job.out)
         datasets.register(job, data)
-        changes = read_masks(cfg, job, data)
+        changes = (*unpublished(job, backbone_spec(cfg)), *read_masks(cfg, job, data))
         cfg.MODEL.DEVICE = device
         changes += fit_cpus(cfg, comm.get_world_size()) if device == "cpu" else ()
         backbone = backbone or random_backbone(backbone_spec(cfg), job.seed)

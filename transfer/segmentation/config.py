@@ -93,7 +93,7 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
 
 
 def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
-    """Put the backbone ``spec`` into the model, and its channels into the heads; `unpublished` says that this is a deviation.
+    """Put the backbone ``spec`` into the model, and its channels into the heads.
 
     Heads that take several maps get those of a ViT through MMSegmentation's `Feature2Pyramid`.
     """
@@ -108,13 +108,6 @@ def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
         head.in_channels = [channels[i] for i in head.in_index] if several else channels[head.in_index]
         if head.type == LINEAR_HEAD:
             head.channels = sum(head.in_channels) if several else head.in_channels
-
-
-def unpublished(job: TransferJob, spec: Spec) -> tuple[str, ...]:
-    """Return a sentence if the protocol was published for another kind of backbone than ``spec``."""
-    if not isinstance(spec, NamedSpec) or job.protocol.kind == "frozen":
-        return ()
-    return (f"backbone {spec.title}, for which {job.protocol.name} was not published",)
 
 
 def take_stride(config: Config, job: TransferJob, spec: BackboneSpec) -> None:

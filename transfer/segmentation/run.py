@@ -18,7 +18,7 @@ from pixbench.file_versions import RUN_LOG
 from pixbench.files import make_folder
 from pixbench.interrupt import StopSignal
 from transfer.batch_scaling import divided
-from transfer.job import Outcome, TransferJob
+from transfer.job import Outcome, TransferJob, unpublished
 from transfer.segmentation.classes import data_sets
 from transfer.segmentation.config import (
     backbone_spec,
@@ -26,7 +26,6 @@ from transfer.segmentation.config import (
     config_as_dict,
     resolve,
     synchronise_on_cpus,
-    unpublished,
 )
 from transfer.segmentation.evaluation import evaluation, random_backbone
 

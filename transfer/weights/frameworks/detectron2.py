@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrain.models.named_spec import NamedSpec
 from transfer.weights import pyramid_head
 from transfer.weights.frameworks.record import Framework, FrameworkModel, reader, stages, tensors_in
 from transfer.weights.naming import NAMINGS
@@ -35,12 +37,16 @@ def _settings(backbone: Backbone) -> dict[str, Any]:
 
 
 def _lacks(backbone: Backbone) -> str | None:
+    if isinstance(backbone.spec, NamedSpec):
+        return None
     spec = backbone.resnet
     narrow = spec.basic and spec.width != 1
     return f"{spec.title} (its ResNet-18 and ResNet-34 always have 64 channels in res2)" if narrow else None
 
 
 def _lacks_c4(backbone: Backbone) -> str | None:
+    if isinstance(backbone.spec, NamedSpec):
+        return "backbones by name (its head res5 is the last stage of a ResNet)"
     spec = backbone.resnet
     return f"{spec.title} (its head res5 always has bottlenecks)" if spec.basic else _lacks(backbone)
 
@@ -62,7 +68,26 @@ def _c4(backbone: Backbone) -> FrameworkModel:
     return FrameworkModel(model, places, lambda images: model.roi_heads.res5(model.backbone(images)["res4"]))
 
 
+def _named(backbone: Backbone) -> FrameworkModel:
+    """Build a pyramid as Detectron2's protocols do, on the bottom-up network that the spec names."""
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_backbone
+    from torch import nn
+
+    from transfer.detection.named_backbone import FEATURES, named_options
+
+    config, spec = get_cfg(), backbone.pretrainable
+    assert isinstance(spec, NamedSpec)
+    config.MODEL.BACKBONE.NAME, config.MODEL.FPN.IN_FEATURES = "build_resnet_fpn_backbone", [*FEATURES]
+    named_options(config, spec)
+    pyramid: Any = build_backbone(config)
+    bottom_up = pyramid.bottom_up
+    return FrameworkModel(nn.ModuleDict({"backbone": pyramid}), {}, pyramid, bottom_up.forward_stages)
+
+
 def _fpn(backbone: Backbone) -> FrameworkModel:
+    if isinstance(backbone.spec, NamedSpec):
+        return _named(backbone)
     if not backbone.extras:
         return _two_stage(backbone, {})
     return _soco(backbone) if pyramid_head.two_stage(backbone.extras) else _dense(backbone)
@@ -175,9 +200,15 @@ def _load(model: nn.Module, path: Path) -> None:
 def _usage(backbone: Backbone, path: Path) -> str:
     if path.suffix == ".safetensors":
         return f"model.load_state_dict({reader(path)}, strict=False)  # Detectron2's loader does not read safetensors"
-    pixels = backbone.pixels
+    pixels, spec = backbone.pixels, backbone.spec
     lines = ["MODEL:", f"  WEIGHTS: {str(path)!r}", f"  PIXEL_MEAN: {[*pixels.mean]}", f"  PIXEL_STD: {[*pixels.std]}"]
-    lines += ["  RESNETS:", *(f"    {key}: {value}" for key, value in _settings(backbone).items())]
+    if isinstance(spec, NamedSpec):
+        lines += [
+            "  BACKBONE: {NAME: build_named_fpn_backbone}  # of transfer.detection.named_backbone, to be imported"
+        ]
+        lines += [f"  NAMED: {{NAME: {spec.name!r}, OPTIONS: {json.dumps(spec.options)!r}, TOP: pool}}"]
+    else:
+        lines += ["  RESNETS:", *(f"    {key}: {value}" for key, value in _settings(backbone).items())]
     return "\n".join([*lines, "INPUT:", f"  FORMAT: {pixels.order!r}"])
 
 
@@ -208,7 +239,18 @@ def _record(
 
 
 RECORDS = (
-    _record("fpn", "Detectron2 R-CNN FPN", "backbone.bottom_up.", r"backbone\.bottom_up\.", _fpn, pyramid_head=True),
+    _record(
+        "fpn",
+        "Detectron2 R-CNN FPN",
+        "backbone.bottom_up.",
+        r"backbone\.bottom_up\.",
+        _fpn,
+        pyramid_head=True,
+        variants={
+            "7x7": NAMINGS["detectron2"].under("backbone.bottom_up."),
+            "named": NAMINGS["named"].under("backbone.bottom_up."),
+        },
+    ),
     _record("c4", "Detectron2 R-CNN C4", "backbone.", r"backbone\.|roi_heads\.res5\.\d", _c4, lacks=_lacks_c4),
     _record(
         "vitdet",
