@@ -43,6 +43,8 @@ LIMITS = {
     "method.momentum": FRACTION,
     "method.temperature": POSITIVE,
     "method.instance_temperature": POSITIVE,
+    "method.distill_temperature": POSITIVE,
+    "method.distill_weight": NOT_NEGATIVE,
     "method.alpha": NOT_NEGATIVE,
     "method.weight": NOT_NEGATIVE,
     "method.gamma": NOT_NEGATIVE,
