@@ -14,9 +14,9 @@ from pretrain.losses import full_precision
 
 
 def soft_cross_entropy(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return the mean cross-entropy of softmax(``teacher`` / temperature) and softmax(``logits`` / temperature), (B, classes) each.
+    """Return the mean cross-entropy of softmax(``logits`` / temperature) with softmax(``teacher`` / temperature).
 
-    The result is not multiplied by temperature². Source: `CrossEntropy` in `CIFAR/distill.py` of the code of Contrastive Deep
+    Both are (B, classes). The result is not multiplied by temperature². Source: `CrossEntropy` in `CIFAR/distill.py` of the code of Contrastive Deep
     Supervision.
     """
     with torch.autocast(logits.device.type, enabled=False):

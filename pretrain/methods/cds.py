@@ -122,7 +122,9 @@ class CDS(Method):
     def embeddings(self, maps: dict[str, Tensor], stages: Sequence[str]) -> dict[str, Tensor]:
         """Return the L2-normalised embedding (N, C of C5) of each of ``stages``, for the maps of N images."""
         return {
-            stage: unit(maps[stage].mean((2, 3)) if stage == LAST else self.get_submodule(f"projector_{stage}")(maps[stage]))
+            stage: unit(
+                maps[stage].mean((2, 3)) if stage == LAST else self.get_submodule(f"projector_{stage}")(maps[stage])
+            )
             for stage in stages
         }
 

@@ -73,12 +73,20 @@ def plain_loss(method: CDS, data: Views, teacher: CDS | None = None) -> Tensor:
         classes, wanted = plain_outputs(teacher, images, stages)
     t = config.distill_temperature
     for i in range(count):
-        loss = loss - sum(p * q.log() for p, q in zip((classes[i] / t).softmax(0), (logits[i] / t).softmax(0))) / count
+        loss = (
+            loss
+            - sum(p * q.log() for p, q in zip((classes[i] / t).softmax(0), (logits[i] / t).softmax(0), strict=True))
+            / count
+        )
     for number, (z, target) in enumerate(zip(embeddings, wanted, strict=True), 1):
         if method.adaptation:
             layer = method.adaptation[f"layer{number}"]
             z = z @ layer.weight.T + layer.bias
-        loss = loss + config.distill_weight * sum((a - b) ** 2 for a, b in zip(z.flatten(), target.flatten())).sqrt()
+        loss = (
+            loss
+            + config.distill_weight
+            * sum((a - b) ** 2 for a, b in zip(z.flatten(), target.flatten(), strict=True)).sqrt()
+        )
     return loss
 
 
@@ -159,7 +167,7 @@ def test_distillation_is_the_plain_method(width: float) -> None:
 
 
 def test_the_teacher_stays_as_it_is() -> None:
-    """It is not trained, and its running statistics neither move nor count, as in the authors' code, where it is in train mode."""
+    """It is not trained, and its running statistics neither move nor count, though it is in train mode."""
     method, teacher = cds(distill_weight=1.0), cds(seed=1)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     method.take_teacher(teacher)
