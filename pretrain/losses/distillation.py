@@ -16,8 +16,8 @@ from pretrain.losses import full_precision
 def soft_cross_entropy(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return the mean cross-entropy of softmax(``logits`` / temperature) with softmax(``teacher`` / temperature).
 
-    Both are (B, classes). The result is not multiplied by temperature². Source: `CrossEntropy` in `CIFAR/distill.py` of the code of Contrastive Deep
-    Supervision.
+    Both are (B, classes). The result is not multiplied by temperature². Source: `CrossEntropy` in `CIFAR/distill.py` of the code
+    of Contrastive Deep Supervision.
     """
     with torch.autocast(logits.device.type, enabled=False):
         return F.cross_entropy(full_precision(logits) / temperature, (full_precision(teacher) / temperature).softmax(1))
