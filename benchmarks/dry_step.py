@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -24,6 +24,7 @@ from pretrain.methods.base import Method, TwoPassMethod
 from pretrain.models.families import Spec, build_backbone
 from pretrain.settings import MethodConfig, RunConfig
 from pretrain.step import PRECISIONS
+from pretrain.teacher import add_teacher, find_teacher
 
 STATES = {"adamw": 2}
 """Optimiser -> number of values that it keeps for each trained weight; the others keep one, the momentum."""
@@ -77,8 +78,11 @@ def without_values(config: RunConfig) -> Method:
 
 
 def _method(method: MethodConfig, backbone: Spec) -> Method:
+    teacher = find_teacher(method.settings)
     with torch.device("meta"):
-        return METHODS[method.name](build_backbone(backbone), method.settings, 1)
+        built = METHODS[method.name](build_backbone(backbone), method.settings, 1)
+        add_teacher(built, teacher and replace(teacher, state=None))
+    return built
 
 
 @cache

@@ -5,8 +5,9 @@ that a conversion takes), "left_behind" (submodules that it leaves out), "model"
 start with "backbone."), "optimizer", "scaler", "step" and "epoch" (the numbers of finished steps and epochs), "seconds" of
 training, "bad_steps" (how many steps were skipped, see `pretrain.bad_steps`), "processes" (how many there were), "images"
 (fingerprint of the source), "skipped" (index of each broken image met so far, and what is wrong with it), "initial" (source
-and digest of the weights that the run started from, or None), "lengthened" (step, epochs before and epochs now, each time the
-run got more epochs), "precisions" (step, precision before and precision now, each time it changed) and "finished".
+and digest of the weights that the run started from, or None), "teacher" (source, digest and settings of the network
+that it distils from, or None; its weights are in "model"), "lengthened" (step, epochs before and epochs now, each time the run
+got more epochs), "precisions" (step, precision before and precision now, each time it changed) and "finished".
 """
 
 from __future__ import annotations

@@ -45,6 +45,8 @@ LIMITS = {
     "method.momentum": FRACTION,
     "method.temperature": POSITIVE,
     "method.instance_temperature": POSITIVE,
+    "method.distill_temperature": POSITIVE,
+    "method.distill_weight": NOT_NEGATIVE,
     "method.alpha": NOT_NEGATIVE,
     "method.weight": NOT_NEGATIVE,
     "method.q_weight": NOT_NEGATIVE,

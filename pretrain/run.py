@@ -32,6 +32,7 @@ from pretrain.optim import build_optimizer, scaled_lr
 from pretrain.part_size import advice, check_part
 from pretrain.schedule import LRSchedule
 from pretrain.settings import RunConfig
+from pretrain.teacher import add_teacher, find_teacher
 from pretrain.undo import StatisticsGuard
 
 
@@ -57,6 +58,8 @@ class Run:
     bad_steps: BadSteps
     initial: dict[str, str] | None = None
     """Source and digest of the weights that the run started from."""
+    teacher: dict[str, Any] | None = None
+    """Source, digest and settings of the network that it distils from."""
     lengthened: list[list[int]] = field(default_factory=list)
     """Each time the run got more epochs: the step, the epochs before, the epochs now."""
     precisions: list[list[Any]] = field(default_factory=list)
@@ -144,6 +147,10 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     # As in the official code (its variable K), the last, incomplete batch of an epoch counts here although it is left out.
     updates = int(len(order) / config.batch_size * config.epochs)
     method = METHODS[config.method.name](backbone, config.method.settings, updates)
+    teacher = find_teacher(config.method.settings, content.get("teacher") if content is not None else None)
+    add_teacher(method, teacher)
+    if teacher is not None and content is None:
+        notes.append(str(teacher))
     if config.activation_checkpointing:
         method.backbone.keep_inputs_only()  # not the momentum encoder, which keeps nothing anyway
     method.check_labels(int(source.labels.min()), int(source.labels.max()))
@@ -170,6 +177,7 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
         guard=StatisticsGuard(method),
         bad_steps=BadSteps(config.max_bad_steps),
         initial=record,
+        teacher=teacher.record() if teacher else None,
         notes=[*notes, *bf16_notes, *advice(config, source.labels), *too_little(config, device)],
     )
     if content is not None:

@@ -88,6 +88,7 @@ def content_of(run: Run) -> dict[str, Any]:
         "images": run.images,
         "skipped": run.skipped,
         "initial": run.initial,
+        "teacher": run.teacher,
         "lengthened": run.lengthened,
         "precisions": run.precisions,
         "finished": run.step == run.total_steps and not run.bad_steps.too_many,

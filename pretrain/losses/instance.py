@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixbench.distributed import all_gather_cat, rank
+from pixbench.distributed import all_gather_cat, mean_over_processes, rank, world_size
 from pretrain.losses import full_precision
 
 
@@ -110,6 +110,20 @@ def cross_entropy(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of ``logits`` (B, classes) for ``label`` (B,), and the accuracy as a fraction."""
     with torch.autocast(logits.device.type, enabled=False):
         return _cross_entropy(full_precision(logits), label)
+
+
+def labelled_cross_entropy(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy and the accuracy of the images that have a label; −1 in ``label`` (B,) stands for none.
+
+    The mean over the processes is the mean over the labelled images of all of them: the loss of a process is the sum over its
+    own, divided by their mean number. Both results are 0 where there is no label.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, known = full_precision(logits), label >= 0
+        count = mean_over_processes(known.sum().to(logits.dtype)).clamp(min=1 / world_size())
+        loss = F.cross_entropy(logits, label, ignore_index=-1, reduction="sum") / count
+        hits = (logits.detach().argmax(1) == label) & known
+        return loss, hits.sum() / known.sum().clamp(min=1)
 
 
 def _both_views(view1: Tensor, view2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,13 @@ from pretrain.models.heads import LinearHead
 
 def check_labels(low: int, high: int, classes: int) -> None:
     """Raise UserError if labels from ``low`` to ``high`` are missing or not below ``classes``."""
-    if low < 0:
+    if high < 0:
         raise UserError("this method needs labels, but the images have none; use data.layout class_folder")
+    if low < 0:
+        raise UserError(
+            "this method needs a label for every image, but some have none; leave those out, or use method cds with "
+            "method.semi_supervised true"
+        )
     if high >= classes:
         raise UserError(
             f"an image has label {high}, but method.classes is {classes}; set it to the number of image folders"

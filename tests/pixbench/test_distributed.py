@@ -19,6 +19,7 @@ from pixbench.distributed import all_gather_cat, rank, world_size
 from pretrain.data.views import Views
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
+from pretrain.models.resnet import ResNet
 
 pytestmark = pytest.mark.slow
 
@@ -30,8 +31,12 @@ VARIANTS = {name: {} for name in METHODS} | {
     "pixpro regression": {"instance": "regression"},
     "cds simclr": {"contrast": "simclr"},
     "simclr q-score": {"q_weight": 0.01},
+    "cds semi": {"last_stage": True, "semi_supervised": True},
+    "cds distilled": {"last_stage": True, "distill_temperature": 3.0},
 }
 """Name of a method, and what tells a variant of it -> its further knobs."""
+LABELS = {"cds semi": [0, -1, -1, -1]}
+"""Variant -> labels; the second process may have none."""
 
 
 def build(variant: str) -> Method:
@@ -39,12 +44,14 @@ def build(variant: str) -> Method:
     knobs = {f.name: KNOBS[f.name] for f in fields(method.Config) if f.name in KNOBS} | VARIANTS[variant]
     torch.manual_seed(0)
     model = method(backbone(), method.Config(**knobs), total_steps=10)
+    if variant == "cds distilled":
+        model.take_teacher(method(ResNet((1, 1, 1, 1), width=1 / 16), method.Config(classes=BATCH), total_steps=10))
     return model.double().eval()
 
 
-def batch() -> Views:
+def batch(variant: str) -> Views:
     """The first and the last image are of one class, so that classes reach over the processes."""
-    return views(BATCH, dtype=torch.float64)._replace(label=torch.tensor([0, 1, 2, 0]))
+    return views(BATCH, dtype=torch.float64)._replace(label=torch.tensor(LABELS.get(variant, [0, 1, 2, 0])))
 
 
 def share(images: Views, of: int, processes: int) -> Views:
@@ -69,7 +76,7 @@ def process(index: int, folder: Path) -> None:
     results = {}
     for name in VARIANTS:
         model = DistributedDataParallel(build(name))
-        results[name] = measure(model, share(batch(), index, 2))
+        results[name] = measure(model, share(batch(name), index, 2))
     torch.save(results, folder / f"{index}.pt")
     dist.destroy_process_group()
 
@@ -84,7 +91,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, di
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_two_processes_equal_one(name: str, two_processes: list[dict[str, dict[str, torch.Tensor]]]) -> None:
     first, second = (results[name] for results in two_processes)
-    expected = measure(build(name), batch())
+    expected = measure(build(name), batch(name))
     assert (first["loss"] + second["loss"]).item() / 2 == pytest.approx(expected.pop("loss").item(), abs=1e-12)
     assert expected.keys() == first.keys() - {"loss"}
     for key, value in expected.items():

@@ -31,6 +31,8 @@ def unit_pair(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_defaults_of_the_authors_code() -> None:
     config = CDS.Config()
     assert (config.classes, config.contrast, config.weight, config.temperature) == (1000, "supcon", 0.1, 0.07)
+    assert (config.last_stage, config.semi_supervised, config.teacher) == (False, False, "")
+    assert (config.distill_weight, config.distill_temperature) == (0.5, 1.0)
 
 
 def test_sup_con_by_hand() -> None:

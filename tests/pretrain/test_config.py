@@ -90,10 +90,13 @@ def test_moco_v2_and_simclr_are_the_published_recipes() -> None:
 def test_every_recipe_is_valid_alone_and_at_mini_scale(path: Path) -> None:
     """The overlay changes sizes, never what the method is."""
     paper = read(path.stem)
-    mini = read(path.stem, "mini" if hasattr(paper.method.settings, "hidden") else "mini_linear")
+    overlays, size = ["mini" if hasattr(paper.method.settings, "hidden") else "mini_linear"], 64
+    if paper.backbone.stem == "3x3":
+        overlays, size = [*overlays, "mini_cifar"], 32
+    mini = read(path.stem, *overlays)
     assert paper.method.name in METHODS
     assert paper.backbone.width == 1.0
-    assert (mini.backbone.width, mini.data.image_size) == (0.25, 64)
+    assert (mini.backbone.width, mini.data.image_size) == (0.25, size)
     assert mini.method.name == paper.method.name
     assert (mini.optimizer, mini.data.recipe, mini.schedule.name) == (
         paper.optimizer,

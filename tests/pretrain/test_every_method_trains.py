@@ -28,6 +28,7 @@ LEARNS = {
     "densecl_200ep": ("mini", *QUEUE),
     "supervised_90ep": ("mini_linear", CLASSES),
     "cds_90ep": ("mini_linear", CLASSES),
+    "cds_cifar_300ep": ("mini_linear", CLASSES, "--data.image_size=32", "--backbone.output_stride=8"),
     "pixpro_fpn_100ep": ("mini mini_fpn", "--data.image_size=64", "--backbone.output_stride=32"),  # P5 of 2 × 2 cells
     "pixpro_fpn_head_100ep": ("mini mini_fpn", "--data.image_size=64", "--backbone.output_stride=32"),
 }

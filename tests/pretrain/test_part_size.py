@@ -31,7 +31,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         if "pro" in name
     },
     "pixpro": [*({"instance": kind} for kind in ("none", "contrastive", "regression")), {"layers": 2}],
-    "cds": [{"contrast": "supcon"}, {"contrast": "simclr"}],
+    "cds": [{"contrast": "supcon"}, {"contrast": "simclr"}, {"last_stage": True, "semi_supervised": True}],
 }
 CASES = [(name, variant) for name in METHODS for variant in VARIANTS.get(name, [{}])]
 

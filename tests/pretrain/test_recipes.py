@@ -6,6 +6,7 @@ import pytest
 
 from pixbench.paths import CONFIGS
 from pretrain.config import parse
+from pretrain.optim import scaled_lr
 from pretrain.settings import RunConfig
 
 
@@ -84,6 +85,34 @@ def test_methods_with_labels(name: str, recipe: str) -> None:
     assert (run.schedule.name, run.schedule.warmup_epochs, tuple(run.schedule.milestones)) == ("multistep", 0, (30, 60))
     assert (run.epochs, run.batch_size, run.data.recipe, run.data.min_scale) == (90, 256, recipe, 0.08)
     assert run.method.settings.classes == 1000
+
+
+def test_cds_of_the_authors_code() -> None:
+    """ResNet-18 and the last stage, and with a teacher other weights; all else as in cds_90ep."""
+    paper, run, distilled = read("cds_90ep"), read("cds_r18_90ep"), read("cds_kd_r18_90ep")
+    assert (run.backbone.depth, run.method.settings.last_stage, run.method.settings.weight) == (18, True, 0.1)
+    assert {**run.as_dict(), "backbone": None, "method": None} == {**paper.as_dict(), "backbone": None, "method": None}
+    assert {**distilled.as_dict(), "method": None} == {**run.as_dict(), "method": None}
+    settings = distilled.method.settings
+    assert (settings.weight, settings.distill_weight, settings.distill_temperature) == (0.5, 0.5, 1.0)
+    assert (settings.last_stage, settings.teacher) == (True, "runs/cds_r50/checkpoint.pth")
+
+
+def test_cds_on_cifar() -> None:
+    run, distilled, semi = (read(f"cds_{name}cifar_300ep") for name in ("", "kd_", "semi_"))
+    assert (run.backbone.depth, run.backbone.stem, run.backbone.output_stride) == (18, "3x3", 8)
+    assert (run.data.image_size, run.data.recipe, run.method.settings.classes) == (32, "cds", 100)
+    assert (run.optimizer.name, run.optimizer.weight_decay, run.epochs, run.batch_size) == ("sgd", 5e-4, 300, 128)
+    assert scaled_lr(run.optimizer, run.batch_size) == 0.1
+    assert (tuple(run.schedule.milestones), run.schedule.gamma) == ((90, 180, 280), 0.1)
+    assert distilled.as_dict()["method"] == run.as_dict()["method"] | {
+        "teacher": "runs/cds_cifar_r50/checkpoint.pth",
+        "distill_weight": 0.1,
+        "distill_temperature": 3.0,
+    }
+    assert semi.as_dict()["method"] == run.as_dict()["method"] | {"contrast": "simclr", "semi_supervised": True}
+    for other in (distilled, semi):
+        assert {**other.as_dict(), "method": None} == {**run.as_dict(), "method": None}
 
 
 def test_mini_linear_is_mini_without_the_method() -> None:

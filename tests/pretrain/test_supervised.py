@@ -54,6 +54,8 @@ def test_labels_that_do_not_fit(cls: type[Supervised | CDS]) -> None:
     with pytest.raises(UserError, match=r"label 3, but method\.classes is 3"):
         method.check_labels(0, 3)
     with pytest.raises(UserError, match="class_folder"):
+        method.check_labels(-1, -1)
+    with pytest.raises(UserError, match=r"some have none; .* cds with method\.semi_supervised true"):
         method.check_labels(-1, 2)
 
 
