@@ -24,7 +24,7 @@ from transfer.frozen.class_folders import SETS_OF_CLASSES, class_folders
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import NEUTRAL, Protocol, leaves
 from transfer.published_config import published_config
-from transfer.run_folder import claim, close, finished_result, is_main, now
+from transfer.run_folder import claim, close, finished_result, is_main, now, row_of
 from transfer.weights.backbone import Backbone
 from transfer.weights.frameworks import FRAMEWORKS
 
@@ -75,7 +75,7 @@ def run_transfer(job: TransferJob, label: str | None = None, trust_data: bool = 
     root = str(job.data_root.resolve())  # no part of the identity: a copy on another disk holds the same data
     started_before = claim(job.out, identity)
     if (finished := finished_result(job.out)) is not None:
-        row, what = finished.get("label") or finished["init"], "nothing to do"
+        row, what = row_of(finished), "nothing to do"
         if label not in (None, row):
             finished["label"], what = label, f"its label is now {label} instead of {row}"
             if is_main():
