@@ -18,7 +18,7 @@ from transfer.protocols import KINDS
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 
-TITLES = {("transfer",): "Transfer results", ("frozen",): "Results with frozen backbones"}
+TITLES: dict[tuple[str, ...], str] = {("transfer",): "Transfer results", ("frozen",): "Results with frozen backbones"}
 BOTH = "Results, fine-tuned and with frozen backbones"
 
 
