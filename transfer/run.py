@@ -28,6 +28,8 @@ from transfer.run_folder import claim, close, finished_result, is_main, now, row
 from transfer.weights.backbone import Backbone
 from transfer.weights.frameworks import FRAMEWORKS
 
+_said: set[str] = set()
+"""Notes on data that this process has printed; a command may run several protocols on the same data."""
 PUBLISHED_ONLY = ("fgIoU",)
 """Metrics that are defined for the published classes only."""
 
@@ -169,7 +171,9 @@ def checked_data(job: TransferJob, trust: bool) -> DataOutcome:
         names.remove(name)
     found = require_datasets(job.data_root, names, needs_of(job.protocol, job.classes), trust)
     for line in found.notes:
-        print(f"data: {line}", flush=True)
+        if line not in _said:
+            print(f"data: {line}", flush=True)
+    _said.update(found.notes)
     return found
 
 

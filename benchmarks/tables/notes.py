@@ -40,7 +40,9 @@ def _pictures(group: Group, task: Task) -> Iterator[str]:
 
 def _few(group: Group, task: Task) -> Iterator[str]:
     for label in group.rows:
-        for found in dict.fromkeys(about["few"] for about in _evaluations(group, label, task) if about.get("few")):
+        for found in dict.fromkeys(
+            about["few_pairs"] for about in _evaluations(group, label, task) if about.get("few_pairs")
+        ):
             yield f"{group.title(label)}, {task.protocol}{task.own}: {found}"
 
 
