@@ -26,6 +26,8 @@ A100 = {"fp32": 938, "bf16": 2470, "fp16": 2470}
 PyTorch/Classification/ConvNets/resnet50v1.5/README.md, "Training performance: NVIDIA DGX A100"."""
 IMAGENET = int(SETS["imagenet"]["parts"][0]["count"])
 """Number of ImageNet's training images."""
+NO_RATE = "no rate is published for mini scale"
+FROZEN = "no rate of frozen protocols on a GPU is published or measured; `docs/frozen.md` has their time on two cores"
 ITERATIONS = {"detectron2": "SOLVER.MAX_ITER", "mmseg": "train_cfg.max_iters"}
 """Framework -> setting with the number of iterations."""
 
@@ -86,6 +88,11 @@ def cost(job: Job) -> Cost | None:
         return None
     given = option(words, "--set", f"{ITERATIONS[protocol.framework]}=")
     return fine_tuning(protocol, int(yaml.safe_load(given)) if given else None)
+
+
+def unknown(protocol: Protocol, scale: str) -> str:
+    """Return why the GPU-hours of a run of ``protocol`` are not known."""
+    return FROZEN if protocol.kind == "frozen" else NO_RATE if scale == "mini" else "its protocol has no published rate"
 
 
 def hours(job: Job, gpus: int) -> float | None:

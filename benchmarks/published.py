@@ -1,4 +1,4 @@
-"""Published numbers (`published.yaml`), each with its source."""
+"""Published numbers (`published.yaml`), each with its source and its network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from pretrain.models.backbone_spec import BackboneSpec
+from transfer.weights.vit_spec import VitSpec
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,34 @@ class Published:
     """protocol -> metric -> number."""
     sources: dict[str, str]
     """protocol -> source of its numbers."""
+    network: str
+    """Name of the network that the numbers are of: a key of "networks" in `published.yaml`."""
+
+    def differs(self, run: dict[str, Any]) -> str:
+        """Return in what the network of a result is another one than that of the published number; "" if it is the same.
+
+        Older results of fine-tuning do not hold their network; these count as the same.
+        """
+        if (about := run.get("evaluation") or {}) and "spec" in about and not self._same(spec := _spec(about["spec"])):
+            return f"that is of {self.network}, this of {spec.title}"
+        for name, value in (_table()["inputs"].get(run["protocol"]) or {}).items():
+            found = about.get("stride") if name == "stride" else (about.get("images") or {}).get(name)
+            if found not in (None, value):
+                what = "cells" if name == "stride" else "inputs"
+                return f"that is of {what} of {value} pixels, this of {found}"
+        return ""
+
+    def titled(self, run: dict[str, Any]) -> bool:
+        """Return whether the title fits a result: one that names its network is for that network alone."""
+        spec = (run.get("evaluation") or {}).get("spec")
+        return spec is None or self.network not in self.title or self._same(_spec(spec))
+
+    def _same(self, spec: BackboneSpec | VitSpec) -> bool:
+        return all(getattr(spec, name, None) == value for name, value in _table()["networks"][self.network].items())
+
+
+def _spec(fields: dict[str, Any]) -> BackboneSpec | VitSpec:
+    return VitSpec(**fields) if "patch" in fields else BackboneSpec(**fields)
 
 
 @cache
@@ -40,5 +71,5 @@ def published() -> dict[str, Published]:
     for label, row in table["rows"].items():
         keys = row["source"] if isinstance(row["source"], dict) else dict.fromkeys(row["values"], row["source"])
         sources = {protocol: table["sources"][key] for protocol, key in keys.items()}
-        rows[label] = Published(label, row["title"], row["values"], sources)
+        rows[label] = Published(label, row["title"], row["values"], sources, row["network"])
     return rows

@@ -138,6 +138,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Return ``names`` with commas; of more than ``most``, the first ones and the number of the others."""
+    words = [*names]
+    shown = words if len(words) <= most + 1 else [*words[:most], f"… and {len(words) - most} more"]
+    return ", ".join(shown)
+
+
 @contextmanager
 def worker_deaths_explained() -> Iterator[None]:
     """Turn PyTorch's error about a dead data worker into a `UserError`.

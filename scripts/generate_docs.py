@@ -13,11 +13,13 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks import protocol_facts
 from benchmarks.commands.protocols import HEADERS, protocol_rows
 from benchmarks.gpu_day import report as gpu_day_report
 from benchmarks.speed import frozen as frozen_page
@@ -27,6 +29,8 @@ from benchmarks.speed import search as search_page
 from pixbench.files import write_text
 from pretrain.method_descriptions import config_files, setting_descriptions
 from pretrain.methods import METHODS
+from transfer.protocols import Protocol
+from transfer.protocols import protocols as all_protocols
 from transfer.weights.inspection import listing
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -36,6 +40,14 @@ def protocols() -> str:
     """Return the table of all protocols, each with a link to its page."""
     rows = [(f"[`{name}`]({name}.md)", *rest) for name, *rest in protocol_rows()]
     return tabulate(rows, HEADERS, tablefmt="github", disable_numparse=True)
+
+
+def facts(protocol: Protocol) -> str:
+    """Return what `pixbench protocols show` prints of a frozen protocol: data, settings, published numbers."""
+    about = [(name, text.replace("|", "\\|")) for name, text in protocol_facts.facts(protocol)]
+    rows = [(f"`{key}`", *values, text.replace("|", "\\|")) for key, *values, text in protocol_facts.settings(protocol)]
+    tables = ((about, ("", "")), (rows, protocol_facts.HEADERS))
+    return "\n\n".join(tabulate(body, heads, tablefmt="github", disable_numparse=True) for body, heads in tables)
 
 
 def settings() -> str:
@@ -119,6 +131,11 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "frozen": ("frozen.md", frozen),
     "steps": ("protocols/voc12aug_incontext.md", steps),
     "score_at": ("protocols/voc12aug_incontext.md", score_at),
+    **{
+        f"facts of {protocol.name}": (f"protocols/{protocol.name}.md", partial(facts, protocol))
+        for protocol in all_protocols().values()
+        if protocol.framework == "frozen"
+    },
 }
 
 

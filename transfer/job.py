@@ -80,7 +80,8 @@ class Outcome:
     deviations: tuple[str, ...] = ()
     """Differences from the protocol that this machine makes necessary, one sentence each."""
     evaluation: dict[str, Any] = field(default_factory=dict)
-    """How a frozen protocol made its numbers: images, stride, ignored labels, number of patches, chosen settings."""
+    """How the numbers were made: the network ("spec") and the number of "pictures" of each split; of a frozen protocol, also
+    images, stride, ignored labels, number of patches, chosen settings, why a metric is "undefined", and what else to know."""
 
 
 def unpublished(job: TransferJob, spec: object) -> tuple[str, ...]:

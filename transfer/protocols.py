@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from pixbench.errors import UserError, did_you_mean
+from pixbench.errors import UserError, did_you_mean, listed
 from pixbench.paths import CONFIGS
 
 SCALES = ("paper", "mini")
@@ -48,6 +49,8 @@ class Protocol:
     """Whether the backbone is not trained. Protocols of the framework "frozen" never train it."""
     columns: dict[str, str] = field(default_factory=dict)
     """Each metric (our name) that a comparison table shows -> the heading of its column."""
+    digits: dict[str, int] = field(default_factory=dict)
+    """Metric (our name) -> digits after the point in tables and messages; 1 for those that are not named."""
     differs: tuple[str, ...] = ()
     """What differs from the public definition in every run, one sentence each; results have them among their deviations."""
     cost: dict[str, Any] = field(default_factory=dict)
@@ -59,6 +62,11 @@ class Protocol:
     def kind(self) -> str:
         """Kind of its results: a key of `KINDS`."""
         return "frozen" if self.frozen or self.framework == "frozen" else "transfer"
+
+    def written(self, metric: str, value: float | None) -> str:
+        """Return the ``value`` of ``metric`` (our name) for people; "undefined" for None and NaN."""
+        undefined = value is None or math.isnan(value)
+        return "undefined" if undefined else f"{value:.{self.digits.get(metric, 1)}f}"
 
     @property
     def gpu_hours(self) -> float | None:
@@ -103,7 +111,9 @@ def find_protocol(name: str) -> Protocol:
     known = protocols()
     if name in known:
         return known[name]
-    raise UserError(f"there is no protocol {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
+    raise UserError(
+        f"there is no protocol {name!r}{did_you_mean(name, known)} (known: {listed(known)}; `pixbench protocols` lists all)"
+    )
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

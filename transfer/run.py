@@ -24,11 +24,13 @@ from transfer.frozen.class_folders import SETS_OF_CLASSES, class_folders, other_
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import NEUTRAL, Protocol, leaves
 from transfer.published_config import published_config
-from transfer.run_folder import claim, close, finished_result, is_main, now
+from transfer.run_folder import claim, close, finished_result, is_main, now, row_of
 from transfer.weights.backbone import Backbone
 from transfer.weights.frameworks import FRAMEWORKS
 from transfer.weights.sources import Source
 
+_said: set[str] = set()
+"""Notes on data that this process has printed; a command may run several protocols on the same data."""
 PUBLISHED_ONLY = ("fgIoU",)
 """Metrics that are defined for the published classes only."""
 
@@ -98,7 +100,7 @@ def run_transfer(
     root = str(job.data_root.resolve())  # no part of the identity: a copy on another disk holds the same data
     started_before = claim(job.out, identity)
     if (finished := finished_result(job.out)) is not None:
-        row, what = finished.get("label") or finished["init"], "nothing to do"
+        row, what = row_of(finished), "nothing to do"
         if label not in (None, row):
             finished["label"], what = label, f"its label is now {label} instead of {row}"
             if is_main():
@@ -194,7 +196,9 @@ def checked_data(job: TransferJob, trust: bool) -> DataOutcome:
     if published and not found.differs:
         found.differs += [line for name, both in splits for line in other_counts(name, both)]
     for line in found.notes + found.differs:
-        print(f"data: {line}", flush=True)
+        if line not in _said:
+            print(f"data: {line}", flush=True)
+    _said.update(found.notes + found.differs)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +19,10 @@ from pixbench.results import read_result, write_result
 
 JOB = "job.json"
 """File that identifies the job of a run folder. Once a job has trained in a folder, no other job can use it."""
+EVERY_RUN = re.compile(
+    r"(checkpoints?|ckpts?|last|latest|best|final|model|backbone|weights|pytorch_model|state_dict|earlier)([_.-](\w*\d+|last|latest|best|final))?"
+)
+"""Names of weight files, and of their folders, that do not tell one run from another."""
 RECORDED_LATER = ("content of files",)
 """Entries that the file of an older run does not have; such a run counts as the same."""
 
@@ -79,6 +84,20 @@ def short(value: Any) -> str:
     """Return ``value`` as text; of a SHA-256 digest, only the beginning."""
     text = str(value)
     return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def row_of(result: dict[str, Any]) -> str:
+    """Return the name of the table row that a result belongs to: its label, or the name of what it started from.
+
+    A name that files of every run have, such as "checkpoint.pth", says nothing: then it is the name of the folder.
+    """
+    if found := result.get("label"):
+        return str(found)
+    path = Path((result.get("weights") or {}).get("path", ""))
+    if not EVERY_RUN.fullmatch(path.stem):
+        return str(result["init"])
+    folders = [name for name in path.parts[-2::-1] if not EVERY_RUN.fullmatch(name) and name not in ("/", "..", "")]
+    return folders[0] if folders else str(result["init"])
 
 
 def finished_result(out: Path) -> dict[str, Any] | None:

@@ -31,6 +31,8 @@ class JobCost(NamedTuple):
     """Bytes of the checkpoints of each job, or of the features that it computes."""
     cost: Cost | None = None
     """GPU-hours of each job; None if not known."""
+    why: str = ""
+    """Why they are not known."""
 
     @property
     def hours(self) -> float | None:
@@ -81,7 +83,8 @@ def totals(costs: Sequence[JobCost]) -> str:
     known = " and ".join(f"{count:,.0f} GPU-hours ({gpu})" for gpu, count in hours.items())
     unknown = sum(cost.jobs for cost in costs if not cost.cost)
     listed = [f"at least {known}"] if known else []
-    listed += [f"{unknown} jobs of unknown GPU-hours"] if unknown else []
+    reasons = "; ".join(dict.fromkeys(cost.why for cost in costs if not cost.cost and cost.why))
+    listed += [f"{unknown} jobs of unknown GPU-hours" + (f" ({reasons})" if reasons else "")] if unknown else []
     listed += [f"{readable(sum(cost.jobs * cost.disk for cost in costs))} of checkpoints and features"]
     text = f"in all {', '.join(listed)}"
     mixed = "; hours of different GPUs are added as they are" if len(hours) > 1 else ""

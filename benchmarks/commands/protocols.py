@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks import protocol_facts
 from pixbench.errors import UserError
 from transfer.datasets.layout import home_of
 from transfer.protocols import Protocol, differences, find_protocol, protocols
@@ -58,8 +59,8 @@ def show_protocol(args: argparse.Namespace) -> None:
     protocol = find_protocol(args.name)
     about = {
         "framework": _framework(protocol),
-        "data": ", ".join(str(home_of(Path("DATA"), name)) for name in protocol.datasets),
-        "metrics": ", ".join(f"{ours} ({theirs})" for ours, theirs in protocol.metrics.items()),
+        "folders": ", ".join(str(home_of(Path("DATA"), name)) for name in protocol.datasets),
+        "evaluator": ", ".join(f"{ours} ({theirs})" for ours, theirs in protocol.metrics.items()),
         "columns": ", ".join(protocol.columns.values()),
         "config": f"configs/{protocol.config.parent.name}/{protocol.config.name}",
         "page": f"docs/protocols/{protocol.name}.md",
@@ -70,11 +71,13 @@ def show_protocol(args: argparse.Namespace) -> None:
         about["GPU-hours"] += (
             f": {cost['iterations']} iterations of {cost['seconds']} s on {cost['gpus']} ({cost['source']})"
         )
-    if protocol.differs:
-        about["differs"] = "; ".join(protocol.differs)
     print(f"{protocol.name}: {protocol.title}")
     for name, text in about.items():
         print(f"  {name + ':':<11}{text}")
+    for name, text in protocol_facts.facts(protocol):
+        print(f"  {name}: {text}")
+    if rows := protocol_facts.settings(protocol):
+        print("\n" + tabulate(rows, protocol_facts.HEADERS, disable_numparse=True))
 
 
 def diff_protocols(args: argparse.Namespace) -> None:

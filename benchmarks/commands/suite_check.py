@@ -149,6 +149,7 @@ class SuiteCheck:
                 host=in_flight(config, processes, here).memory,
                 disk=costs.disk(config),
                 cost=costs.pretraining(config, 0 if self.imagined else images) if paper else None,
+                why="" if paper else costs.NO_RATE,
             ),
         )
 
@@ -184,6 +185,7 @@ class SuiteCheck:
                 rate=resolved.batch / published["seconds"] / int(published["gpus"].split()[0]) if published else None,
                 disk=self._features(name, jobs, resolved, backbone) if frozen else resolved.kept * model.checkpoint,
                 cost=costs.fine_tuning(job.protocol, resolved.iterations) if published else None,
+                why="" if published else costs.unknown(job.protocol, self.suite.scale),
             ),
         )
 

@@ -127,9 +127,7 @@ def transfer(args: argparse.Namespace) -> None:
 
     result = run_transfer(job, args.label, trust_data=args.no_check)
     if int(os.environ.get("RANK", 0)) == 0:
-        numbers = "  ".join(
-            f"{name} {float('nan') if value is None else value:.2f}" for name, value in result["metrics"].items()
-        )
+        numbers = "  ".join(f"{name} {job.protocol.written(name, value)}" for name, value in result["metrics"].items())
         print(f"{job.protocol.name}: {numbers}  ({result['wall_time_s']:.0f} s; {args.out / 'result.json'})")
 
 

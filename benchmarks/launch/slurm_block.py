@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pixbench.errors import UserError, did_you_mean
+from pixbench.errors import UserError, did_you_mean, listed
 
 COMMANDS = ("data", "pretrain", "convert", "transfer")
 """Commands of jobs; each may have its own options in the suite's ``slurm:`` block, besides the common ones."""
@@ -78,7 +78,7 @@ def _wrong_options(part: str, options: Mapping[str, Any]) -> Iterator[Wrong]:
     for name, value in options.items():
         if name not in known:
             more = did_you_mean(str(name), known)
-            yield Wrong(part, str(name), f"there is no option {name!r}{more} (known: {', '.join(sorted(known))})")
+            yield Wrong(part, str(name), f"there is no option {name!r}{more} (known: {listed(sorted(known))})")
         elif value is not None and not (kind := KINDS.get(name, TEXT)).fits(value):
             yield Wrong(part, name, f"{name} is {value!r}; it must be {kind.says}")
 

@@ -11,21 +11,32 @@ from pathlib import Path
 from benchmarks.tables.collected import collect
 from benchmarks.tables.markdown import render, render_published
 from benchmarks.tables.tidy import tidy_csv
-from pixbench.errors import UserError, did_you_mean
+from pixbench.errors import UserError, did_you_mean, listed
 from pixbench.files import write_text
 from transfer.protocols import KINDS
 
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 
-def write_tables(runs: Path, out: Path, order: Sequence[str] = (), must_exist: bool = False) -> str:
+TITLES: dict[tuple[str, ...], str] = {("transfer",): "Transfer results", ("frozen",): "Results with frozen backbones"}
+BOTH = "Results, fine-tuned and with frozen backbones"
+
+
+def write_tables(
+    runs: Path | Sequence[Path],
+    out: Path,
+    order: Sequence[str] = (),
+    must_exist: bool = False,
+    all_metrics: bool = False,
+) -> str:
     """Write ``out/table.md`` and ``out/table.csv`` from the results below ``runs`` and return the Markdown.
 
     Args:
-        runs: folder with `result.json` files, at any depth.
+        runs: folder with `result.json` files, at any depth, or several.
         out: folder for the tables.
         order: labels of the rows that come first.
         must_exist: whether there must be a row for each label of ``order``.
+        all_metrics: whether there is a column for each metric that the results hold, not only for those of the protocols' tables.
 
     Raises:
         UserError: see `collect`; or there is no row for a label of ``order``.
@@ -35,9 +46,9 @@ def write_tables(runs: Path, out: Path, order: Sequence[str] = (), must_exist: b
     for label in order if must_exist else ():
         if label not in labels:
             raise UserError(
-                f"there is no row {label!r} below {runs}{did_you_mean(label, labels)} (rows: {', '.join(labels)})"
+                f"there is no row {label!r} in these results{did_you_mean(label, labels)} (rows: {listed(labels)})"
             )
-    parts = [render(group, order) for group in groups]
+    parts = [render(group, order, all_metrics) for group in groups]
     for kind in KINDS:
         tasks = [task for group in groups if group.kind == kind for task in group.tasks()]
         used = dict.fromkeys(task.protocol for task in tasks if not task.classes)
@@ -45,7 +56,8 @@ def write_tables(runs: Path, out: Path, order: Sequence[str] = (), must_exist: b
             parts.append(text)
     if left_out:
         parts.append("## Runs left out\n\n" + "\n".join(f"- {line}" for line in left_out) + "\n")
-    text = "# Transfer results\n\n" + "\n".join(parts)
+    kinds = tuple(kind for kind in KINDS if any(group.kind == kind for group in groups))
+    text = f"# {TITLES.get(kinds, BOTH)}\n\n" + "\n".join(parts)
     write_text(out / "table.md", text)
     write_text(out / "table.csv", tidy_csv(groups))
     return text

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixbench.errors import UserError
+from benchmarks.published import published, title
+from pixbench.errors import UserError, listed
 from pixbench.file_versions import RESULT_FILE
 from pixbench.results import read_result
 from transfer.protocols import KINDS, NEUTRAL, NOT_SET, Protocol, leaves, protocols
-from transfer.run_folder import rename_from_before, short
+from transfer.run_folder import rename_from_before, row_of, short
+
+NO_REASON = "the evaluation gave no number"
+"""Said of an undefined metric whose result has no reason."""
 
 
 @dataclass
@@ -28,13 +32,26 @@ class Entry:
         found = [run["metrics"].get(metric) for run in self.runs]
         return [math.nan if value is None else float(value) for value in found]
 
-    def text(self, metric: str) -> str:
-        """Return the mean, with the standard deviation if there are several seeds; "–" if there is no run."""
+    def text(self, about: Protocol, metric: str) -> str:
+        """Return the mean, with the standard deviation if there are several seeds.
+
+        It is "–" if there is no run, and "undefined" if a seed has no number.
+        """
         values = self.values(metric)
         if not values:
             return "–"
         mean, spread = mean_std(values)
-        return f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
+        text = about.written(metric, mean)
+        return text if spread is None or math.isnan(mean) else f"{text} ± {about.written(metric, spread)}"
+
+    def undefined(self, metric: str) -> str:
+        """Return why a seed has no number of ``metric``; "" if all have one."""
+        without = [run for run, value in zip(self.runs, self.values(metric), strict=True) if math.isnan(value)]
+        reasons = dict.fromkeys(
+            (run.get("evaluation") or {}).get("undefined", {}).get(metric, NO_REASON) for run in without
+        )
+        some = f"in {len(without)} of {len(self.runs)} seeds, " if without and len(self.runs) > 1 else ""
+        return f"{metric}: {some}{'; '.join(reasons)}" if without else ""
 
     @property
     def deviations(self) -> tuple[str, ...]:
@@ -82,9 +99,26 @@ class Group:
         order, used = list(protocols()), {task for entries in self.rows.values() for task in entries}
         return sorted(used, key=lambda task: (order.index(task.protocol), task.classes))
 
+    def measured(self, task: Task) -> list[str]:
+        """Return the metrics that any result of ``task`` holds, in the order of the protocol."""
+        found = {
+            name
+            for entries in self.rows.values()
+            if task in entries
+            for run in entries[task].runs
+            for name in run["metrics"]
+        }
+        return [name for name in task.about.metrics if name in found]
 
-def collect(runs: Path) -> tuple[list[Group], list[str]]:
-    """Read every result below ``runs``; return the groups, and one line per run that is left out.
+    def title(self, label: str) -> str:
+        """Return the title of a row: that of its label, unless it names another network than that of its results."""
+        runs = [run for entry in self.rows[label].values() for run in entry.runs]
+        fits = label not in published() or all(published()[label].titled(run) for run in runs)
+        return title(label) if fits else label
+
+
+def collect(runs: Path | Sequence[Path]) -> tuple[list[Group], list[str]]:
+    """Read every result below ``runs``, one folder or several; return the groups, and one line per run that is left out.
 
     Groups of full scale come first; of each scale, what was fine-tuned comes before what was frozen. The weight files of a row
     may differ between protocols, because one backbone is converted for each framework.
@@ -96,23 +130,27 @@ def collect(runs: Path) -> tuple[list[Group], list[str]]:
     left_out: list[str] = []
     seen: dict[tuple[Any, ...], Path] = {}
     starts: dict[tuple[str, ...], tuple[str | None, Path, dict[str, Any]]] = {}
-    for path in sorted(runs.rglob(RESULT_FILE)):
-        result = read_result(path)
+    folders = [runs] if isinstance(runs, Path) else [*runs]
+    for path in dict.fromkeys(path for folder in folders for path in sorted(folder.rglob(RESULT_FILE))):
+        result, where_it_is = (
+            read_result(path),
+            path.parent.relative_to(folders[0]) if len(folders) == 1 else path.parent,
+        )
         if (kind := result.get("kind")) not in KINDS:
             continue
         if result["status"] != "ok":
-            left_out.append(f"{path.parent.relative_to(runs)}: {result.get('reason', 'failed')}")
+            left_out.append(f"{where_it_is}: {result.get('reason', 'failed')}")
             continue
         if result["protocol"] not in protocols():
-            left_out.append(f"{path.parent.relative_to(runs)}: there is no protocol {result['protocol']} any more")
+            left_out.append(f"{where_it_is}: there is no protocol {result['protocol']} any more")
             continue
-        label = result.get("label") or result["init"]
+        label = row_of(result)
         task = Task(result["protocol"], tuple(result.get("classes") or ()))
         key = (label, result["protocol"] + task.own, result["scale"], result["seed"])
         if key in seen:
             raise UserError(
-                f"{path} and {seen[key]} are both {key}; a seed counts once: remove one of them, or repeat the command "
-                "of one with another --label"
+                f"{path} and {seen[key]} are both {label!r} of {key[1]} at {key[2]} scale with seed {key[3]}; a seed counts "
+                "once: remove one of them, or repeat the command of one with another --label"
             )
         seen[key] = path
         start = (result.get("weights") or {}).get("sha256") or result.get("like")
@@ -128,7 +166,8 @@ def collect(runs: Path) -> tuple[list[Group], list[str]]:
         group.rows.setdefault(label, {}).setdefault(task, Entry()).runs.append(result)
     if not seen:
         raise UserError(
-            f"no finished transfer run of a known protocol below {runs}; run `pixbench transfer` or `pixbench suite` first"
+            f"no finished transfer run of a known protocol below {listed(map(str, folders))}; run `pixbench transfer`, `pixbench "
+            "probe` or `pixbench suite` first"
         )
     kinds = list(KINDS)
     order = sorted(groups, key=lambda key: (key[0] != "paper", key[0], kinds.index(key[1])))
@@ -164,6 +203,10 @@ def _settings(run: dict[str, Any]) -> dict[str, Any]:
     return dict(leaves(run.get("config") or {})) | (run.get("overrides") or {}) | options
 
 
-def columns(used: Iterable[Task]) -> list[tuple[Task, str, str]]:
-    """Return (task, metric, heading) of each column."""
-    return [(task, metric, head + task.own) for task in used for metric, head in task.about.columns.items()]
+def columns(used: Iterable[Task], also: Callable[[Task], Iterable[str]] = lambda _: ()) -> list[tuple[Task, str, str]]:
+    """Return (task, metric, heading) of each column: those of the protocol, and those of the metrics that ``also`` returns."""
+    heads = {
+        task: task.about.columns | {name: f"{task.protocol} {name}" for name in also(task)} | task.about.columns
+        for task in used
+    }
+    return [(task, metric, head + task.own) for task, found in heads.items() for metric, head in found.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ from urllib.error import URLError
 import pytest
 import torch
 
+from benchmarks import protocol_facts
 from benchmarks.commands import PIXBENCH
 from benchmarks.commands.main import build_parser, main
 from benchmarks.commands.protocols import register as register_protocols
 from benchmarks.commands.transfer import parse_settings, register, torchrun_command
 from pixbench.errors import UserError
+from transfer.protocols import protocols
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -98,6 +101,27 @@ def test_protocols_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> N
         assert word in one
     with pytest.raises(UserError, match="did you mean coco_fpn_2x"):
         say(capsys, "protocols", "show", "coco_fpn_3x")
+
+
+def test_a_frozen_protocol_is_shown_with_settings_data_and_published_numbers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    one = say(capsys, "protocols", "show", "ade20k_knn")
+    assert "data: ADEChallengeData2016: 20,210 for train, 2,000 for test pictures" in one
+    assert "classes: 150; ignored: 0 and 255" in one
+    assert "compare with: CAPI ViT-L/14, Places205: mIoU 35.2 [CAPI repository, README" in one
+    assert re.search(r"settings.neighbours +1, 3, 10, 30 +1, 3, 10, 30 +Values of k", one)
+    assert re.search(r"images.size +224 +128 +", one)
+    assert re.search(r"settings.subsampling +1 +4 ", one)
+    assert protocol_facts.NO_NUMBER in say(capsys, "protocols", "show", "voc12aug_knn")
+    table = say(capsys, "protocols", "diff", "voc12aug_incontext", "voc12aug_incontext_public")
+    assert re.search(r"settings.passes +\| +2 +\| +1|settings.passes +2 +1", table)
+
+
+def test_each_protocol_says_its_data_and_each_frozen_one_its_settings() -> None:
+    for protocol in protocols().values():
+        assert dict(protocol_facts.facts(protocol))["data"]
+        assert protocol_facts.settings(protocol) or protocol.framework != "frozen"
 
 
 @pytest.mark.frameworks

@@ -293,6 +293,9 @@ def test_frozen_protocols(check: Check, mini_root: Path) -> None:
     assert code == 0, said
     assert len(re.findall(r"imagenet_probe × [24] .* \? +\?$", said, re.MULTILINE)) >= 1
     assert "of checkpoints and features" in said
+    assert re.search(
+        r"jobs of unknown GPU-hours \(.*no rate of frozen protocols on a GPU is published or measured", said
+    )
     code, said = check(
         "--data-root", mini_root, rows=rows, protocols=["imagenet_probe"], overrides=few, features_gb=1e-9
     )

@@ -105,7 +105,9 @@ def test_nan_is_shown_and_failed_runs_are_left_out_by_name(tmp_path: Path) -> No
     result(tmp_path / "a", "random", "coco_fpn_1x", {**COCO, "mask_AP": None})
     result(tmp_path / "b", "pixpro", "coco_fpn_1x", COCO, status="failed", reason="loss became NaN at iteration 3")
     text = write_tables(tmp_path, tmp_path)
-    assert "nan" in text
+    assert "nan" not in text
+    assert "undefined [b]" in text
+    assert "Undefined numbers:\n\n- [b]: mask_AP: the evaluation gave no number\n" in text
     assert "- b: loss became NaN at iteration 3" in text
     assert "pixpro" not in text.split("## Published")[0].split("Runs left out")[0]
 

@@ -646,6 +646,13 @@ def test_a_batch_in_parts_takes_as_many_images(mini_root: Path, tmp_path: Path) 
     result = run_transfer(job)
     assert result["iterations"] == QUICK["SOLVER.MAX_ITER"]
     assert result["scaling"]["accumulate"] == 2
+    lists = [
+        mini_root / f"VOC{name}.txt"
+        for name in ("2007/ImageSets/Main/trainval", "2012/ImageSets/Main/trainval", "2007/ImageSets/Main/test")
+    ]
+    *train, test = (len(path.read_text().splitlines()) for path in lists)
+    assert result["evaluation"]["pictures"] == {"train": sum(train), "test": test}
+    assert result["evaluation"]["spec"]["width"] == 0.25
     said = "batch of 2 in 2 parts, gradients accumulated: BatchNorm sees 1 images"
     assert said in result["deviations"]
     with pytest.raises(UserError, match="2 images cannot be split evenly into 3 parts on 1 GPUs"):

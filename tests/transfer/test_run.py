@@ -23,7 +23,7 @@ from transfer.datasets.classes import Classes
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import find_protocol, protocols
 from transfer.published_config import published_config
-from transfer.run import _measured, deviations, extra_weights, run_transfer
+from transfer.run import _measured, _said, checked_data, deviations, extra_weights, run_transfer
 from transfer.run_folder import claim, finished_result
 from transfer.weights.backbone import Backbone
 from transfer.weights.models.networks import build_network
@@ -292,3 +292,17 @@ def test_the_other_processes_do_not_mind_that_the_first_removes_a_failed_result(
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(Path, "read_text", removed_meanwhile)
     assert finished_result(tmp_path) is None
+
+
+def test_notes_on_data_are_printed_once_by_a_command(
+    mini_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _said.clear()
+    jobs = [
+        TransferJob(find_protocol(f"ade20k_{name}"), mini_root, tmp_path, scale="mini")
+        for name in ("knn", "overcluster")
+    ]
+    notes = [checked_data(job, trust=True).notes for job in jobs]
+    assert notes[0] == notes[1] != []
+    assert capsys.readouterr().out.splitlines() == [f"data: {line}" for line in notes[0]]
+    assert not any("MMSegmentation" in line or "learn" in line for line in notes[0])

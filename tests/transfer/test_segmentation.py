@@ -137,6 +137,10 @@ def test_run_with_converted_weights_trains_validates_and_repeats(
     first = run(job, weights.load(converted))
     lines = capsys.readouterr().out.splitlines()
     assert first.iterations == 4
+    counts = {"train": "train", "test": "val"}
+    root = job.data_root / "cityscapes" / "leftImg8bit"
+    assert first.evaluation["pictures"] == {name: len([*(root / part).rglob("*.png")]) for name, part in counts.items()}
+    assert first.evaluation["spec"] == weights.load(converted).spec.as_dict()
     assert set(PROTOCOL.metrics.values()) <= set(first.metrics)
     classes = [value for name, value in first.metrics.items() if name.startswith("IoU/")]
     assert len(classes) == 19

@@ -48,7 +48,7 @@ class Outcome:
     def add(self, other: Outcome) -> None:
         """Add the findings of another data set."""
         self.problems += [line for line in other.problems if line not in self.problems]
-        self.notes += other.notes
+        self.notes += [line for line in other.notes if line not in self.notes]
         self.run_lengths |= other.run_lengths
         self.incomplete += other.incomplete
         self.differs += [line for line in other.differs if line not in self.differs]

@@ -139,9 +139,7 @@ def _note_classes(labelled: list[int], first: dict[int, str], numbering: Numberi
         report.facts[f"classes without a pixel in {split}"] = absent
         listed = ", ".join(absent[:SHOWN]) + (", …" if absent[SHOWN:] else "")
         effect = (
-            "nothing is learned about them"
-            if split == "train"
-            else "MMSegmentation's mean leaves such a class out, or counts it as IoU 0 if it is predicted anywhere"
+            "" if split == "train" else "; the protocol says whether the mean leaves such a class out or counts it as 0"
         )
-        what = f"classes without a pixel in {split}: {listed}; {effect}"
+        what = f"classes without a pixel in {split}: {listed}{effect}"
         report.note(f"classes without a pixel in {split}", absent[0], what, len(absent))

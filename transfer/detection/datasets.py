@@ -9,7 +9,7 @@ import importlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,13 @@ def register(job: TransferJob, prepared: Prepared) -> None:
         if original and MetadataCatalog.get(name).evaluator_type in ("coco", "lvis"):
             _register_coco(name, prepared.copies.get(original, original))
     subsets.register(job.seed, job.out)
+
+
+def size(names: Iterable[str]) -> int:
+    """Return the number of images of the registered data sets ``names`` together."""
+    from detectron2.data import DatasetCatalog
+
+    return sum(len(DatasetCatalog.get(name)) for name in names)
 
 
 class Processes:

@@ -78,8 +78,14 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
             raise UserError(_diverged(error, cfg, trainer.iter)) from error
         except UserError as error:
             raise UserError(innermost(str(error))) from error
-        metrics = flatten(trainer._last_eval_results) if comm.is_main_process() else {}
-    return Outcome(metrics, config_as_dict(cfg), cfg.SOLVER.MAX_ITER, changes)
+        metrics, about = {}, {}
+        if comm.is_main_process():
+            metrics = flatten(trainer._last_eval_results)
+            about = {
+                "spec": backbone.spec.as_dict(),
+                "pictures": {"train": trainer.pictures, "test": datasets.size(cfg.DATASETS.TEST)},
+            }
+    return Outcome(metrics, config_as_dict(cfg), cfg.SOLVER.MAX_ITER, changes, about)
 
 
 def flatten(results: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -75,11 +75,12 @@ class Trainer(DefaultTrainer):
         return built
 
     def build_train_loader(self, cfg: CfgNode) -> Any:
-        """Return the training loader; it yields one part of a batch at a time."""
+        """Return the training loader, which yields one part of a batch at a time; count its images as ``pictures``."""
         images = cfg.SOLVER.IMS_PER_BATCH // self._job.accumulate
         more = vitdet.images(cfg) if "VITDET" in cfg else {}
         built = build_detection_train_loader(cfg, mapper=Mapper(cfg, True, **more), total_batch_size=images)
-        shielded(built.dataset if cfg.DATALOADER.ASPECT_RATIO_GROUPING else built)
+        images_in_turn = shielded(built.dataset if cfg.DATALOADER.ASPECT_RATIO_GROUPING else built).dataset
+        self.pictures = len(images_in_turn.dataset)
         return built
 
     @classmethod

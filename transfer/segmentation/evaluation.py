@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def evaluation(job: TransferJob, config: Config, backbone: Backbone) -> dict[str, Any]:
-    """Return images, pixels, stride, pictures, ignored labels and classes; the keys are those of `transfer.frozen.run`."""
+    """Return images, pixels, stride, ignored labels and classes; the keys are those of `transfer.frozen.run`."""
     from transfer.frozen.run import pictures
 
-    splits: Any = {name: pictures(job, name) for name in ("train", "test")}
-    pixels, numbering = config.model.data_preprocessor, splits["test"].numbering
+    scenes: Any = pictures(job, "test")
+    pixels, numbering = config.model.data_preprocessor, scenes.numbering
     train, test = (
         {step.type: step for step in data_sets(loader)[0].pipeline}
         for loader in (config.train_dataloader, config.val_dataloader)
@@ -40,7 +40,6 @@ def evaluation(job: TransferJob, config: Config, backbone: Backbone) -> dict[str
         "score_at": "full",
         "pixels": {"order": "RGB" if pixels.bgr_to_rgb else "BGR", "mean": list(pixels.mean), "std": list(pixels.std)},
         "stride": stride_of(config),
-        "pictures": {name: len(split) for name, split in splits.items()},
         "ignored": sorted(numbering.ignored),
         "classes": list(numbering.classes.names),
     }

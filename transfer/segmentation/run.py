@@ -69,15 +69,21 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
             about: dict[str, Any] = {}
             if measures and backbone:
                 backbone, about["random"] = random_backbone(job, backbone, device)
-            record = about | evaluation(job, config, backbone) if frozen and backbone else {}
-            progress, changes, iterations = train(job, config, backbone, console)
+            progress, changes, iterations, pictures = train(job, config, backbone, console)
+            spec = backbone.spec if backbone else backbone_spec(config)
+            record = about | {"spec": spec.as_dict(), "pictures": pictures}
+            record |= evaluation(job, config, backbone) if frozen and backbone else {}
     return Outcome(progress.metrics, described, iterations // job.accumulate, changes, record)
 
 
 def train(
     job: TransferJob, config: Config, backbone: Backbone | None, console: TextIO
-) -> tuple[Progress, tuple[str, ...], int]:
-    """Train and validate; return the hook with the metrics, what this machine makes different, and the last iteration."""
+) -> tuple[Progress, tuple[str, ...], int, dict[str, int]]:
+    """Train and validate.
+
+    Return the hook with the metrics, what this machine makes different, the last iteration, and the number of pictures of each
+    split.
+    """
     import torch
 
     from transfer.initial_weights import random_backbone
@@ -98,7 +104,8 @@ def train(
         raise UserError(innermost(str(error))) from error
     finally:
         close_log(runner)
-    return progress, changes, runner.iter
+    loops = {"train": runner.train_loop, "test": runner.val_loop}
+    return progress, changes, runner.iter, {name: len(loop.dataloader.dataset) for name, loop in loops.items()}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeGuard
 
-from pixbench.errors import UserError, did_you_mean
+from pixbench.errors import UserError, did_you_mean, listed
 from transfer.weights.contents import Contents, Table, text_in
 from transfer.weights.file_format import Format, Pixels, formats
 
@@ -231,7 +231,9 @@ def known_as(name: str) -> Format:
     """Return the format called ``name``; raise `UserError` if there is none."""
     known = formats()
     if name not in known:
-        raise UserError(f"there is no format {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
+        raise UserError(
+            f"there is no format {name!r}{did_you_mean(name, known)} (known: {listed(known)}; all: `pixbench weights formats`)"
+        )
     return known[name]
 
 

@@ -161,3 +161,8 @@ def test_it_runs_on_the_mini_world_and_its_views_are_kept(mini_root: Path, tmp_p
     assert len(list((tmp_path / "cache").glob("*/features.bin"))) == 3  # the pictures, their parts, their mirror images
     outside = sum(point["outside_pairs"] for point in outcomes[0].evaluation["curve"])
     assert (outside > 0) == (name == "voc12aug_statistics")
+
+
+def test_means_over_few_pairs_are_named() -> None:
+    assert statistics.few_pairs({"alignment": 100, "sensitivity": 0}) == ""
+    assert statistics.few_pairs({"alignment": 99, "smoothness": 3}).endswith("noisy: alignment 99, smoothness 3")

@@ -203,7 +203,7 @@ def chosen_threshold(precisions: Tensor, labelled: Overlap, background: tuple[fl
             best, threshold = found, values[start].item()
     if threshold is None:
         raise UserError(
-            f"no number of {clusters} clusters lies between the shares {background} of settings.background; raise "
-            "settings.clusters"
+            f"no number of {clusters} clusters lies between the shares {background[0]:g} and {background[1]:g} of "
+            "settings.background; raise settings.clusters"
         )
     return float(STEP * round(min(threshold / STEP, 1 / STEP - 1)))

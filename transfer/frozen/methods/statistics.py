@@ -14,7 +14,7 @@ from transfer.frozen import equivariance, spectrum
 from transfer.frozen.limits import impossible, need
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.parts import Parts
-from transfer.frozen.spatial import Curve, pure_cells
+from transfer.frozen.spatial import NEAR, Curve, pure_cells
 from transfer.frozen.views import Images, Views
 
 SPLITS = ("test", "test crop", "test flip")
@@ -32,6 +32,8 @@ WHY = {
     "smoothness": "no two pure cells of one region are neighbours",
 }
 """Metric -> why it may be undefined."""
+FEW = 100
+"""A mean over fewer pairs of cells is noted: cosines spread by some tenths, so its error is some hundredths."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,28 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
         "cosine_other": other,
         "curve": curve.as_list(test.features.stride),
         "curve_pictures": pictures,
+        "few_pairs": few_pairs(_pairs(found, curve)),
         "undefined": {name: WHY[name] for name, value in metrics.items() if math.isnan(value)},
     }
     return Measured(metrics, facts, (OF_CELLS,))
+
+
+def few_pairs(counts: dict[str, int]) -> str:
+    """Return a sentence on the metrics that are means over few pairs of cells; "" without any. None at all is undefined."""
+    few = ", ".join(f"{name} {count}" for name, count in counts.items() if 0 < count < FEW)
+    return f"means over fewer than {FEW} pairs of cells, which are noisy: {few}" if few else ""
+
+
+def _pairs(found: dict[str, equivariance.Cosines], curve: Curve) -> dict[str, int]:
+    """Return metric -> number of pairs that it is a mean of; of the kind with fewer pairs, if there are two."""
+    inside, across = (curve.counts[kind] for kind in ("inside", "across"))
+    both = [(int(a), int(b)) for a, b in zip(inside[:NEAR], across[:NEAR], strict=True) if a and b]
+    return {
+        "alignment": len(found["crop"].same),
+        **{f"equivariance_{name}": len(cosines.same) for name, cosines in found.items()},
+        "sensitivity": min((sum(counts) for counts in zip(*both, strict=True)), default=0),
+        "smoothness": int(inside[0]),
+    }
 
 
 def drawn(cells: Tensor, most: int, seed: int) -> Tensor:
