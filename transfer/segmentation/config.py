@@ -115,6 +115,11 @@ def fit_backbone(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
     """Set the backbone and the channels of the heads from ``spec``; raise UserError if that changes them at paper scale."""
     what, model = f"{job.weights or job.like or 'model.backbone'} holds a {spec.title}", config.model
     wanted = {f"model.backbone.{name}": value for name, value in _backbone_options(spec, what).items()}
+    if spec.basic and "dcn" in model.backbone:
+        raise UserError(
+            f"{what}, but {job.protocol.name} has deformable convolutions, which MMSegmentation has in bottlenecks only; choose "
+            "another protocol"
+        )
     for head in ("decode_head", "auxiliary_head"):
         if model[head]:
             stage, c2 = model[head].in_index, spec.channels // 8  # stage 0 is C2
