@@ -6,13 +6,14 @@ import json
 import math
 import re
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from pixbench.errors import UserError, did_you_mean
 from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
 from transfer.batch_scaling import KEYS
 from transfer.protocols import leaves
-from transfer.segmentation.classes import check_held, held, leave_out_missing, use_classes
+from transfer.segmentation.classes import check_held, held, leave_out_missing, parts_with, use_classes
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -63,6 +64,7 @@ def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Con
             raise UserError(f"{key} cannot be overridden; it is set by {option}")
         override(config, key, value)
     check_held(config, before, job.protocol.name, job.classes)
+    check_packages(config, job.protocol.name)
     if job.classes:
         leave_out_missing(config, job.data_root)
     spec = spec or backbone_spec(config)
@@ -83,6 +85,16 @@ def resolve(job: TransferJob, spec: BackboneSpec | VitSpec | None = None) -> Con
                 parts = [job.accumulate * n for n in value] if isinstance(value, list) else job.accumulate * value
                 override(config, key, parts)
     return config
+
+
+def check_packages(config: Config, protocol: str) -> None:
+    """Raise `UserError` if the model of ``config`` has parts of MMDetection and it is not installed."""
+    parts = (value for _, value in leaves(config.model.to_dict()) if isinstance(value, str))
+    if any(part.startswith("mmdet.") for part in parts) and find_spec("mmdet") is None:
+        raise UserError(
+            f"{protocol} needs MMDetection, which is not installed; run scripts/install.sh, or pip install --no-deps "
+            "onedl-mmdetection terminaltables"
+        )
 
 
 def take_stride(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
@@ -120,13 +132,12 @@ def fit_backbone(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
             f"{what}, but {job.protocol.name} has deformable convolutions, which MMSegmentation has in bottlenecks only; choose "
             "another protocol"
         )
-    for head in ("decode_head", "auxiliary_head"):
-        if model[head]:
-            stage, c2 = model[head].in_index, spec.channels // 8  # stage 0 is C2
-            channels = [c2 << i for i in stage] if isinstance(stage, list) else c2 << stage
-            wanted[f"model.{head}.in_channels"] = channels
-            if model[head].type == LINEAR_HEAD:
-                wanted[f"model.{head}.channels"] = sum(channels) if isinstance(channels, list) else channels
+    for place, head in parts_with("in_index", model):
+        stage, c2 = head.in_index, spec.channels // 8  # stage 0 is C2
+        channels = [c2 << i for i in stage] if isinstance(stage, list) else c2 << stage
+        wanted[f"{place}.in_channels"] = channels
+        if head.type == LINEAR_HEAD:
+            wanted[f"{place}.channels"] = sum(channels) if isinstance(channels, list) else channels
     now = {f"model.backbone.{name}": value for name, value in GROUP_OPTIONS.items()} | dict(leaves(config.to_dict()))
     differ = {key: value for key, value in wanted.items() if now[key] != value}
     if differ and job.scale == "paper":
