@@ -69,7 +69,7 @@ def use_classes(config: Config, classes: Classes) -> None:
 def leave_out_missing(config: Config, data_root: Path) -> None:
     """Leave out training sets whose list of images is missing: a user's own data has no additional images of SBD."""
     if sets := config.train_dataloader.dataset.get("datasets"):
-        there = [data for data in sets if (data_root / Path(data.data_root).name / data.ann_file).exists()]
+        there = [data for data in sets if (data_root / Path(data.data_root).name / data.get("ann_file", "")).exists()]
         config.train_dataloader.dataset.datasets = there or sets[:1]
 
 
