@@ -16,7 +16,7 @@ from pixbench.files import write_json
 
 _PACKAGES = (
     "pixbench torch torchvision numpy detectron2 sal-detectron2 mmcv onedl-mmcv mmengine onedl-mmengine "
-    "mmsegmentation onedl-mmsegmentation pycocotools cityscapesscripts"
+    "mmsegmentation onedl-mmsegmentation mmdet onedl-mmdetection pycocotools cityscapesscripts"
 ).split()
 
 

@@ -18,6 +18,7 @@ DETECTRON2=${DETECTRON2:-wheel}
 TORCH=${TORCH:-}
 TORCH_VERSION=2.11.0 TORCHVISION_VERSION=0.26.0
 MMCV=onedl-mmcv==2.3.6
+MMDET=onedl-mmdetection==3.5.1
 
 say() { printf '[install %4ds] %s\n' "$(( $(date +%s) - started ))" "$*"; }
 die() { printf 'install: %s\n' "$*" >&2; exit 1; }
@@ -80,6 +81,8 @@ else
 fi
 say "4/6 MMSegmentation, Cityscapes scripts, what Detectron2 needs"
 pip -r scripts/requirements.txt
+# MaskFormer's head. Without dependencies: imaug, which only unused augmentations import, would bring other versions of numpy and OpenCV.
+pip --no-deps "$MMDET"
 
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 if "$python" -c 'import detectron2' 2>/dev/null; then
@@ -100,6 +103,6 @@ if ! "$python" -c 'import cv2' 2>/dev/null; then
   "$python" -m pip uninstall --quiet --yes opencv-python opencv-python-headless
   pip opencv-python-headless
 fi
-"$python" -W ignore -c 'import torch, torchvision, mmcv.ops, mmseg, detectron2.model_zoo, pycocotools.mask, cityscapesscripts, pixbench, pretrain, transfer, benchmarks'
+"$python" -W ignore -c 'import torch, torchvision, mmcv.ops, mmseg, mmdet.models, detectron2.model_zoo, pycocotools.mask, cityscapesscripts, pixbench, pretrain, transfer, benchmarks'
 printf '%s\n' "$recipe" > "$stamp"
 say "done: $VENV"

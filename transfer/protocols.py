@@ -99,7 +99,7 @@ def _read_table(framework: str) -> list[Protocol]:
                 "config": CONFIGS / entry["config"],
                 "datasets": tuple(entry["datasets"]),
                 "differs": tuple(entry.get("differs", ())),
-                "mini": {**shared, **entry.get("mini", {})},
+                "mini": {k: v for k, v in {**shared, **entry.get("mini", {})}.items() if v is not None},
             }
         )
         for name, entry in table.items()

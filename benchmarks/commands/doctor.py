@@ -53,6 +53,7 @@ PACKAGES = (
         "import torch, mmcv.ops; mmcv.ops.nms(torch.tensor([[0., 0., 1., 1.]]), torch.ones(1), 0.5)",
     ),
     Package("mmsegmentation", ("mmsegmentation", "onedl-mmsegmentation"), "import mmseg.models"),
+    Package("mmdetection", ("mmdet", "onedl-mmdetection"), "import mmdet.models"),
     Package("detectron2", ("detectron2", "sal-detectron2"), "import detectron2.engine, detectron2.model_zoo"),
     Package(
         "pycocotools",

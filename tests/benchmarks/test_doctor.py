@@ -33,7 +33,16 @@ def test_everything_is_there(mini_root: Path, capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     assert "MISSING" not in said
     assert "BROKEN" not in said
-    for word in ("torch 2", "torchvision 0", "mmcv", "mmengine", "mmsegmentation", "detectron2", "cityscapes in"):
+    for word in (
+        "torch 2",
+        "torchvision 0",
+        "mmcv",
+        "mmengine",
+        "mmsegmentation",
+        "mmdetection",
+        "detectron2",
+        "cityscapes in",
+    ):
         assert word in said
     assert len(said.splitlines()) <= 40  # one screen
 

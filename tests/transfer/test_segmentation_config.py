@@ -20,7 +20,7 @@ from pretrain.models.backbone_spec import BackboneSpec
 from transfer.datasets.classes import Classes, published_classes
 from transfer.job import TransferJob
 from transfer.protocols import find_protocol, leaves, protocols
-from transfer.segmentation.classes import data_sets
+from transfer.segmentation.classes import data_sets, parts_with
 from transfer.segmentation.config import check_pixels, resolve
 from transfer.weights.file_format import Pixels
 from transfer.weights.vit_spec import VitSpec
@@ -147,7 +147,7 @@ def test_width_follows_the_backbone_but_not_at_paper_scale(job: TransferJob) -> 
 @pytest.mark.parametrize("name", PUBLIC["protocols"])
 def test_mini_overrides_of_every_protocol_exist_and_heads_follow_the_backbone(job: TransferJob, name: str) -> None:
     model = resolve(replace(job, protocol=find_protocol(name)), BackboneSpec(50, 0.5)).model
-    for head in filter(None, (model.decode_head, model.auxiliary_head)):
+    for _, head in parts_with("in_index", model):
         stages = head.in_index if isinstance(head.in_index, list) else [head.in_index]
         channels = head.in_channels if isinstance(head.in_channels, list) else [head.in_channels]
         assert channels == [128 * 2**stage for stage in stages]
@@ -192,8 +192,11 @@ def test_heads_have_the_classes_of_the_label_maps(job: TransferJob, name: str) -
     published = published_classes(PUBLISHED_CLASSES[job.protocol.datasets[0]])
     own = resolve(replace(job, classes=OWN))
     for config, count in ((resolve(job), len(published)), (own, 3)):
-        heads = list(filter(None, (config.model.decode_head, config.model.auxiliary_head)))
-        assert [head.num_classes for head in heads] == [count] * len(heads)
+        classes = {key: value for key, value in leaves(config.model.to_dict()) if key.endswith("num_classes")}
+        assert classes
+        assert set(classes.values()) == {count}
+        if "loss_cls" in config.model.decode_head:
+            assert config.model.decode_head.loss_cls.class_weight == [1.0] * count + [0.1]
     sets = [*data_sets(own.train_dataloader), *data_sets(own.val_dataloader)]
     assert len(sets) == 2  # without the additional images of SBD, which are not there
     for data in sets:
@@ -300,6 +303,13 @@ def test_overrides_that_fit_the_label_maps_are_taken(job: TransferJob) -> None:
         resolve(replace(job, classes=OWN, overrides=same))
     with pytest.raises(UserError, match="but the classes are set by --classes; leave it out"):
         resolve(replace(job, classes=OWN, overrides={"val_dataloader.dataset.metainfo.classes": ["a", "b", "c"]}))
+
+
+def test_a_protocol_that_needs_mmdetection_says_so(job: TransferJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transfer.segmentation.config.find_spec", lambda name: None)
+    resolve(job)
+    with pytest.raises(UserError, match=r"ade20k_maskformer needs MMDetection, .* run scripts/install.sh"):
+        resolve(replace(job, protocol=find_protocol("ade20k_maskformer")))
 
 
 def test_importing_the_runner_is_cheap() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 METRICS = ("mIoU", "mDice", "mFscore")
 """What MMSegmentation's IoUMetric can compute."""
 FIXED = {
-    r"model\.\w+\.num_classes": "",  # as `_reason` says
+    r"model\.([\w.]+\.)?num_classes": "",  # as `_reason` says
     r".*\.reduce_zero_label": "the label maps of {protocol} are read with {old}: it decides what 0 stands for",
     r"model\.data_preprocessor\.seg_pad_val": "only {old} is ignored, so that padding would be learned as a class",
     r"\w+_dataloader\.dataset\.(datasets\.\d+\.)?type": "the files of {protocol} are laid out as for {old}",
@@ -30,6 +31,17 @@ FIXED = {
 def data_sets(loader: Any) -> list[Any]:
     """Return the data sets in the config of a loader: one, or several that are trained on together."""
     return list(loader.dataset.get("datasets", [loader.dataset]))
+
+
+def parts_with(name: str, node: Any, place: str = "model") -> Iterator[tuple[str, Any]]:
+    """Yield the key and the config of each part of a model, at any depth, that has the setting ``name``."""
+    children = dict(enumerate(node)) if isinstance(node, list) else node
+    if not isinstance(children, dict):
+        return
+    if name in children:
+        yield place, node
+    for key, child in children.items():
+        yield from parts_with(name, child, f"{place}.{key}")
 
 
 def use_classes(config: Config, classes: Classes) -> None:
@@ -44,8 +56,11 @@ def use_classes(config: Config, classes: Classes) -> None:
             "loss is always 0); name the class of the other pixels too, for example background"
         )
     check_room(classes)
-    for head in filter(None, (config.model.decode_head, config.model.auxiliary_head)):
+    for _, head in parts_with("num_classes", config.model):
         head.num_classes = len(classes)
+        if "loss_cls" in head:  # of queries, with a weight for each class and one for queries that find nothing
+            known, nothing = head.loss_cls.class_weight[0], head.loss_cls.class_weight[-1]
+            head.loss_cls.class_weight = [known] * len(classes) + [nothing]
     palette = [[37 * i % 256, 91 * i % 256, 151 * i % 256] for i in range(len(classes))]  # all differ: 37 is odd
     for data in (*data_sets(config.train_dataloader), *data_sets(config.val_dataloader)):
         data.metainfo = {"classes": classes.names, "palette": palette}
@@ -54,7 +69,7 @@ def use_classes(config: Config, classes: Classes) -> None:
 def leave_out_missing(config: Config, data_root: Path) -> None:
     """Leave out training sets whose list of images is missing: a user's own data has no additional images of SBD."""
     if sets := config.train_dataloader.dataset.get("datasets"):
-        there = [data for data in sets if (data_root / Path(data.data_root).name / data.ann_file).exists()]
+        there = [data for data in sets if (data_root / Path(data.data_root).name / data.get("ann_file", "")).exists()]
         config.train_dataloader.dataset.datasets = there or sets[:1]
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from pixbench.errors import UserError, did_you_mean
@@ -15,7 +16,7 @@ from pretrain.models.named_spec import NamedSpec
 from transfer.batch_scaling import KEYS
 from transfer.protocols import leaves
 from transfer.segmentation import named_config
-from transfer.segmentation.classes import check_held, held, leave_out_missing, use_classes
+from transfer.segmentation.classes import check_held, held, leave_out_missing, parts_with, use_classes
 from transfer.weights.spec import Spec
 from transfer.weights.vit_spec import VitSpec
 
@@ -67,6 +68,7 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
             raise UserError(f"{key} cannot be overridden; it is set by {option}")
         override(config, key, value)
     check_held(config, before, job.protocol.name, job.classes)
+    check_packages(config, job.protocol.name)
     if job.classes:
         leave_out_missing(config, job.data_root)
     spec = spec or backbone_spec(config)
@@ -92,6 +94,16 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
     return config
 
 
+def check_packages(config: Config, protocol: str) -> None:
+    """Raise `UserError` if the model of ``config`` has parts of MMDetection and it is not installed."""
+    parts = (value for _, value in leaves(config.model.to_dict()) if isinstance(value, str))
+    if any(part.startswith("mmdet.") for part in parts) and find_spec("mmdet") is None:
+        raise UserError(
+            f"{protocol} needs MMDetection, which is not installed; run scripts/install.sh, or pip install --no-deps "
+            "onedl-mmdetection terminaltables"
+        )
+
+
 def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
     """Put the backbone ``spec`` into the model, and its channels into the heads.
 
@@ -99,8 +111,13 @@ def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
     """
     model, channels = config.model, [*named_config.outputs(spec).values()]
     frozen = job.freeze == "backbone" or job.protocol.kind == "frozen"
+    if "dcn" in model.backbone:
+        raise UserError(
+            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} has deformable convolutions, which are for "
+            "ResNets; choose another protocol"
+        )
     model.backbone = named_config.as_options(spec, frozen)
-    heads = [model[name] for name in ("decode_head", "auxiliary_head") if model.get(name)]
+    heads = [head for _, head in parts_with("in_index", model)]
     if named_config.is_plain(spec) and any(isinstance(head.in_index, list) for head in heads):
         model.neck = named_config.pyramid(spec)
     for head in heads:
@@ -142,13 +159,17 @@ def fit_backbone(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
     """Set the backbone and the channels of the heads from ``spec``; raise UserError if that changes them at paper scale."""
     what, model = f"{job.weights or job.like or 'model.backbone'} holds a {spec.title}", config.model
     wanted = {f"model.backbone.{name}": value for name, value in _backbone_options(spec, what).items()}
-    for head in ("decode_head", "auxiliary_head"):
-        if model[head]:
-            stage, c2 = model[head].in_index, spec.channels // 8  # stage 0 is C2
-            channels = [c2 << i for i in stage] if isinstance(stage, list) else c2 << stage
-            wanted[f"model.{head}.in_channels"] = channels
-            if model[head].type == LINEAR_HEAD:
-                wanted[f"model.{head}.channels"] = sum(channels) if isinstance(channels, list) else channels
+    if spec.basic and "dcn" in model.backbone:
+        raise UserError(
+            f"{what}, but {job.protocol.name} has deformable convolutions, which MMSegmentation has in bottlenecks only; choose "
+            "another protocol"
+        )
+    for place, head in parts_with("in_index", model):
+        stage, c2 = head.in_index, spec.channels // 8  # stage 0 is C2
+        channels = [c2 << i for i in stage] if isinstance(stage, list) else c2 << stage
+        wanted[f"{place}.in_channels"] = channels
+        if head.type == LINEAR_HEAD:
+            wanted[f"{place}.channels"] = sum(channels) if isinstance(channels, list) else channels
     now = {f"model.backbone.{name}": value for name, value in GROUP_OPTIONS.items()} | dict(leaves(config.to_dict()))
     differ = {key: value for key, value in wanted.items() if now[key] != value}
     if differ and job.scale == "paper":

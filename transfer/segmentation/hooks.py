@@ -8,6 +8,7 @@ from typing import Any, TextIO
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import constant_init
 from mmengine.runner import Runner
 
 from pixbench.distributed import any_process
@@ -21,7 +22,8 @@ from transfer.weights import Backbone, load_into
 class LoadBackbone(Hook):
     """Load the weights into the model when a new run starts, after mmengine's own initialisation.
 
-    A backbone that does not fit raises `UserError` before the first iteration.
+    A backbone that does not fit raises `UserError` before the first iteration. Deformable convolutions start as the backbone's
+    plain ones: their offsets are 0, which MMSegmentation's initialisation of all convolutions would overwrite.
     """
 
     def __init__(self, backbone: Backbone, framework: str) -> None:
@@ -35,6 +37,9 @@ class LoadBackbone(Hook):
             runner.logger.info(
                 f"backbone from {self.backbone.source}: {load_into(model, self.backbone, self.framework)}"
             )
+            for module in model.modules():
+                if offset := getattr(module, "conv_offset", None):
+                    constant_init(offset, 0)
 
 
 class StopWhenNotFinite(Hook):

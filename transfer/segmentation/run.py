@@ -125,7 +125,9 @@ def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: 
     """Return mmengine's Runner, which loads the weights just before its first iteration, and its progress hook."""
     from transfer.segmentation import datasets, hooks, linear_head, metrics, named_backbone, one_cycle  # noqa: F401  registers its own classes
     from transfer.segmentation.runner import QuietRunner
+    from transfer.segmentation.u2pl import register
 
+    register()
     config.launcher = "pytorch" if processes() > 1 else "none"
     config.work_dir, config.randomness.seed = str(job.out), job.seed
     config.experiment_name = f"{job.protocol.name}-{uuid.uuid4().hex}"  # mmengine shares loggers by this name

@@ -119,6 +119,9 @@ _MMSEG = Framework(
     reads=("mmseg", "mmseg_pooled"),
     container="state_dict",
     lacks=_lacks,
+    by_design={
+        "offset of a deformable convolution": re.compile(r"backbone\.layer\d\.\d+\.conv2\.conv_offset\.(weight|bias)")
+    },
 )
 # These two are not among the packages of this project; MMSegmentation's class has the same code and names.
 _MMDET = replace(

@@ -1,0 +1,12 @@
+# Cityscapes semantic segmentation: the protocol cityscapes_fcn_d8_40k with deformable 3x3 convolutions in C3 to C5.
+#
+# Nobody has published this protocol. The convolutions are those of open-mmlab/mmdetection
+# configs/dcn/mask-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py. See docs/protocols/cityscapes_fcn_d8_40k_dcn.md.
+_base_ = "cityscapes_fcn_d8_40k.py"
+
+model = dict(
+    backbone=dict(
+        dcn=dict(type="DCN", deform_groups=1, fallback_on_stride=False),
+        stage_with_dcn=(False, True, True, True),
+    ),
+)

@@ -1,0 +1,163 @@
+"""U2PL's parts against numpy: thresholds, weights, negatives by rank, the contrastive loss, lists, mixing, and a short run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pixbench.errors import UserError
+from transfer.job import TransferJob
+from transfer.protocols import find_protocol
+from transfer.run import run_transfer
+from transfer.segmentation.u2pl import contrast, losses, mixing
+from transfer.segmentation.u2pl.contrast import Contrast, Memory
+
+pytestmark = pytest.mark.frameworks
+B, K, SIDE, D = 2, 5, 6, 4
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def entropies(logits: np.ndarray) -> np.ndarray:
+    chances = softmax(logits)
+    return -(chances * np.log(chances + 1e-10)).sum(1)
+
+
+def cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each pixel with a label, in the order of the pixels."""
+    chances = softmax(logits).transpose(0, 2, 3, 1)[labels != 255]
+    return -np.log(chances[np.arange(len(chances)), labels[labels != 255]])
+
+
+@pytest.fixture
+def numbers() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def some(numbers: np.random.Generator, count: int = B) -> tuple[np.ndarray, np.ndarray]:
+    logits, labels = 3 * numbers.normal(size=(count, K, SIDE, SIDE)), numbers.integers(0, K, (count, SIDE, SIDE))
+    labels[:, 0] = 255
+    return logits, labels
+
+
+def test_unreliable_pixels_are_left_out_and_the_others_weigh_more(numbers: np.random.Generator) -> None:
+    logits, labels = some(numbers)
+    teacher, _ = some(numbers)
+    uncertainty = entropies(teacher)
+    kept = np.where(uncertainty >= np.percentile(uncertainty[labels != 255], 70), 255, labels)
+    expected = labels.size / (kept != 255).sum() * cross_entropies(logits, kept).mean()
+    found = losses.pseudo_label_loss(*map(torch.from_numpy, (logits, labels, teacher)), 70)
+    assert float(found) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("min_kept", [5, 40, 1000])
+def test_ohem_keeps_the_hardest_pixels(numbers: np.random.Generator, min_kept: int) -> None:
+    logits, labels = some(numbers)
+    each = cross_entropies(logits, labels)
+    limit = max(np.sort(np.exp(-each))[min_kept - 1], 0.1) if min_kept <= len(each) else 1
+    expected = each[np.exp(-each) <= limit * (1 + 1e-12)].mean()
+    found = losses.supervised(torch.from_numpy(logits), torch.from_numpy(labels), {"thresh": 0.1, "min_kept": min_kept})
+    assert float(found) == pytest.approx(expected)
+    assert float(losses.supervised(torch.from_numpy(logits), torch.from_numpy(labels), None)) == pytest.approx(
+        each.mean()
+    )
+
+
+def test_negatives_are_chosen_by_rank_as_the_code_of_the_authors_does(numbers: np.random.Generator) -> None:
+    logits, labels = some(numbers, 2 * B)
+    chances, high = softmax(logits), numbers.random((2 * B, 1, SIDE, SIDE)) < 0.7
+    settings = Contrast(low_rank=2, high_rank=4)
+    expected = np.zeros(chances.shape, dtype=bool)
+    for b, k, y, x in np.ndindex(chances.shape):
+        rank = int((chances[b, :, y, x] > chances[b, k, y, x]).sum())
+        mine = labels[b, y, x] == k
+        chosen = rank < 2 and not mine if b < B else 2 <= rank < 4
+        expected[b, k, y, x] = chosen and mine and high[b, 0, y, x] and chances[b, k, y, x] < 1
+    targets = losses.one_hot(torch.from_numpy(labels), K)
+    found = contrast.negatives(torch.from_numpy(chances), targets, torch.from_numpy(high), B, settings)
+    np.testing.assert_array_equal(found.numpy(), expected)
+    assert expected[B:].any()
+    assert not expected[:B].any()  # the two conditions of a labelled cell exclude each other
+
+
+def test_contrastive_loss_is_that_of_the_authors_loop(
+    numbers: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits, labels = some(numbers)
+    labels[labels == 1] = 2  # class 1 is missing: the next classes take anchors and centres of the class before
+    chances = softmax(logits)
+    student, teacher = numbers.normal(size=(2, B, D, SIDE, SIDE))
+    low = numbers.random((B, 1, SIDE, SIDE)) < 0.8
+    settings = Contrast(current_class_threshold=0.1, num_queries=3, num_negatives=2, temperature=0.5)
+    memory = Memory([8] * K, D)
+    for k in range(K):
+        memory.add(k, torch.from_numpy(numbers.normal(size=(9, D))))
+    assert all(len(kept) == 8 for kept in memory.kept)
+    monkeypatch.setattr(contrast, "_draw", lambda count, number, device=None: torch.arange(number) % count)
+    reliable = [(labels == k) & low[:, 0] for k in range(K)]
+    present = [k for k in range(K) if reliable[k].any()]
+    assert present == [0, 2, 3, 4]
+    total = 0.0
+    for n, k in enumerate(present):
+        anchors = student.transpose(0, 2, 3, 1)[reliable[n] & (chances[:, n] > 0.1)]
+        if not len(anchors):
+            continue
+        centre = teacher.transpose(0, 2, 3, 1)[reliable[n]].mean(0)
+        bank = memory.kept[k].double().numpy()
+        for q in range(3):
+            anchor = anchors[q % len(anchors)]
+            others = np.stack([centre, *(bank[(2 * q + i) % len(bank)] for i in range(2))])
+            alike = others @ anchor / np.linalg.norm(others, axis=1) / np.linalg.norm(anchor) / 0.5
+            total += (np.log(np.exp(alike).sum()) - alike[0]) / 3
+    targets = losses.one_hot(torch.from_numpy(labels), K)
+    args = (*map(torch.from_numpy, (student, teacher, chances)), targets, torch.from_numpy(low))
+    assert float(contrast.contrastive_loss(*args, memory, settings)) == pytest.approx(total / len(present))
+
+
+def test_mixing_takes_the_next_picture_outside_the_mask() -> None:
+    torch.manual_seed(0)
+    images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 8, 10)
+    labels = torch.arange(3).view(3, 1, 1).expand(3, 8, 10).clone()
+    found, truth = mixing.mixed(images, labels, "cutmix")
+    assert torch.equal(found[:, 0].long(), truth)
+    assert [set(one.unique().tolist()) for one in truth] == [{0, 1}, {1, 2}, {2, 0}]
+    assert all(abs(int((one == n).sum()) - 40) <= 5 for n, one in enumerate(truth))  # half, but for rounding
+    found, truth = mixing.mixed(images + 1, labels, "cutout")
+    assert torch.equal(found[:, 0] == 0, truth == 255)
+    halves = torch.tensor([[0, 1], [2, 3]])
+    assert mixing.class_mask(halves).sum() == 2
+
+
+def test_published_lists_have_the_authors_numbers_and_missing_pictures_are_named() -> None:
+    from transfer.segmentation.u2pl.data import LISTS, labelled_names
+
+    for dataset, counts in (("VOC2012aug", (662, 1323, 2646)), ("cityscapes", (186, 372, 744))):
+        lines = (LISTS / f"{dataset}.txt").read_text().splitlines()
+        names = [line.split()[0] for line in lines if not line.startswith("#")]
+        assert tuple(len(labelled_names(names, dataset, fraction)) for fraction in (16, 8, 4)) == counts
+        with pytest.raises(UserError, match=r"1 of the \d+ published labelled pictures .* draw others with --set"):
+            labelled_names(sorted(labelled_names(names, dataset, 16))[1:], dataset, 16)
+    assert labelled_names([*"abcdefgh"], "", 4) == labelled_names([*"hgfedcba"], "", 4)
+
+
+@pytest.mark.parametrize("name", ["cityscapes_u2pl_4th", "voc12aug_u2pl_16th"])
+def test_a_short_run_trains_a_teacher_that_is_the_student_in_its_first_epoch(
+    mini_root: Path, tmp_path: Path, name: str
+) -> None:
+    short = {"train_cfg.max_iters": 4, "train_cfg.val_interval": 4, "default_hooks.checkpoint.interval": 4}
+    overrides = {**short, "model.epoch_iterations": 2, "auto_scale_lr.base_batch_size": 4}
+    job = TransferJob(find_protocol(name), mini_root, tmp_path / "run", scale="mini", overrides=overrides)
+    result = run_transfer(job)
+    assert (result["status"], result["iterations"]) == ("ok", 4)
+    assert set(result["deviations"]) >= set(job.protocol.differs)
+    state = torch.load(job.out / "iter_4.pth", weights_only=True)["state_dict"]
+    assert state["step"] == 4
+    pairs = [(state[k], state[k.removeprefix("teacher.")]) for k in state if k.startswith("teacher.") and "weight" in k]
+    apart = [not torch.equal(old, new) for old, new in pairs]
+    assert any(apart) is (name == "cityscapes_u2pl_4th")  # VOC has a warm-up, so that its last step is in that epoch
