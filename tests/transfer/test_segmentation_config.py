@@ -161,7 +161,7 @@ def test_kind_of_backbone_follows_the_weights_but_not_at_paper_scale(job: Transf
         UserError, match=r"deep stem.*--set model.backbone.type=\"ResNetV1c\" --set model.backbone.style"
     ):
         resolve(replace(job, scale="paper"), deep)
-    with pytest.raises(UserError, match="holds a vision transformer"):
+    with pytest.raises(UserError, match=r"holds a ViT of width 768"):
         resolve(job, VitSpec())
     with pytest.raises(UserError, match="ResNeSt is not supported; choose one of ResNet, ResNetV1c"):
         resolve(replace(job, overrides={"model.backbone.type": "ResNeSt"}))

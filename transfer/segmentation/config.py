@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pixbench.errors import UserError, did_you_mean
 from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
-from pretrain.models.families import map_stride
 from pretrain.models.named_spec import NamedSpec
 from transfer.batch_scaling import KEYS
 from transfer.protocols import leaves
@@ -151,7 +150,7 @@ def take_stride(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
 def stride_of(config: Config) -> int:
     """Return the side in pixels of a cell of the last map of the backbone of ``config``."""
     if config.model.backbone.type == named_config.TYPE:
-        return map_stride(named_config.as_spec(config.model.backbone))
+        return named_config.stride(named_config.as_spec(config.model.backbone))
     return 4 * math.prod(config.model.backbone.strides)
 
 

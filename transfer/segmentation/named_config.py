@@ -1,12 +1,10 @@
-"""What a backbone by name changes in a config of MMSegmentation."""
+"""What a backbone by name changes in a config of MMSegmentation. Importing it does not import PyTorch."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pixbench.errors import UserError
-from pretrain.models.families import map_stride
-from pretrain.models.named_network import look
 from pretrain.models.named_spec import NamedSpec
 
 TYPE = "NamedBackbone"
@@ -21,13 +19,15 @@ def outputs(spec: NamedSpec) -> dict[str, int]:
     Raises:
         UserError: The network has fewer than four.
     """
+    from pretrain.models.named_network import look
+
     seen = look(spec)
     names = [*seen.stages]
     upto = names[: names.index(seen.taken) + 1][-HEADS:]
     if len(upto) < HEADS:
         raise UserError(
-            f"backbone {spec.name} has {len(upto)} maps up to stride {map_stride(spec)}, but the heads of MMSegmentation take "
-            f"{HEADS}; choose another network, or a larger backbone.output_stride"
+            f"backbone {spec.name} has {len(upto)} maps up to stride {seen.stages[seen.taken].stride}, but the heads of "
+            f"MMSegmentation take {HEADS}; choose another network, or a larger backbone.output_stride"
         )
     return {name: seen.stages[name].channels for name in upto}
 
@@ -44,13 +44,23 @@ def as_spec(options: Any) -> NamedSpec:
 
 def is_plain(spec: NamedSpec) -> bool:
     """Whether all its maps have one stride, as those of a ViT."""
+    from pretrain.models.named_network import look
+
     return len({stage.stride for stage in look(spec).stages.values()}) == 1
 
 
 def pyramid(spec: NamedSpec) -> dict[str, Any]:
-    """Return the neck that makes maps of strides 4 to 32 of the equal ones of a ViT, for heads that take several maps.
+    """Return the neck that makes maps of several strides of the equal ones of a ViT, for heads that take several maps.
 
-    Source: `Feature2Pyramid` in MMSegmentation, as its configs of BEiT and MAE with UPerNet have it for patches of 16 pixels.
+    Source: `Feature2Pyramid` in MMSegmentation, with the factors of its configs of BEiT and MAE with UPerNet; with patches of
+    16 pixels the strides become 4, 8, 16 and 32.
     """
     width = next(iter(outputs(spec).values()))
-    return {"type": "Feature2Pyramid", "embed_dim": width, "rescales": [map_stride(spec) / s for s in (4, 8, 16, 32)]}
+    return {"type": "Feature2Pyramid", "embed_dim": width, "rescales": [4, 2, 1, 0.5]}
+
+
+def stride(spec: NamedSpec) -> int:
+    """Return the side in pixels of a cell of the last map that the heads get."""
+    from pretrain.models.families import map_stride
+
+    return map_stride(spec)

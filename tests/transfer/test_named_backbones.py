@@ -1,0 +1,121 @@
+"""Backbones by name in detectors and segmentors: the maps that heads get, the weights that arrive, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pixbench.errors import UserError
+from pretrain.models.named_spec import NamedSpec
+from transfer.detection import named_backbone as detection
+from transfer.detection.config import backbone_spec as spec_of_detector
+from transfer.detection.config import build_config
+from transfer.initial_weights import random_backbone
+from transfer.job import TransferJob, unpublished
+from transfer.protocols import find_protocol
+from transfer.segmentation import named_backbone as segmentation
+from transfer.segmentation.config import backbone_spec as spec_of_segmentor
+from transfer.segmentation.config import resolve, stride_of
+from transfer.weights import load_into
+from transfer.weights.conversion import convert
+from transfer.weights.write_file import save
+
+pytestmark = pytest.mark.frameworks
+
+VIT = NamedSpec(
+    "timm:vit_tiny_patch16_224", {"img_size": 64, "patch_size": 16, "embed_dim": 32, "depth": 4, "num_heads": 2}
+)
+CONVNEXT = NamedSpec("timm:convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]})
+BOTH = pytest.mark.parametrize("spec", [VIT, CONVNEXT], ids=["vit", "convnext"])
+
+
+def job(protocol: str, tmp_path: Path, **more: Any) -> TransferJob:
+    return TransferJob(find_protocol(protocol), data_root=tmp_path, out=tmp_path / "run", scale="mini", **more)
+
+
+@BOTH
+@pytest.mark.parametrize("protocol", ["ade20k_upernet", "cityscapes_fcn_d8_40k", "ade20k_linear_dinov2"])
+def test_a_segmentor_gets_four_maps_and_all_weights(spec: NamedSpec, protocol: str, tmp_path: Path) -> None:
+    import mmseg.models  # noqa: F401  registers the models
+    from mmengine.model import revert_sync_batchnorm
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    from transfer.segmentation import linear_head  # noqa: F401  registers the head
+
+    config = resolve(job(protocol, tmp_path), spec)
+    assert spec_of_segmentor(config) == spec
+    assert stride_of(config) == (16 if spec is VIT else 32)
+    init_default_scope(config.default_scope)
+    model: Any = revert_sync_batchnorm(MODELS.build(config.model))
+    counts = load_into(model, random_backbone(spec, 0), "mmseg")
+    assert counts.converted == len(random_backbone(spec, 0).state)
+    assert isinstance(model.backbone, segmentation.NamedBackbone)
+    found = model.encode_decode(torch.randn(2, 3, 64, 64), [{"ori_shape": (64, 64), "img_shape": (64, 64)}] * 2)
+    assert found.shape[1:] == (config.model.decode_head.num_classes, 64, 64)
+    frozen = protocol == "ade20k_linear_dinov2"
+    model.train()
+    assert model.backbone.training is not frozen
+    assert any(parameter.requires_grad for parameter in model.backbone.parameters()) is not frozen
+
+
+@pytest.mark.parametrize("protocol", ["coco_fpn_1x", "coco_retinanet_1x", "coco_fcos_1x"])
+def test_a_detector_gets_the_maps_of_four_strides_and_all_weights(protocol: str, tmp_path: Path) -> None:
+    from detectron2.modeling import build_model
+
+    from transfer.detection import models  # noqa: F401  registers FCOS
+
+    backbone = random_backbone(CONVNEXT, 0)
+    cfg = build_config(job(protocol, tmp_path), backbone)
+    assert spec_of_detector(cfg) == CONVNEXT
+    cfg.MODEL.DEVICE = "cpu"
+    model: Any = build_model(cfg)
+    assert load_into(model, backbone, "detectron2_fpn").converted == len(backbone.state)
+    levels = model.backbone(torch.randn(1, 3, 128, 128))
+    sides = {name: 128 // x.shape[2] for name, x in levels.items()}
+    assert sides.items() >= {"p3": 8, "p4": 16, "p5": 32, "p6": 64}.items()
+    assert isinstance(model.backbone.bottom_up, detection.BottomUp)
+
+
+@pytest.mark.parametrize("framework", ["mmseg", "detectron2_fpn", "timm"])
+def test_files_for_frameworks_are_proved_there_and_read_again(framework: str, tmp_path: Path) -> None:
+    backbone = random_backbone(CONVNEXT, 0)
+    save(backbone, tmp_path / "source.safetensors", "timm")
+    suffix = {"mmseg": ".pth", "detectron2_fpn": ".pkl", "timm": ".safetensors"}[framework]
+    done = convert(tmp_path / "source.safetensors", tmp_path / f"out{suffix}", framework)
+    assert done.parity is not None
+    assert done.parity.ok
+
+
+@pytest.mark.parametrize(
+    ("protocol", "spec", "says"),
+    [
+        ("voc_c4", CONVNEXT, "protocols with a feature pyramid"),
+        ("coco_vitdet", CONVNEXT, "takes plain ViTs only"),
+        ("cityscapes_fcn_d8_40k_dcn", CONVNEXT, "deformable convolutions"),
+        ("ade20k_upernet", NamedSpec("timm:levit_128"), "take 4"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_the_reason(
+    protocol: str, spec: NamedSpec, says: str, tmp_path: Path
+) -> None:
+    run, backbone = job(protocol, tmp_path), replace(random_backbone(CONVNEXT, 0), spec=spec)
+    segments = run.protocol.weights_framework == "mmseg"
+    with pytest.raises(UserError, match=says):
+        resolve(run, spec) if segments else build_config(run, backbone)
+
+
+def test_a_plain_vit_has_no_pyramid_in_detectron2() -> None:
+    with pytest.raises(UserError, match=r"a feature pyramid needs maps of several strides"):
+        detection.BottomUp(VIT, ["res2", "res3"])
+
+
+def test_a_backbone_that_a_protocol_was_not_published_for_is_a_deviation(tmp_path: Path) -> None:
+    assert unpublished(job("ade20k_upernet", tmp_path), CONVNEXT) == (
+        f"backbone {CONVNEXT.title}, for which ade20k_upernet was not published",
+    )
+    assert unpublished(job("ade20k_linear_dinov2", tmp_path), VIT) == ()
