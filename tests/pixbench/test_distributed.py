@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from tiny import backbone, views
+from tiny import backbone_for, views
 from torch.nn.parallel import DistributedDataParallel
 
 from pixbench.distributed import all_gather_cat, rank, world_size
@@ -29,6 +29,11 @@ VARIANTS = {name: {} for name in METHODS} | {
     "pixpro contrastive": {"instance": "contrastive"},
     "pixpro regression": {"instance": "regression"},
     "cds simclr": {"contrast": "simclr"},
+    "ibot": {
+        "mask_ratios": (1.0,),
+        "mask_spreads": (0.0,),
+        "mask_shape": "random",
+    },  # else the processes draw other masks
 }
 """Name of a method, and what tells a variant of it -> its further knobs."""
 
@@ -37,7 +42,7 @@ def build(variant: str) -> Method:
     method = METHODS[variant.split()[0]]
     knobs = {f.name: KNOBS[f.name] for f in fields(method.Config) if f.name in KNOBS} | VARIANTS[variant]
     torch.manual_seed(0)
-    model = method(backbone(), method.Config(**knobs), total_steps=10)
+    model = method(backbone_for(variant.split()[0]), method.Config(**knobs), total_steps=10)
     return model.double().eval()
 
 
@@ -55,7 +60,7 @@ def measure(model: torch.nn.Module, images: Views) -> dict[str, torch.Tensor]:
     loss.backward()
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     found = {f"grad/{n}": p.grad for n, p in inner.named_parameters() if p.grad is not None}
-    found |= {n: b for n, b in inner.named_buffers() if n.startswith("queue")}
+    found |= {n: b for n, b in inner.named_buffers() if n.startswith(("queue", "centre", "patch_centre"))}
     return found | {"loss": loss.detach()}
 
 

@@ -90,10 +90,16 @@ def test_moco_v2_and_simclr_are_the_published_recipes() -> None:
 def test_every_recipe_is_valid_alone_and_at_mini_scale(path: Path) -> None:
     """The overlay changes sizes, never what the method is."""
     paper = read(path.stem)
-    mini = read(path.stem, "mini" if hasattr(paper.method.settings, "hidden") else "mini_linear")
+    on_vit = METHODS[paper.method.name].needs_tokens
+    overlay = "mini" if hasattr(paper.method.settings, "hidden") else "mini_linear"
+    mini = read(path.stem, overlay, *(["mini_vit"] if on_vit else []))
     assert paper.method.name in METHODS
-    assert paper.backbone.width == 1.0
-    assert (mini.backbone.width, mini.data.image_size) == (0.25, 64)
+    if on_vit:
+        assert paper.backbone.name.startswith("timm:vit_")
+        assert mini.backbone.name.startswith("timm:vit_")
+    else:
+        assert (paper.backbone.width, mini.backbone.width) == (1.0, 0.25)
+    assert mini.data.image_size == 64
     assert mini.method.name == paper.method.name
     assert (mini.optimizer, mini.data.recipe, mini.schedule.name) == (
         paper.optimizer,
