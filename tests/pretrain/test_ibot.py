@@ -15,8 +15,11 @@ from tiny import VIT, backbone, views
 from pixbench.errors import UserError
 from pretrain import engine
 from pretrain.config import from_dict
+from pretrain.data.loader import collate
 from pretrain.data.masks import draw_masks, places
-from pretrain.data.views import Views
+from pretrain.data.sources import open_source
+from pretrain.data.two_views import TwoViews
+from pretrain.data.views import LocalCrops, Views
 from pretrain.losses.distillation import class_token_loss, masked_cells_loss, sharpened
 from pretrain.methods.ibot import IBOT
 from pretrain.methods.simclr import SimCLR
@@ -249,3 +252,25 @@ def test_local_crops_are_for_methods_that_use_them(config) -> None:
     assert not SimCLR.takes_local_crops
     with pytest.raises(UserError, match=r"data.local_crops is 2, but simclr does not use local crops; set it to 0"):
         setup(config("run", "simclr"), torch.device("cpu"))
+
+
+def test_local_crops_come_after_the_views_and_change_nothing_of_them(image_tree) -> None:
+    """With the colours left to the step, what is drawn is the same; the changed crops differ by rounding alone."""
+    source = open_source(str(image_tree(1, 4, size=(80, 72))), "class_folder")
+    made = {}
+    for name, crops, colours in (("none", 0, True), ("applied", 3, True), ("left", 3, False)):
+        local = LocalCrops(crops, 32, (0.05, 0.25))
+        data = TwoViews(
+            source, size=64, scale=(0.3, 1), recipe="byol", seed=0, cache=False, colours=colours, local=local
+        )
+        batch, _ = collate([data[0, number] for number in range(4)])
+        made[name] = batch
+    assert made["none"].local is None
+    assert torch.equal(made["none"].view1, made["applied"].view1)
+    assert torch.equal(made["none"].view2, made["applied"].view2)
+    assert made["left"].changes.shape == (4, 5, 11)
+    applied, left = (made[name].ready().local for name in ("applied", "left"))
+    assert applied.shape == left.shape == (4, 3, 3, 32, 32)
+    assert (applied - left).abs().mean() < 0.05
+    assert not torch.equal(applied[:, 0], applied[:, 1])
+    assert [part.local.shape[0] for part in made["left"].chunks(2)] == [2, 2]
