@@ -68,8 +68,11 @@ def dry_step(config: RunConfig) -> DryStep:
         UserError: The method refuses it, for example because the queue is not a multiple of the batch.
     """
     part = config.batch_size // config.accumulate
-    size, states = config.data.image_size, STATES.get(config.optimizer.name, 1)
-    return _dry(config.method, config.backbone, size, part, config.precision, config.activation_checkpointing, states)
+    sizes, states = (
+        (config.data.image_size, config.data.local_crops, config.data.local_size),
+        STATES.get(config.optimizer.name, 1),
+    )
+    return _dry(config.method, config.backbone, sizes, part, config.precision, config.activation_checkpointing, states)
 
 
 def without_values(config: RunConfig) -> Method:
@@ -87,7 +90,13 @@ def _method(method: MethodConfig, backbone: Spec) -> Method:
 
 @cache
 def _dry(
-    method: MethodConfig, backbone: Spec, size: int, part: int, precision: str, recompute: bool, states: int
+    method: MethodConfig,
+    backbone: Spec,
+    sizes: tuple[int, int, int],
+    part: int,
+    precision: str,
+    recompute: bool,
+    states: int,
 ) -> DryStep:
     built = _method(method, backbone)
     if recompute:
@@ -100,11 +109,12 @@ def _dry(
             name: torch.empty_strided(shape, stride, dtype=dtype, device="cuda").requires_grad_(name in trained)
             for name, (shape, stride, dtype) in like.items()
         }
-        views = _views(part, size)
+        views = _views(part, *sizes)
         activations = torch.func.functional_call(step, state, (views,))
         parameters = {name for name, _ in step.named_parameters()}
         bytes_of = {name: x.untyped_storage().nbytes() for name, x in state.items()}
-        pixels = sum(view.untyped_storage().nbytes() for view in views[:2])
+        crops = (views.view1, views.view2, *([] if views.local is None else [views.local]))
+        pixels = sum(crop.untyped_storage().nbytes() for crop in crops)
     return DryStep(
         images=part,
         operations=counter.total,
@@ -117,10 +127,12 @@ def _dry(
     )
 
 
-def _views(count: int, size: int) -> Views:
+def _views(count: int, size: int, crops: int, crop_size: int) -> Views:
     images = [torch.empty(count, 3, size, size, device="cuda", memory_format=torch.channels_last) for _ in range(2)]
     boxes = [torch.empty(count, 4, device="cuda") for _ in range(2)]
-    return Views(*images, *boxes, *(torch.empty(count, dtype=torch.int64, device="cuda") for _ in range(2)))
+    numbers = [torch.empty(count, dtype=torch.int64, device="cuda") for _ in range(2)]
+    local = torch.empty(count, crops, 3, crop_size, crop_size, device="cuda") if crops else None
+    return Views(*images, *boxes, *numbers)._replace(local=local)
 
 
 class _Step(nn.Module):

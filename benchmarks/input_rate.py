@@ -50,6 +50,7 @@ def views_of(config: RunConfig, source: Source) -> TwoViews:
         backend=cast(Backend, "opencv" if data.backend == "auto" else data.backend),
         colours=config.augment.device == "cpu",
         most_skipped=data.most_skipped(len(source)),
+        local=data.local,
     )
 
 

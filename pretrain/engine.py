@@ -91,6 +91,7 @@ def open_views(run: Run) -> TwoViews:
         backend=cast(Backend, data.backend),
         colours=run.config.augment.device == "cpu",
         most_skipped=data.most_skipped(len(run.source)),
+        local=data.local,
     )
 
 

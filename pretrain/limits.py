@@ -26,6 +26,7 @@ def _rises(milestones: Sequence[int]) -> bool:
 POSITIVE = Limit("above 0", lambda value: value > 0)
 NOT_NEGATIVE = Limit("at least 0", lambda value: value >= 0)
 FRACTION = Limit("between 0 and 1", lambda value: 0 <= value <= 1)
+FRACTIONS = Limit("between 0 and 1 each", lambda values: all(0 <= value <= 1 for value in values))
 SIZE = Limit("between 1 and 1000000000", lambda value: 1 <= value <= 10**9)
 
 LIMITS = {
@@ -41,6 +42,7 @@ LIMITS = {
     "schedule.min_lr": NOT_NEGATIVE,
     "schedule.milestones": Limit("epochs above 0, each later than the one before", _rises),
     "schedule.gamma": POSITIVE,
+    "schedule.final_weight_decay": Limit("at least 0", lambda value: value is None or value >= 0),
     "method.threshold": POSITIVE,  # cells must be closer than it, so with 0 there would be no positive pair
     "method.momentum": FRACTION,
     "method.temperature": POSITIVE,
@@ -57,6 +59,19 @@ LIMITS = {
     "method.dim": SIZE,
     "method.channels": SIZE,
     "method.queue_size": SIZE,
+    "method.bottleneck": SIZE,
+    "method.patch_dim": SIZE,
+    "method.frozen_epochs": NOT_NEGATIVE,
+    "method.mask_ratios": FRACTIONS,
+    "method.mask_spreads": FRACTIONS,
+    "method.mask_start_epoch": NOT_NEGATIVE,
+    "method.teacher_temperature": POSITIVE,
+    "method.teacher_patch_temperature": POSITIVE,
+    "method.teacher_temperature_start": POSITIVE,
+    "method.teacher_warmup_epochs": NOT_NEGATIVE,
+    "method.centre_momentum": FRACTION,
+    "method.class_weight": NOT_NEGATIVE,
+    "method.patch_weight": NOT_NEGATIVE,
     "method.classes": Limit("between 2 and 1000000000", lambda value: 2 <= value <= 10**9),
 }
 """Limit of each number in these groups of settings, by its dotted name."""

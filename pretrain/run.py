@@ -137,7 +137,7 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     else:
         require(config.init_from, initial)
     torch.manual_seed(config.seed)
-    check_images(config.backbone, config.data.image_size)
+    check_crops(config)
     backbone = build_backbone(config.backbone, config.zero_init_residual)
     freeze(backbone, config.freeze)
     if initial is not None:
@@ -153,6 +153,7 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
         notes.append(str(teacher))
     if config.activation_checkpointing:
         method.backbone.keep_inputs_only()  # not the momentum encoder, which keeps nothing anyway
+    method.steps_per_epoch = steps_per_epoch
     method.check_labels(int(source.labels.min()), int(source.labels.max()))
     method.to(device)
     if config.channels_last:
@@ -183,6 +184,17 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     if content is not None:
         load(run, content)
     return run
+
+
+def check_crops(config: RunConfig) -> None:
+    """Raise UserError if the network does not take the crops of ``config``, or the method no local crops."""
+    data, name = config.data, config.method.name
+    check_images(config.backbone, data.image_size)
+    if not data.local_crops:
+        return
+    if not METHODS[name].takes_local_crops:
+        raise UserError(f"data.local_crops is {data.local_crops}, but {name} does not use local crops; set it to 0")
+    check_images(config.backbone, data.local_size)
 
 
 def freeze(backbone: nn.Module, prefixes: Sequence[str]) -> None:

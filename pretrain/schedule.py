@@ -25,6 +25,8 @@ class ScheduleConfig:
         min_lr: rate at the end of the cosine (not scaled by the batch size).
         milestones: epochs, counted from the start of the run, at which "multistep" multiplies the rate by `gamma`.
         gamma: factor of "multistep".
+        final_weight_decay: weight decay at the end of the run, to which it goes from `optimizer.weight_decay` along a cosine
+            (DINO, iBOT); null keeps it constant.
     """
 
     name: Literal["cosine", "multistep"] = "cosine"
@@ -33,6 +35,7 @@ class ScheduleConfig:
     min_lr: float = 1e-6
     milestones: tuple[int, ...] = (120, 160, 200)
     gamma: float = 0.1
+    final_weight_decay: float | None = None
 
 
 class LRSchedule:
@@ -73,6 +76,23 @@ class LRSchedule:
             return peak * config.gamma ** bisect_right([m * self.steps_per_epoch for m in config.milestones], step)
         fraction = min((step - self.warmup) / max(self.total - self.warmup, 1), 1.0)
         return config.min_lr + (peak - config.min_lr) * (1 + math.cos(math.pi * fraction)) / 2
+
+    def weight_decay(self, start: float, step: int) -> float:
+        """Return the weight decay of update ``step`` in a run that starts with ``start``."""
+        end = self.config.final_weight_decay
+        if end is None:
+            return start
+        return end + (start - end) * (1 + math.cos(math.pi * min(step / self.total, 1.0))) / 2
+
+
+def teacher_temperature(start: float, end: float, epoch: int, warmup: int) -> float:
+    """Return the momentum encoder's temperature in ``epoch``: it grows from ``start`` to ``end`` in ``warmup`` epochs.
+
+    The first of these epochs has ``start`` and the last one ``end``. Source: `iBOTLoss` in `main_ibot.py` of bytedance/ibot.
+    """
+    if epoch >= warmup:
+        return end
+    return start + (end - start) * max(epoch, 0) / max(warmup - 1, 1)
 
 
 def ema_momentum(start: float, step: int, total_steps: int) -> float:

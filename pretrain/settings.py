@@ -14,6 +14,7 @@ from pixbench.patience import PROCESS_TIMEOUT_H, check_timeout
 from pretrain.data.augment import Recipe
 from pretrain.data.pixels import PixelRange
 from pretrain.data.sources import Layout
+from pretrain.data.views import LocalCrops
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.named_spec import NamedSpec
 from pretrain.optim import OptimizerConfig
@@ -65,6 +66,10 @@ class DataConfig:
         image_size: side length of a view in pixels.
         min_scale: smallest fraction of the image area that a crop covers.
         max_scale: largest fraction of the image area that a crop covers.
+        local_crops: number of further crops of each image, of smaller parts and in fewer pixels (multi-crop); only for ibot.
+        local_size: side length of a local crop in pixels.
+        local_min_scale: smallest fraction of the image area that a local crop covers.
+        local_max_scale: largest fraction of the image area that a local crop covers.
         recipe: colour augmentation: "byol" (PixPro, BYOL), "moco_v1", "moco_v2" (DenseCL), "simclr", "plain" (none;
             supervised) or "cds".
         workers: number of data processes per training process; 0 loads images in the training process itself.
@@ -86,6 +91,10 @@ class DataConfig:
     image_size: int = 224
     min_scale: float = 0.08
     max_scale: float = 1.0
+    local_crops: int = 0
+    local_size: int = 96
+    local_min_scale: float = 0.05
+    local_max_scale: float = 0.25
     recipe: Recipe = "byol"
     workers: int = 8
     cache: bool = False
@@ -104,18 +113,25 @@ class DataConfig:
                 )
         if not 0 <= self.max_skipped <= 1:
             raise UserError(f"data.max_skipped is {self.max_skipped}; it must be a fraction of the images, from 0 to 1")
-        if not 0 < self.min_scale <= self.max_scale <= 1:
-            raise UserError(
-                f"data.min_scale {self.min_scale} and data.max_scale {self.max_scale} must be fractions of the image area, "
-                "with 0 < min_scale <= max_scale <= 1"
-            )
+        for kind in ("", "local_"):
+            low, high = getattr(self, f"{kind}min_scale"), getattr(self, f"{kind}max_scale")
+            if not 0 < low <= high <= 1:
+                raise UserError(
+                    f"data.{kind}min_scale {low} and data.{kind}max_scale {high} must be fractions of the image area, "
+                    f"with 0 < {kind}min_scale <= {kind}max_scale <= 1"
+                )
         if self.pixel_range is not None and not -math.inf < self.pixel_range[0] < self.pixel_range[1] < math.inf:
             raise UserError(f"data.pixel_range is {list(self.pixel_range)}; {RANGE}")
-        _at_least(1, **{"data.image_size": self.image_size})
-        _at_least(0, **{"data.workers": self.workers, "data.limit": self.limit})
+        _at_least(1, **{"data.image_size": self.image_size, "data.local_size": self.local_size})
+        _at_least(0, **{"data.workers": self.workers, "data.limit": self.limit, "data.local_crops": self.local_crops})
         _at_least(0, **{"data.shuffle_shards": self.shuffle_shards})
         if self.mixture and self.limit:
             raise UserError("data.limit cannot be combined with data.mixture; give smaller weights")
+
+    @property
+    def local(self) -> LocalCrops:
+        """The settings of local crops together."""
+        return LocalCrops(self.local_crops, self.local_size, (self.local_min_scale, self.local_max_scale))
 
     def most_skipped(self, images: int) -> int:
         """Return how many of ``images`` images may be broken."""

@@ -29,8 +29,11 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
     """
     config, method = run.config, run.method
     lr = run.schedule.lr(run.step)
+    decay = run.schedule.weight_decay(config.optimizer.weight_decay, run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
+        if group.get("adapt", True):  # all but the one-dimensional parameters of LARS and AdamW
+            group["weight_decay"] = decay
     torch.manual_seed(step_seed(config, run.step, rank()))
     method.update_momentum_encoder()
     run.guard.keep()
@@ -39,6 +42,8 @@ def train_step(run: Run, views: Views) -> dict[str, Any]:
     logged = [passes(run, on_device(part, run), last=number == len(parts)) for number, part in enumerate(parts, 1)]
     values = {name: torch.stack([part[name] for part in logged]).mean(0) for name in logged[0]}
     loss = mean_over_processes(values["loss"])
+    for weight in method.frozen_in_step():
+        weight.grad = None
     if config.optimizer.clip_norm:
         run.scaler.unscale_(run.optimizer)
         torch.nn.utils.clip_grad_norm_(run.method.parameters(), config.optimizer.clip_norm, foreach=True)

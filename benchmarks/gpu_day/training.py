@@ -18,7 +18,7 @@ from pretrain.methods import METHODS
 IMAGES, FEW = 64, 4
 """Images of a process in a step, on a GPU (half of what PixPro publishes; fp32 takes 25.5 GB) and on a CPU."""
 SMALL: dict[str, object] = {"backbone.width": 0.0625, "data.image_size": 32, "data.workers": 1}
-"""What makes a run small enough for a CPU, after configs/pretrain/mini_linear.yaml."""
+"""What makes a run small enough for a CPU, after configs/pretrain/mini_linear.yaml; mini_ibot.yaml has a backbone of its own."""
 CLOSE = 0.05
 """Largest difference of the first losses of two precisions, relative to a loss of 1 or more."""
 EXACT = 1e-3
@@ -34,7 +34,9 @@ def pretrain(place: Place, method: str, out: Path, processes: int = 1, **setting
     """
     batch = processes * (IMAGES if place.gpus else FEW)
     workers = max(1, min(8, cores() // processes - 1))
-    sizes = {"data.workers": workers, "augment.device": "cuda"} if place.gpus else SMALL
+    on_vit = METHODS[method].needs_tokens
+    small = {key: value for key, value in SMALL.items() if not (on_vit and key.startswith("backbone"))}
+    sizes = {"data.workers": workers, "augment.device": "cuda"} if place.gpus else small
     values = {
         **sizes,
         "data.root": place.data / "imagenet",
@@ -45,7 +47,8 @@ def pretrain(place: Place, method: str, out: Path, processes: int = 1, **setting
     values |= {"epochs": 20, "log_every": 5} if place.gpus else {"epochs": 2, "log_every": 1}
     values |= {"checkpoint_every": 10**6, "keep_every": 0, "log.views_every": 0, "log.knn_every": 0, "out": out}
     values |= {key.replace("__", "."): value for key, value in settings.items()}
-    files = [config_files(method)[0], *([] if place.gpus else ["mini_linear.yaml"])]
+    overlays = [] if place.gpus else ["mini_linear.yaml", *(["mini_ibot.yaml"] if on_vit else [])]
+    files = [config_files(method)[0], *overlays]
     configs = [f"--config={CONFIGS / 'pretrain' / name}" for name in files]
     return [*PIXBENCH, "pretrain", *configs, *(f"--{key}={value}" for key, value in values.items())]
 

@@ -23,7 +23,7 @@ from benchmarks.speed import options
 from benchmarks.tables import insert
 from pixbench.paths import CONFIGS
 from pretrain.config import parse
-from pretrain.data.views import Views
+from pretrain.data.views import NO_LOCAL_CROPS, LocalCrops, Views
 from pretrain.method_descriptions import config_files
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method, TwoPassMethod
@@ -50,11 +50,12 @@ def build(config_file: str) -> tuple[RunConfig, Method]:
     return config, METHODS[config.method.name](backbone, config.method.settings, total_steps=100).train()
 
 
-def views(batch: int, size: int) -> Views:
-    """Return views with random pixels; the crop boxes of both are the whole image."""
+def views(batch: int, size: int, local: LocalCrops = NO_LOCAL_CROPS) -> Views:
+    """Return views and local crops with random pixels; the crop boxes of both views are the whole image."""
     one, two = torch.randn(2, batch, 3, size, size).contiguous()
     box, index = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(batch, 4), torch.arange(batch)
-    return Views(one, two, box, box, index, index)
+    crops = torch.randn(batch, local.count, 3, local.size, local.size) if local.count else None
+    return Views(one, two, box, box, index, index, local=crops)
 
 
 def losses(method: Method, images: Views) -> Iterator[Tensor]:
@@ -103,7 +104,7 @@ def activations(method: Method, images: Views) -> int:
 def measure(batch: int, rounds: int) -> str:
     """Measure all methods and return the table in Markdown."""
     made = {name: build(config_file) for name, config_file in configs().items()}
-    images = {name: views(batch, config.data.image_size) for name, (config, _) in made.items()}
+    images = {name: views(batch, config.data.image_size, config.data.local) for name, (config, _) in made.items()}
     seconds = dict.fromkeys(made, float("inf"))
     for _ in range(rounds):
         for name, (_, method) in made.items():

@@ -90,3 +90,9 @@ RECIPES: dict[Recipe, tuple[Photometric, Photometric]] = {
     # Contrastive Deep Supervision, ImageNet main.py: the view for the classifier is plain, the other is not.
     "cds": (_PLAIN, Photometric(0.4, 0.4, 0.4, 0.1, blur=0.0)),
 }
+LOCAL: dict[Recipe, Photometric] = {
+    **{name: second for name, (_, second) in RECIPES.items()},
+    # DINO and iBOT, whose two views are those of BYOL: DataAugmentationiBOT in main_ibot.py.
+    "byol": Photometric(0.4, 0.4, 0.2, 0.1),
+}
+"""What local crops get: as the second view, but half of them are blurred in "byol", and none is solarised."""

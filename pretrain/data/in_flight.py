@@ -27,7 +27,7 @@ class InFlight(NamedTuple):
     """The most bytes that all loaders of one machine hold at a time."""
 
     batch: int
-    """One process's part of a batch: two views of B images."""
+    """One process's part of a batch: two views of B images, and their local crops."""
     shared: int
     """Finished batches in /dev/shm: `PREFETCH` for each worker, and one in use for each process."""
     making: int
@@ -51,13 +51,14 @@ def in_flight(config: RunConfig, processes: int, here: int | None = None, gpu: b
         gpu: whether batches are copied to a GPU.
     """
     here, workers = processes if here is None else here, config.data.workers
-    view = config.batch_size // processes * 3 * config.data.image_size**2
+    images, data = config.batch_size // processes, config.data
+    view, local = images * 3 * data.image_size**2, images * 3 * data.local_crops * data.local_size**2
     batches = here * (workers * PREFETCH + 1)  # and the one that is in use
     return InFlight(
-        batch=2 * view,
-        shared=batches * 2 * view if workers else 0,
-        making=here * max(1, workers) * 2 * 2 * view,
-        pinned=batches * 2 * (1 << (view - 1).bit_length()) if gpu else 0,
+        batch=2 * view + local,
+        shared=batches * (2 * view + local) if workers else 0,
+        making=here * max(1, workers) * 2 * (2 * view + local),
+        pinned=batches * sum(1 << (size - 1).bit_length() for size in (view, view, local) if size) if gpu else 0,
     )
 
 

@@ -85,6 +85,7 @@ def collate(samples: list[Sample | UserError]) -> tuple[Views, dict[int, str]] |
         torch.tensor([sample.label for sample in good]),
         torch.tensor([sample.index for sample in good]),
         _rows(good),
+        _local(good),
     )
     return views, {index: reason for sample in good for index, reason in sample.skipped.items()}
 
@@ -94,8 +95,14 @@ def _images(views: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
 
 
+def _local(samples: Sequence[Sample]) -> Tensor | None:
+    """Return the local crops (B, L, 3, s, s); None if there are none."""
+    crops = [crop for sample in samples for crop in sample.local]
+    return _images(crops).unflatten(0, (len(samples), -1)) if crops else None
+
+
 def _rows(samples: Sequence[Sample]) -> Tensor | None:
-    """Return what is still to be changed in the views, (B, 2, 11), see `pretrain.data.batched.packed`."""
+    """Return what is still to be changed in the views and local crops, (B, 2 + L, 11), see `pretrain.data.batched.packed`."""
     drawn = [sample.changes for sample in samples if sample.changes is not None]
     return torch.stack([packed(of_view) for of_view in zip(*drawn, strict=True)], dim=1) if drawn else None
 

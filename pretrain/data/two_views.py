@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 from pixbench.distributed import rank
 from pixbench.errors import UserError, printable
 from pretrain.data import opencv, pil
-from pretrain.data.augment import RECIPES, Changes, Recipe
+from pretrain.data.augment import LOCAL, RECIPES, Changes, Recipe
 from pretrain.data.decoded import DecodedImages
 from pretrain.data.pixels import BrokenImage
 from pretrain.data.sources import Source
-from pretrain.data.views import Box, draw_views
+from pretrain.data.views import NO_LOCAL_CROPS, Box, LocalCrops, draw_local, draw_views
 from pretrain.log.screen import tell
 
 Backend = Literal["opencv", "pil"]
@@ -31,7 +31,7 @@ SampleId = tuple[int, int]
 
 @dataclass(frozen=True)
 class Sample:
-    """Two views (S, S, 3) uint8 of one image, the two boxes, and the label and index of the image."""
+    """Two views (S, S, 3) uint8 of one image, the two boxes, the label and index of the image, and its local crops."""
 
     view1: np.ndarray
     view2: np.ndarray
@@ -39,8 +39,10 @@ class Sample:
     box2: Box
     label: int
     index: int
-    changes: tuple[Changes, Changes] | None = None
-    """Changes of colour of both views that are still to be applied; None if they have been."""
+    changes: tuple[Changes, ...] | None = None
+    """Changes of colour of both views and of the local crops that are still to be applied; None if they have been."""
+    local: tuple[np.ndarray, ...] = ()
+    """Local crops (s, s, 3) uint8."""
     skipped: Mapping[int, str] = field(default_factory=dict)
     """Index of each broken image for which this one is taken -> what is wrong with it."""
 
@@ -76,9 +78,11 @@ class TwoViews(Dataset):
         backend: Backend = "pil",
         colours: bool = True,
         most_skipped: int = 0,
+        local: LocalCrops = NO_LOCAL_CROPS,
     ):
         self.source, self.size, self.scale, self.seed = source, size, scale, seed
         self.recipe, self.most_skipped = RECIPES[recipe], most_skipped
+        self.local, self.local_recipe = local, LOCAL[recipe]
         self.backend, self.colours = BACKENDS[backend], colours
         self.decoded = DecodedImages(len(source), self._decode) if cache else None  # before the workers are forked
         if self.decoded is not None and rank() == 0:
@@ -118,12 +122,17 @@ class TwoViews(Dataset):
     def _views(self, epoch: int, number: int, index: int) -> Sample:
         rng = random.Random(f"{self.seed}/{epoch}/{number}")
         image = self.decoded[index] if self.decoded is not None else self._decode(index)
-        plans = draw_views(rng, self.recipe, image.shape[1], image.shape[0], self.scale)
-        changes = None if self.colours else (plans[0].changes, plans[1].changes)
+        height, width = image.shape[:2]
+        plans = [
+            *draw_views(rng, self.recipe, width, height, self.scale),
+            *draw_local(rng, self.local_recipe, width, height, self.local),
+        ]
+        changes = None if self.colours else tuple(plan.changes for plan in plans)
         if not self.colours:
-            plans = plans[0]._replace(changes=Changes()), plans[1]._replace(changes=Changes())
-        view1, view2 = (self.backend.render(image, plan, self.size) for plan in plans)
-        return Sample(view1, view2, plans[0].box, plans[1].box, self.source.label(index), index, changes)
+            plans = [plan._replace(changes=Changes()) for plan in plans]
+        view1, view2 = (self.backend.render(image, plan, self.size) for plan in plans[:2])
+        local = tuple(self.backend.render(image, plan, self.local.size) for plan in plans[2:])
+        return Sample(view1, view2, plans[0].box, plans[1].box, self.source.label(index), index, changes, local)
 
     def _decode(self, index: int) -> np.ndarray:
         source = self.source

@@ -1,6 +1,8 @@
 """Crops with their boxes, and the batch type that every method takes.
 
-Shapes: B images in a batch, H = W = view size. A box is (x1, y1, x2, y2) in relative coordinates of the source image, from 0
+Shapes: B images in a batch, H = W = view size, L local crops of s × s pixels.
+
+A box is (x1, y1, x2, y2) in relative coordinates of the source image, from 0
 to 1: x / (width − 1) and y / (height − 1). One unit is therefore the whole width or the whole height, so a distance in these
 coordinates is not in pixels if the image is not square. The right and bottom ends are the last pixels inside the crop. A
 flipped view has x1 > x2 (official PixPro code, `contrast/data/transform_coord.py`).
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -42,7 +45,9 @@ class Views(NamedTuple):
     """(B,) int64, index of each image in the source."""
 
     changes: Tensor | None = None
-    """(B, 2, 11), changes of colour that are still to be applied to both views; always on the CPU, see `ready`."""
+    """(B, 2 + L, 11), changes of colour that are still to be applied to all crops; always on the CPU, see `ready`."""
+    local: Tensor | None = None
+    """(B, L, 3, s, s), local crops, as view 1; None if there are none."""
 
     def chunks(self, count: int) -> list[Views]:
         """Split the batch into ``count`` batches of B / count images each."""
@@ -60,12 +65,28 @@ class Views(NamedTuple):
 
     def ready(self) -> Views:
         """Return the batch as methods take it: colours changed, if that was left to do, and uint8 images normalised."""
-        images = [self.view1, self.view2]
+        images = [self.view1, self.view2, *([] if self.local is None else [self.local.flatten(0, 1)])]
         if self.changes is not None:
-            images = [change(image, self.changes[:, view]) for view, image in enumerate(images)]
+            rows = [self.changes[:, 0], self.changes[:, 1], self.changes[:, 2:].flatten(0, 1)]
+            images = [change(image, of_image) for image, of_image in zip(images, rows, strict=False)]
         if self.view1.dtype == torch.uint8:
             images = [normalised(image) for image in images]
-        return self._replace(view1=images[0], view2=images[1], changes=None)
+        local = None if self.local is None else images[2].unflatten(0, self.local.shape[:2])
+        return self._replace(view1=images[0], view2=images[1], changes=None, local=local)
+
+
+@dataclass(frozen=True)
+class LocalCrops:
+    """Crops of an image beside its two views, of smaller parts and at a lower resolution (multi-crop, arXiv 2006.09882)."""
+
+    count: int = 0
+    size: int = 96
+    """Side length in pixels."""
+    scale: tuple[float, float] = (0.05, 0.25)
+    """Smallest and largest fraction of the image area."""
+
+
+NO_LOCAL_CROPS = LocalCrops()
 
 
 class Crop(NamedTuple):
@@ -134,6 +155,13 @@ def draw_views(
     """Draw two views of an image of width × height pixels. The pixels have no part in it, so this can precede decoding."""
     one, two = (_draw_view(rng, photometric, width, height, scale) for photometric in recipe)
     return one, two
+
+
+def draw_local(
+    rng: random.Random, photometric: Photometric, width: int, height: int, local: LocalCrops
+) -> list[ViewPlan]:
+    """Draw the local crops of an image, as `draw_views` draws its views."""
+    return [_draw_view(rng, photometric, width, height, local.scale) for _ in range(local.count)]
 
 
 def _draw_view(

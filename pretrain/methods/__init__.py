@@ -6,6 +6,7 @@ from pretrain.methods.base import Method
 from pretrain.methods.byol import BYOL
 from pretrain.methods.cds import CDS
 from pretrain.methods.densecl import DenseCL
+from pretrain.methods.ibot import IBOT
 from pretrain.methods.moco import MoCoV1, MoCoV2
 from pretrain.methods.pixcontrast import PixContrast
 from pretrain.methods.pixpro import PixPro
@@ -23,6 +24,7 @@ METHODS: dict[str, type[Method]] = {
     "densecl": DenseCL,
     "simclr": SimCLR,
     "byol": BYOL,
+    "ibot": IBOT,
     "supervised": Supervised,
     "cds": CDS,
 }

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pixbench.errors import UserError
 from pretrain.data.views import Views
 from pretrain.losses import unit
 from pretrain.models.feature_network import FeatureNetwork
@@ -29,8 +30,15 @@ class Method(nn.Module):
     """One-line description for lists of methods."""
     exports: ClassVar[tuple[str, ...]] = ("backbone",)
     """Sub-modules that conversion exports: "backbone", "fpn" (a feature pyramid), "head" (of a detector)."""
+    needs_tokens: ClassVar[bool] = False
+    """Whether the backbone must have a class token and patch tokens, as a ViT has."""
+    takes_local_crops: ClassVar[bool] = False
+    """Whether the loss uses `Views.local`."""
     least_side: ClassVar[int] = 1
     """Smallest number of cells on a side of C5 with which the loss is not always 0."""
+
+    steps_per_epoch: int = 1
+    """Number of steps in an epoch; the run sets it."""
 
     @dataclass(frozen=True)
     class Config:
@@ -59,8 +67,17 @@ class Method(nn.Module):
         return [name for name in names if name not in (*self.exports, "momentum_encoder")]
 
     def __init__(self, backbone: FeatureNetwork, config: Any, total_steps: int) -> None:
-        """Store backbone and settings. ``total_steps`` is the length of the momentum encoder's schedule in steps."""
+        """Store backbone and settings. ``total_steps`` is the length of the momentum encoder's schedule in steps.
+
+        Raises:
+            UserError: The method needs tokens, and ``backbone`` has none.
+        """
         super().__init__()
+        if self.needs_tokens and not backbone.has_tokens:
+            raise UserError(
+                f"{type(self).__name__} needs the class token and the patch tokens of a Vision Transformer, which this backbone "
+                "does not have; choose one, for example --backbone.name timm:vit_small_patch16_224"
+            )
         self.backbone, self.config = backbone, config
 
     def check_labels(self, low: int, high: int) -> None:
@@ -72,6 +89,10 @@ class Method(nn.Module):
 
     def update_momentum_encoder(self) -> None:
         """Move the momentum encoder, if any, towards the student; called once per step, before `forward`."""
+
+    def frozen_in_step(self) -> list[nn.Parameter]:
+        """Return the parameters that the current step leaves as they are; called after the backward pass."""
+        return []
 
 
 class MomentumMethod(Method):

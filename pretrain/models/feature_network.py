@@ -24,12 +24,22 @@ class FeatureNetwork(nn.Module):
     stage_strides: Mapping[str, int]
     """Side of a cell of the map of each stage in pixels."""
 
+    has_tokens: bool = False
+    """Whether `tokens` can be called."""
+
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
         """Return the maps (B, C, h, w) of all stages for images ``x`` (B, 3, H, W)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map (B, channels, H / stride, W / stride), rounded up, that methods take."""
+        raise NotImplementedError
+
+    def tokens(self, x: Tensor, mask: Tensor | None = None, mask_token: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the class token (B, C) and the patch tokens (B, h·w, C) of images ``x`` (B, 3, H, W), after the last norm.
+
+        Patches at which ``mask`` (B, h, w) is True are seen as ``mask_token`` (1, C), at their positions.
+        """
         raise NotImplementedError
 
     def keep_inputs_only(self) -> None:

@@ -41,6 +41,11 @@ class MomentumEncoder(nn.Module):
         self._steps = 0
         self.register_load_state_dict_post_hook(_count_loaded)
 
+    @property
+    def steps(self) -> int:
+        """Number of updates so far, without waiting for the device."""
+        return self._steps
+
     def momentum(self) -> float:
         """Return the momentum of the next update."""
         if self.total_steps is None:

@@ -52,6 +52,7 @@ class NamedNetwork(FeatureNetwork):
         self.indices = {name: stage.index for name, stage in seen.stages.items()}
         self.taken = seen.taken
         self.channels, self.stride = self.stage_channels[self.taken], self.stage_strides[self.taken]
+        self.has_tokens = _has_tokens(self.net)
         for name, parameter in self.net.named_parameters():
             if name not in seen.used:
                 parameter.requires_grad_(False)
@@ -63,6 +64,27 @@ class NamedNetwork(FeatureNetwork):
     def forward(self, x: Tensor) -> Tensor:
         """Return the map (B, channels, H / stride, W / stride), rounded up, of the stage that the spec chooses."""
         return _maps(self.net, x, [self.indices[self.taken]])[0]
+
+    def tokens(self, x: Tensor, mask: Tensor | None = None, mask_token: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the class token (B, C) and the patch tokens (B, h·w, C) of images ``x`` (B, 3, H, W), after the last norm.
+
+        Patches at which ``mask`` (B, h, w) is True are seen as ``mask_token`` (1, C), at their positions.
+        """
+
+        def masked(module: nn.Module, given: object, patches: Tensor) -> Tensor:
+            assert mask is not None
+            assert mask_token is not None
+            return torch.where(mask.view(*patches.shape[:-1], 1), mask_token.to(patches.dtype), patches)
+
+        hook = None if mask is None else self.net.patch_embed.register_forward_hook(masked)
+        try:
+            [(cells, prefix)] = self.net.forward_intermediates(
+                x, indices=1, norm=True, intermediates_only=True, return_prefix_tokens=True
+            )
+        finally:
+            if hook is not None:
+                hook.remove()
+        return prefix[:, 0], cells.flatten(2).transpose(1, 2)
 
     def keep_inputs_only(self) -> None:
         """Let the network's blocks compute their inside again for the backward pass, as timm's networks can."""
@@ -211,6 +233,15 @@ def _maps(net: Any, x: Tensor, indices: Sequence[int] | None) -> list[Tensor]:
             f"backbone {type(net).__name__} must return a list of maps (B, C, h, w), see docs/methods/backbones.md"
         )
     return [maps[i] for i in (range(len(maps)) if indices is None else indices)]
+
+
+def _has_tokens(net: nn.Module) -> bool:
+    """Return whether ``net`` is a Vision Transformer of timm that has a class token and keeps all patches."""
+    try:
+        from timm.models.vision_transformer import VisionTransformer
+    except ImportError:
+        return False
+    return isinstance(net, VisionTransformer) and net.cls_token is not None and isinstance(net.patch_drop, nn.Identity)
 
 
 def usual_side(spec: NamedSpec) -> int:

@@ -199,7 +199,8 @@ def test_the_settings_of_a_run_on_gpus_exist(method: str, gpus: int, tmp_path: P
     words = pretrain(place, method, tmp_path / "run", gpus, precision="fp16", optimizer__base_lr=0.05)
     config = parse(words[len(PIXBENCH) + 1 :])
     assert (config.method.name, config.batch_size, config.data.image_size) == (method, 64 * gpus, 224)
-    assert (config.augment.device, config.backbone.width, config.precision) == ("cuda", 1.0, "fp16")
+    assert (config.augment.device, config.precision) == ("cuda", "fp16")
+    assert METHODS[method].needs_tokens or config.backbone.width == 1.0
 
 
 @pytest.mark.frameworks

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from tiny import backbone, views
+from tiny import backbone_for, views
 from torch.nn.parallel import DistributedDataParallel
 
 from pixbench.distributed import all_gather_cat, rank, world_size
@@ -33,6 +33,11 @@ VARIANTS = {name: {} for name in METHODS} | {
     "simclr q-score": {"q_weight": 0.01},
     "cds semi": {"last_stage": True, "semi_supervised": True},
     "cds distilled": {"last_stage": True, "distill_temperature": 3.0},
+    "ibot": {
+        "mask_ratios": (1.0,),
+        "mask_spreads": (0.0,),
+        "mask_shape": "random",
+    },  # else the processes draw other masks
 }
 """Name of a method, and what tells a variant of it -> its further knobs."""
 LABELS = {"cds semi": [0, -1, -1, -1]}
@@ -43,7 +48,7 @@ def build(variant: str) -> Method:
     method = METHODS[variant.split()[0]]
     knobs = {f.name: KNOBS[f.name] for f in fields(method.Config) if f.name in KNOBS} | VARIANTS[variant]
     torch.manual_seed(0)
-    model = method(backbone(), method.Config(**knobs), total_steps=10)
+    model = method(backbone_for(variant.split()[0]), method.Config(**knobs), total_steps=10)
     if variant == "cds distilled":
         model.take_teacher(method(ResNet((1, 1, 1, 1), width=1 / 16), method.Config(classes=BATCH), total_steps=10))
     return model.double().eval()
@@ -63,7 +68,7 @@ def measure(model: torch.nn.Module, images: Views) -> dict[str, torch.Tensor]:
     loss.backward()
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     found = {f"grad/{n}": p.grad for n, p in inner.named_parameters() if p.grad is not None}
-    found |= {n: b for n, b in inner.named_buffers() if n.startswith("queue")}
+    found |= {n: b for n, b in inner.named_buffers() if n.startswith(("queue", "centre", "patch_centre"))}
     return found | {"loss": loss.detach()}
 
 

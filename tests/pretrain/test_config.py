@@ -9,6 +9,7 @@ import pytest
 from pixbench.errors import UserError
 from pretrain.config import from_dict, parse
 from pretrain.methods import METHODS
+from pretrain.models.families import build_backbone
 from pretrain.settings import RunConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
@@ -90,13 +91,23 @@ def test_moco_v2_and_simclr_are_the_published_recipes() -> None:
 def test_every_recipe_is_valid_alone_and_at_mini_scale(path: Path) -> None:
     """The overlay changes sizes, never what the method is."""
     paper = read(path.stem)
+    on_vit = METHODS[paper.method.name].needs_tokens
     overlays, size = ["mini" if hasattr(paper.method.settings, "hidden") else "mini_linear"], 64
-    if paper.backbone.stem == "3x3":
+    named = getattr(paper.backbone, "name", "")
+    if on_vit:
+        overlays.append("mini_ibot")
+    elif named:
+        overlays.append("mini_vit" if "vit" in named else "mini_convnext")
+    elif paper.backbone.stem == "3x3":
         overlays, size = [*overlays, "mini_cifar"], 32
     mini = read(path.stem, *overlays)
     assert paper.method.name in METHODS
-    assert paper.backbone.width == 1.0
-    assert (mini.backbone.width, mini.data.image_size) == (0.25, size)
+    if named:
+        assert mini.backbone.name.split("_")[0] == named.split("_")[0]
+        assert sum(p.numel() for p in build_backbone(mini.backbone).parameters()) < 1_000_000
+    else:
+        assert (paper.backbone.width, mini.backbone.width) == (1.0, 0.25)
+    assert mini.data.image_size == size
     assert mini.method.name == paper.method.name
     assert (mini.optimizer, mini.data.recipe, mini.schedule.name) == (
         paper.optimizer,

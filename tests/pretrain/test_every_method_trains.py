@@ -26,6 +26,7 @@ LEARNS = {
     "simclr_1000ep": ("mini",),
     "byol_300ep": ("mini",),
     "densecl_200ep": ("mini", *QUEUE),
+    "ibot_vit_s16_800ep": ("mini mini_short mini_ibot", "--method.dim=256"),
     "supervised_90ep": ("mini_linear", CLASSES),
     "cds_90ep": ("mini_linear", CLASSES),
     "cds_cifar_300ep": ("mini_linear", CLASSES, "--data.image_size=32", "--backbone.output_stride=8"),
@@ -45,7 +46,7 @@ def train(recipe: str, world: Path, out: Path, *settings: str) -> list[dict[str,
     overlay, *own = LEARNS[recipe]
     files = [
         word
-        for name in (recipe, *overlay.split(), "mini_short")
+        for name in dict.fromkeys((recipe, *overlay.split(), "mini_short"))
         for word in ("--config", str(CONFIGS / f"pretrain/{name}.yaml"))
     ]
     assert main([*files, "--data.root", str(world), "--out", str(out), *own, *settings]) == 0

@@ -14,7 +14,7 @@ from pretrain.methods import METHODS
 from pretrain.optim import OptimizerConfig
 from pretrain.schedule import ScheduleConfig
 
-WORDS = {"name", "instance", "contrast", "head"}
+WORDS = {"name", "instance", "contrast", "head", "shared_head", "fixed_lengths", "mask_shape"}
 """Settings that are not numbers."""
 
 
@@ -47,6 +47,8 @@ def test_every_number_has_a_limit() -> None:
         ("pixpro", "method.momentum", "1.01", "between 0 and 1"),
         ("moco_v2", "method.momentum", "-1", "between 0 and 1"),
         ("pixpro", "method.threshold", "-1", "above 0"),
+        ("pixpro", "schedule.final_weight_decay", "-1", "at least 0"),
+        ("ibot", "method.mask_ratios", "[0.3, 1.2]", "between 0 and 1 each"),
         ("pixpro", "method.threshold", "0", "above 0"),
         ("pixpro", "method.alpha", "-1", "at least 0"),
         ("pixpro", "method.instance_temperature", "0", "above 0"),

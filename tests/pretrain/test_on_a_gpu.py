@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import VIT
 
 from pixbench.errors import explain
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE
@@ -42,7 +43,7 @@ def config_of(image_tree: Callable[..., Path], tmp_path: Path) -> Callable[..., 
             "method": {"name": method, **SETTINGS[method]},
             "data": {"root": str(root), "image_size": 64, "workers": 0},
             "augment": {"device": "cuda"},
-            "backbone": {"width": 0.0625, "output_stride": 16},
+            "backbone": VIT.as_dict() if METHODS[method].needs_tokens else {"width": 0.0625, "output_stride": 16},
             "schedule": {"warmup_epochs": 0},
             **{"epochs": 2, "batch_size": 8, "out": str(tmp_path / method)},
         }

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import VIT
 
 from pixbench.errors import UserError
 from pretrain import run as runs
@@ -42,7 +43,7 @@ def config(name: str, variant: dict[str, Any], root: Path = Path("images"), **ch
         {
             "method": {"name": name, **{key: value for key, value in SIZES.items() if key in known}, **variant},
             "data": {"root": str(root), "image_size": 32, "min_scale": 0.5, "workers": 0, "recipe": "moco_v2"},
-            "backbone": {"depth": 18, "width": 0.0625},
+            "backbone": VIT.as_dict() if METHODS[name].needs_tokens else {"depth": 18, "width": 0.0625},
             "schedule": {"warmup_epochs": 0},
             **{"epochs": 1, "batch_size": 1, "out": str(root / "out"), **changes},
         }

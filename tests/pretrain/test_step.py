@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import views
+from tiny import VIT, views
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from pretrain import step
@@ -18,6 +18,7 @@ from pretrain.data.views import Views
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
 from pretrain.methods.supervised import Supervised
+from pretrain.models.families import build_backbone
 from pretrain.models.resnet import build_resnet
 from pretrain.run import Run, setup
 from pretrain.settings import RunConfig
@@ -40,7 +41,7 @@ def config_of(image_tree: Tree, tmp_path: Path) -> Callable[..., RunConfig]:
         content = {
             "method": {"name": method, **SETTINGS[method], **(settings or {})},
             "data": {"root": str(root), "image_size": 32, "workers": 0},
-            "backbone": {"width": 0.0625, "output_stride": 16},
+            "backbone": VIT.as_dict() if METHODS[method].needs_tokens else {"width": 0.0625, "output_stride": 16},
             "schedule": {"warmup_epochs": 0},
             **{"epochs": 2, "batch_size": 8, "out": str(tmp_path / method)},
         }
@@ -62,7 +63,7 @@ def test_no_method_reads_from_the_device(
 ) -> None:
     """On tensors that have no values, of a GPU that need not exist: reading one, or mixing devices, is an error."""
     config = config_of(method, settings)
-    scalars = on_no_device(METHODS[method](build_resnet(config.backbone), config.method.settings, 10))
+    scalars = on_no_device(METHODS[method](build_backbone(config.backbone), config.method.settings, 10))
     assert all(value.device.type == "cuda" for value in scalars.values())
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import ON_RESNETS
 
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow
 SMALL = {"hidden": 8, "dim": 8, "queue_size": 8, "channels": 32, "classes": 3}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ON_RESNETS)
 def test_a_method_goes_from_a_step_to_a_loaded_file(name: str, tmp_path: Path, mini_root: Path) -> None:
     settings = {key: value for key, value in SMALL.items() if key in METHODS[name].Config.__dataclass_fields__}
     settings |= {"classes": 6} if "classes" in settings else {}

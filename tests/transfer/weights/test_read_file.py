@@ -71,10 +71,10 @@ def test_same_backbone_same_bytes(tmp_path, make_backbone):
 
 def test_every_method_of_this_project_can_be_read(tmp_path):
     """A new method with a new part must be entered in the list of what is dropped."""
-    from pretrain.methods import METHODS
+    from tiny import ON_RESNETS
 
     spec = BackboneSpec(50, 1 / 16, 16)
-    for name, method in METHODS.items():
+    for name, method in ON_RESNETS.items():
         model = method(build_network(spec), method.Config(), total_steps=10)
         path = tmp_path / f"{name}.pt"
         content = {"format": "pixbench-pretrain", "version": 1, "backbone": spec.as_dict(), "model": model.state_dict()}
@@ -85,9 +85,9 @@ def test_every_method_of_this_project_can_be_read(tmp_path):
 
 @pytest.mark.parametrize("container", [None, "model", "model_state_dict"])
 def test_the_state_dict_of_every_method_of_this_project(tmp_path, container):
-    from pretrain.methods import METHODS
+    from tiny import ON_RESNETS
 
-    for name, method in METHODS.items():
+    for name, method in ON_RESNETS.items():
         state = method(build_network(BackboneSpec(50, 1 / 32, 16)), method.Config(), total_steps=10).state_dict()
         torch.save({container: state, "epoch": 1} if container else state, tmp_path / "x.pt")
         reading = read(tmp_path / "x.pt")
