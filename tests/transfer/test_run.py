@@ -95,7 +95,7 @@ def test_the_command_does_the_same_job(
     args.run(args)
     said = capsys.readouterr().out
     assert "nothing to do" in said
-    assert f"voc_c4: AP {result['metrics']['AP']:.2f}  AP50 " in said
+    assert f"voc_c4: AP {result['metrics']['AP']:.1f}  AP50 " in said
 
 
 @pytest.mark.frameworks

@@ -197,7 +197,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
     detector = {"pyramid": 16, "region proposals": 2, "heads": 4}
     c4_heads = linear("roi_heads.box_predictor.cls_score", "proposal_generator.rpn_head.conv", "roi_heads.res5.norm")
     v, w, d_spec = vit(0), vit(1), BackboneSpec(50, 1 / 16, stem="deep", avg_down=True)
-    tokens = parts("cls_token", "norm.weight", "norm.bias")
+    tokens = parts("cls_token") | {"norm.weight": torch.ones(32), "norm.bias": torch.zeros(32)}
     tokens_dropped = {"class token (ViTDet has none)": 1, "last norm (ViTDet has none)": 2}
     four = {reason: 2 * number for reason, number in tokens_dropped.items()}
     c4_dropped = {"region proposals": 2, "heads": 2, "norm after res5": 2}

@@ -12,7 +12,7 @@ from transfer.weights.expected_shapes import expected
 from transfer.weights.naming import NAMINGS, Naming, is_counter
 from transfer.weights.vit_spec import VitSpec
 
-KINDS = [(framework, kind) for framework in FRAMEWORKS for kind in FRAMEWORKS[framework].variants]
+KINDS = [(framework, kind) for framework in FRAMEWORKS for kind in FRAMEWORKS[framework].variants if kind != "named"]
 SPECS = {
     "7x7": {},
     "deep": {"stem": "deep"},

@@ -205,7 +205,8 @@ def _parity(
 
 def _own(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
     """Return the maps of our own network for ``images`` at every stage."""
-    network: Any = build_network(backbone.spec).eval()
+    with torch.random.fork_rng(devices=[]):
+        network: Any = build_network(backbone.spec).eval()
     network.load_state_dict(backbone.state)
     return network.forward_stages(images)
 
