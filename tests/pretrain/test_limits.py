@@ -15,6 +15,7 @@ from pretrain.optim import OptimizerConfig
 from pretrain.schedule import ScheduleConfig
 
 WORDS = {"name", "instance", "contrast", "head", "shared_head", "fixed_lengths", "mask_shape"}
+WORDS |= {"teacher", "last_stage", "semi_supervised"}
 """Settings that are not numbers."""
 
 

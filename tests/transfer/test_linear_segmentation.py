@@ -187,7 +187,7 @@ def test_backbones_that_mmsegmentation_cannot_build_alike_are_refused(job: Trans
     resolve(job, BackboneSpec(18, 0.5))
     with pytest.raises(UserError, match=r"ResNet-18.* of output stride 16, but MMSegmentation dilates only one"):
         resolve(job, BackboneSpec(18, 0.5, output_stride=16))
-    with pytest.raises(UserError, match="holds a vision transformer"):
+    with pytest.raises(UserError, match="holds a ViT of width 768"):
         resolve(job, VitSpec())
 
 

@@ -72,7 +72,8 @@ def test_a_vit_has_no_other_stride() -> None:
 
 def test_sizes_of_the_mini_scale_without_effect_are_no_deviations() -> None:
     found = deviations(job("ade20k_knn", "mini", **{"images.resize": "native"}), {"images": {"size": 224}})
-    assert found == ["settings.subsampling 4", "images.resize native"]
+    own = [line for line in found if line.startswith(("settings.", "images."))]
+    assert own == ["settings.subsampling 4", "images.resize native"]
 
 
 @pytest.mark.parametrize(

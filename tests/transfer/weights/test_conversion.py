@@ -189,7 +189,7 @@ def test_target_branch(tmp_path, checkpoint, make_backbone):
             "detectron2_fpn",
             replace(NARROW, stem="deep"),
             {},
-            "backbones of variant 7x7 / named, not deep; convert it with --to mmseg",
+            "backbones of variant 7x7, not deep; convert it with --to mmseg",
         ),
         ("huggingface", replace(WIDE, stem="deep"), {}, "backbones of variant 7x7, not deep"),
         ("detectron2_c4", VitSpec(128, 3, 2, 16, 64), {}, "not ViT; convert it with --to detectron2 --detector vitdet"),

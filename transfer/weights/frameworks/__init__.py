@@ -69,7 +69,8 @@ def _in_rgb(backbone: Backbone) -> Backbone:
 def _lacks(rules: Framework, backbone: Backbone) -> str | None:
     """Return what the framework supports, if it does not support the backbone; otherwise None."""
     if backbone.spec.variant not in rules.variants:
-        return f"backbones of variant {' / '.join(rules.variants)}, not {backbone.spec.variant}"
+        variants = [variant for variant in rules.variants if variant != "named"]
+        return f"backbones of variant {' / '.join(variants)}, not {backbone.spec.variant}"
     if reason := rules.lacks(backbone):
         return f"no {reason}"
     pixels = _in_rgb(backbone).pixels
