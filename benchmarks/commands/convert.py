@@ -58,7 +58,11 @@ def add_choice(parser: argparse.ArgumentParser, file: str, branch: bool = True) 
             "training programs keep (default: the one that the authors of the format evaluate, nearly always the student)",
         )
     parser.add_argument(
-        "--from", dest="format_name", metavar="FORMAT", help=f"format of {file}, if its keys do not show it"
+        "--from",
+        dest="format_name",
+        metavar="FORMAT",
+        help=f"format of {file}, if its keys do not show it; or timm:NAME for a network of timm, such as "
+        "timm:vit_small_patch14_dinov2, with options in braces: 'timm:NAME {img_size: 64}'",
     )
     parser.add_argument(
         "--prefix",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -249,13 +248,7 @@ def _table(jobs: list[TransferJob]) -> str:
             rows.append((job.protocol.name, "failed", ""))
             continue
         for name, value in read_result(job.out / RESULT_FILE)["metrics"].items():
-            rows.append((job.protocol.name, name, _brief(value)))
+            rows.append((job.protocol.name, name, job.protocol.written(name, value)))
     return "\n" + tabulate(
         rows, ("protocol", "metric", "value"), disable_numparse=True, colalign=("left", "left", "right")
     )
-
-
-def _brief(value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"

@@ -242,7 +242,7 @@ def nearest(contents: Contents) -> tuple[Format, str] | None:
             if not text or not recognition.has_stem(text, fmt):
                 continue
             lacks = recognition.unmet(contents, text, fmt)
-            if best is None or len(lacks) < best[0]:
+            if lacks and (best is None or len(lacks) < best[0]):
                 best = len(lacks), fmt, " and ".join(lacks)
     return (best[1], best[2]) if best else None
 
@@ -268,7 +268,7 @@ def no_format(contents: Contents, path: object, almost: list[Match]) -> UserErro
         if near := nearest(contents):
             parts.append(f"Nearest format: {near[0].name} ({near[0].title}), but such a file has {near[1]}.")
     if sign := other_networks.seen_in(contents.table().weights):
-        parts.append(f"This is a network with {sign}, which PixBench cannot convert.")
+        parts.append(f"This is a network with {sign}, which is no network of a known format.")
     found = find(contents)
     complete = [inside for inside in found if not inside.problem]
     if complete:
@@ -279,4 +279,9 @@ def no_format(contents: Contents, path: object, almost: list[Match]) -> UserErro
         parts.append(f"No backbone in it is complete:\n{listing(found[:3])}")
     else:
         parts.append("No backbone was found in it; docs/weights.md lists the known formats.")
+    if not complete:
+        parts.append(
+            "If it is a network of timm (DINOv2, DINOv3, ConvNeXt, Swin, ...), name it, for example "
+            "--from timm:vit_small_patch14_dinov2; see docs/methods/backbones.md."
+        )
     return UserError("\n".join(parts))
