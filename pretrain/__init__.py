@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pretrain.models.ppm import PixelPropagation as PixelPropagation
     from pretrain.models.resnet import ResNet as ResNet
     from pretrain.models.resnet import build_resnet as build_resnet
+    from pretrain.pixel_learner import PixelCL as PixelCL
     from pretrain.pixel_learner import PixelLearner as PixelLearner
     from pretrain.settings import RunConfig as RunConfig
 
@@ -46,7 +47,7 @@ _MODULES = {
     "models.momentum_encoder": ("MomentumEncoder",),
     "models.ppm": ("PixelPropagation",),
     "models.resnet": ("ResNet", "build_resnet"),
-    "pixel_learner": ("PixelLearner",),
+    "pixel_learner": ("PixelCL", "PixelLearner"),
     "settings": ("RunConfig",),
 }
 __all__ = sorted(name for names in _MODULES.values() for name in names)

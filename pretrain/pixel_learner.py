@@ -27,7 +27,7 @@ from pretrain.losses.pixel import contrast_one_way, pulls
 from pretrain.methods.base import add_up
 from pretrain.models.heads import ConvHead
 from pretrain.models.instance_branch import PixelConfig, add_instance_loss, instance_keys
-from pretrain.models.layer_outputs import LayerOutputs
+from pretrain.models.layer_outputs import LayerOutputs, Layout
 from pretrain.models.momentum_encoder import MomentumEncoder
 from pretrain.models.ppm import PixelPropagation
 
@@ -58,9 +58,12 @@ class PixelLearner(nn.Module):
         alpha: weight of the *pixel* loss, as in that package (elsewhere in this project, α weights the instance loss).
         use_pixpro: whether to use PixPro; if False, use PixContrast.
         cutout_ratio_range: range of a crop's side as a fraction of the image's side; the fraction is drawn uniformly.
+        layout: order of the dimensions of both layers' maps: "NCHW", "NHWC" (B, H, W, C) or "tokens" (B, N, C); None takes it
+            from the network, if that declares it.
 
     Raises:
-        UserError: A layer does not exist (the message lists the existing layers), does not run, or has no such output.
+        UserError: A layer does not exist (the message lists the existing layers), does not run, has no such output, or nothing
+            declares the layout of its map.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class PixelLearner(nn.Module):
         alpha: float = 1.0,
         use_pixpro: bool = True,
         cutout_ratio_range: tuple[float, float] = (0.6, 0.8),
+        layout: Layout | None = None,
     ) -> None:
         super().__init__()
         low, high = cutout_ratio_range
@@ -96,7 +100,7 @@ class PixelLearner(nn.Module):
         self.threshold, hidden, dim = distance_thres, projection_hidden_size, projection_size
         self.instance_config = PixelConfig(instance="regression", alpha=1.0)  # read by `add_instance_loss`
 
-        self.backbone = LayerOutputs(net, hidden_layer_pixel, hidden_layer_instance)
+        self.backbone = LayerOutputs(net, hidden_layer_pixel, hidden_layer_instance, layout)
         place = next(net.parameters())
         probe = copy.deepcopy(self.backbone).eval()  # a copy, so that the BN statistics of ``net`` do not change
         with torch.no_grad():
@@ -177,6 +181,10 @@ class PixelLearner(nn.Module):
         side = [self.image_size, self.image_size]
         view = F.resized_crop(image, crop.top, crop.left, crop.height, crop.width, side, antialias=True)
         return view.flip(2) if crop.flipped else view
+
+
+PixelCL = PixelLearner
+"""Its name in the package `pixel-level-contrastive-learning`, whose programs then need no change but the import."""
 
 
 def _on_tensors(recipe: Photometric) -> Callable[[Tensor], Tensor]:

@@ -6,16 +6,19 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
 from tiny import backbone, views
 from torchvision import models
 
 from pixbench.errors import UserError
-from pretrain import PixelLearner
+from pretrain import PixelCL, PixelLearner
 from pretrain.methods.pixcontrast import PixContrast
 from pretrain.methods.pixpro import PixPro
+from pretrain.models.layer_outputs import LayerOutputs, Layout
 
 pytestmark = pytest.mark.slow
 
@@ -159,7 +162,7 @@ def test_what_else_a_user_gets_wrong() -> None:
         small(cutout_ratio_range=(0.8, 0.6))
     with pytest.raises(UserError, match=r"B > 1, not \(1, 3, 64, 64\)"):
         small()(torch.rand(1, 3, 64, 64))
-    with pytest.raises(UserError, match=r"gives \(1, 4, 4094\), not a map"):
+    with pytest.raises(UserError, match=r"gives \(1, 4, 4094\), and that is not NCHW; say it with layout="):
         small(
             net=torch.nn.Sequential(torch.nn.Flatten(2), torch.nn.Conv1d(3, 4, 3)),
             hidden_layer_pixel=1,
@@ -172,12 +175,84 @@ def test_importing_the_package_stays_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
-def test_timm_models_are_wrapped_where_timm_is_installed(name: str) -> None:
-    timm = pytest.importorskip("timm")
-    learner = small(
-        net=timm.create_model(name),
-        hidden_layer_pixel=-2 if name == "convnext_atto" else "layer4",
-        hidden_layer_instance=-1,
-    )
+TINY: dict[str, dict[str, Any]] = {
+    "swin_tiny_patch4_window7_224": {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "img_size": 64},
+    "vit_tiny_patch16_224": {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2},
+    "convnext_atto": {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]},
+    "resnet18": {},
+}
+"""Networks of timm with channels last, tokens, and channels first with and without a declaration."""
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "layout", "channels"),
+    [
+        ("swin_tiny_patch4_window7_224", "layers.3", None, 64),
+        ("vit_tiny_patch16_224", "blocks.1", None, 32),
+        ("convnext_atto", "stages.3", "NCHW", 32),
+        ("resnet18", "layer4", None, 512),
+    ],
+)
+def test_channels_are_where_the_network_says(name: str, layer: str, layout: Layout | None, channels: int) -> None:
+    net = timm.create_model(name, **TINY[name])
+    learner = small(net=net, hidden_layer_pixel=layer, hidden_layer_instance=layer, layout=layout)
+    assert learner.projector.linear1.in_channels == channels
     assert learner(torch.rand(2, 3, 64, 64)).isfinite()
+
+
+def test_tokens_become_the_map_of_their_cells() -> None:
+    net = timm.create_model("vit_tiny_patch16_224", **TINY["vit_tiny_patch16_224"]).eval()
+    outputs = LayerOutputs(net, "norm", "norm")
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(outputs(x)[0].flatten(2).transpose(1, 2), net.forward_features(x)[:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "layout", "message"),
+    [
+        (
+            "convnext_atto",
+            "stages.3",
+            None,
+            r"gives \(1, 32, 2, 2\), and nothing declares its layout; say it with layout=",
+        ),
+        ("resnet18", "layer4", "tokens", r"gives \(1, 512, 2, 2\), and that is not tokens"),
+        ("vit_tiny_patch16_224", "blocks.1", "NHWC", r"gives \(1, 17, 32\), and that is not NHWC"),
+    ],
+)
+def test_a_layout_that_is_not_declared_or_does_not_fit(
+    name: str, layer: str, layout: Layout | None, message: str
+) -> None:
+    net = timm.create_model(name, **TINY[name])
+    with pytest.raises(UserError, match=message):
+        small(net=net, hidden_layer_pixel=layer, hidden_layer_instance=layer, layout=layout)
+
+
+def test_the_original_example_runs_with_another_import() -> None:
+    """The arguments of the README of `pixel-level-contrastive-learning` 0.1.1; smaller only in images and widths."""
+    resnet = models.resnet18()
+    learner = PixelCL(
+        resnet,
+        image_size=64,
+        hidden_layer_pixel="layer4",
+        hidden_layer_instance=-2,
+        projection_size=16,
+        projection_hidden_size=32,
+        moving_average_decay=0.99,
+        ppm_num_layers=1,
+        ppm_gamma=2,
+        distance_thres=0.7,
+        similarity_temperature=0.3,
+        alpha=1.0,
+        use_pixpro=True,
+        cutout_ratio_range=(0.6, 0.8),
+    )
+    opt = torch.optim.Adam(learner.parameters(), lr=1e-4)
+    for _ in range(2):
+        loss = learner(torch.randn(4, 3, 64, 64))
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        learner.update_moving_average()
+    assert loss.isfinite()
