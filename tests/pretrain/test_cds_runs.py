@@ -49,10 +49,15 @@ def make(image_tree: Callable[..., Path], tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-def teacher(make: Make, tmp_path: Path) -> Path:
-    """The checkpoint of a run of one epoch with twice as many channels."""
-    engine.train(make("teacher", width=0.25, epochs=1))
-    return tmp_path / "teacher" / CHECKPOINT_FILE
+def teacher(make: Make, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a run of one epoch with twice as many channels; trained once for all tests."""
+    kept, path = tmp_path_factory.getbasetemp() / "teacher_of_cds.pth", tmp_path / "teacher" / CHECKPOINT_FILE
+    if not kept.exists():
+        engine.train(make("teacher", width=0.25, epochs=1))
+        shutil.copyfile(path, kept)
+    path.parent.mkdir(exist_ok=True)
+    shutil.copyfile(kept, path)
+    return path
 
 
 def content_of(config: RunConfig) -> dict[str, Any]:

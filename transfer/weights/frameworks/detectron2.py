@@ -82,7 +82,7 @@ def _named(backbone: Backbone) -> FrameworkModel:
     named_options(config, spec)
     pyramid: Any = build_backbone(config)
     bottom_up = pyramid.bottom_up
-    return FrameworkModel(nn.ModuleDict({"backbone": pyramid}), {}, pyramid, bottom_up.forward_stages)
+    return FrameworkModel(nn.ModuleDict({"backbone": pyramid}), {}, pyramid, maps=bottom_up.forward_stages)
 
 
 def _fpn(backbone: Backbone) -> FrameworkModel:

@@ -55,7 +55,7 @@ def _build(backbone: Backbone) -> FrameworkModel:
         import transfer.segmentation.named_backbone  # noqa: F401  registers the class
 
         named = MODELS.build(_settings(backbone))
-        return FrameworkModel(nn.ModuleDict({"backbone": named}), {}, named, named.forward_stages)
+        return FrameworkModel(nn.ModuleDict({"backbone": named}), {}, named, maps=named.forward_stages)
     network = MODELS.build(_settings(backbone) | {"norm_cfg": {"type": "BN", "requires_grad": True}})
     return FrameworkModel(nn.ModuleDict({"backbone": network}), stages("backbone.maxpool", PREFIX), network)
 

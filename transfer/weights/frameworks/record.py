@@ -27,10 +27,10 @@ class FrameworkModel(NamedTuple):
     """Outputs to compare: stage of our own backbone -> module of ``model`` with the same output."""
     run: Callable[[Tensor], Any]
     """Run the backbone on images (B, 3, H, W) as the framework does."""
-    maps: Callable[[Tensor], dict[str, Tensor]] | None = None
-    """Return the maps of the stages for images, of a network whose stages are no modules. None if they are."""
     pyramid_head: Callable[[Tensor], dict[str, Tensor]] | None = None
     """Return the maps of pyramid and head for images, named "p3", "p3 cls_subnet" and `pyramid_head.BOX`. None if absent."""
+    maps: Callable[[Tensor], dict[str, Tensor]] | None = None
+    """Return the maps of the stages for images, of a network whose stages are no modules. None if they are."""
 
 
 def stages(stem: str, prefix: str = "", names: tuple[str, ...] = STAGES[1:]) -> dict[str, str]:

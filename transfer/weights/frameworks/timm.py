@@ -53,7 +53,7 @@ def _by_name(spec: NamedSpec) -> FrameworkModel:
 
     network = NamedNetwork(spec)
     model = network.net  # timm's own, as timm.create_model returns it
-    return FrameworkModel(model, {}, model, network.forward_stages)
+    return FrameworkModel(model, {}, model, maps=network.forward_stages)
 
 
 def _lacks(backbone: Backbone) -> str | None:
