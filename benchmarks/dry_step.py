@@ -68,10 +68,8 @@ def dry_step(config: RunConfig) -> DryStep:
         UserError: The method refuses it, for example because the queue is not a multiple of the batch.
     """
     part = config.batch_size // config.accumulate
-    sizes, states = (
-        (config.data.image_size, config.data.local_crops, config.data.local_size),
-        STATES.get(config.optimizer.name, 1),
-    )
+    data, states = config.data, STATES.get(config.optimizer.name, 1)
+    sizes = (data.image_size, data.local_crops, data.local_size)
     return _dry(config.method, config.backbone, sizes, part, config.precision, config.activation_checkpointing, states)
 
 

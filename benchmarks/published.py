@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from pretrain.models.backbone_spec import BackboneSpec
-from transfer.weights.vit_spec import VitSpec
+from transfer.weights.spec import Spec, spec_from
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,11 @@ class Published:
 
         Older results of fine-tuning do not hold their network; these count as the same.
         """
-        if (about := run.get("evaluation") or {}) and "spec" in about and not self._same(spec := _spec(about["spec"])):
+        if (
+            (about := run.get("evaluation") or {})
+            and "spec" in about
+            and not self._same(spec := spec_from(about["spec"]))
+        ):
             return f"that is of {self.network}, this of {spec.title}"
         for name, value in (_table()["inputs"].get(run["protocol"]) or {}).items():
             found = about.get("stride") if name == "stride" else (about.get("images") or {}).get(name)
@@ -43,14 +46,10 @@ class Published:
     def titled(self, run: dict[str, Any]) -> bool:
         """Return whether the title fits a result: one that names its network is for that network alone."""
         spec = (run.get("evaluation") or {}).get("spec")
-        return spec is None or self.network not in self.title or self._same(_spec(spec))
+        return spec is None or self.network not in self.title or self._same(spec_from(spec))
 
-    def _same(self, spec: BackboneSpec | VitSpec) -> bool:
+    def _same(self, spec: Spec) -> bool:
         return all(getattr(spec, name, None) == value for name, value in _table()["networks"][self.network].items())
-
-
-def _spec(fields: dict[str, Any]) -> BackboneSpec | VitSpec:
-    return VitSpec(**fields) if "patch" in fields else BackboneSpec(**fields)
 
 
 @cache

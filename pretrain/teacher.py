@@ -52,10 +52,8 @@ def find_teacher(settings: Any, record: dict[str, Any] | None = None) -> Teacher
         return None
     if record is not None:
         return Teacher(**record)
-    path, needed = (
-        Path(source).expanduser(),
-        "a teacher is the checkpoint.pth of a run of cds, which holds its heads too",
-    )
+    path = Path(source).expanduser()
+    needed = "a teacher is the checkpoint.pth of a run of cds, which holds its heads too"
     if not path.is_file():
         raise UserError(f"method.teacher is {source}, but there is no such file; {needed}")
     try:

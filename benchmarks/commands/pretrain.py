@@ -62,17 +62,19 @@ def initial_weights(config: RunConfig) -> InitialWeights | None:
 
 
 def _read(source: Source, wanted: BackboneSpec | NamedSpec) -> Backbone:
-    """Return the backbone in ``source``; if the file does not name its network itself, as that of the run, if that has a name."""
+    """Return the backbone in ``source``; if the file does not name its network itself, as that of the run, if that is timm's."""
     from pretrain.models.named_spec import NamedSpec
     from transfer.weights import load
     from transfer.weights.vit_spec import VitSpec
 
+    of_timm = isinstance(wanted, NamedSpec) and wanted.family == "timm"
     try:
         backbone = load(source)
     except UserError:
-        if not isinstance(wanted, NamedSpec):
+        if not of_timm:
             raise
     else:
-        if not (isinstance(wanted, NamedSpec) and isinstance(backbone.spec, VitSpec)):
+        if not (of_timm and isinstance(backbone.spec, VitSpec)):
             return backbone
+    assert isinstance(wanted, NamedSpec)
     return load(source, format_name=f"{wanted.name} {json.dumps(wanted.options)}")

@@ -132,10 +132,8 @@ def collect(runs: Path | Sequence[Path]) -> tuple[list[Group], list[str]]:
     starts: dict[tuple[str, ...], tuple[str | None, Path, dict[str, Any]]] = {}
     folders = [runs] if isinstance(runs, Path) else [*runs]
     for path in dict.fromkeys(path for folder in folders for path in sorted(folder.rglob(RESULT_FILE))):
-        result, where_it_is = (
-            read_result(path),
-            path.parent.relative_to(folders[0]) if len(folders) == 1 else path.parent,
-        )
+        result = read_result(path)
+        where_it_is = path.parent.relative_to(folders[0]) if len(folders) == 1 else path.parent
         if (kind := result.get("kind")) not in KINDS:
             continue
         if result["status"] != "ok":

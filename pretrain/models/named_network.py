@@ -269,10 +269,12 @@ def _pass(spec: NamedSpec, net: nn.Module, side: int) -> list[Tensor]:
         ) from error
     if spec.family != "timm":
         seen = [(x.shape[1], _stride(spec, side, x)) for x in found]
-        if seen != (said := [*zip(net.channels, net.strides, strict=False)]):  # type: ignore[arg-type]
+        declared: Any = net
+        channels, strides = [*declared.channels], [*declared.strides]
+        if (channels, strides) != ([c for c, _ in seen], [s for _, s in seen]):
             raise UserError(
-                f"backbone {spec.name} declares maps of (channels, stride) {said}, but for images of {side} × {side} pixels it "
-                f"gives {seen}; correct its attributes channels and strides"
+                f"backbone {spec.name} declares channels {channels} and strides {strides}, but for images of {side} × {side} "
+                f"pixels it gives maps of (channels, stride) {seen}; correct these attributes"
             )
     return found
 

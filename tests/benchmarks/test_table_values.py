@@ -14,7 +14,9 @@ from benchmarks.tables import write_tables
 from pixbench.file_versions import RESULT_SCHEMA
 from pixbench.files import write_json
 from pretrain.models.backbone_spec import BackboneSpec
+from pretrain.models.named_spec import NamedSpec
 from transfer.run_folder import row_of
+from transfer.weights.spec import Spec
 from transfer.weights.vit_spec import VitSpec
 
 LARGE = VitSpec(width=1024, depth=24, heads=16, patch=14)
@@ -65,15 +67,26 @@ def test_a_published_number_stands_only_beside_its_own_network(tmp_path: Path) -
             {"images": {"size": 448}},
             "that is of inputs of 224 pixels, this of 448",
         ),
+        (
+            "ade20k_knn",
+            "capi_vitl14_in22k",
+            NamedSpec("timm:vit_large_patch14_224"),
+            {},
+            "this of timm:vit_large_patch14_224",
+        ),
         ("voc_c4", "pixpro_400ep", BackboneSpec(stride_in_1x1=False, output_stride=16), {}, ""),
         ("voc07_discovery", "supervised", BackboneSpec(), {"stride": 16}, ""),
     ],
 )
-def test_what_makes_another_network(
-    protocol: str, label: str, spec: BackboneSpec | VitSpec, about: dict[str, Any], why: str
-) -> None:
+def test_what_makes_another_network(protocol: str, label: str, spec: Spec, about: dict[str, Any], why: str) -> None:
     found = published()[label].differs({"protocol": protocol, "evaluation": {"spec": spec.as_dict(), **about}})
     assert (why in found) if why else found == ""
+
+
+def test_a_backbone_by_name_has_no_title_that_names_another_network() -> None:
+    run = {"protocol": "ade20k_knn", "evaluation": {"spec": NamedSpec("timm:convnext_tiny").as_dict()}}
+    assert not published()["capi_vitl14_in22k"].titled(run)
+    assert published()["pixpro_400ep"].titled(run)
 
 
 def test_metrics_have_digits_of_their_own_and_those_left_out_are_named(tmp_path: Path) -> None:

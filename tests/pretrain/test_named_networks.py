@@ -159,7 +159,8 @@ def test_a_network_of_ones_own(own: str) -> None:
     ("name", "options", "says"),
     [
         ("bare", {}, "with the attributes channels and strides"),
-        ("net", {"strides": [4, 16]}, r"declares maps of \(channels, stride\).*correct its attributes"),
+        ("net", {"strides": [4, 16]}, r"declares channels \[4, 8\] and strides \[4, 16\].*correct these attributes"),
+        ("net", {"strides": [4, 8, 16]}, r"declares channels \[4, 8\] and strides \[4, 8, 16\]"),
         ("net", {"maps": False}, "must return a list of maps"),
         ("other", {}, "is not found"),
     ],

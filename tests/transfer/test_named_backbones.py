@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from pixbench.errors import UserError
@@ -22,6 +23,8 @@ from transfer.segmentation.config import backbone_spec as spec_of_segmentor
 from transfer.segmentation.config import resolve, stride_of
 from transfer.weights import load_into
 from transfer.weights.conversion import convert
+from transfer.weights.frameworks import FRAMEWORKS
+from transfer.weights.models.load_into import unequal
 from transfer.weights.write_file import save
 
 pytestmark = pytest.mark.frameworks
@@ -30,6 +33,10 @@ VIT = NamedSpec(
     "timm:vit_tiny_patch16_224", {"img_size": 64, "patch_size": 16, "embed_dim": 32, "depth": 4, "num_heads": 2}
 )
 CONVNEXT = NamedSpec("timm:convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]})
+SEGMENTORS = (
+    *("ade20k_upernet", "cityscapes_fcn_d8_40k", "ade20k_linear_dinov2"),
+    *("ade20k_knet", "ade20k_maskformer", "voc12aug_u2pl_16th"),
+)
 BOTH = pytest.mark.parametrize("spec", [VIT, CONVNEXT], ids=["vit", "convnext"])
 
 
@@ -38,7 +45,7 @@ def job(protocol: str, tmp_path: Path, **more: Any) -> TransferJob:
 
 
 @BOTH
-@pytest.mark.parametrize("protocol", ["ade20k_upernet", "cityscapes_fcn_d8_40k", "ade20k_linear_dinov2"])
+@pytest.mark.parametrize("protocol", SEGMENTORS)
 def test_a_segmentor_gets_four_maps_and_all_weights(spec: NamedSpec, protocol: str, tmp_path: Path) -> None:
     import mmseg.models  # noqa: F401  registers the models
     from mmengine.model import revert_sync_batchnorm
@@ -46,7 +53,9 @@ def test_a_segmentor_gets_four_maps_and_all_weights(spec: NamedSpec, protocol: s
     from mmseg.registry import MODELS
 
     from transfer.segmentation import linear_head  # noqa: F401  registers the head
+    from transfer.segmentation.u2pl import register
 
+    register()
     config = resolve(job(protocol, tmp_path), spec)
     assert spec_of_segmentor(config) == spec
     assert stride_of(config) == (16 if spec is VIT else 32)
@@ -55,8 +64,9 @@ def test_a_segmentor_gets_four_maps_and_all_weights(spec: NamedSpec, protocol: s
     counts = load_into(model, random_backbone(spec, 0), "mmseg")
     assert counts.converted == len(random_backbone(spec, 0).state)
     assert isinstance(model.backbone, segmentation.NamedBackbone)
-    found = model.encode_decode(torch.randn(2, 3, 64, 64), [{"ori_shape": (64, 64), "img_shape": (64, 64)}] * 2)
-    assert found.shape[1:] == (config.model.decode_head.num_classes, 64, 64)
+    shape = {"ori_shape": (64, 64), "img_shape": (64, 64), "pad_shape": (64, 64), "batch_input_shape": (64, 64)}
+    found = model.eval().encode_decode(torch.randn(2, 3, 64, 64), [shape] * 2)
+    assert found.shape[:2] == (2, model.num_classes)
     frozen = protocol == "ade20k_linear_dinov2"
     model.train()
     assert model.backbone.training is not frozen
@@ -89,6 +99,41 @@ def test_files_for_frameworks_are_proved_there_and_read_again(framework: str, tm
     done = convert(tmp_path / "source.safetensors", tmp_path / f"out{suffix}", framework)
     assert done.parity is not None
     assert done.parity.ok
+
+
+def _timm(lines: str, _folder: Path) -> torch.nn.Module:
+    held: dict[str, Any] = {"timm": timm}
+    exec(lines, held)
+    return held["model"]
+
+
+def _mmseg(lines: str, _folder: Path) -> torch.nn.Module:
+    from mmengine import Config
+    from mmseg.registry import MODELS
+
+    network = MODELS.build(Config.fromstring(lines, ".py").model.backbone)
+    network.init_weights()
+    return torch.nn.ModuleDict({"backbone": network})
+
+
+def _detectron2(lines: str, folder: Path) -> torch.nn.Module:
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.modeling import build_model
+
+    cfg = build_config(job("coco_fpn_1x", folder), None)
+    exec(lines, {"cfg": cfg})
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg)
+    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model
+
+
+@pytest.mark.parametrize("framework", [_timm, _mmseg, _detectron2])
+def test_the_lines_that_a_conversion_prints_load_all_weights(framework: Any, tmp_path: Path) -> None:
+    name = {_timm: "timm", _mmseg: "mmseg", _detectron2: "detectron2_fpn"}[framework]
+    backbone, path = random_backbone(CONVNEXT, 0), tmp_path / f"x{FRAMEWORKS[name].suffixes[0]}"
+    save(backbone, path, name)
+    assert not unequal(framework(FRAMEWORKS[name].usage(backbone, path), tmp_path), backbone, name)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
@@ -16,23 +17,34 @@ from transfer.segmentation.named_config import outputs
 
 
 @MODELS.register_module()
-class NamedBackbone(NamedNetwork):
+class NamedBackbone(NamedNetwork, BaseModule):
     """A `NamedNetwork` that returns the maps of four stages, as the heads of OpenMMLab take them.
 
     Args:
         name, options, output_stride: as in `NamedSpec`.
         frozen: whether it has no gradients and stays in evaluation mode.
+        init_cfg: weights to start from, as in every backbone of OpenMMLab: dict(type="Pretrained", checkpoint=..., prefix=...).
     """
 
     def __init__(
-        self, name: str, options: dict[str, Any] | None = None, output_stride: int = 0, frozen: bool = False
+        self,
+        name: str,
+        options: dict[str, Any] | None = None,
+        output_stride: int = 0,
+        frozen: bool = False,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
         spec = NamedSpec(name, dict(options or {}), output_stride)
         super().__init__(spec)
         self.outputs = [*outputs(spec)]
-        self.frozen = frozen
+        self.frozen, self.init_cfg = frozen, init_cfg
         if frozen:
             self.requires_grad_(False)
+
+    def init_weights(self) -> None:
+        """Load the weights of ``init_cfg``, if it is given; the network has initialised itself when it was built."""
+        if self.init_cfg:
+            super().init_weights()
 
     def train(self, mode: bool = True) -> NamedBackbone:
         """Set the mode, unless the backbone is frozen."""

@@ -18,9 +18,8 @@ from pretrain.models.named_spec import NamedSpec
 from transfer.weights.expected_shapes import Shape, expected
 from transfer.weights.file_format import Pixels
 from transfer.weights.measure import measure
-from transfer.weights.spec import Spec
+from transfer.weights.spec import Spec, spec_from
 from transfer.weights.tensors import is_finite, type_name
-from transfer.weights.vit_spec import VitSpec
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def spec_of(shapes: Mapping[str, tuple[int, ...]], source: str) -> Spec:
     """Return the spec that follows from the shapes of the weights by name."""
     fields = measure(shapes, source)
     try:
-        return VitSpec(**fields) if "patch" in fields else BackboneSpec(**fields)
+        return spec_from(fields)
     except ValueError as error:
         raise UserError(
             f"{source} holds no backbone that can be converted ({error}); use another checkpoint"

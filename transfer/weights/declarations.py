@@ -30,9 +30,6 @@ PERMIT = "PIXBENCH_NETWORKS"
 def as_the_file_says(contents: Contents, fmt: Format, spec: Spec, source: Source) -> tuple[Spec, Any]:
     """Return spec and pixels: those that a file of this project declares, otherwise those of the source or the format."""
     held, path = contents.entries, source.name
-    if isinstance(spec, NamedSpec):
-        notes = entries(held.get(WEIGHTS_KEY)) or {}
-        return spec, declared(notes["pixels"], fmt.pixels, path) if "pixels" in notes else source.pixels or fmt.pixels
     if is_checkpoint(held):
         version = held.get("version")
         if type(version) is not int or not 1 <= version <= CHECKPOINT_VERSION:
@@ -41,13 +38,18 @@ def as_the_file_says(contents: Contents, fmt: Format, spec: Spec, source: Source
                 f"{f'of version {version}' if is_brief(version) else 'without a valid version'}, "
                 f"but this PixBench reads versions 1 to {CHECKPOINT_VERSION}; use the PixBench that wrote it"
             )
-        return declared(spec_in(held), spec, path), fmt.pixels
+        return _declared_spec(held, spec, path), fmt.pixels
     if (about := entries(held.get(WEIGHTS_KEY))) is not None:
-        return declared(spec_in(about), spec, path), declared(about.get("pixels"), fmt.pixels, path)
+        return _declared_spec(about, spec, path), declared(about.get("pixels"), fmt.pixels, path)
     if source.backbone and isinstance(spec, BackboneSpec):
         spec = replace(spec, **source.backbone)
     grouped = isinstance(spec, BackboneSpec) and spec.groups > 1
     return spec, source.pixels or (fmt.grouped.get("pixels", fmt.pixels) if grouped else fmt.pixels)
+
+
+def _declared_spec(content: Mapping[Any, Any], spec: Spec, path: object) -> Spec:
+    """Return the spec that ``content`` declares; a `NamedSpec` is the declaration itself."""
+    return spec if isinstance(spec, NamedSpec) else declared(spec_in(content), spec, path)
 
 
 def spec_in_file(contents: Contents, fmt: Format, state: Mapping[str, Tensor], path: object) -> Spec:

@@ -33,19 +33,7 @@ model = dict(
             )
             for _ in range(3)
         ],
-        kernel_generate_head=dict(
-            type="FCNHead",
-            in_channels=2048,
-            in_index=3,
-            channels=512,
-            num_convs=2,
-            concat_input=True,
-            dropout_ratio=0.1,
-            num_classes=150,
-            align_corners=False,
-            norm_cfg=dict(type="SyncBN", requires_grad=True),
-            loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
-        ),
+        kernel_generate_head=dict(_base_.model.decode_head, num_classes=150),
     ),
     auxiliary_head=dict(num_classes=150),
 )

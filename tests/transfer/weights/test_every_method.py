@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import ON_RESNETS
+from tiny import VIT
 
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
@@ -20,15 +20,16 @@ pytestmark = pytest.mark.slow
 SMALL = {"hidden": 8, "dim": 8, "queue_size": 8, "channels": 32, "classes": 3}
 
 
-@pytest.mark.parametrize("name", ON_RESNETS)
+@pytest.mark.parametrize("name", METHODS)
 def test_a_method_goes_from_a_step_to_a_loaded_file(name: str, tmp_path: Path, mini_root: Path) -> None:
+    on_vit = METHODS[name].needs_tokens
     settings = {key: value for key, value in SMALL.items() if key in METHODS[name].Config.__dataclass_fields__}
     settings |= {"classes": 6} if "classes" in settings else {}
     config = from_dict(
         {
             "method": {"name": name, **settings},
             "data": {"root": str(mini_root / "imagenet"), "image_size": 64, "workers": 0, "limit": 4},
-            "backbone": {"width": 1 / 32},
+            "backbone": VIT.as_dict() if on_vit else {"width": 1 / 32},
             "schedule": {"warmup_epochs": 0},
             "epochs": 1,
             "batch_size": 4,
@@ -42,7 +43,7 @@ def test_a_method_goes_from_a_step_to_a_loaded_file(name: str, tmp_path: Path, m
     reading = read(path)
     told = {*saved["exports"], *saved["left_behind"], "momentum_encoder"}
     assert {key.partition(".")[0] for key in saved["model"]} <= told  # nothing in the file is without a place
-    convert(path, tmp_path / "x.safetensors", "detectron2_fpn", check_forward=False)
+    convert(path, tmp_path / "x.safetensors", "timm" if on_vit else "detectron2_fpn", check_forward=False)
     backbone = load(tmp_path / "x.safetensors")
     for key, tensor in backbone.state.items():
         if not key.endswith("num_batches_tracked"):

@@ -108,6 +108,13 @@ def test_the_stride_of_a_hierarchical_network_is_a_choice() -> None:
         FrozenNetwork(backbone, 3)
 
 
+def test_the_version_of_the_checkpoint_is_checked(tmp_path: Path) -> None:
+    checkpoint(VIT, path := tmp_path / "checkpoint.pth")
+    torch.save({**torch.load(path), "version": CHECKPOINT_VERSION + 1}, path)
+    with pytest.raises(UserError, match=rf"of version {CHECKPOINT_VERSION + 1}, but this PixBench reads"):
+        load(path)
+
+
 def test_missing_and_unknown_keys_are_named(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     checkpoint(VIT, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -201,14 +200,14 @@ def _usage(backbone: Backbone, path: Path) -> str:
     if path.suffix == ".safetensors":
         return f"model.load_state_dict({reader(path)}, strict=False)  # Detectron2's loader does not read safetensors"
     pixels, spec = backbone.pixels, backbone.spec
+    if isinstance(spec, NamedSpec):  # cfg is that of a protocol with a feature pyramid
+        lines = ["from pretrain.models.named_spec import NamedSpec"]
+        lines += ["from transfer.detection.named_backbone import named_options"]
+        lines += [f"cfg.MODEL.WEIGHTS, cfg.INPUT.FORMAT = {str(path)!r}, {pixels.order!r}"]
+        lines += [f"cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = {[*pixels.mean]}, {[*pixels.std]}"]
+        return "\n".join([*lines, f"named_options(cfg, NamedSpec({spec.name!r}, {spec.options!r}))"])
     lines = ["MODEL:", f"  WEIGHTS: {str(path)!r}", f"  PIXEL_MEAN: {[*pixels.mean]}", f"  PIXEL_STD: {[*pixels.std]}"]
-    if isinstance(spec, NamedSpec):
-        lines += [
-            "  BACKBONE: {NAME: build_named_fpn_backbone}  # of transfer.detection.named_backbone, to be imported"
-        ]
-        lines += [f"  NAMED: {{NAME: {spec.name!r}, OPTIONS: {json.dumps(spec.options)!r}, TOP: pool}}"]
-    else:
-        lines += ["  RESNETS:", *(f"    {key}: {value}" for key, value in _settings(backbone).items())]
+    lines += ["  RESNETS:", *(f"    {key}: {value}" for key, value in _settings(backbone).items())]
     return "\n".join([*lines, "INPUT:", f"  FORMAT: {pixels.order!r}"])
 
 

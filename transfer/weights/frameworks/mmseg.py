@@ -65,11 +65,6 @@ def _load(model: nn.Module, path: Path) -> None:
     if path.suffix == ".safetensors":  # which MMEngine's loader does not read
         network.load_state_dict({name.removeprefix(PREFIX): tensor for name, tensor in tensors_in(path).items()})
         return
-    if not hasattr(network, "init_weights"):  # a backbone by name
-        from mmengine.runner.checkpoint import load_checkpoint
-
-        load_checkpoint(network, str(path), revise_keys=[(f"^{re.escape(PREFIX)}", "")], strict=True)
-        return
     network.init_cfg = _init(path)
     network.init_weights()
 
@@ -90,6 +85,8 @@ def _usage(backbone: Backbone, path: Path, library: str) -> str:
         f"    backbone=dict({_arguments(_settings(backbone))},\n        init_cfg=dict({_arguments(_init(path))})))"
     )
     lines = ["# without prefix='backbone.' nothing is loaded, and without a word"]
+    if isinstance(backbone.spec, NamedSpec):  # its class is ours
+        lines.insert(0, "custom_imports = dict(imports=['transfer.segmentation.named_backbone'])")
     if library == "mmpretrain":  # where it stands beside the model
         return "\n".join([*lines, prepared, "model = dict(", network])
     lines += ["model = dict(", f"    {prepared},"]
