@@ -239,6 +239,8 @@ def deviations(job: TransferJob, published: dict[str, Any], resolved: dict[str, 
             resolved is not None and key.upper().startswith(("MODEL.", "VITDET.")),
         )
         value = _look_up(resolved, key) if fitted else given
+        if fitted and value is None:
+            continue  # it describes a backbone that this run does not have
         if not key.endswith(NEUTRAL) and key not in idle and before != value:
             content = f" (content {job.files[key][:12]})" if key in job.files else ""
             found.append(

@@ -12,7 +12,7 @@ from detectron2.utils.events import EventStorage
 
 from benchmarks.check.built import Built, Resolved, sizes
 from transfer.batch_scaling import divided
-from transfer.detection.config import backbone_spec, build_config, config_as_dict, fit_cpus
+from transfer.detection.config import backbone_spec, build_config, config_as_dict, fit_cpus, fitted
 from transfer.detection.trainer import KEPT, Trainer, freeze
 from transfer.job import TransferJob
 from transfer.weights import Backbone, load_into
@@ -45,7 +45,7 @@ def build(job: TransferJob, cfg: CfgNode, backbone: Backbone) -> Built:
     cfg.MODEL.DEVICE = "cpu"
     fit_cpus(cfg, 1)
     model: Any = build_model(cfg)
-    load_into(model, backbone, job.protocol.weights_framework)
+    load_into(model, fitted(cfg, backbone), job.protocol.weights_framework)
     if job.freeze == "backbone":
         freeze(model, FRAMEWORKS[job.protocol.weights_framework])
     optimizer = Trainer.build_optimizer(cfg, model)

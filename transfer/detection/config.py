@@ -14,6 +14,7 @@ from pretrain.models.named_spec import NamedSpec
 from transfer.detection import vitdet
 from transfer.detection.data_settings import fit_classes, number_of_classes
 from transfer.detection.named_backbone import BUILDER, named_options, named_spec
+from transfer.detection.named_vitdet import PATCH, RESIZING, of_plain, plain_options, resized
 from transfer.job import TransferJob
 from transfer.protocols import Protocol, leaves
 from transfer.weights.backbone import Backbone
@@ -53,7 +54,7 @@ def build_config(job: TransferJob, backbone: Backbone | None) -> CfgNode:
         _override(cfg, key, value, job.protocol)
     fit_classes(cfg, job, published)
     if backbone is not None:
-        _fit_backbone(cfg, job, backbone.spec)
+        _fit_backbone(cfg, job, fitted(cfg, backbone).spec)
         _check_pixels(cfg, job, backbone.pixels)
     elif not isinstance(built := backbone_spec(cfg), NamedSpec):
         _checked(cfg, job, built)
@@ -100,6 +101,19 @@ def backbone_spec(cfg: CfgNode) -> Spec:
         raise UserError(f"MODEL.RESNETS: {error}") from error
 
 
+def fitted(cfg: CfgNode, backbone: Backbone) -> Backbone:
+    """Return ``backbone`` as the model of ``cfg`` takes it: ViTDet needs patches of 16 pixels."""
+    return resized(backbone) if "VITDET" in cfg else backbone
+
+
+def departures(cfg: CfgNode, backbone: Backbone | None) -> tuple[str, ...]:
+    """Return a sentence for each way in which the model of ``cfg`` is not the published one because of ``backbone``."""
+    if "VITDET" not in cfg:
+        return ()
+    spec, changed = backbone_spec(cfg), backbone is not None and fitted(cfg, backbone) is not backbone
+    return (*(of_plain(spec) if isinstance(spec, NamedSpec) else ()), *((RESIZING,) if changed else ()))
+
+
 def fit_cpus(cfg: CfgNode, processes: int) -> tuple[str, ...]:
     """Replace the settings that CPUs do not support, and return one sentence for each.
 
@@ -126,10 +140,9 @@ def _fit_backbone(cfg: CfgNode, job: TransferJob, spec: Spec) -> None:
     """Set the backbone options from ``spec``; raise UserError if that changes them at paper scale."""
     if isinstance(spec, NamedSpec):
         if "VITDET" in cfg:
-            raise UserError(
-                f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} takes plain ViTs only"
-            )
-        named_options(cfg, spec)
+            plain_options(cfg, spec, job.overrides)
+        else:
+            named_options(cfg, spec)
         return
     node, wanted = _backbone_options(_checked(cfg, job, spec))
     settings, now = {f"{node}.{key}": value for key, value in wanted.items()}, dict(leaves(cfg))
@@ -151,6 +164,8 @@ def _checked(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> Ba
             f"{what}, which {job.protocol.name} cannot use: it is for {backbone_spec(cfg).title}; choose another protocol"
         )
     if isinstance(spec, VitSpec):
+        if spec.patch != PATCH:
+            raise UserError(f"{what}, but ViTDet's heads need patches of {PATCH} pixels; use a backbone that has them")
         return spec
     if spec.variant != "7x7":
         raise UserError(f"{what}, a ResNet of variant {spec.variant}; Detectron2 has only the 7x7 stem")

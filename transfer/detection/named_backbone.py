@@ -28,6 +28,8 @@ TOPS = {
     "build_fcos_resnet_fpn_backbone": "p5",
 }
 """Builders of pyramids on a ResNet -> what the levels above P5 are made from."""
+PYRAMIDS = "coco_fpn_*, coco_retinanet_1x, coco_fcos_1x, coco_keypoint_fpn, cityscapes_instance, lvis_fpn"
+"""Protocols that take hierarchical networks, for messages."""
 
 
 class BottomUp(NamedNetwork, Backbone):
@@ -64,8 +66,8 @@ def named_options(cfg: CfgNode, spec: NamedSpec) -> None:
     """
     if cfg.MODEL.BACKBONE.NAME not in TOPS:
         raise UserError(
-            f"{spec.title} can be the backbone of protocols with a feature pyramid (coco_fpn_*, coco_retinanet_1x, coco_fcos_1x, "
-            "cityscapes_instance, lvis_fpn); in this one, the last stage of a ResNet is the head"
+            f"{spec.title} can be the backbone of protocols with a feature pyramid ({PYRAMIDS}); in this one, the last stage of "
+            "a ResNet is the head"
         )
     cfg.MODEL.NAMED = CfgNode(
         {"NAME": spec.name, "OPTIONS": json.dumps(spec.options), "TOP": TOPS[cfg.MODEL.BACKBONE.NAME]}

@@ -43,7 +43,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     from detectron2.utils import comm
     from detectron2.utils.env import seed_all_rng
 
-    from transfer.detection.config import backbone_spec, build_config, config_as_dict, fit_cpus
+    from transfer.detection.config import backbone_spec, build_config, config_as_dict, departures, fit_cpus, fitted
     from transfer.detection.data_settings import read_masks
     from transfer.detection.trainer import Trainer
 
@@ -54,10 +54,10 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         comm.synchronize()  # rank 0 has prepared the data
         data = prepared(job.out)
         datasets.register(job, data)
-        changes = (*unpublished(job, backbone_spec(cfg)), *read_masks(cfg, job, data))
+        changes = (*unpublished(job, backbone_spec(cfg)), *departures(cfg, backbone), *read_masks(cfg, job, data))
         cfg.MODEL.DEVICE = device
         changes += fit_cpus(cfg, comm.get_world_size()) if device == "cpu" else ()
-        backbone = backbone or random_backbone(backbone_spec(cfg), job.seed)
+        backbone = fitted(cfg, backbone or random_backbone(backbone_spec(cfg), job.seed))
         divided(cfg.SOLVER.IMS_PER_BATCH, job.accumulate, comm.get_world_size())
         if comm.is_main_process():
             write_text(job.out / "config.yaml", cfg.dump())

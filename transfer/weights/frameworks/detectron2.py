@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -168,17 +169,40 @@ def _vitdet(backbone: Backbone) -> FrameworkModel:
     from torch import nn
 
     spec: Any = backbone.spec
-    net = ViT(
-        img_size=spec.image,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_rel_pos=True,
-        **_vit_settings(spec),
-    )
-    pyramid = SimpleFeaturePyramid(
-        net, "last_feat", 256, (4.0, 2.0, 1.0, 0.5), LastLevelMaxPool(), square_pad=spec.image
-    )
+    if isinstance(spec, NamedSpec):
+        from transfer.detection.plain_network import PlainNetwork
+
+        net: Any = PlainNetwork(**_plain_settings(spec))
+    else:
+        net = ViT(
+            img_size=spec.image,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            **_vit_settings(spec),
+        )
+    pyramid = SimpleFeaturePyramid(net, "last_feat", 256, (4.0, 2.0, 1.0, 0.5), LastLevelMaxPool())
     model = nn.ModuleDict({"backbone": pyramid})
+    if isinstance(spec, NamedSpec):
+        return FrameworkModel(model, {}, pyramid, maps=net.forward_stages)
     return FrameworkModel(model, {stage: f"backbone.net.{module}" for stage, module in spec.stages.items()}, net)
+
+
+def _plain_settings(spec: NamedSpec) -> dict[str, Any]:
+    return {"name": spec.name, "options": json.dumps(spec.options)}
+
+
+def _lacks_vitdet(backbone: Backbone) -> str | None:
+    if isinstance(backbone.spec, NamedSpec):
+        from pretrain.models.named_network import look
+
+        strides = {stage.stride for stage in look(backbone.spec).stages.values()}
+    else:
+        spec: Any = backbone.spec
+        strides = {spec.patch}
+    if len(strides) > 1:
+        return f"hierarchical networks such as {backbone.spec.title}"
+    [stride] = strides
+    return None if stride.bit_count() == 1 else f"patches of {stride} pixels (its pyramid needs a power of two)"
 
 
 def _vit_settings(spec: Any) -> dict[str, int]:
@@ -212,8 +236,17 @@ def _usage(backbone: Backbone, path: Path) -> str:
 
 
 def _vitdet_usage(backbone: Backbone, path: Path) -> str:
+    start = f"train.init_checkpoint = {str(path)!r}"
+    if isinstance(backbone.spec, NamedSpec):
+        from transfer.detection.named_vitdet import parts, spread
+
+        sizes = {"window_size": 14, "window_block_indexes": spread(parts(backbone.spec).blocks, 4)}
+        given = ", ".join(f"{key}={value!r}" for key, value in (_plain_settings(backbone.spec) | sizes).items())
+        lines = ["from detectron2.config import LazyCall", "from transfer.detection.plain_network import PlainNetwork"]
+        lines += [f"model.backbone.net = LazyCall(PlainNetwork)({given})  # in a lazy configuration"]
+        return "\n".join([*lines, "model.backbone.in_feature = 'last_feat'", start])
     given = ", ".join(f"{key}={value}" for key, value in _vit_settings(backbone.spec).items())
-    return f"model.backbone.net.update({given})  # in a lazy configuration\ntrain.init_checkpoint = {str(path)!r}"
+    return f"model.backbone.net.update({given})  # in a lazy configuration\n{start}"
 
 
 def _record(
@@ -257,10 +290,13 @@ RECORDS = (
         "backbone.net.",
         r"backbone\.net\.",
         _vitdet,
-        variants={"ViT": NAMINGS["vit"].under("backbone.net.")},
+        variants={
+            "ViT": NAMINGS["vit"].under("backbone.net."),
+            "named": NAMINGS["named"].under("backbone.net."),
+        },
         usage=_vitdet_usage,
         counters=True,
-        lacks=lambda _backbone: None,
+        lacks=_lacks_vitdet,
         by_design={
             "relative positions": re.compile(r"backbone\.net\.blocks\.\d+\.attn\.rel_pos_[hw]"),
             "propagation blocks": re.compile(r"backbone\.net\.blocks\.\d+\.residual\..*"),

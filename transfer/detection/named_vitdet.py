@@ -1,0 +1,153 @@
+"""Backbones by name in ViTDet: what its config says of them, and what they lack.
+
+ViTDet's pyramid is made from one map with cells of 16 pixels, so hierarchical networks and other patches are refused; patches
+of 14 pixels, those of DINOv2, are resized as published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+
+from pixbench.errors import UserError
+from pretrain.models.named_network import NamedNetwork, check_size, look, usual_side
+from pretrain.models.named_spec import NamedSpec
+from transfer.detection.named_backbone import PYRAMIDS
+from transfer.detection.plain_network import attentions, dropping
+from transfer.weights.backbone import Backbone
+from transfer.weights.spec import Spec
+from transfer.weights.vit_spec import VitSpec
+
+NET = "VITDET.MODEL.backbone.net"
+"""Node of the config that describes the network."""
+PATCH = 16
+"""Side of a cell in pixels for which the heads of the protocol are made: its pyramid has strides 4 to 32."""
+RESIZED = 14
+"""Side of patches that are resized to `PATCH`."""
+RESIZING = f"patches of {RESIZED} pixels resized to {PATCH}"
+"""What a result says of `resized`."""
+
+
+class Parts(NamedTuple):
+    """What a network has that ViTDet needs."""
+
+    blocks: int
+    """Number of blocks whose attention can be confined to windows; 0 if not all can."""
+    drop_path: bool
+    layers: bool
+    """Whether the order of its layers is known, for the decay of the learning rate."""
+
+
+@lru_cache(maxsize=64)
+def parts(spec: NamedSpec) -> Parts:
+    """Return what the network of ``spec`` has. The global random state does not change."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        network = NamedNetwork(spec)
+    return Parts(
+        len(attentions(network.net)),
+        drop_path=_works(look, dropping(spec, 0.1)),
+        layers=_works(network.layer_groups),
+    )
+
+
+def plain_options(cfg: CfgNode, spec: NamedSpec, given: Mapping[str, Any]) -> None:
+    """Set ``cfg`` so that it builds ViTDet on the backbone ``spec``, as far as the overrides ``given`` do not.
+
+    The windows of the protocol are those of 12 blocks. The blocks that attend to the whole image end equal parts of any
+    depth, as in ViTDet's own ViT-B, ViT-L and ViT-H.
+
+    Raises:
+        UserError: The protocol takes no such network, or an override has no meaning for it.
+    """
+    net, stages = cfg.VITDET.MODEL.backbone.net, look(spec).stages.values()
+    if len({stage.stride for stage in stages}) > 1:
+        raise UserError(
+            f"{spec.title} has maps of several strides, but ViTDet makes its pyramid from the one map of a plain network; "
+            f"choose a protocol with a feature pyramid of its maps ({PYRAMIDS})"
+        )
+    if (stride := next(iter(stages)).stride) != PATCH:
+        raise UserError(
+            f"{spec.title} has cells of {stride} pixels, but ViTDet's heads need {PATCH}; only patches of {RESIZED} pixels are "
+            f"resized, where the network takes the option patch_size; pre-train it with patches of {PATCH} pixels"
+        )
+    check_size(spec, net.img_size)
+    kept = ("img_size", "drop_path_rate", "window_size", "window_block_indexes")
+    if idle := [key for key in given if key.startswith(f"{NET}.") and key.removeprefix(f"{NET}.") not in kept]:
+        raise UserError(f"{idle[0]} is not for {spec.name}, which the checkpoint describes; leave it out")
+    has = parts(spec)
+    windows = spread(has.blocks, net.depth - len(net.window_block_indexes))
+    if f"{NET}.window_block_indexes" in given:
+        windows = list(net.window_block_indexes)
+        if wrong := [i for i in windows if i not in range(has.blocks)]:
+            raise UserError(
+                f"{NET}.window_block_indexes: {spec.name} has {has.blocks} blocks whose attention can have windows, numbered "
+                f"from 0, so there is no block {wrong[0]}"
+            )
+    cfg.VITDET.MODEL.backbone.net = CfgNode(
+        {
+            "name": spec.name,
+            "options": json.dumps(spec.options),
+            "img_size": net.img_size,
+            "drop_path_rate": net.drop_path_rate if has.drop_path else 0.0,
+            "window_size": net.window_size,
+            "window_block_indexes": windows,
+        }
+    )
+    if not has.layers:
+        cfg.VITDET.LAYER_DECAY = 1.0
+
+
+def of_plain(spec: NamedSpec) -> tuple[str, ...]:
+    """Return a sentence for each way in which ViTDet on the network of ``spec`` is not the published one."""
+    has, name = parts(spec), spec.name
+    return (
+        "the backbone keeps its own tokens, positions and last norm; ViTDet's own ViT has relative positions, and neither class "
+        "token nor last norm",
+        *([] if has.blocks else [f"no windows: {name} has no blocks with an attention of timm's that can have them"]),
+        *([] if has.drop_path else [f"no drop path, as {name} does not take the option drop_path_rate"]),
+        *([] if has.layers else [f"one learning rate for the whole backbone, as {name} has no group_matcher"]),
+    )
+
+
+def resized(backbone: Backbone) -> Backbone:
+    """Return ``backbone`` with its patches of 14 pixels resized to 16, or itself if it has other patches.
+
+    The kernel is interpolated as in EVA-01/eva/interpolate_patch_14to16.py; ViTDet's own ViT-H starts from such a file. The
+    positions keep their grid.
+    """
+    spec, key = backbone.spec, "patch_embed.proj.weight"
+    key = f"net.{key}" if isinstance(spec, NamedSpec) else key
+    kernel = backbone.state.get(key)
+    if kernel is None or kernel.shape[2:] != (RESIZED, RESIZED):
+        return backbone
+    wanted: Spec = spec
+    if isinstance(spec, VitSpec):
+        wanted = replace(spec, patch=PATCH, image=spec.image // RESIZED * PATCH)
+    elif isinstance(spec, NamedSpec):
+        sizes = {"patch_size": PATCH, "img_size": usual_side(spec) // RESIZED * PATCH}
+        wanted = replace(spec, options=spec.options | sizes)
+        if not _works(look, wanted):
+            return backbone
+    kernel = F.interpolate(kernel, (PATCH, PATCH), mode="bicubic", align_corners=False)
+    return replace(backbone, spec=wanted, state=backbone.state | {key: kernel})
+
+
+def spread(depth: int, whole: int) -> list[int]:
+    """Return the blocks that get windows if each of ``whole`` equal parts of ``depth`` blocks ends with one that has none."""
+    ends = {round(depth * part / whole) - 1 for part in range(1, whole + 1)}
+    return [block for block in range(depth) if block not in ends]
+
+
+def _works(function: Any, *arguments: Any) -> bool:
+    try:
+        function(*arguments)
+    except UserError:
+        return False
+    return True
