@@ -20,7 +20,7 @@ from pixbench.errors import UserError
 from pretrain.models.named_network import NamedNetwork, check_size, look, usual_side
 from pretrain.models.named_spec import NamedSpec
 from transfer.detection.named_backbone import PYRAMIDS
-from transfer.detection.plain_network import attentions, dropping
+from transfer.detection.plain_network import PlainNetwork, attentions, dropping
 from transfer.weights.backbone import Backbone
 from transfer.weights.spec import Spec
 from transfer.weights.vit_spec import VitSpec
@@ -90,16 +90,11 @@ def plain_options(cfg: CfgNode, spec: NamedSpec, given: Mapping[str, Any]) -> No
                 f"{NET}.window_block_indexes: {spec.name} has {has.blocks} blocks whose attention can have windows, numbered "
                 f"from 0, so there is no block {wrong[0]}"
             )
-    cfg.VITDET.MODEL.backbone.net = CfgNode(
-        {
-            "name": spec.name,
-            "options": json.dumps(spec.options),
-            "img_size": net.img_size,
-            "drop_path_rate": net.drop_path_rate if has.drop_path else 0.0,
-            "window_size": net.window_size,
-            "window_block_indexes": windows,
-        }
-    )
+    described = {"name": spec.name, "options": json.dumps(spec.options), "img_size": net.img_size}
+    described |= {"drop_path_rate": net.drop_path_rate} if has.drop_path else {}
+    described |= {"window_size": net.window_size, "window_block_indexes": windows}
+    _try(described)
+    cfg.VITDET.MODEL.backbone.net = CfgNode(described)
     if not has.layers:
         cfg.VITDET.LAYER_DECAY = 1.0
 
@@ -151,3 +146,16 @@ def _works(function: Any, *arguments: Any) -> bool:
     except UserError:
         return False
     return True
+
+
+def _try(described: dict[str, Any]) -> None:
+    """Raise UserError if the network that ``described`` builds does not compute with its windows."""
+    side = described["img_size"]
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+            PlainNetwork(**described)(torch.empty(2, 3, side, side))
+    except RuntimeError as error:
+        raise UserError(
+            f"{described['name']} does not compute with windows of {described['window_size']} cells "
+            f"({str(error).splitlines()[0]}); give its blocks no windows with --set {NET}.window_block_indexes=[]"
+        ) from error

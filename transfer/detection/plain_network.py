@@ -37,7 +37,7 @@ class PlainNetwork(NamedNetwork, Backbone):
         name: as in `NamedSpec`.
         options: as in `NamedSpec`, as JSON.
         img_size: side of the images in pixels; it is only for the record, as positions are interpolated.
-        drop_path_rate: rate of the last block; 0 leaves the rate that ``options`` give.
+        drop_path_rate: drop path rate of the last block; None leaves the one of ``options``.
         window_size: side s of a window in cells.
         window_block_indexes: the blocks that attend inside windows; the others attend to the whole image.
     """
@@ -47,12 +47,12 @@ class PlainNetwork(NamedNetwork, Backbone):
         name: str,
         options: str = "{}",
         img_size: int = 0,
-        drop_path_rate: float = 0.0,
+        drop_path_rate: float | None = None,
         window_size: int = 0,
         window_block_indexes: Sequence[int] = (),
     ) -> None:
         spec = NamedSpec(name, json.loads(options))
-        super().__init__(dropping(spec, drop_path_rate) if drop_path_rate else spec)
+        super().__init__(spec if drop_path_rate is None else dropping(spec, drop_path_rate))
         self.spec, self.window, self.cells = spec, window_size, (0, 0)
         for block in window_block_indexes:
             attention = attentions(self.net)[block]
