@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from transfer.protocols import find_protocol
 from transfer.segmentation import named_backbone as segmentation
 from transfer.segmentation.config import backbone_spec as spec_of_segmentor
 from transfer.segmentation.config import resolve, stride_of
-from transfer.weights import load_into
+from transfer.weights import load, load_into
 from transfer.weights.conversion import convert
 from transfer.weights.frameworks import FRAMEWORKS
 from transfer.weights.models.load_into import unequal
@@ -91,14 +92,17 @@ def test_a_detector_gets_the_maps_of_four_strides_and_all_weights(protocol: str,
     assert isinstance(model.backbone.bottom_up, detection.BottomUp)
 
 
-@pytest.mark.parametrize("framework", ["mmseg", "detectron2_fpn", "timm"])
+@pytest.mark.parametrize("framework", ["mmseg", "detectron2_fpn", "detectron2_vitdet", "timm"])
 def test_files_for_frameworks_are_proved_there_and_read_again(framework: str, tmp_path: Path) -> None:
-    backbone = random_backbone(CONVNEXT, 0)
+    backbone = random_backbone(VIT if framework == "detectron2_vitdet" else CONVNEXT, 0)
     save(backbone, tmp_path / "source.safetensors", "timm")
-    suffix = {"mmseg": ".pth", "detectron2_fpn": ".pkl", "timm": ".safetensors"}[framework]
+    suffix = {"mmseg": ".pth", "timm": ".safetensors"}.get(framework, ".pkl")
     done = convert(tmp_path / "source.safetensors", tmp_path / f"out{suffix}", framework)
     assert done.parity is not None
     assert done.parity.ok
+    again = load(tmp_path / f"out{suffix}")
+    assert again.spec == backbone.spec
+    assert all(torch.equal(again.state[name], x) for name, x in backbone.state.items())
 
 
 def _timm(lines: str, _folder: Path) -> torch.nn.Module:
@@ -128,10 +132,25 @@ def _detectron2(lines: str, folder: Path) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("framework", [_timm, _mmseg, _detectron2])
+def _vitdet(lines: str, _folder: Path) -> torch.nn.Module:
+    from detectron2 import model_zoo
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import instantiate
+
+    lazy = {"model": model_zoo.get_config("common/models/mask_rcnn_vitdet.py").model, "train": SimpleNamespace()}
+    exec(lines, lazy)
+    model = torch.nn.ModuleDict({"backbone": instantiate(lazy["model"].backbone)})
+    DetectionCheckpointer(model).load(lazy["train"].init_checkpoint)
+    return model
+
+
+@pytest.mark.parametrize("framework", [_timm, _mmseg, _detectron2, _vitdet])
 def test_the_lines_that_a_conversion_prints_load_all_weights(framework: Any, tmp_path: Path) -> None:
-    name = {_timm: "timm", _mmseg: "mmseg", _detectron2: "detectron2_fpn"}[framework]
-    backbone, path = random_backbone(CONVNEXT, 0), tmp_path / f"x{FRAMEWORKS[name].suffixes[0]}"
+    name = {_timm: "timm", _mmseg: "mmseg", _detectron2: "detectron2_fpn", _vitdet: "detectron2_vitdet"}[framework]
+    backbone, path = (
+        random_backbone(VIT if framework is _vitdet else CONVNEXT, 0),
+        tmp_path / f"x{FRAMEWORKS[name].suffixes[0]}",
+    )
     save(backbone, path, name)
     assert not unequal(framework(FRAMEWORKS[name].usage(backbone, path), tmp_path), backbone, name)
 
@@ -140,7 +159,6 @@ def test_the_lines_that_a_conversion_prints_load_all_weights(framework: Any, tmp
     ("protocol", "spec", "says"),
     [
         ("voc_c4", CONVNEXT, "protocols with a feature pyramid"),
-        ("coco_vitdet", CONVNEXT, "takes plain ViTs only"),
         ("cityscapes_fcn_d8_40k_dcn", CONVNEXT, "deformable convolutions"),
         ("ade20k_upernet", NamedSpec("timm:levit_128"), "take 4"),
     ],
@@ -154,9 +172,26 @@ def test_what_cannot_be_built_is_refused_with_the_reason(
         resolve(run, spec) if segments else build_config(run, backbone)
 
 
-def test_a_plain_vit_has_no_pyramid_in_detectron2() -> None:
+def test_a_plain_vit_has_no_pyramid_of_its_own_maps() -> None:
     with pytest.raises(UserError, match=r"a feature pyramid needs maps of several strides"):
         detection.BottomUp(VIT, ["res2", "res3"])
+
+
+@pytest.mark.parametrize(
+    ("framework", "spec", "says"),
+    [
+        ("detectron2_fpn", VIT, r"no plain networks such as .*; convert it with --to detectron2 --detector vitdet"),
+        ("detectron2_vitdet", CONVNEXT, r"no hierarchical networks such as .*--detector fpn or --to mmseg"),
+        (
+            "detectron2_vitdet",
+            NamedSpec(VIT.name, VIT.options | {"patch_size": 14, "img_size": 56}),
+            "no patches of 14 pixels",
+        ),
+    ],
+)
+def test_what_a_detector_cannot_take_is_not_written(framework: str, spec: NamedSpec, says: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=says):
+        save(random_backbone(spec, 0), tmp_path / "x.pkl", framework)
 
 
 def test_a_backbone_that_a_protocol_was_not_published_for_is_a_deviation(tmp_path: Path) -> None:

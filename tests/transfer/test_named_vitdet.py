@@ -185,7 +185,7 @@ def test_learning_rates_and_weight_decay(spec: NamedSpec, tmp_path: Path) -> Non
 
 def test_patches_of_14_are_resized_as_published(tmp_path: Path) -> None:
     backbone = lively(DINOV2)
-    cfg, _ = detector(backbone, tmp_path)
+    cfg = build_config(job(tmp_path), backbone)
     whole = fitted(cfg, backbone)
     assert whole.spec == NamedSpec(DINOV2.name, SMALL)
     key = "net.patch_embed.proj.weight"
@@ -250,7 +250,7 @@ def test_what_cannot_be_built_is_refused(
         build_config(job(tmp_path, scale=scale, overrides=overrides), Backbone(spec, {}, "it"))
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_a_run(mini_root: Path, tmp_path: Path) -> None:
     from transfer.detection.run import run
 

@@ -36,9 +36,17 @@ def _settings(backbone: Backbone) -> dict[str, Any]:
     }
 
 
+def _strides(spec: NamedSpec) -> set[int]:
+    """Return the strides of the maps of a network."""
+    from pretrain.models.named_network import look
+
+    return {stage.stride for stage in look(spec).stages.values()}
+
+
 def _lacks(backbone: Backbone) -> str | None:
     if isinstance(backbone.spec, NamedSpec):
-        return None
+        plain = len(_strides(backbone.spec)) == 1
+        return f"plain networks such as {backbone.spec.title}, whose maps have one stride" if plain else None
     spec = backbone.resnet
     narrow = spec.basic and spec.width != 1
     return f"{spec.title} (its ResNet-18 and ResNet-34 always have 64 channels in res2)" if narrow else None
@@ -192,16 +200,10 @@ def _plain_settings(spec: NamedSpec) -> dict[str, Any]:
 
 
 def _lacks_vitdet(backbone: Backbone) -> str | None:
-    if isinstance(backbone.spec, NamedSpec):
-        from pretrain.models.named_network import look
-
-        strides = {stage.stride for stage in look(backbone.spec).stages.values()}
-    else:
-        spec: Any = backbone.spec
-        strides = {spec.patch}
-    if len(strides) > 1:
-        return f"hierarchical networks such as {backbone.spec.title}"
-    [stride] = strides
+    spec: Any = backbone.spec
+    stride, *others = _strides(spec) if isinstance(spec, NamedSpec) else {spec.patch}
+    if others:
+        return f"hierarchical networks such as {spec.title}"
     return None if stride.bit_count() == 1 else f"patches of {stride} pixels (its pyramid needs a power of two)"
 
 
