@@ -184,7 +184,7 @@ def test_a_plain_vit_has_no_pyramid_of_its_own_maps() -> None:
         ("detectron2_vitdet", CONVNEXT, r"no hierarchical networks such as .*--detector fpn or --to mmseg"),
         (
             "detectron2_vitdet",
-            NamedSpec(VIT.name, VIT.options | {"patch_size": 14, "img_size": 56}),
+            NamedSpec(VIT.name, VIT.options | {"patch_size": 14, "img_size": 112}),
             "no patches of 14 pixels",
         ),
     ],
