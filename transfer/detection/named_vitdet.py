@@ -77,8 +77,9 @@ def plain_options(cfg: CfgNode, spec: NamedSpec, given: Mapping[str, Any]) -> No
             f"{spec.title} has cells of {stride} pixels, but ViTDet's heads need {PATCH}; only patches of {RESIZED} pixels are "
             f"resized, where the network takes the option patch_size; pre-train it with patches of {PATCH} pixels"
         )
-    check_size(spec, net.img_size)
-    kept = ("img_size", "drop_path_rate", "window_size", "window_block_indexes")
+    side = cfg.VITDET.MODEL.backbone.square_pad
+    check_size(spec, side)
+    kept = ("drop_path_rate", "window_size", "window_block_indexes")
     if idle := [key for key in given if key.startswith(f"{NET}.") and key.removeprefix(f"{NET}.") not in kept]:
         raise UserError(f"{idle[0]} is not for {spec.name}, which the checkpoint describes; leave it out")
     has = parts(spec)
@@ -90,10 +91,10 @@ def plain_options(cfg: CfgNode, spec: NamedSpec, given: Mapping[str, Any]) -> No
                 f"{NET}.window_block_indexes: {spec.name} has {has.blocks} blocks whose attention can have windows, numbered "
                 f"from 0, so there is no block {wrong[0]}"
             )
-    described = {"name": spec.name, "options": json.dumps(spec.options), "img_size": net.img_size}
+    described: dict[str, Any] = {"name": spec.name, "options": json.dumps(spec.options)}
     described |= {"drop_path_rate": net.drop_path_rate} if has.drop_path else {}
     described |= {"window_size": net.window_size, "window_block_indexes": windows}
-    _try(described)
+    _try(described, side)
     cfg.VITDET.MODEL.backbone.net = CfgNode(described)
     if not has.layers:
         cfg.VITDET.LAYER_DECAY = 1.0
@@ -148,13 +149,12 @@ def _works(function: Any, *arguments: Any) -> bool:
     return True
 
 
-def _try(described: dict[str, Any]) -> None:
-    """Raise UserError if the network that ``described`` builds does not compute with its windows."""
-    side = described["img_size"]
+def _try(described: dict[str, Any], side: int) -> None:
+    """Raise UserError if the network that ``described`` builds does not compute with its windows, for images of this side."""
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
             PlainNetwork(**described)(torch.empty(2, 3, side, side))
-    except RuntimeError as error:
+    except (RuntimeError, ZeroDivisionError) as error:
         raise UserError(
             f"{described['name']} does not compute with windows of {described['window_size']} cells "
             f"({str(error).splitlines()[0]}); give its blocks no windows with --set {NET}.window_block_indexes=[]"

@@ -36,7 +36,6 @@ class PlainNetwork(NamedNetwork, Backbone):
     Args:
         name: as in `NamedSpec`.
         options: as in `NamedSpec`, as JSON.
-        img_size: side of the images in pixels; it is only for the record, as positions are interpolated.
         drop_path_rate: drop path rate of the last block; None leaves the one of ``options``.
         window_size: side s of a window in cells.
         window_block_indexes: the blocks that attend inside windows; the others attend to the whole image.
@@ -46,7 +45,6 @@ class PlainNetwork(NamedNetwork, Backbone):
         self,
         name: str,
         options: str = "{}",
-        img_size: int = 0,
         drop_path_rate: float | None = None,
         window_size: int = 0,
         window_block_indexes: Sequence[int] = (),
