@@ -30,7 +30,7 @@ from transfer.weights.known_networks import flat
 from transfer.weights.sources import Source
 from transfer.weights.tensors import as_tensor
 
-_CLASSIFIER = re.compile(r"(?:head|heads|head_dist|fc|classifier|last_linear)\..*")
+_CLASSIFIER = re.compile(r"(?:head|heads|head_dist|fc|classifier|last_linear|pooler)\..*")
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Format:
     on_request: bool = False
     """Whether only ``--from`` chooses the format, because no key distinguishes its files from those of another."""
     backbone: dict[str, Any] = field(default_factory=dict)
-    """Fields of the backbone's spec that do not follow from names and shapes of the weights."""
+    """Fields of the backbone's spec that do not follow from names and shapes of the weights; "heads" of a ViT by its width."""
     pixels: Pixels = field(default_factory=Pixels)
     grouped: dict[str, Any] = field(default_factory=dict)
     """"backbone" and "pixels" of a backbone with groups (ResNeXt), if they are others."""

@@ -113,7 +113,7 @@ def _network(contents: Contents, source: Source, weights: Mapping[str, Tensor], 
             return Known(fmt, spec) if isinstance(spec, NamedSpec) and wanted in (None, fmt.name) else None
         weights = huggingface_vit.as_authors_name_it(weights)
     named = {flat(name): x for name, x in weights.items()}
-    shown = _shown(named)
+    shown = shown_by(named)
     if shown is None:
         return None
     declared = source.config.get("model_type", "")
@@ -131,7 +131,7 @@ def _network(contents: Contents, source: Source, weights: Mapping[str, Tensor], 
     return None
 
 
-def _shown(named: Mapping[str, Tensor]) -> Shown | None:
+def shown_by(named: Mapping[str, Tensor]) -> Shown | None:
     """Return what weights by the authors' or timm's names show; None if they are no plain stack of blocks."""
     patches, blocks = named.get("patch_embed.proj.weight"), set(re.findall(r"(?m)^blocks\.(\d+)\.", "\n".join(named)))
     last = next((named[n] for leaf in ("w3", "fc2") if (n := f"blocks.0.mlp.{leaf}.weight") in named), None)

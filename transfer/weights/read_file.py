@@ -140,10 +140,10 @@ def read(
     spec, pixels = as_the_file_says(contents, fmt, spec, located)
     backbone = Backbone(spec, state, path, extras, pixels, _last_norm(match, sorting, spec, path))
     check(backbone)
-    if _has_undecided_heads(state):
+    if "heads" not in fmt.backbone and _has_undecided_heads(state):
         raise UserError(
             f"{path} holds a ViT of width 384 with fixed positions: MoCo v3 has 12 attention heads in it, DeiT 6, and no "
-            "weight shows which; it cannot be converted"
+            "weight shows which; it cannot be converted, but a checkpoint of MoCo v3 itself can (moco_v3_vit)"
         )
     return Reading(
         backbone,
