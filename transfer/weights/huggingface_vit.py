@@ -54,7 +54,7 @@ NAMES = {
     "dinov3": _dinov3({"mlp.fc1": "mlp.up_proj", "mlp.fc2": "mlp.down_proj"}),
     "dinov3, gated": _dinov3({"mlp.w1": "mlp.gate_proj", "mlp.w2": "mlp.up_proj", "mlp.w3": "mlp.down_proj"}),
 }
-"""Kind of network -> authors' names ("canonical" here), in which query, key and value are still apart, and those of `transformers`."""
+"""Kind of network -> names of the authors ("canonical" here), with query, key and value still apart, and of `transformers`."""
 
 
 class Model(NamedTuple):

@@ -154,7 +154,9 @@ def shown_by(named: Mapping[str, Tensor]) -> Shown | None:
 
 def _of(row: Mapping[str, Any], cells: int) -> Shown:
     """Return what the weights of a row of `Format.networks` show, with positions for images of ``cells``² patches."""
-    return Shown(**{key: value for key, value in row.items() if key not in ("timm", "heads", "cells", "options")}, cells=cells)
+    return Shown(
+        **{key: value for key, value in row.items() if key not in ("timm", "heads", "cells", "options")}, cells=cells
+    )
 
 
 def _declared(source: Source, shown: Shown, named: Mapping[str, Tensor]) -> NamedSpec:

@@ -97,7 +97,11 @@ def is_counter(name: str) -> bool:
 
 
 def _translator(
-    stem: dict[str, str], stages: dict[str, str], block: dict[str, str], bare: dict[str, str], block_bare: dict[str, str]
+    stem: dict[str, str],
+    stages: dict[str, str],
+    block: dict[str, str],
+    bare: dict[str, str],
+    block_bare: dict[str, str],
 ) -> Translator:
     in_stem, in_stage, in_block = ("|".join(map(re.escape, table)) for table in (stem, stages, block))
     pattern = re.compile(rf"(?:({in_stem})|({in_stage})\.(\d+)\.({in_block}))\.({LEAVES})")

@@ -177,9 +177,7 @@ def known_network(contents: Contents, source: Source, choice: Choice) -> Known |
     return found
 
 
-def _by_name(
-    spec: NamedSpec, contents: Contents, source: Source, choice: Choice, fmt: Format | None = None
-) -> Reading:
+def _by_name(spec: NamedSpec, contents: Contents, source: Source, choice: Choice, fmt: Format | None = None) -> Reading:
     """Return the backbone that the user named, or that was recognised in a file of the format ``fmt``."""
     if choice.branch not in (None, AVERAGE):
         raise UserError(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pixbench.errors import UserError
 from pretrain.models.named_spec import NamedSpec
-from transfer.weights import load, read
+from transfer.weights import inspection, load, read
 from transfer.weights.contents import Contents
 from transfer.weights.file_format import Pixels, formats
 from transfer.weights.known_networks import recognise
@@ -163,6 +163,11 @@ def test_a_file_of_the_authors_needs_no_name(fmt: str, name: str, tmp_path: Path
     assert (found.format, found.backbone.spec, found.backbone.pixels) == (fmt, NamedSpec(f"timm:{name}"), Pixels())
     assert found.backbone.state.keys() == {f"net.{n}" for n in state}
     assert all(torch.equal(found.backbone.state[f"net.{n}"], x) for n, x in state.items())
+    about = inspection.inspect(tmp_path / "it.pth")["formats"]
+    assert {key: (about[fmt][key], about[fmt]["backbone"]["name"]) for key in ("converted", "unknown")} == {
+        "converted": (len(state), f"timm:{name}"),
+        "unknown": ([], f"timm:{name}"),
+    }
 
 
 def test_what_is_not_published_is_refused_with_the_way_on(tmp_path: Path) -> None:
@@ -171,6 +176,27 @@ def test_what_is_not_published_is_refused_with_the_way_on(tmp_path: Path) -> Non
         load(tmp_path / "it.pth")
     with pytest.raises(UserError, match=r"not of the format dinov2 \(.*\), or of none of its sizes.*--from timm:NAME"):
         load(tmp_path / "it.pth", format_name="dinov2")
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        (
+            "backbone.encoder.blocks.0.residual1.fn.rope.freqs",
+            "rotary positions of their own, as in CAPI and no network of timm",
+        ),
+        (
+            "blocks.0.attn.relative_position_bias_table",
+            "tables of relative positions, which are for one size of images",
+        ),
+    ],
+)
+def test_networks_that_cannot_be_taken_are_named(key: str, says: str, tmp_path: Path) -> None:
+    """CAPI's names are those of facebookresearch/capi, model.py."""
+    state = {"backbone.registers": torch.ones(1, 16, 8), "backbone.patch_embed.weight": torch.ones(8, 3, 14, 14)}
+    torch.save(state | {key: torch.ones(2, 4)}, tmp_path / "it.pth")
+    with pytest.raises(UserError, match=says):
+        load(tmp_path / "it.pth")
 
 
 def test_a_network_for_satellite_images_has_its_pixels() -> None:

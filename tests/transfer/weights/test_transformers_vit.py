@@ -1,4 +1,4 @@
-"""Files for ViTs of `transformers`: its own classes load them and compute the same; networks that it does not have are refused."""
+"""ViTs of `transformers`: its classes load our files and compute the same, we read its files; other networks are refused."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import nn
 from pixbench.errors import UserError
 from pretrain.models.named_network import NamedNetwork
 from pretrain.models.named_spec import NamedSpec
-from transfer.weights import Backbone, load, read, save
+from transfer.weights import Backbone, express, load, read, save
 from transfer.weights.conversion import convert
+from transfer.weights.file_format import formats
 from transfer.weights.models.parity import verify
 
 transformers = pytest.importorskip("transformers")
@@ -77,3 +78,84 @@ def test_and_back(kind: str, tmp_path: Path) -> None:
     transformers.AutoModel.from_pretrained(tmp_path / "it").save_pretrained(tmp_path / "theirs")
     again = load(tmp_path / "theirs")
     assert all(torch.equal(again.state[name], x) for name, x in backbone.state.items())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DINOv3 as `transformers` writes it."""
+    path = tmp_path_factory.mktemp("dinov3")
+    config = transformers.DINOv3ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, num_register_tokens=4
+    )
+    transformers.DINOv3ViTModel(config).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"key_bias": True}, r"has key_bias True in its config\.json, where timm's network has False"),
+        ({"hidden_act": "relu"}, "has hidden_act 'relu'"),
+        ({"hidden_act": "silu"}, "has hidden_act 'silu' .* where timm's network has 'gelu'"),
+        ({"layer_norm_eps": 1e-6}, "has layer_norm_eps 1e-06 .* has 1e-05"),
+        ({"rope_theta": 10}, "has rope_theta 10 "),
+        ({"num_attention_heads": 5}, "no valid num_attention_heads"),
+        ({"model_type": "beit"}, "of no known format"),
+    ],
+)
+def test_a_config_that_declares_another_network(folder: Path, changes: dict, says: str, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(UserError, match=says):
+        load(tmp_path)
+
+
+def test_pixels_and_heads_are_those_that_are_declared(folder: Path, tmp_path: Path) -> None:
+    found = read(folder)
+    assert "those of ImageNet, but DINOv3's networks for satellite images" in " ".join(found.notes)
+    (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text().replace('_heads": 2', '_heads": 4'))
+    images = {"image_mean": [0.43, 0.411, 0.296], "image_std": [0.213, 0.156, 0.143]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(images))
+    other = read(tmp_path)
+    assert other.backbone.spec.as_dict()["options"] == found.backbone.spec.as_dict()["options"] | {"num_heads": 4}
+    assert other.backbone.pixels == formats()["dinov3_sat"].pixels
+    assert not other.notes
+
+
+def test_without_its_config_a_vit_needs_its_name(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").symlink_to(folder / "model.safetensors")
+    with pytest.raises(UserError, match="of no known format"):
+        load(tmp_path / "weights.safetensors")
+
+
+def test_the_folder_of_the_output_is_its_own(tmp_path: Path) -> None:
+    backbone = randomised(NETWORKS["vit"])
+    with pytest.raises(UserError, match=r"reads a config\.json beside the weights, and these as model\.safetensors"):
+        save(backbone, tmp_path / "vit.safetensors", "huggingface")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="exists and describes something else"):
+        save(backbone, tmp_path / "model.safetensors", "huggingface")
+    (tmp_path / "config.json").unlink()
+    for _ in range(2):  # the same network may be written again
+        save(backbone, tmp_path / "model.safetensors", "huggingface")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("convnext_atto", {}, "transformers has ViT, DINOv2 and DINOv3"),
+        ("vit_tiny_patch16_224", {"depth": 1, "act_layer": "gelu_tanh"}, "its activation is GELUTanh"),
+        ("vit_tiny_patch16_224", {"depth": 1, "qk_norm": True}, "q_norm.weight has no place in a vit of transformers"),
+        ("vit_tiny_patch16_224", {"depth": 1, "reg_tokens": 4}, "transformers has ViT, DINOv2 and DINOv3"),
+        ("vit_small_patch16_rope_224", {"depth": 1}, "its positions are not those of DINOv3"),
+        ("vit_small_patch14_dinov2", {"depth": 1, "mlp_ratio": 3.5}, "its MLPs are 1344 wide"),
+    ],
+)
+def test_networks_that_transformers_does_not_have(name: str, options: dict, says: str) -> None:
+    spec = NamedSpec(f"timm:{name}", options)
+    with torch.device("meta"):
+        state = NamedNetwork(spec).state_dict()
+    with pytest.raises(UserError, match=says):
+        express(Backbone(spec, state, "it"), "huggingface")

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_spec import NamedSpec
 from transfer.weights import huggingface_vit
 from transfer.weights.frameworks.record import FrameworkModel
 from transfer.weights.known_networks import Shown, shown_by
@@ -84,8 +86,14 @@ def config_of(backbone: Backbone) -> dict[str, Any]:
 
 
 def _network(backbone: Backbone) -> Any:
+    assert isinstance(backbone.spec, NamedSpec)
+    return _without_values(backbone.spec)
+
+
+@lru_cache(maxsize=8)
+def _without_values(spec: NamedSpec) -> NamedNetwork:
     with torch.device("meta"):
-        return NamedNetwork(backbone.spec)  # type: ignore[arg-type]
+        return NamedNetwork(spec)
 
 
 def _seen(net: Any) -> tuple[Shown, str]:
@@ -97,7 +105,10 @@ def _seen(net: Any) -> tuple[Shown, str]:
     if type(net) not in (VisionTransformer, Eva) or shown is None or "cls_token" not in state:
         raise ValueError("transformers has ViT, DINOv2 and DINOv3")
     mlp, scaled = net.blocks[0].mlp, any(n in state for n in ("blocks.0.ls1.gamma", "blocks.0.gamma_1"))
-    if not isinstance(mlp.act, nn.SiLU if shown.gated else nn.GELU) or getattr(mlp.act, "approximate", "none") != "none":
+    if (
+        not isinstance(mlp.act, nn.SiLU if shown.gated else nn.GELU)
+        or getattr(mlp.act, "approximate", "none") != "none"
+    ):
         raise ValueError(f"its activation is {type(mlp.act).__name__}")
     if type(net) is Eva:
         rope = net.rope

@@ -162,7 +162,7 @@ def read_index(file: Path) -> dict[str, str]:
 
 
 def declared_in(folder: Path) -> dict[str, Any]:
-    """Return what the files of Hugging Face in ``folder`` declare: "architecture", "config" and "pixels" of a `Source`, if they do.
+    """Return what the files of Hugging Face in ``folder`` declare: "architecture", "config", "pixels", ... of a `Source`.
 
     timm writes both into config.json; transformers writes "architectures" there and the pixels into a file of their own.
     """
