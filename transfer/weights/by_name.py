@@ -1,4 +1,4 @@
-"""Read weights of a network of timm that the user names: `--from "timm:vit_small_patch14_dinov2"`.
+"""Read weights of a network of timm that the user names (`--from "timm:vit_small_patch14_dinov2"`) or that was recognised.
 
 Authors name the parts of such networks in their own ways. timm translates these names when it loads them into a network
 (``checkpoint_filter_fn`` in the network's file), and the same function does so here: for DINOv2 and DINOv3 of Meta, BEiT, EVA,
@@ -12,6 +12,7 @@ import io
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,10 +26,11 @@ from pretrain.models.named_network import NamedNetwork
 from pretrain.models.named_spec import NamedSpec
 from transfer.weights import huggingface_vit
 from transfer.weights.contents import Contents
+from transfer.weights.known_networks import flat
 from transfer.weights.sources import Source
 from transfer.weights.tensors import as_tensor
 
-_CLASSIFIER = re.compile(r"(?:head|heads|head_dist|fc|classifier|last_linear)\..*")
+_CLASSIFIER = re.compile(r"(?:head|heads|head_dist|fc|classifier|last_linear|pooler)\..*")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class ByName:
     """By the names of `NamedNetwork`; whether they are complete is for `transfer.weights.backbone.check`."""
     dropped: dict[str, list[str]]
     """Keys that were left out: reason -> keys."""
-    computed: list[str]
-    """Names of tensors that were computed from several in the file."""
+    notes: list[str]
+    """What a user should know, one sentence each."""
     container: str
 
 
@@ -90,6 +92,8 @@ def read_named(spec: NamedSpec, contents: Contents, path: object, prefix: str | 
     table = contents.table(container)
     tensors = {key: x for key, value in table.weights.items() if (x := as_tensor(value)) is not None}
     source = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
+    if not _is_chunked(names):
+        source = {flat(name): x for name, x in source.items()}
     if huggingface_vit.is_huggingface("\n".join(source)):
         source = huggingface_vit.as_authors_name_it(source)
     if (fitting := _for_its_positions(spec, network.net, source)) != spec:
@@ -107,7 +111,34 @@ def read_named(spec: NamedSpec, contents: Contents, path: object, prefix: str | 
         "no part of timm's network": left,
     }
     state = {f"net.{name}": x for name, x in found.items() if name not in classifier}
-    return ByName(spec, state, {why: keys for why, keys in dropped.items() if keys}, computed, container)
+    notes = [f"{', '.join(computed)} was computed from several tensors of the file"] if computed else []
+    notes += _rounded(network.net, source, path)
+    return ByName(spec, state, {why: keys for why, keys in dropped.items() if keys}, notes, container)
+
+
+def _is_chunked(names: Iterable[str]) -> bool:
+    return any(flat(name) != name for name in names)
+
+
+def _rounded(net: Any, source: dict[str, Tensor], path: object) -> list[str]:
+    """Return a note if the periods of rotary positions in the file are those of DINOv3's network, rounded to bfloat16.
+
+    Raises:
+        UserError: They are others.
+    """
+    periods = source.get("rope_embed.periods")
+    rope: Any = getattr(net, "rope", None)
+    if periods is None or getattr(rope, "temperature", None) is None:
+        return []
+    wanted = rope.temperature ** (torch.arange(rope.dim // 4) / (rope.dim // 4))
+    if periods.shape != wanted.shape or not torch.allclose(periods.float(), wanted, rtol=2**-8, atol=0):
+        raise UserError(f"{path} has other periods of rotary positions than timm's network; it cannot be converted")
+    if torch.allclose(periods.float(), wanted, rtol=1e-6, atol=0):
+        return []
+    return [
+        "the periods of rotary positions are rounded to bfloat16 in the file; the network computes them in float32, as timm "
+        "and transformers do, so its maps differ a little from those of the authors' code"
+    ]
 
 
 def _place(
@@ -115,6 +146,7 @@ def _place(
 ) -> tuple[str, str]:
     """Return the container and the prefix under which most of ``names`` stand."""
     found: Counter[tuple[str, str]] = Counter()
+    chunked = _is_chunked(names)
     for place in contents.containers if container is None else [container]:
         table = contents.table(place)
         if huggingface_vit.is_huggingface(table.text):
@@ -122,7 +154,8 @@ def _place(
         for key in table.weights:
             parts = key.split(".")
             for start in range(len(parts)):
-                if ".".join(parts[start:]) in names:
+                name = ".".join(parts[start:])
+                if (name if chunked else flat(name)) in names:
                     found[place, ".".join(parts[:start]) + "." * (start > 0)] += 1
                     break
     if prefix is not None:
@@ -178,7 +211,11 @@ def _refuse_losses(
         raise UserError(
             f"{path} holds another network than {spec.title}: timm would resize {sizes}; name the fitting one"
         )
-    if biases := [name for name in left if name.endswith("qkv.bias") and bool((source[name] != 0).any())]:
+    biases = [name for name in left if re.search(r"attn\.(qkv|[qkv])\.bias$", name) and bool(source[name].any())]
+    for name in (name for name in source if name.endswith("qkv.bias") and name[: -len("qkv.bias")] + "q_bias" in found):
+        mask = source.get(f"{name}_mask", torch.ones(()))
+        biases += [f"the keys' part of {name}"] if bool((source[name] * mask).chunk(3)[1].any()) else []
+    if biases:
         raise UserError(
             f"{path} holds biases that {spec.title} does not have ({', '.join(biases[:3])}, ...); name the network of timm "
             "that has them, such as one ending in _qkvb"

@@ -19,7 +19,7 @@ from transfer.weights.contents import grouped
 from transfer.weights.frameworks import express, find_framework
 from transfer.weights.read_file import Reading, read
 from transfer.weights.sources import Source, locate
-from transfer.weights.write_file import check_suffix, write
+from transfer.weights.write_file import check_suffix, write, write_config
 
 if TYPE_CHECKING:
     from transfer.weights.models.parity import Parity
@@ -86,6 +86,7 @@ def convert(
             record_part,
             _record(reading, written, parity, located, digest.result(), sha256(part), output.name, framework),
         )
+    write_config(backbone, output, framework)
     usage = find_framework(framework).usage(backbone, output)
     return Conversion(reading, written, parity, output, record, usage)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pixbench.errors import UserError
+from pixbench.errors import UserError, an
 from pixbench.file_versions import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, WEIGHTS_KEY
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.named_spec import NamedSpec
@@ -22,6 +22,7 @@ from transfer.weights.sources import Source
 from transfer.weights.spec import Spec
 from transfer.weights.stand_ins import entries
 from transfer.weights.tensors import is_brief
+from transfer.weights.vit_spec import VitSpec
 
 PERMIT = "PIXBENCH_NETWORKS"
 """Environment variable with the modules, separated by commas, whose code a weight file may name."""
@@ -62,7 +63,7 @@ def spec_in_file(contents: Contents, fmt: Format, state: Mapping[str, Tensor], p
     if fields is None:
         fields = spec_in(entries(contents.entries.get(WEIGHTS_KEY)) or {})
     if not named_spec_in(fields):
-        return as_in_format(infer_spec(state, str(path)), fmt)
+        return as_in_format(infer_spec(state, str(path)), fmt, path)
     try:
         if not is_brief(fields):
             raise ValueError("the description is too long")
@@ -84,9 +85,20 @@ def is_checkpoint(content: Mapping[Any, Any]) -> bool:
     return isinstance(kind, str) and kind == CHECKPOINT_FORMAT
 
 
-def as_in_format(spec: Spec, fmt: Format) -> Spec:
-    """Return the spec with the fields that the format defines; where the stride is in a bottleneck is no matter of others."""
+def as_in_format(spec: Spec, fmt: Format, path: object) -> Spec:
+    """Return the spec with the fields that the format defines; where the stride is in a bottleneck is no matter of others.
+
+    Raises:
+        UserError: The format defines the heads of ViTs of other widths.
+    """
     fields = fmt.backbone | ({"avg_down": True} if fmt.names.averages else {})
+    if isinstance(spec, VitSpec) and "heads" in fields:
+        if spec.width not in fields["heads"]:
+            raise UserError(
+                f"{path} holds a ViT of width {spec.width}; {an(fmt.title)} has the width "
+                f"{' or '.join(map(str, fields['heads']))}, and no weight shows the number of heads of others"
+            )
+        fields["heads"] = fields["heads"][spec.width]
     if isinstance(spec, BackboneSpec) and spec.groups > 1:
         fields |= fmt.grouped.get("backbone", {})
     if isinstance(spec, BackboneSpec) and spec.basic:

@@ -69,10 +69,13 @@ class Format:
     on_request: bool = False
     """Whether only ``--from`` chooses the format, because no key distinguishes its files from those of another."""
     backbone: dict[str, Any] = field(default_factory=dict)
-    """Fields of the backbone's spec that do not follow from names and shapes of the weights."""
+    """Fields of the backbone's spec that do not follow from names and shapes of the weights; "heads" of a ViT by its width."""
     pixels: Pixels = field(default_factory=Pixels)
     grouped: dict[str, Any] = field(default_factory=dict)
     """"backbone" and "pixels" of a backbone with groups (ResNeXt), if they are others."""
+    networks: tuple[dict[str, Any], ...] = ()
+    """Networks of timm that its files may hold, each with the numbers that its weights show; see
+    `transfer.weights.known_networks`, which reads such formats. Then ``required`` and ``forbidden`` are authors' names."""
     other_stems: dict[str, str] = field(default_factory=dict)
     """Stems (`BackboneSpec.stem`) that are other networks in this format, though no weight shows it -> what they have."""
 
@@ -97,7 +100,7 @@ def parse(path: Path) -> Format:
     """Read one YAML file; raise `UserError` if it does not hold the fields of `Format`."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     entry: dict[str, Any] = {"name": path.stem, **yaml.load(path.read_text(encoding="utf-8"), loader)}
-    for name in ("container", "required", "forbidden"):
+    for name in ("container", "required", "forbidden", "networks"):
         if name in entry:
             entry[name] = (entry[name],) if isinstance(entry[name], str) else tuple(entry[name])
     for part in (entry, entry.get("grouped", {})):

@@ -8,11 +8,12 @@ from os import PathLike
 from typing import Any
 
 from pixbench.errors import UserError, printable
-from transfer.weights import discovery, files, other_networks, recognition
+from transfer.weights import by_name, discovery, files, other_networks, recognition
 from transfer.weights.contents import Contents
 from transfer.weights.declarations import as_the_file_says, spec_in_file
 from transfer.weights.file_format import formats
-from transfer.weights.read_file import Choice, recognise
+from transfer.weights.known_networks import Known
+from transfer.weights.read_file import Choice, known_network, recognise
 from transfer.weights.recognition import Match
 from transfer.weights.sources import Source, locate
 from transfer.weights.tensors import as_tensor, type_name
@@ -35,16 +36,20 @@ def inspect(
     content, path = files.read_source(located, checked=False), located.name
     contents = Contents(content.value)
     found = discovery.find(contents)
-    matches = [] if choice != Choice() else recognition.candidates(contents)
-    if matches and matches[0].sorted.unknown and (only := discovery.only_one(contents, path)):
-        matches = [only]
-    matches = matches or [recognise(contents, path, choice)]  # raises an error with the reason
+    if known := known_network(contents, located, choice):
+        described, found = {known.format.name: _describe_known(contents, known, located, choice)}, []
+    else:
+        matches = [] if choice != Choice() else recognition.candidates(contents)
+        if matches and matches[0].sorted.unknown and (only := discovery.only_one(contents, path)):
+            matches = [only]
+        matches = matches or [recognise(contents, path, choice)]  # raises an error with the reason
+        described = {match.format.name: _describe(contents, match, located, found) for match in matches}
     return {
         "file": path,
         "files": [str(file) for file in located.files],
         "bytes": located.size,
         "sha256": located.sha256,
-        "formats": {match.format.name: _describe(contents, match, located, found) for match in matches},
+        "formats": described,
         "backbones": [
             {"options": inside.options, "backbone": inside.title, "tensors": inside.size, "problem": inside.problem}
             for inside in found
@@ -52,6 +57,28 @@ def inspect(
         "averages": contents.averages,
         "objects": content.asked,
         "architecture": located.architecture or other_networks.declared_architecture(contents),
+    }
+
+
+def _describe_known(contents: Contents, known: Known, source: Source, choice: Choice) -> dict[str, Any]:
+    try:
+        held = by_name.read_named(known.spec, contents, source.name, choice.prefix, choice.container)
+    except UserError as error:
+        held = by_name.ByName(known.spec, {}, {}, [], "")
+        backbone: dict[str, Any] = {"title": f"{known.spec.title}, which cannot be read: {error}"}
+    else:
+        backbone = {"title": held.spec.title, **held.spec.as_dict()}
+    return {
+        "title": known.format.title,
+        "problem": "",
+        "backbone": backbone,
+        "branches": ["student"],
+        "pixels": asdict(as_the_file_says(contents, known.format, held.spec, source)[1]),
+        "types": dict(Counter(map(type_name, held.state.values()))),
+        "converted": len(held.state),
+        "dropped": {reason: len(keys) for reason, keys in held.dropped.items()},
+        "unknown": [],
+        "beside the weights": contents.beside(held.container),
     }
 
 

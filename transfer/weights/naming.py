@@ -28,9 +28,14 @@ class Naming:
     """
 
     def __init__(
-        self, stem: dict[str, str], stages: dict[str, str], block: dict[str, str], bare: dict[str, str] | None = None
+        self,
+        stem: dict[str, str],
+        stages: dict[str, str],
+        block: dict[str, str],
+        bare: dict[str, str] | None = None,
+        block_bare: dict[str, str] | None = None,
     ) -> None:
-        tables = (stem, stages, block, bare or {})
+        tables = (stem, stages, block, bare or {}, block_bare or {})
         inverses = tuple({value: key for key, value in table.items()} for table in tables)
         if [len(t) for t in tables] != [len(t) for t in inverses]:
             raise ValueError("two modules of a framework have the same name")
@@ -38,6 +43,8 @@ class Naming:
         self.stages = stages
         self.block = block
         self.bare = bare or {}
+        """Names of tensors that are no leaf of a module; ``block_bare`` are those within a block."""
+        self.block_bare = block_bare or {}
         self.counts = not any(name.endswith(".norm") for name in stem.values())
         """Whether its batch norms always count their batches; Detectron2's frozen ones do not."""
         self.averages = block.get("downsample.0") == "downsample.1"
@@ -53,7 +60,7 @@ class Naming:
         """Return the same naming with ``prefix`` before each name of the framework."""
         tables = (self.stem, self.stages, self.bare)
         stem, stages, bare = ({key: prefix + name for key, name in table.items()} for table in tables)
-        return Naming(stem, stages, self.block, bare)
+        return Naming(stem, stages, self.block, bare, self.block_bare)
 
 
 class OwnNames(Naming):
@@ -90,17 +97,23 @@ def is_counter(name: str) -> bool:
 
 
 def _translator(
-    stem: dict[str, str], stages: dict[str, str], block: dict[str, str], bare: dict[str, str]
+    stem: dict[str, str],
+    stages: dict[str, str],
+    block: dict[str, str],
+    bare: dict[str, str],
+    block_bare: dict[str, str],
 ) -> Translator:
     in_stem, in_stage, in_block = ("|".join(map(re.escape, table)) for table in (stem, stages, block))
     pattern = re.compile(rf"(?:({in_stem})|({in_stage})\.(\d+)\.({in_block}))\.({LEAVES})")
+    alone = re.compile(rf"({in_stage})\.(\d+)\.({'|'.join(map(re.escape, block_bare))})")
 
     def translate(name: str) -> str | None:
-        match = pattern.fullmatch(name)
-        if match is None:
-            return bare.get(name)
-        module, stage, number, inner, leaf = match.groups()
-        return f"{stem[module]}.{leaf}" if module else f"{stages[stage]}.{number}.{block[inner]}.{leaf}"
+        if match := pattern.fullmatch(name):
+            module, stage, number, inner, leaf = match.groups()
+            return f"{stem[module]}.{leaf}" if module else f"{stages[stage]}.{number}.{block[inner]}.{leaf}"
+        if block_bare and (match := alone.fullmatch(name)):
+            return f"{stages[match[1]]}.{match[2]}.{block_bare[match[3]]}"
+        return bare.get(name)
 
     return translate
 

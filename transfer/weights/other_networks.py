@@ -29,7 +29,11 @@ _SIGNS = {
     "SwiGLU": r".*\.mlp\.(w12|w3|fc1_g|fc1_x)\..*",
     "norms of queries and keys": r".*\.attn\.[qk]_norm\..*",
     "a norm before its blocks": r"(.*\.)?(norm_pre|ln_pre)\..*",
-    "relative or rotary positions": r"(.*\.)?(rope|rel_pos\w*|relative_position_bias_table)(\..*)?",
+    "registers that have rotary positions of their own, as in CAPI and no network of timm": r".*residual1\.fn\.rope\.freqs",
+    "tables of relative positions, which are for one size of images or windows (BEiT, Swin)": (
+        r"(.*\.)?(rel_pos\w*|relative_position_bias_table)(\..*)?"
+    ),
+    "rotary positions": r"(.*\.)?(rope|rope_embed)(\..*)?",
     "prompts": r"(.*\.)?prompt\w*(\..*)?",
     "parametric ReLUs": r".*layer\d\.\d+\.(relu|prelu|act)\d?\.weight",
 }

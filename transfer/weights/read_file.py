@@ -12,12 +12,13 @@ from torch import Tensor
 from pixbench.errors import UserError, an
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.named_spec import NamedSpec
-from transfer.weights import by_name, discovery, files, other_networks, pyramid_head, recognition
+from transfer.weights import by_name, discovery, files, known_networks, other_networks, pyramid_head, recognition
 from transfer.weights.backbone import Backbone, Counts, Problems, check
 from transfer.weights.contents import Contents
 from transfer.weights.declarations import as_the_file_says, spec_in_file
 from transfer.weights.expected_shapes import expected
-from transfer.weights.file_format import Format, Pixels, formats
+from transfer.weights.file_format import Format, formats
+from transfer.weights.known_networks import Known
 from transfer.weights.naming import is_counter
 from transfer.weights.recognition import Match, Sorting
 from transfer.weights.sources import Source, locate
@@ -108,6 +109,8 @@ def read(
         return _by_name(by_name.spec_named(format_name), contents, located, choice)
     if choice == Choice() and (named := by_name.spec_of(located)) is not None:
         return _by_name(named, contents, located, choice)
+    if known := known_network(contents, located, choice):
+        return _by_name(known.spec, contents, located, choice, known.format)
     match = recognise(contents, path, replace(choice, branch=branch))
     fmt = match.format
     architecture = located.architecture or other_networks.declared_architecture(contents)
@@ -137,10 +140,10 @@ def read(
     spec, pixels = as_the_file_says(contents, fmt, spec, located)
     backbone = Backbone(spec, state, path, extras, pixels, _last_norm(match, sorting, spec, path))
     check(backbone)
-    if _has_undecided_heads(state):
+    if "heads" not in fmt.backbone and _has_undecided_heads(state):
         raise UserError(
             f"{path} holds a ViT of width 384 with fixed positions: MoCo v3 has 12 attention heads in it, DeiT 6, and no "
-            "weight shows which; it cannot be converted"
+            "weight shows which; it cannot be converted, but a checkpoint of MoCo v3 itself can (moco_v3_vit)"
         )
     return Reading(
         backbone,
@@ -156,8 +159,26 @@ def read(
     )
 
 
-def _by_name(spec: NamedSpec, contents: Contents, source: Source, choice: Choice) -> Reading:
-    """Return the backbone that the user named."""
+def known_network(contents: Contents, source: Source, choice: Choice) -> Known | None:
+    """Return the network of timm that a file is known to hold; None if it is none, or the user chose something else.
+
+    Raises:
+        UserError: The user chose a format of such networks, and the file is not of it.
+    """
+    chosen = recognition.known_as(choice.format) if choice.format else None
+    if choice.branch not in (None, AVERAGE) or (chosen and not chosen.networks):
+        return None
+    found = known_networks.recognise(contents, source, choice.format, choice.container, choice.prefix)
+    if chosen and not found:
+        raise UserError(
+            f"{source.name} is not of the format {chosen.name} ({chosen.title}), or of none of its sizes; to read it as a "
+            "network that you know, write --from timm:NAME"
+        )
+    return found
+
+
+def _by_name(spec: NamedSpec, contents: Contents, source: Source, choice: Choice, fmt: Format | None = None) -> Reading:
+    """Return the backbone that the user named, or that was recognised in a file of the format ``fmt``."""
     if choice.branch not in (None, AVERAGE):
         raise UserError(
             f"--branch {choice.branch} belongs to a known format; with --from {spec.name}, choose by --prefix"
@@ -168,11 +189,12 @@ def _by_name(spec: NamedSpec, contents: Contents, source: Source, choice: Choice
         )
     found, types = by_name.read_named(spec, contents, source.name, choice.prefix, choice.container), Counter[str]()
     state = {name: _uniform(name, in_order(tensor), types) for name, tensor in found.state.items()}
-    backbone = Backbone(found.spec, state, source.name, {}, source.pixels or Pixels())
+    fmt = fmt or formats()["timm_named"]
+    _, pixels = as_the_file_says(contents, fmt, found.spec, source)
+    backbone = Backbone(found.spec, state, source.name, {}, pixels)
     check(backbone)
     counts = Counts(len(state), {reason: len(keys) for reason, keys in found.dropped.items()}, {}, dict(types))
-    notes = [f"{', '.join(found.computed)} was computed from several tensors of the file"] if found.computed else []
-    beside, fmt = contents.beside(found.container), formats()["timm_named"]
+    notes, beside = found.notes + known_networks.notes(source, fmt), contents.beside(found.container)
     return Reading(
         backbone, fmt, choice.branch or "student", counts, beside, found.dropped, [], [], notes, spec.function
     )

@@ -220,7 +220,8 @@ def candidates(contents: Contents) -> list[Match]:
     These are the ones without unknown keys if any, of these the ones with the weights where the format has them, and of these
     the ones with most conditions.
     """
-    found = [held for fmt in formats().values() if not fmt.on_request and (held := match(contents, fmt))]
+    usual = [fmt for fmt in formats().values() if not fmt.on_request and not fmt.networks]
+    found = [held for fmt in usual if (held := match(contents, fmt))]
     if deciding := [held for held in found if held.format.decides]:
         return deciding
     ranks = [(not held.sorted.unknown, held.in_place, held.format.conditions) for held in found]

@@ -47,7 +47,7 @@ def measure_vit(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[str,
     """Return the fields of the `VitSpec` that follow from names and shapes of the weights.
 
     The number of heads does not follow from any shape. Each head is taken to have 64 channels, as in ViT, DeiT, DINO, iBOT
-    and MAE; in the huge model it has 80. MoCo v3's ViT-S, where it has 32, is refused by `transfer.weights.read`.
+    and MAE; in the huge model it has 80. In MoCo v3's ViT-S it has 32, which its format says (`Format.backbone`).
     """
     patches, positions = shapes["patch_embed.proj.weight"], shapes.get("pos_embed", ())
     blocks = {int(match[1]) for name in shapes if (match := re.match(r"blocks\.(\d{1,4})\.", name))}

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from pixbench.errors import UserError
 from pixbench.file_versions import WEIGHTS_KEY
-from pixbench.files import atomic_path
+from pixbench.files import atomic_path, write_text
 from transfer.weights.backbone import Backbone, Counts, check
 from transfer.weights.frameworks import express, find_framework, to_framework
 from transfer.weights.naming import COUNTER, is_counter
 from transfer.weights.tensors import alone, fingerprint, in_order
 
 AUTHOR = "PixBench"
+CONFIG = "config.json"
 
 
 def save(backbone: Backbone, path: str | PathLike[str], framework: str) -> Counts:
@@ -31,7 +32,24 @@ def save(backbone: Backbone, path: str | PathLike[str], framework: str) -> Count
     check_suffix(path, framework, backbone)
     check(backbone)
     with atomic_path(path) as part:
-        return write(backbone, part, framework)
+        counts = write(backbone, part, framework)
+    write_config(backbone, path, framework)
+    return counts
+
+
+def write_config(backbone: Backbone, path: str | PathLike[str], framework: str) -> None:
+    """Write the config.json that the framework reads beside ``path``, if it reads one."""
+    if config := _config(backbone, framework):
+        write_text(Path(path).with_name(CONFIG), _text(config))
+
+
+def _text(config: dict[str, Any]) -> str:
+    return json.dumps(config, indent=2) + "\n"
+
+
+def _config(backbone: Backbone, framework: str) -> dict[str, Any]:
+    rules = find_framework(framework)
+    return rules.config(backbone) if rules.config else {}
 
 
 def check_suffix(path: str | PathLike[str], framework: str, backbone: Backbone | None = None) -> None:
@@ -45,6 +63,15 @@ def check_suffix(path: str | PathLike[str], framework: str, backbone: Backbone |
             f"{path}: a file of the weights alone cannot say that strides are in the 1×1 convolutions; choose a name that ends "
             "in .safetensors, which can"
         )
+    if backbone and (config := _config(backbone, framework)):
+        if Path(path).name != "model.safetensors":
+            raise UserError(
+                f"{path}: transformers reads a config.json beside the weights, and these as model.safetensors; give the output "
+                "this name, in a folder of its own"
+            )
+        beside = Path(path).with_name(CONFIG)
+        if beside.exists() and beside.read_text(encoding="utf-8", errors="replace") != _text(config):
+            raise UserError(f"{beside} exists and describes something else; choose a folder of its own for the output")
 
 
 def write(backbone: Backbone, path: Path, framework: str) -> Counts:

@@ -136,12 +136,13 @@ def averaging(state: State) -> State:
     return {re.sub(r"downsample\.(\d)", lambda m: f"downsample.{int(m[1]) + 1}", n): t for n, t in state.items()}
 
 
-def vit(seed: int) -> State:
+def vit(seed: int, spec: VitSpec | None = None) -> State:
     random = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(t.shape, generator=random) for name, t in build_network(VIT).state_dict().items()}
+    return {name: torch.randn(t.shape, generator=random) for name, t in build_network(spec or VIT).state_dict().items()}
 
 
 VIT = VitSpec(width=32, depth=2, heads=1, patch=4, image=8)
+MOCO_VIT = VitSpec(width=384, depth=1, heads=12, patch=16, image=32)
 HEADS_FPN = behind("roi_heads.", linear("box_head.fc1", "box_predictor.cls_score")) | linear(
     "proposal_generator.rpn_head.conv"
 )
@@ -198,6 +199,7 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
     c4_heads = linear("roi_heads.box_predictor.cls_score", "proposal_generator.rpn_head.conv", "roi_heads.res5.norm")
     v, w, d_spec = vit(0), vit(1), BackboneSpec(50, 1 / 16, stem="deep", avg_down=True)
     tokens = parts("cls_token") | {"norm.weight": torch.ones(32), "norm.bias": torch.zeros(32)}
+    wide = parts("cls_token") | {"norm.weight": torch.ones(384), "norm.bias": torch.zeros(384)}
     tokens_dropped = {"class token (ViTDet has none)": 1, "last norm (ViTDet has none)": 2}
     four = {reason: 2 * number for reason, number in tokens_dropped.items()}
     c4_dropped = {"region proposals": 2, "heads": 2, "norm after res5": 2}
@@ -295,6 +297,17 @@ def cases(s: State, t: State, deep: State, neck: State) -> dict[str, Case]:
                 )
             },
             {"momentum encoder backbone": 318, "projector": 2, "predictor": 1},
+            branches=TWO,
+        ),
+        "moco_v3_vit": Case(
+            {"arch": "vit_small", **run}
+            | {
+                "state_dict": behind("module.base_encoder.", vit(0, MOCO_VIT) | wide)
+                | behind("module.momentum_encoder.", vit(1, MOCO_VIT) | wide)
+                | parts("module.base_encoder.head.0.weight", "module.predictor.0.weight")
+            },
+            {"momentum encoder backbone": 15, **four, "projector": 1, "predictor": 1},
+            MOCO_VIT,
             branches=TWO,
         ),
         "simsiam": Case(

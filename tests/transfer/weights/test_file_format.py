@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from every_format import (
-    VIT,
     Case,
     State,
     caffe2,
@@ -35,6 +34,7 @@ from transfer.weights.contents import Contents
 from transfer.weights.file_format import formats, parse
 from transfer.weights.models.networks import build_network
 from transfer.weights.naming import is_counter
+from transfer.weights.vit_spec import VitSpec
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +74,8 @@ def test_a_file_of_exactly_that_layout_gives_the_backbone_back(tmp_path, all_cas
         assert other in str(error.value)
     for number, branch in enumerate(case.branches):
         reading = read(path, branch, form)
-        backbone = vit(number) if case.spec == VIT else make_backbone(seed=number, stem=case.spec.stem).state
+        on_vit = isinstance(case.spec, VitSpec)
+        backbone = vit(number, case.spec) if on_vit else make_backbone(seed=number, stem=case.spec.stem).state
         wanted = (
             folded(backbone)
             if "caffe2" in name

@@ -62,7 +62,10 @@ def content_of(name: str, vit: State) -> dict:
     }
 
 
-@pytest.mark.parametrize("name", sorted(name for name, kind in formats().items() if "vit" in kind.naming))
+FORMATS = sorted(name for name, kind in formats().items() if "vit" in kind.naming and "heads" not in kind.backbone)
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_every_layout_gives_the_backbone_back(tmp_path: Path, vit: State, backbone_of, name: str) -> None:
     path = tmp_path / "x.pth"
     torch.save(content_of(name, vit), path)
@@ -78,7 +81,7 @@ def test_the_last_norm_is_kept_beside_the_backbone(tmp_path: Path, vit: State) -
     """Of the branch that is read, wherever a format puts it. Conversion leaves it out, because ViTDet has none."""
     norm = {"norm.weight": torch.arange(64.0), "norm.bias": torch.arange(64.0) - 9}
     path = tmp_path / "x.pth"
-    for name in sorted(name for name, kind in formats().items() if "vit" in kind.naming):
+    for name in FORMATS:
         torch.save(content_of(name, vit | norm), path)
         for number, branch in enumerate(formats()[name].branches):
             found = read(path, branch).backbone
@@ -116,15 +119,29 @@ def test_heads_of_the_published_sizes(width: int, heads: int) -> None:
     assert infer_spec(state) == VitSpec(width, 1, heads, 14, 224)
 
 
-def test_timms_vit_computes_the_same(backbone_of) -> None:
+def test_a_checkpoint_of_moco_v3_says_that_it_has_12_heads(tmp_path: Path, backbone_of) -> None:
+    spec = VitSpec(384, 1, 12, 16, 32)
+    state = backbone_of(spec).state
+    state["pos_embed"] = torch.cat([torch.zeros(1, 1, 384), state["pos_embed"][:, 1:]], 1)
+    both = behind("module.base_encoder.", state) | behind("module.momentum_encoder.", state)
+    torch.save({"arch": "vit_small", "state_dict": both}, tmp_path / "x.pth")
+    found = read(tmp_path / "x.pth")
+    assert (found.format, found.backbone.spec) == ("moco_v3_vit", spec)
+    torch.save({"state_dict": behind("module.base_encoder.", backbone_of(SPEC).state)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="a ViT of width 64; a MoCo v3 checkpoint of a ViT has the width 384 or 768"):
+        read(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("spec", [SPEC, VitSpec(384, 2, 12, 16, 64)], ids=["", "MoCo v3"])
+def test_timms_vit_computes_the_same(backbone_of, spec: VitSpec) -> None:
     from timm.models.vision_transformer import VisionTransformer
 
-    backbone, images = backbone_of(SPEC), probe()[..., :64, :64]
+    backbone, images = backbone_of(spec), probe()[..., :64, :64]
     theirs = VisionTransformer(
         img_size=64,
-        embed_dim=64,
+        embed_dim=spec.width,
         depth=2,
-        num_heads=1,
+        num_heads=spec.heads,
         num_classes=0,
         class_token=False,
         global_pool="",
@@ -132,7 +149,7 @@ def test_timms_vit_computes_the_same(backbone_of) -> None:
     state = backbone.state | {"pos_embed": backbone.state["pos_embed"][:, 1:]}
     result = theirs.load_state_dict(state, strict=False)
     assert (result.missing_keys, result.unexpected_keys) == (["norm.weight", "norm.bias"], [])
-    ours = build_network(SPEC).eval()
+    ours = build_network(spec).eval()
     ours.load_state_dict(backbone.state)
     with torch.no_grad():
         found, wanted = theirs.get_intermediate_layers(images, n=1)[0], ours.forward_stages(images)["block 2"]

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pixbench.errors import UserError, an, did_you_mean
+from pretrain.models.named_spec import NamedSpec
 from transfer.weights import pyramid_head
 from transfer.weights.file_format import Pixels
 from transfer.weights.frameworks.record import Framework, FrameworkModel
@@ -91,6 +92,8 @@ def to_framework(backbone: Backbone, framework: str) -> dict[str, Tensor]:
     Pyramid and head are left out if the framework cannot hold them.
     """
     rules, names = find_framework(framework), names_of(backbone, framework)
+    if rules.translate and isinstance(backbone.spec, NamedSpec):
+        return rules.translate(backbone)
     named = {
         names.to_framework(name): tensor
         for name, tensor in backbone.state.items()

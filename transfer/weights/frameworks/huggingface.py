@@ -1,4 +1,4 @@
-"""The ResNet of `transformers` (`transformers/models/resnet/modeling_resnet.py`)."""
+"""Networks of `transformers`: its ResNet (`transformers/models/resnet/modeling_resnet.py`), and its ViTs (`transformers_vit`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrain.models.named_spec import NamedSpec
+from transfer.weights.frameworks import transformers_vit
 from transfer.weights.frameworks.record import Framework, FrameworkModel, reader, stages, tensors_in
 from transfer.weights.naming import NAMINGS
 
@@ -30,12 +32,16 @@ def _settings(backbone: Backbone) -> dict[str, Any]:
 
 
 def _lacks(backbone: Backbone) -> str | None:
+    if isinstance(backbone.spec, NamedSpec):
+        return transformers_vit.lacks(backbone)
     spec = backbone.resnet
     grouped = (spec.groups, spec.width_per_group) != (1, 64)
     return f"{spec.title} (its bottlenecks have no groups and no other width)" if grouped else None
 
 
 def _build(backbone: Backbone) -> FrameworkModel:
+    if isinstance(backbone.spec, NamedSpec):
+        return transformers_vit.build(backbone)
     from transformers import ResNetConfig, ResNetModel
 
     model = ResNetModel(ResNetConfig(**_settings(backbone)))
@@ -43,10 +49,18 @@ def _build(backbone: Backbone) -> FrameworkModel:
 
 
 def _load(model: nn.Module, path: Path) -> None:
+    if isinstance(model, transformers_vit.AsWritten):
+        return model.load(path)
     model.load_state_dict(tensors_in(path))
 
 
+def _config(backbone: Backbone) -> dict[str, Any]:
+    return transformers_vit.config_of(backbone) if isinstance(backbone.spec, NamedSpec) else {}
+
+
 def _usage(backbone: Backbone, path: Path) -> str:
+    if isinstance(backbone.spec, NamedSpec):
+        return transformers_vit.usage(backbone, path)
     given = ", ".join(f"{key}={value!r}" for key, value in _settings(backbone).items())
     lines = (f"config = transformers.ResNetConfig({given})", "model = transformers.ResNetModel(config)")
     return "\n".join([*lines, f"model.load_state_dict({reader(path)})"])
@@ -55,9 +69,9 @@ def _usage(backbone: Backbone, path: Path) -> str:
 RECORDS = (
     Framework(
         name="huggingface",
-        title="Hugging Face ResNet",
+        title="network of transformers",
         words=("huggingface",),
-        variants={"7x7": NAMINGS["huggingface"]},
+        variants={"7x7": NAMINGS["huggingface"], "named": NAMINGS["own"]},
         owns=re.compile(r"(?!classifier\.)"),
         build=_build,
         load=_load,
@@ -67,5 +81,7 @@ RECORDS = (
         suffixes=(".safetensors", ".pth", ".bin"),
         pixels=False,
         lacks=_lacks,
+        translate=transformers_vit.tensors_of,
+        config=_config,
     ),
 )

@@ -84,6 +84,10 @@ class Framework:
     """Whether channel order, mean and std of pixels are settings. If not, they are RGB and those of ImageNet."""
     lacks: Callable[[Backbone], str | None] = nothing
     """Return what a backbone of its variants has that the framework has no network for; None if it has one."""
+    translate: Callable[[Backbone], dict[str, Tensor]] | None = None
+    """Return the tensors of a backbone by name (`NamedSpec`) by their names in a file, if more than names change."""
+    config: Callable[[Backbone], dict[str, Any]] | None = None
+    """Return the content of the config.json that the framework reads beside a file; empty for a backbone without one."""
     by_design: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
     """Tensors in the backbone of a model that no checkpoint contains, by design: description -> pattern of names."""
 

@@ -162,7 +162,7 @@ def read_index(file: Path) -> dict[str, str]:
 
 
 def declared_in(folder: Path) -> dict[str, Any]:
-    """Return what the files of Hugging Face in ``folder`` declare: "architecture" and "pixels" of a `Source`, if they do.
+    """Return what the files of Hugging Face in ``folder`` declare: "architecture", "config", "pixels", ... of a `Source`.
 
     timm writes both into config.json; transformers writes "architectures" there and the pixels into a file of their own.
     """
@@ -177,6 +177,8 @@ def declared_in(folder: Path) -> dict[str, Any]:
         mean, std = timm.get("mean"), timm.get("std")
     if pixels := pixels_of(mean, std):
         found["pixels"] = pixels
+    if "model_type" in config:
+        found["config"] = config
     if config.get("model_type") == "resnet":  # `transformers/models/resnet/configuration_resnet.py`
         found["backbone"] = {"stride_in_1x1": True} if config.get("downsample_in_bottleneck") is True else {}
         if config.get("downsample_in_first_stage"):

@@ -28,7 +28,8 @@ class Source:
     """Commit of a repository of the hub."""
     pixels: Pixels | None = None
     """How the network's images are prepared, if it is declared beside the weights."""
-
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What `transformers` declares of the network in config.json."""
     backbone: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the backbone's spec that are declared beside the weights."""
     other_network: str | None = None
