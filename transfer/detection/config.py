@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import yaml
@@ -63,10 +64,15 @@ def build_config(job: TransferJob, backbone: Backbone | None) -> CfgNode:
 
 def read_config(protocol: Protocol) -> CfgNode:
     """Return the published config from the file of ``protocol``."""
+    return _read(str(protocol.config), protocol.weights_framework == vitdet.FRAMEWORK).clone()
+
+
+@cache
+def _read(path: str, of_vitdet: bool) -> CfgNode:
     cfg = get_cfg()
-    if protocol.weights_framework == vitdet.FRAMEWORK:
+    if of_vitdet:
         cfg.VITDET = CfgNode(new_allowed=True)
-    cfg.merge_from_file(str(protocol.config))
+    cfg.merge_from_file(path)
     return cfg
 
 

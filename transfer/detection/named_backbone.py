@@ -15,13 +15,15 @@ from torch import Tensor
 
 from pixbench.errors import UserError
 from pretrain.models.feature_network import needed
-from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_network import NamedNetwork, check_size, look
 from pretrain.models.named_spec import NamedSpec
 
 BUILDER = "build_named_fpn_backbone"
 """Name of the builder in Detectron2's registry."""
 FEATURES = {"res2": "layer1", "res3": "layer2", "res4": "layer3", "res5": "layer4"}
 """Detectron2's name of each map -> ours."""
+PICTURE = (320, 416)
+"""Height and width of an example: detectors get pictures of any size, padded to multiples of 32 pixels."""
 TOPS = {
     "build_resnet_fpn_backbone": "pool",
     "build_retinanet_resnet_fpn_backbone": "res5",
@@ -31,15 +33,10 @@ TOPS = {
 
 
 class BottomUp(NamedNetwork, Backbone):
-    """A `NamedNetwork` that gives Detectron2 the maps of strides 4 to 32 by its names.
-
-    Raises:
-        UserError: The network has no such maps.
-    """
+    """A `NamedNetwork` that gives Detectron2 the maps of strides 4 to 32 by its names."""
 
     def __init__(self, spec: NamedSpec, features: list[str]) -> None:
         super().__init__(spec)
-        self._channels = needed(self, tuple(FEATURES[name] for name in features), "a feature pyramid")
         self.features = features
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
@@ -60,13 +57,15 @@ def named_options(cfg: CfgNode, spec: NamedSpec) -> None:
     """Set ``cfg`` so that it builds a pyramid on the backbone ``spec``.
 
     Raises:
-        UserError: The protocol has no pyramid on a ResNet.
+        UserError: The protocol has no pyramid on a ResNet, the network has no maps for it, or takes images of one size only.
     """
     if cfg.MODEL.BACKBONE.NAME not in TOPS:
         raise UserError(
             f"{spec.title} can be the backbone of protocols with a feature pyramid (coco_fpn_*, coco_retinanet_1x, coco_fcos_1x, "
             "cityscapes_instance, lvis_fpn); in this one, the last stage of a ResNet is the head"
         )
+    needed(look(spec), tuple(FEATURES[name] for name in cfg.MODEL.FPN.IN_FEATURES), "a feature pyramid")
+    check_size(spec, *PICTURE)
     cfg.MODEL.NAMED = CfgNode(
         {"NAME": spec.name, "OPTIONS": json.dumps(spec.options), "TOP": TOPS[cfg.MODEL.BACKBONE.NAME]}
     )

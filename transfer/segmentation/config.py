@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from copy import deepcopy
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pixbench.errors import UserError, did_you_mean
@@ -58,7 +61,7 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
 
     # No formatting by yapf: mmengine prints the config at every checkpoint, and formatting it takes longer than saving.
     path = job.protocol.config
-    config = Config(Config.fromfile(path).to_dict(), filename=path, format_python_code=False)
+    config = Config(deepcopy(_read(path)), filename=path, format_python_code=False)
     if job.classes:
         use_classes(config, job.classes)
     before = held(config)
@@ -73,8 +76,8 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
     spec = spec or backbone_spec(config)
     if isinstance(spec, VitSpec):
         raise UserError(
-            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} is for a ResNet; choose another "
-            "protocol"
+            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} is for a ResNet or a network by "
+            "name; name it with `pixbench convert --from timm:NAME --to timm`, or choose another protocol"
         )
     if isinstance(spec, NamedSpec):
         put_named(config, spec, job)
@@ -93,6 +96,13 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
     return config
 
 
+@cache
+def _read(path: Path) -> dict[str, Any]:
+    from mmengine.config import Config
+
+    return dict(Config.fromfile(path).to_dict())
+
+
 def check_packages(config: Config, protocol: str) -> None:
     """Raise `UserError` if the model of ``config`` has parts of MMDetection and it is not installed."""
     parts = (value for _, value in leaves(config.model.to_dict()) if isinstance(value, str))
@@ -107,7 +117,12 @@ def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
     """Put the backbone ``spec`` into the model, and its channels into the heads.
 
     Heads that take several maps get those of a ViT through MMSegmentation's `Feature2Pyramid`.
+
+    Raises:
+        UserError: The network does not fit the heads, or does not take images of the protocol's sizes.
     """
+    from pretrain.models.families import is_plain
+
     model, channels = config.model, [*named_config.outputs(spec).values()]
     frozen = job.freeze == "backbone" or job.protocol.kind == "frozen"
     if "dcn" in model.backbone:
@@ -117,7 +132,8 @@ def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
         )
     model.backbone = named_config.as_options(spec, frozen)
     heads = [head for _, head in parts_with("in_index", model)]
-    if named_config.is_plain(spec) and any(isinstance(head.in_index, list) for head in heads):
+    named_config.check_sizes(spec, tuple(model.data_preprocessor.size), model.test_cfg.mode == "whole")
+    if is_plain(spec) and any(isinstance(head.in_index, list) for head in heads):
         model.neck = named_config.pyramid(spec)
     for head in heads:
         several = isinstance(head.in_index, list)

@@ -9,6 +9,8 @@ from pretrain.models.named_spec import NamedSpec
 
 TYPE = "NamedBackbone"
 """Class of such backbones, see `transfer.segmentation.named_backbone`."""
+LONGER = 97
+"""Pixels by which a picture is longer than a crop, as an example of other sizes."""
 HEADS = 4
 """Number of maps that the heads of MMSegmentation choose from."""
 
@@ -42,11 +44,13 @@ def as_spec(options: Any) -> NamedSpec:
     return NamedSpec(options["name"], dict(options["options"]), options["output_stride"])
 
 
-def is_plain(spec: NamedSpec) -> bool:
-    """Whether all its maps have one stride, as those of a ViT."""
-    from pretrain.models.named_network import look
+def check_sizes(spec: NamedSpec, crop: tuple[int, int], whole: bool) -> None:
+    """Raise UserError if the network does not take padded crops (height, width), or other sizes if pictures are tested whole."""
+    from pretrain.models.named_network import check_size, needed_multiple
 
-    return len({stage.stride for stage in look(spec).stages.values()}) == 1
+    multiple = needed_multiple(spec) or 1
+    for more in (0, LONGER) if whole else (0,):
+        check_size(spec, *(-(-side // multiple) * multiple for side in (crop[0], crop[1] + more)))
 
 
 def pyramid(spec: NamedSpec) -> dict[str, Any]:
