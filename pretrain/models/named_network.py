@@ -96,14 +96,26 @@ class NamedNetwork(FeatureNetwork):
 
     def layer_groups(self) -> list[list[str]]:
         """Return the names of the parameters in layers, by the ``group_matcher`` of timm's networks."""
+        return self._groups(coarse=False)
+
+    def stage_places(self) -> dict[str, int]:
+        """Return the name of each parameter -> 0 for the stem and for downsampling, or the number of its stage, from 1.
+
+        Raises:
+            UserError: The network has no such order.
+        """
+        groups = enumerate(self._groups(coarse=True))
+        return {name: 0 if ".downsample." in name else place for place, names in groups for name in names}
+
+    def _groups(self, coarse: bool) -> list[list[str]]:
         if not hasattr(self.net, "group_matcher"):
             raise UserError(
                 f"backbone {self.spec.name} has no method group_matcher, as timm's networks have, so its layers are not known; "
-                "set optimizer.layer_decay to 1"
+                "choose settings without a learning rate by layer (in pre-training, optimizer.layer_decay 1)"
             )
         from timm.models import group_parameters
 
-        groups = group_parameters(self.net, self.net.group_matcher(coarse=False))
+        groups = group_parameters(self.net, self.net.group_matcher(coarse=coarse))
         return [[f"net.{name}" for name in groups[layer]] for layer in sorted(groups)]
 
 
@@ -322,8 +334,8 @@ def _stride(spec: NamedSpec, height: int, width: int, x: Tensor) -> int:
     stride = next((s for s in likely if s and (-(-height // s), -(-width // s)) == cells), 0)
     if not stride:
         raise UserError(
-            f"backbone {spec.name} makes a map of {cells[0]} × {cells[1]} cells of an image of {height} × {width} pixels, so a cell is "
-            "not a whole number of pixels; its cells have no place that PixBench knows, choose another network"
+            f"backbone {spec.name} makes a map of {cells[0]} × {cells[1]} cells of an image of {height} × {width} pixels, so a "
+            "cell is not a whole number of pixels; its cells have no place that PixBench knows, choose another network"
         )
     return stride
 

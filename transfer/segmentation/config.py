@@ -32,7 +32,7 @@ BY_OPTION = {
     r"randomness\.seed": "--seed",
     r".*\.(data_root|ann_file|data_prefix\.\w+|img_suffix|seg_map_suffix)": "--data-root",
     r"optim_wrapper\.accumulative_counts": "--accumulate",
-    r"model\.backbone\.frozen_stages": "--freeze",
+    r"model\.backbone\.frozen(_stages)?": "--freeze",
 }
 """Patterns of config keys that cannot be overridden -> the command-line option that sets them."""
 BACKBONE_TYPES: dict[tuple[Literal["7x7", "deep", "3x3"], bool], str] = {
@@ -81,6 +81,11 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
         )
     if isinstance(spec, NamedSpec):
         put_named(config, spec, job)
+    elif config.model.backbone.type == named_config.TYPE:
+        raise UserError(
+            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} is for networks by name, such as "
+            f"{config.model.backbone.name}; choose another protocol"
+        )
     else:
         if job.protocol.kind == "frozen":
             take_stride(config, job, spec)
@@ -116,7 +121,7 @@ def check_packages(config: Config, protocol: str) -> None:
 def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
     """Put the backbone ``spec`` into the model, and its channels into the heads.
 
-    Heads that take several maps get those of a ViT through MMSegmentation's `Feature2Pyramid`.
+    Heads that take several maps get those of a ViT through the neck of the config, or else MMSegmentation's `Feature2Pyramid`.
 
     Raises:
         UserError: The network does not fit the heads, or does not take images of the protocol's sizes.
@@ -130,16 +135,26 @@ def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
             f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} has deformable convolutions, which are for "
             "ResNets; choose another protocol"
         )
+    named_config.check_sizes(spec, tuple(model.data_preprocessor.size), model.test_cfg.mode == "whole")
+    if config.optim_wrapper.get("constructor") == named_config.BY_STAGE:
+        named_config.check_stages(spec)
+    spec = named_config.regularised(spec, model.backbone)
     model.backbone = named_config.as_options(spec, frozen)
     heads = [head for _, head in parts_with("in_index", model)]
-    named_config.check_sizes(spec, tuple(model.data_preprocessor.size), model.test_cfg.mode == "whole")
     if is_plain(spec) and any(isinstance(head.in_index, list) for head in heads):
-        model.neck = named_config.pyramid(spec)
+        model.neck = named_config.neck(spec, model.get("neck"))
+    else:
+        model.pop("neck", None)
     for head in heads:
         several = isinstance(head.in_index, list)
         head.in_channels = [channels[i] for i in head.in_index] if several else channels[head.in_index]
-        if head.type == LINEAR_HEAD:
+        if keeps_channels(head):
             head.channels = sum(head.in_channels) if several else head.in_channels
+
+
+def keeps_channels(head: Any) -> bool:
+    """Whether a head has as many channels as its input: it is linear."""
+    return bool(head.type == LINEAR_HEAD or head.get("num_convs") == 0)
 
 
 def take_stride(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
@@ -183,7 +198,7 @@ def fit_backbone(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
         stage, c2 = head.in_index, spec.channels // 8  # stage 0 is C2
         channels = [c2 << i for i in stage] if isinstance(stage, list) else c2 << stage
         wanted[f"{place}.in_channels"] = channels
-        if head.type == LINEAR_HEAD:
+        if keeps_channels(head):
             wanted[f"{place}.channels"] = sum(channels) if isinstance(channels, list) else channels
     now = {f"model.backbone.{name}": value for name, value in GROUP_OPTIONS.items()} | dict(leaves(config.to_dict()))
     differ = {key: value for key, value in wanted.items() if now[key] != value}
@@ -246,6 +261,15 @@ def synchronise_on_cpus(config: Config) -> tuple[str, ...]:
         override(config.model, key, "naiveSyncBN")
     config.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
     return ("naiveSyncBN instead of SyncBN, as several CPU processes need",)
+
+
+def train_on_cpus(config: Config) -> tuple[str, ...]:
+    """Train without half precision, for which mmengine needs a GPU. Returns a sentence that says so, if there was any."""
+    if config.optim_wrapper.type != "AmpOptimWrapper":
+        return ()
+    config.optim_wrapper.type = "OptimWrapper"
+    config.optim_wrapper.pop("loss_scale")
+    return ("float32 instead of half precision, as on every CPU",)
 
 
 def backbone_spec(config: Config) -> BackboneSpec | NamedSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pixbench.errors import UserError
@@ -9,6 +10,8 @@ from pretrain.models.named_spec import NamedSpec
 
 TYPE = "NamedBackbone"
 """Class of such backbones, see `transfer.segmentation.named_backbone`."""
+BY_STAGE = "StageDecay"
+"""Class of an optimiser with learning rates by stage, see `transfer.segmentation.stage_decay`."""
 LONGER = 97
 """Pixels by which a picture is longer than a crop, as an example of other sizes."""
 HEADS = 4
@@ -53,14 +56,39 @@ def check_sizes(spec: NamedSpec, crop: tuple[int, int], whole: bool) -> None:
         check_size(spec, *(-(-side // multiple) * multiple for side in (crop[0], crop[1] + more)))
 
 
-def pyramid(spec: NamedSpec) -> dict[str, Any]:
+def regularised(spec: NamedSpec, backbone: Any) -> NamedSpec:
+    """Return ``spec``, if it is one of timm, with the stochastic depth of the protocol (``backbone`` of its config)."""
+    rate = backbone.options.get("drop_path_rate") if backbone.type == TYPE else None
+    if rate is None or spec.family != "timm":
+        return spec
+    return replace(spec, options={**spec.options, "drop_path_rate": rate})
+
+
+def neck(spec: NamedSpec, given: Any) -> dict[str, Any]:
     """Return the neck that makes maps of several strides of the equal ones of a ViT, for heads that take several maps.
 
-    Source: `Feature2Pyramid` in MMSegmentation, with the factors of its configs of BEiT and MAE with UPerNet; with patches of
-    16 pixels the strides become 4, 8, 16 and 32.
+    It is ``given``, a MultiLevelNeck, in the width of the network, or else `Feature2Pyramid` of MMSegmentation, with the
+    factors of its configs of BEiT and MAE with UPerNet. With patches of 16 pixels the strides become 4, 8, 16 and 32.
     """
     width = next(iter(outputs(spec).values()))
+    if given:
+        return {**given, "in_channels": [width] * HEADS, "out_channels": width}
     return {"type": "Feature2Pyramid", "embed_dim": width, "rescales": [4, 2, 1, 0.5]}
+
+
+def check_stages(spec: NamedSpec) -> None:
+    """Raise UserError if the network has no stages, which a learning rate by stage needs."""
+    import torch
+
+    from pretrain.models.families import is_plain
+    from pretrain.models.named_network import NamedNetwork
+
+    if is_plain(spec):
+        raise UserError(
+            f"{spec.title} has no stages, for which this protocol has learning rates of their own; choose a protocol for ViTs"
+        )
+    with torch.device("meta"):
+        NamedNetwork(spec).stage_places()
 
 
 def stride(spec: NamedSpec) -> int:
