@@ -23,7 +23,7 @@ SIZES = (  # what the mini overrides of Detectron2's protocols may change: sizes
         "SOLVER.IMS_PER_BATCH",
     ),
     *("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.WARMUP_ITERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.PRECISE_BN.NUM_ITER"),
-    *("DATALOADER.NUM_WORKERS", "VITDET.MODEL."),
+    *("DATALOADER.NUM_WORKERS", "VITDET.MODEL.", "MODEL.NAMED.", "TRAIN.CROP"),
 )
 
 EVALUATED = {  # what the evaluators give, apart from the AP and IoU of single classes

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode, get_cfg
 from pixbench.errors import UserError, did_you_mean
 from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
 from pretrain.models.named_spec import NamedSpec
-from transfer.detection import vitdet
+from transfer.detection import adamw, vitdet
 from transfer.detection.data_settings import fit_classes, number_of_classes
 from transfer.detection.named_backbone import BUILDER, named_options, named_spec
 from transfer.job import TransferJob
@@ -64,14 +64,17 @@ def build_config(job: TransferJob, backbone: Backbone | None) -> CfgNode:
 
 def read_config(protocol: Protocol) -> CfgNode:
     """Return the published config from the file of ``protocol``."""
-    return _read(str(protocol.config), protocol.weights_framework == vitdet.FRAMEWORK).clone()
+    of_vitdet = protocol.weights_framework == vitdet.FRAMEWORK
+    return _read(str(protocol.config), of_vitdet, bool(protocol.networks)).clone()
 
 
 @cache
-def _read(path: str, of_vitdet: bool) -> CfgNode:
+def _read(path: str, of_vitdet: bool, of_named: bool) -> CfgNode:
     cfg = get_cfg()
     if of_vitdet:
         cfg.VITDET = CfgNode(new_allowed=True)
+    elif of_named:
+        cfg.MODEL.NAMED, cfg[adamw.SECTION] = CfgNode(new_allowed=True), CfgNode(new_allowed=True)
     cfg.merge_from_file(path)
     return cfg
 
@@ -152,7 +155,7 @@ def _fit_backbone(cfg: CfgNode, job: TransferJob, spec: Spec) -> None:
 def _checked(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> BackboneSpec | VitSpec:
     """Return ``spec``; raise `UserError` if Detectron2 cannot build it in the detector of the protocol."""
     what = f"{job.weights or 'MODEL.RESNETS'} holds a {spec.title}"
-    if ("VITDET" in cfg) is isinstance(spec, BackboneSpec):
+    if ("VITDET" in cfg) is isinstance(spec, BackboneSpec) or cfg.MODEL.BACKBONE.NAME == BUILDER:
         raise UserError(
             f"{what}, which {job.protocol.name} cannot use: it is for {backbone_spec(cfg).title}; choose another protocol"
         )

@@ -138,7 +138,7 @@ def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
     named_config.check_sizes(spec, tuple(model.data_preprocessor.size), model.test_cfg.mode == "whole")
     if config.optim_wrapper.get("constructor") == named_config.BY_STAGE:
         named_config.check_stages(spec)
-    spec = named_config.regularised(spec, model.backbone)
+    spec = spec.with_drop_path(model.backbone.get("options", {}).get("drop_path_rate"))
     model.backbone = named_config.as_options(spec, frozen)
     heads = [head for _, head in parts_with("in_index", model)]
     if is_plain(spec) and any(isinstance(head.in_index, list) for head in heads):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from pixbench.errors import UserError
@@ -54,14 +53,6 @@ def check_sizes(spec: NamedSpec, crop: tuple[int, int], whole: bool) -> None:
     multiple = needed_multiple(spec) or 1
     for more in (0, LONGER) if whole else (0,):
         check_size(spec, *(-(-side // multiple) * multiple for side in (crop[0], crop[1] + more)))
-
-
-def regularised(spec: NamedSpec, backbone: Any) -> NamedSpec:
-    """Return ``spec``, if it is one of timm, with the stochastic depth of the protocol (``backbone`` of its config)."""
-    rate = backbone.options.get("drop_path_rate") if backbone.type == TYPE else None
-    if rate is None or spec.family != "timm":
-        return spec
-    return replace(spec, options={**spec.options, "drop_path_rate": rate})
 
 
 def neck(spec: NamedSpec, given: Any) -> dict[str, Any]:
