@@ -17,10 +17,10 @@ from transfer.weights.vit_spec import VitSpec
 FAMILIES: dict[str, tuple[Spec, ...]] = {
     "ResNet": (BackboneSpec(),),
     "hierarchical, by name": tuple(
-        NamedSpec(f"timm:{name}") for name in ("convnext_atto", "swin_tiny_patch4_window7_224", "pvt_v2_b0")
+        NamedSpec(f"timm:{name}") for name in ("convnext_tiny", "swin_tiny_patch4_window7_224", "pvt_v2_b0")
     ),
     "plain ViT, by name": tuple(
-        NamedSpec(f"timm:{name}") for name in ("vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2")
+        NamedSpec(f"timm:{name}") for name in ("vit_base_patch16_224", "vit_small_patch14_reg4_dinov2")
     ),
     "plain ViT, recognised": (VitSpec(),),
     "own module, hierarchical": (NamedSpec("benchmarks.own_networks:Hierarchical"),),
