@@ -21,6 +21,7 @@ from tabulate import tabulate
 
 from benchmarks import protocol_facts
 from benchmarks.commands.protocols import HEADERS, protocol_rows
+from benchmarks.families import FAMILIES, answers
 from benchmarks.gpu_day import report as gpu_day_report
 from benchmarks.speed import frozen as frozen_page
 from benchmarks.speed import page as speed_page
@@ -40,6 +41,22 @@ def protocols() -> str:
     """Return the table of all protocols, each with a link to its page."""
     rows = [(f"[`{name}`]({name}.md)", *rest) for name, *rest in protocol_rows()]
     return tabulate(rows, HEADERS, tablefmt="github", disable_numparse=True)
+
+
+def families() -> str:
+    """Return which protocol takes which family of networks, with the reasons below the table."""
+    reasons: dict[str, int] = {}
+    rows = []
+    for protocol in all_protocols().values():
+        row = [f"[`{protocol.name}`]({protocol.name}.md)"]
+        for family, answer in answers(protocol).items():
+            reason = answer.reason.replace(protocol.name, "this protocol")
+            for spec in FAMILIES[family]:
+                reason = reason.replace(spec.title, "NETWORK")
+            row.append(answer.verdict + (f" ({reasons.setdefault(reason, len(reasons) + 1)})" if reason else ""))
+        rows.append(row)
+    table = tabulate(rows, ("protocol", *FAMILIES), tablefmt="github", disable_numparse=True)
+    return "\n".join([table, "", *(f"{number}. {reason}" for reason, number in reasons.items())])
 
 
 def facts(protocol: Protocol) -> str:
@@ -123,6 +140,7 @@ def score_at() -> str:
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "formats": ("weights.md", listing),
     "protocols": ("protocols/README.md", protocols),
+    "families": ("protocols/README.md", families),
     "settings": ("methods/README.md", settings),
     "speed": ("speed.md", speed),
     "gpu_day": ("gpu_day.md", gpu_day),

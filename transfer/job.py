@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -87,5 +88,7 @@ class Outcome:
 def unpublished(job: TransferJob, spec: object) -> tuple[str, ...]:
     """Return a sentence if the protocol was published for another kind of backbone than ``spec``."""
     if not isinstance(spec, NamedSpec) or job.protocol.kind == "frozen":
+        return ()
+    if any(fnmatchcase(spec.name, pattern) for pattern in job.protocol.networks):
         return ()
     return (f"backbone {spec.title}, for which {job.protocol.name} was not published",)

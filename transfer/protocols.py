@@ -47,6 +47,9 @@ class Protocol:
     protocol uses this project's own network, so no conversion is needed."""
     frozen: bool = False
     """Whether the backbone is not trained. Protocols of the framework "frozen" never train it."""
+    networks: tuple[str, ...] = ()
+    """Patterns of the names of the networks that it was published for, such as "timm:swin_tiny_*"; empty for a ResNet, or a ViT
+    that is recognised."""
     columns: dict[str, str] = field(default_factory=dict)
     """Each metric (our name) that a comparison table shows -> the heading of its column."""
     digits: dict[str, int] = field(default_factory=dict)
@@ -98,6 +101,7 @@ def _read_table(framework: str) -> list[Protocol]:
                 "framework": framework,
                 "config": CONFIGS / entry["config"],
                 "datasets": tuple(entry["datasets"]),
+                "networks": tuple(entry.get("networks", ())),
                 "differs": tuple(entry.get("differs", ())),
                 "mini": {k: v for k, v in {**shared, **entry.get("mini", {})}.items() if v is not None},
             }

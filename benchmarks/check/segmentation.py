@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from logging import WARNING
 from typing import Any
 
 import mmseg.models  # noqa: F401  registers the models
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -18,8 +23,8 @@ from torch import Tensor, nn
 from benchmarks.check.built import Built, Resolved, sizes
 from transfer.batch_scaling import divided
 from transfer.job import TransferJob
-from transfer.segmentation import linear_head, named_backbone  # noqa: F401  registers the head and the backbone
-from transfer.segmentation.config import backbone_spec, check_pixels, config_as_dict
+from transfer.segmentation import linear_head, named_backbone, stage_decay  # noqa: F401  registers them
+from transfer.segmentation.config import backbone_spec, check_pixels, config_as_dict, train_on_cpus
 from transfer.segmentation.config import resolve as config_of
 from transfer.segmentation.run import BATCH
 from transfer.weights import Backbone, load_into
@@ -52,10 +57,23 @@ def build(job: TransferJob, config: Config, backbone: Backbone) -> Built:
     init_default_scope(config.default_scope)  # parts of the model are looked for there
     model: Any = revert_sync_batchnorm(MODELS.build(config.model))
     load_into(model, backbone, job.protocol.weights_framework)
-    optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer
+    config = deepcopy(config)
+    train_on_cpus(config)
+    with _without_listing():
+        optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer
     kept = _activations(model) / (PICTURES * SIDE**2)
     height, width = config.model.data_preprocessor.size
     return sizes(model, optimizer, kept * height * width)
+
+
+@contextmanager
+def _without_listing() -> Iterator[None]:
+    """Keep mmengine from printing several lines for each parameter that has settings of its own."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(WARNING)
+    yield
+    logger.setLevel(level)
 
 
 def _activations(model: nn.Module) -> int:

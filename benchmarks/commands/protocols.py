@@ -76,8 +76,20 @@ def show_protocol(args: argparse.Namespace) -> None:
         print(f"  {name + ':':<11}{text}")
     for name, text in protocol_facts.facts(protocol):
         print(f"  {name}: {text}")
+    print("  networks:")
+    for family, answer in _answers(protocol).items():
+        print(f"    {family}: {answer}")
     if rows := protocol_facts.settings(protocol):
         print("\n" + tabulate(rows, protocol_facts.HEADERS, disable_numparse=True))
+
+
+def _answers(protocol: Protocol) -> dict[str, str]:
+    from benchmarks.families import answers
+
+    try:
+        return {family: ": ".join(filter(None, answer)) for family, answer in answers(protocol).items()}
+    except ImportError as error:
+        return {"not known here": f"{protocol.framework} is not installed ({error})"}
 
 
 def diff_protocols(args: argparse.Namespace) -> None:

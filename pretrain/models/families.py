@@ -24,7 +24,7 @@ def stage_channels(spec: Spec) -> dict[str, int]:
     """Return the numbers of channels of the maps of all stages, "layer1" to "layer4" for C2 to C5."""
     if isinstance(spec, BackboneSpec):
         return spec.stage_channels
-    return {name: stage.channels for name, stage in look(spec).stages.items()}
+    return look(spec).stage_channels
 
 
 def map_stride(spec: Spec) -> int:
@@ -35,7 +35,12 @@ def map_stride(spec: Spec) -> int:
     return seen.stages[seen.taken].stride
 
 
+def is_plain(spec: Spec) -> bool:
+    """Whether all maps have one stride, as those of a ViT."""
+    return isinstance(spec, NamedSpec) and len({*look(spec).stage_strides.values()}) == 1
+
+
 def check_images(spec: Spec, side: int) -> None:
     """Raise UserError if the network does not take images of ``side`` × ``side`` pixels."""
     if isinstance(spec, NamedSpec):
-        check_size(spec, side)
+        check_size(spec, side, side)

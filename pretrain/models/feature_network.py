@@ -6,6 +6,7 @@ Shapes: B images of H × W pixels, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -59,7 +60,19 @@ class FeatureNetwork(nn.Module):
         raise NotImplementedError
 
 
-def needed(backbone: FeatureNetwork, stages: tuple[str, ...], what: str) -> dict[str, int]:
+class Stages(Protocol):
+    """What is known of the stages of a network, built or not."""
+
+    @property
+    def stage_channels(self) -> Mapping[str, int]:
+        """As in `FeatureNetwork`."""
+
+    @property
+    def stage_strides(self) -> Mapping[str, int]:
+        """As in `FeatureNetwork`."""
+
+
+def needed(backbone: Stages, stages: tuple[str, ...], what: str) -> dict[str, int]:
     """Return the numbers of channels of ``stages``, which ``what`` needs.
 
     Raises:

@@ -47,8 +47,7 @@ class NamedNetwork(FeatureNetwork):
         seen = look(spec)
         self.spec = spec
         self.net = _build(spec)
-        self.stage_channels = {name: stage.channels for name, stage in seen.stages.items()}
-        self.stage_strides = {name: stage.stride for name, stage in seen.stages.items()}
+        self.stage_channels, self.stage_strides = seen.stage_channels, seen.stage_strides
         self.indices = {name: stage.index for name, stage in seen.stages.items()}
         self.taken = seen.taken
         self.channels, self.stride = self.stage_channels[self.taken], self.stage_strides[self.taken]
@@ -97,14 +96,26 @@ class NamedNetwork(FeatureNetwork):
 
     def layer_groups(self) -> list[list[str]]:
         """Return the names of the parameters in layers, by the ``group_matcher`` of timm's networks."""
+        return self._groups(coarse=False)
+
+    def stage_places(self) -> dict[str, int]:
+        """Return the name of each parameter -> 0 for the stem and for downsampling, or the number of its stage, from 1.
+
+        Raises:
+            UserError: The network has no such order.
+        """
+        groups = enumerate(self._groups(coarse=True))
+        return {name: 0 if ".downsample." in name else place for place, names in groups for name in names}
+
+    def _groups(self, coarse: bool) -> list[list[str]]:
         if not hasattr(self.net, "group_matcher"):
             raise UserError(
                 f"backbone {self.spec.name} has no method group_matcher, as timm's networks have, so its layers are not known; "
-                "set optimizer.layer_decay to 1"
+                "choose settings without a learning rate by layer (in pre-training, optimizer.layer_decay 1)"
             )
         from timm.models import group_parameters
 
-        groups = group_parameters(self.net, self.net.group_matcher(coarse=False))
+        groups = group_parameters(self.net, self.net.group_matcher(coarse=coarse))
         return [[f"net.{name}" for name in groups[layer]] for layer in sorted(groups)]
 
 
@@ -129,6 +140,16 @@ class Seen:
     used: frozenset[str]
     """Names of the parameters that this map depends on."""
 
+    @property
+    def stage_channels(self) -> dict[str, int]:
+        """Number of channels of the map of each stage."""
+        return {name: stage.channels for name, stage in self.stages.items()}
+
+    @property
+    def stage_strides(self) -> dict[str, int]:
+        """Side of a cell of the map of each stage in pixels."""
+        return {name: stage.stride for name, stage in self.stages.items()}
+
 
 @lru_cache(maxsize=64)
 def look(spec: NamedSpec) -> Seen:
@@ -138,8 +159,9 @@ def look(spec: NamedSpec) -> Seen:
         UserError: As for `NamedNetwork`.
     """
     net, side = _empty(spec), usual_side(spec)
-    found = _pass(spec, net, side)
-    strides = [_stride(spec, side, x) for x in found]
+    with torch.enable_grad():
+        found = _pass(spec, net, side, side)
+    strides = [_stride(spec, side, side, x) for x in found]
     if len(set(strides)) == 1:
         ends = sorted({round(len(found) * quarter / BLOCKS) - 1 for quarter in range(1, BLOCKS + 1)} - {-1})
         stages = {f"block {i + 1}": Stage(i, found[i].shape[1], strides[i]) for i in ends}
@@ -156,13 +178,35 @@ def look(spec: NamedSpec) -> Seen:
     return Seen(stages, taken, frozenset(name for name, x in net.named_parameters() if id(x) in used))
 
 
-def check_size(spec: NamedSpec, side: int) -> None:
-    """Raise UserError if the network does not take images of ``side`` × ``side`` pixels."""
-    _pass(spec, _empty(spec), side)
+def check_size(spec: NamedSpec, height: int, width: int) -> None:
+    """Raise UserError if the network does not take images of ``height`` × ``width`` pixels."""
+    multiple = needed_multiple(spec)
+    if multiple is None or height % multiple or width % multiple:
+        with torch.no_grad():
+            _pass(spec, _empty(spec), height, width)
 
 
+@lru_cache(maxsize=64)
+def needed_multiple(spec: NamedSpec) -> int | None:
+    """Return the number of pixels of which all sides of images must be multiples; None if the network takes some sizes only.
+
+    It is 1 for a network that takes any size, and the side of the smallest cell for one that cuts images into patches. Two
+    images of odd sizes show it.
+    """
+    side, cell = usual_side(spec), min(stage.stride for stage in look(spec).stages.values())
+    for multiple in (1, cell):
+        try:
+            with torch.no_grad():
+                _pass(spec, _empty(spec), side + multiple, side + 3 * multiple)
+        except UserError:
+            continue
+        return multiple
+    return None
+
+
+@lru_cache(maxsize=16)
 def _empty(spec: NamedSpec) -> nn.Module:
-    """Return the network with parameters that have a shape, but no values."""
+    """Return the network with parameters that have a shape, but no values. It is shared: do not change it."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return _build(spec)
 
@@ -255,42 +299,43 @@ def usual_side(spec: NamedSpec) -> int:
     return int(usual.input_size[-1]) if usual else USUAL
 
 
-def _pass(spec: NamedSpec, net: nn.Module, side: int) -> list[Tensor]:
-    """Return all maps of an empty image of ``side`` × ``side`` pixels."""
+def _pass(spec: NamedSpec, net: nn.Module, height: int, width: int) -> list[Tensor]:
+    """Return all maps of an empty image of ``height`` × ``width`` pixels."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode(False), torch.enable_grad():
-            found = _maps(net, torch.empty(2, 3, side, side), None)  # two, for batch norms after a pooling
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode(False):
+            found = _maps(net, torch.empty(2, 3, height, width), None)  # two, for batch norms after a pooling
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"backbone {spec.name} does not take images of {side} × {side} pixels ({_said(error)}); give another "
-            f"data.image_size, or tell the network the size, in most networks of timm with backbone.options.img_size"
+            f"backbone {spec.name} does not take images of {height} × {width} pixels ({_said(error)}); choose "
+            f"another size (data.image_size in pre-training), or tell the network the size, in most networks of timm with "
+            f"backbone.options.img_size"
         ) from error
     if spec.family != "timm":
-        seen = [(x.shape[1], _stride(spec, side, x)) for x in found]
+        seen = [(x.shape[1], _stride(spec, height, width, x)) for x in found]
         declared: Any = net
         channels, strides = [*declared.channels], [*declared.strides]
         if (channels, strides) != ([c for c, _ in seen], [s for _, s in seen]):
             raise UserError(
-                f"backbone {spec.name} declares channels {channels} and strides {strides}, but for images of {side} × {side} "
+                f"backbone {spec.name} declares channels {channels} and strides {strides}, but for images of {height} × {width} "
                 f"pixels it gives maps of (channels, stride) {seen}; correct these attributes"
             )
     return found
 
 
-def _stride(spec: NamedSpec, side: int, x: Tensor) -> int:
-    """Return the side of a cell of the map ``x`` (B, C, h, w) of images of ``side`` × ``side`` pixels."""
-    height, width = x.shape[2:]
+def _stride(spec: NamedSpec, height: int, width: int, x: Tensor) -> int:
+    """Return the side of a cell of the map ``x`` (B, C, h, w) of images of ``height`` × ``width`` pixels."""
+    cells = tuple(x.shape[2:])
     likely = [
         *(2**power for power in range(8)),
-        round(side / max(height, 1)),
+        round(height / max(cells[0], 1)),
     ]  # 4 cells of 64 pixels, not of 56, make 224
-    stride = next((stride for stride in likely if stride and -(-side // stride) == height == width), 0)
+    stride = next((s for s in likely if s and (-(-height // s), -(-width // s)) == cells), 0)
     if not stride:
         raise UserError(
-            f"backbone {spec.name} makes a map of {height} × {width} cells of an image of {side} × {side} pixels, so a cell is "
-            "not a whole number of pixels; its cells have no place that PixBench knows, choose another network"
+            f"backbone {spec.name} makes a map of {cells[0]} × {cells[1]} cells of an image of {height} × {width} pixels, so a "
+            "cell is not a whole number of pixels; its cells have no place that PixBench knows, choose another network"
         )
     return stride
 

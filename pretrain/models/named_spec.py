@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 _NAME = re.compile(r"timm:[\w.\-/]+|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -62,6 +62,12 @@ class NamedSpec:
         """Name and options in one phrase."""
         given = ", ".join(f"{key} {value}" for key, value in self.options.items())
         return self.name + (f" ({given})" if given else "")
+
+    def with_drop_path(self, rate: float | None) -> NamedSpec:
+        """Return the spec with a rate of stochastic depth; itself if the rate is None, or if the network is not one of timm."""
+        if rate is None or self.family != "timm":
+            return self
+        return replace(self, options={**self.options, "drop_path_rate": rate})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""

@@ -86,10 +86,10 @@ def test_the_map_of_a_vit_is_its_patch_tokens_after_the_last_norm() -> None:
 
 def test_positions_are_interpolated_for_other_sizes() -> None:
     assert NamedNetwork(VIT)(torch.randn(1, 3, 96, 96)).shape == (1, 32, 12, 12)
-    check_size(VIT, 96)
+    check_size(VIT, 96, 96)
     fixed = NamedSpec("timm:beit_base_patch16_224")
     with pytest.raises(UserError, match=r"does not take images of 64 × 64 pixels.*img_size"):
-        check_size(fixed, 64)
+        check_size(fixed, 64, 64)
 
 
 def test_looking_does_not_change_the_random_state() -> None:

@@ -159,6 +159,10 @@ def test_the_lines_that_a_conversion_prints_load_all_weights(framework: Any, tmp
     ("protocol", "spec", "says"),
     [
         ("voc_c4", CONVNEXT, "protocols with a feature pyramid"),
+        ("coco_fpn_1x", VIT, "a feature pyramid needs maps of several strides"),
+        ("coco_fpn_1x", NamedSpec("timm:hiera_tiny_224"), "does not take images of 320 × 416"),
+        ("ade20k_fcn_80k", NamedSpec("timm:hiera_tiny_224"), "does not take images of 128 × 128"),
+        ("coco_vitdet", CONVNEXT, "makes its pyramid from the one map"),
         ("cityscapes_fcn_d8_40k_dcn", CONVNEXT, "deformable convolutions"),
         ("ade20k_upernet", NamedSpec("timm:levit_128"), "take 4"),
     ],
@@ -172,9 +176,17 @@ def test_what_cannot_be_built_is_refused_with_the_reason(
         resolve(run, spec) if segments else build_config(run, backbone)
 
 
-def test_a_plain_vit_has_no_pyramid_of_its_own_maps() -> None:
-    with pytest.raises(UserError, match=r"a feature pyramid needs maps of several strides"):
-        detection.BottomUp(VIT, ["res2", "res3"])
+@pytest.mark.parametrize(("frozen", "before"), [(False, (0, 0)), (True, (5, 4))])
+def test_images_that_are_no_whole_patches_are_padded(frozen: bool, before: tuple[int, int]) -> None:
+    """As pictures are that are tested whole. Padding is right and below, or on all sides in frozen protocols."""
+    network = segmentation.NamedBackbone(VIT.name, VIT.options, frozen=frozen).eval()
+    x = torch.randn(1, 3, 53, 71)
+    whole = torch.zeros(1, 3, 64, 80)
+    whole[:, :, before[0] : before[0] + 53, before[1] : before[1] + 71] = x
+    for found, expected in zip(network(x), network(whole), strict=True):
+        assert torch.equal(found, expected)
+    conv = segmentation.NamedBackbone(CONVNEXT.name, CONVNEXT.options)
+    assert conv.multiple == 1, "a network that takes any size gets its images as they are"
 
 
 @pytest.mark.parametrize(

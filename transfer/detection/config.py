@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import yaml
@@ -11,7 +12,7 @@ from detectron2.config import CfgNode, get_cfg
 from pixbench.errors import UserError, did_you_mean
 from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
 from pretrain.models.named_spec import NamedSpec
-from transfer.detection import vitdet
+from transfer.detection import adamw, vitdet
 from transfer.detection.data_settings import fit_classes, number_of_classes
 from transfer.detection.named_backbone import BUILDER, named_options, named_spec
 from transfer.detection.named_vitdet import PATCH, RESIZING, of_plain, plain_options, resized
@@ -64,10 +65,18 @@ def build_config(job: TransferJob, backbone: Backbone | None) -> CfgNode:
 
 def read_config(protocol: Protocol) -> CfgNode:
     """Return the published config from the file of ``protocol``."""
+    of_vitdet = protocol.weights_framework == vitdet.FRAMEWORK
+    return _read(str(protocol.config), of_vitdet, bool(protocol.networks)).clone()
+
+
+@cache
+def _read(path: str, of_vitdet: bool, of_named: bool) -> CfgNode:
     cfg = get_cfg()
-    if protocol.weights_framework == vitdet.FRAMEWORK:
+    if of_vitdet:
         cfg.VITDET = CfgNode(new_allowed=True)
-    cfg.merge_from_file(str(protocol.config))
+    elif of_named:
+        cfg.MODEL.NAMED, cfg[adamw.SECTION] = CfgNode(new_allowed=True), CfgNode(new_allowed=True)
+    cfg.merge_from_file(path)
     return cfg
 
 
@@ -159,7 +168,7 @@ def _fit_backbone(cfg: CfgNode, job: TransferJob, spec: Spec) -> None:
 def _checked(cfg: CfgNode, job: TransferJob, spec: BackboneSpec | VitSpec) -> BackboneSpec | VitSpec:
     """Return ``spec``; raise `UserError` if Detectron2 cannot build it in the detector of the protocol."""
     what = f"{job.weights or 'MODEL.RESNETS'} holds a {spec.title}"
-    if ("VITDET" in cfg) is isinstance(spec, BackboneSpec):
+    if ("VITDET" in cfg) is isinstance(spec, BackboneSpec) or cfg.MODEL.BACKBONE.NAME == BUILDER:
         raise UserError(
             f"{what}, which {job.protocol.name} cannot use: it is for {backbone_spec(cfg).title}; choose another protocol"
         )

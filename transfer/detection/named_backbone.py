@@ -5,8 +5,6 @@ Shapes: B images of H × W pixels, C channels.
 
 from __future__ import annotations
 
-import json
-
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -15,13 +13,17 @@ from torch import Tensor
 
 from pixbench.errors import UserError
 from pretrain.models.feature_network import needed
-from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_network import NamedNetwork, check_size, look
 from pretrain.models.named_spec import NamedSpec
+from transfer.detection import adamw
+from transfer.weights.expected_shapes import expected
 
 BUILDER = "build_named_fpn_backbone"
 """Name of the builder in Detectron2's registry."""
 FEATURES = {"res2": "layer1", "res3": "layer2", "res4": "layer3", "res5": "layer4"}
 """Detectron2's name of each map -> ours."""
+PICTURE = (320, 416)
+"""Height and width of an example: detectors get pictures of any size, padded to multiples of 32 pixels."""
 TOPS = {
     "build_resnet_fpn_backbone": "pool",
     "build_retinanet_resnet_fpn_backbone": "res5",
@@ -33,15 +35,10 @@ PYRAMIDS = "coco_fpn_*, coco_retinanet_1x, coco_fcos_1x, coco_keypoint_fpn, city
 
 
 class BottomUp(NamedNetwork, Backbone):
-    """A `NamedNetwork` that gives Detectron2 the maps of strides 4 to 32 by its names.
-
-    Raises:
-        UserError: The network has no such maps.
-    """
+    """A `NamedNetwork` that gives Detectron2 the maps of strides 4 to 32 by its names."""
 
     def __init__(self, spec: NamedSpec, features: list[str]) -> None:
         super().__init__(spec)
-        self._channels = needed(self, tuple(FEATURES[name] for name in features), "a feature pyramid")
         self.features = features
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
@@ -62,22 +59,28 @@ def named_options(cfg: CfgNode, spec: NamedSpec) -> None:
     """Set ``cfg`` so that it builds a pyramid on the backbone ``spec``.
 
     Raises:
-        UserError: The protocol has no pyramid on a ResNet.
+        UserError: The protocol has no pyramid on a ResNet, the network has no maps for it, or takes images of one size only.
     """
-    if cfg.MODEL.BACKBONE.NAME not in TOPS:
+    published = cfg.MODEL.NAMED if cfg.MODEL.BACKBONE.NAME == BUILDER else None
+    if not published and cfg.MODEL.BACKBONE.NAME not in TOPS:
         raise UserError(
             f"{spec.title} can be the backbone of protocols with a feature pyramid ({PYRAMIDS}); in this one, the last stage of "
             "a ResNet is the head"
         )
-    cfg.MODEL.NAMED = CfgNode(
-        {"NAME": spec.name, "OPTIONS": json.dumps(spec.options), "TOP": TOPS[cfg.MODEL.BACKBONE.NAME]}
-    )
+    needed(look(spec), tuple(FEATURES[name] for name in cfg.MODEL.FPN.IN_FEATURES), "a feature pyramid")
+    check_size(spec, *PICTURE)
+    if adamw.SECTION in cfg and cfg.TRAIN.LAYER_DECAY < 1:
+        adamw.layers(expected(spec), cfg.TRAIN.LAYERS)
+    if published:
+        spec = spec.with_drop_path(published.OPTIONS.get("drop_path_rate"))
+    top = published.TOP if published else TOPS[cfg.MODEL.BACKBONE.NAME]
+    cfg.MODEL.NAMED = CfgNode({"NAME": spec.name, "OPTIONS": spec.options, "TOP": top})
     cfg.MODEL.BACKBONE.NAME = BUILDER
 
 
 def named_spec(cfg: CfgNode) -> NamedSpec:
     """Return the backbone of such a config."""
-    return NamedSpec(cfg.MODEL.NAMED.NAME, json.loads(cfg.MODEL.NAMED.OPTIONS))
+    return NamedSpec(cfg.MODEL.NAMED.NAME, dict(cfg.MODEL.NAMED.OPTIONS))
 
 
 @BACKBONE_REGISTRY.register()

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from pixbench.files import write_text
 from pixbench.interrupt import StopSignal, shielded
 from pixbench.process_group import AgreedStop
 from pixbench.progress import ProgressLines
-from transfer.detection import models, vitdet  # noqa: F401  both register models
+from transfer.detection import adamw, models, vitdet  # noqa: F401  the last two register models
 from transfer.detection.evaluators import evaluator
 from transfer.job import TransferJob
 from transfer.weights.frameworks import FRAMEWORKS, Framework
@@ -70,14 +71,16 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """Return ViTDet's optimiser for ViTDet, else Detectron2's default."""
-        built: torch.optim.Optimizer = (vitdet.optimizer if "VITDET" in cfg else super().build_optimizer)(cfg, model)
+        """Return the optimiser of ViTDet or of networks by name if the config has their section, else Detectron2's default."""
+        own = _own(cfg)
+        built: torch.optim.Optimizer = (own.optimizer if own else super().build_optimizer)(cfg, model)
         return built
 
     def build_train_loader(self, cfg: CfgNode) -> Any:
         """Return the training loader, which yields one part of a batch at a time; count its images as ``pictures``."""
         images = cfg.SOLVER.IMS_PER_BATCH // self._job.accumulate
-        more = vitdet.images(cfg) if "VITDET" in cfg else {}
+        own = _own(cfg)
+        more = own.images(cfg) if own else {}
         built = build_detection_train_loader(cfg, mapper=Mapper(cfg, True, **more), total_batch_size=images)
         images_in_turn = shielded(built.dataset if cfg.DATALOADER.ASPECT_RATIO_GROUPING else built).dataset
         self.pictures = len(images_in_turn.dataset)
@@ -106,6 +109,11 @@ class Trainer(DefaultTrainer):
         place = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.LRScheduler))
         built.insert(place + 1, StopWhenAsked(self._say))  # after it, so that the checkpoint has the next learning rate
         return [Progress(self._say), *built] if comm.is_main_process() else built
+
+
+def _own(cfg: CfgNode) -> ModuleType | None:
+    """Return the module with the optimiser and the images of ``cfg``; None for those of Detectron2."""
+    return vitdet if "VITDET" in cfg else adamw if adamw.SECTION in cfg else None
 
 
 class Accumulator(AMPTrainer):

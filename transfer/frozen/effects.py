@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pixbench.errors import UserError
+from pretrain.models.families import is_plain
 from transfer.frozen.methods import METHODS
 from transfer.frozen.views import Images
 from transfer.job import TransferJob
@@ -23,7 +24,7 @@ def without_effect(method: str, images: Images, settings: Any, spec: Spec | None
     """
     own = getattr(METHODS[method], "without_effect", None)
     found: dict[str, str] = own(images, settings) if own else images.without_effect()
-    if isinstance(spec, VitSpec):
+    if isinstance(spec, VitSpec) or (spec is not None and is_plain(spec)):
         found = {**found, "images.output_stride": "the cells of a ViT are its patches"}
     return found
 

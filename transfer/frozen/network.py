@@ -6,19 +6,20 @@ Shapes: B images of H × W pixels; a map has h × w cells of C channels.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache, lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixbench.errors import UserError
-from pretrain.models.families import map_stride
+from pretrain.models.families import is_plain, map_stride
 from pretrain.models.feature_network import FeatureNetwork
-from transfer.frozen.views import Images
+from transfer.frozen.views import Images, need_whole
 from transfer.weights.backbone import Backbone
 from transfer.weights.models.networks import build_network
 from transfer.weights.models.vit import NORM_EPS, ViT
+from transfer.weights.spec import Spec
 from transfer.weights.tensors import fingerprint
 from transfer.weights.vit_spec import VitSpec
 
@@ -31,7 +32,7 @@ class FrozenNetwork(nn.Module):
 
     Args:
         backbone: a ResNet or a ViT.
-        output_stride: output stride that replaces that of a ResNet.
+        output_stride: side of a cell that replaces that of the backbone; no effect on a ViT, whose cells are its patches.
         pad: whether to add zeros right and below normalised images, up to whole cells.
 
     Raises:
@@ -43,17 +44,8 @@ class FrozenNetwork(nn.Module):
 
     def __init__(self, backbone: Backbone, output_stride: int | None = None, pad: bool = False) -> None:
         super().__init__()
-        spec = backbone.spec
-        if not isinstance(spec, VitSpec) and output_stride:
-            try:
-                spec = replace(spec, output_stride=output_stride)
-            except ValueError as error:
-                raise UserError(
-                    f"{backbone.source} holds a {spec.title}, whose cells cannot be of {output_stride} pixels ({error}); choose "
-                    "another protocol, or set images.output_stride"
-                ) from error
-        self.spec = spec
-        self.stride = spec.patch if isinstance(spec, VitSpec) else map_stride(spec)
+        self.spec = spec = at_stride(backbone, output_stride)
+        self.stride = cell_side(spec)
         """Side of a cell in pixels."""
         self.pad = pad
         self.network = build_network(spec)
@@ -92,30 +84,79 @@ class FrozenNetwork(nn.Module):
         """Return h, w and C of the map of an image of ``height`` × ``width`` pixels. Nothing is computed."""
         if self.pad:
             height, width = (-(-side // self.stride) * self.stride for side in (height, width))
-        (cells_high, channels), (cells_wide, _) = self._cells(height), self._cells(width)
+        (cells_high, channels), (cells_wide, _) = cells_along(self.spec, height), cells_along(self.spec, width)
         return cells_high, cells_wide, channels
 
-    @cache  # noqa: B019  a network lives as long as its run
-    def _cells(self, side: int) -> tuple[int, int]:
-        """Return how many cells a side of ``side`` pixels has, and C. The other side does not matter to any of our networks.
 
-        Pictures of a data set have many sizes, but few lengths of sides, so each length is tried once.
-        """
-        try:
-            with torch.device("meta"):
-                found = last_map(self._without_weights, torch.empty(1, 3, side, side))
-        except (AssertionError, RuntimeError, ValueError) as error:  # some networks of timm take one size only
-            raise UserError(
-                f"{self.spec.title} does not take images of {side} pixels ({' '.join(str(error).split())[:200]}); set "
-                "images.size to what it takes, or evaluate another backbone"
-            ) from error
-        return found.shape[1], found.shape[3]
+def at_stride(backbone: Backbone, output_stride: int | None) -> Spec:
+    """Return the spec of ``backbone`` with cells of ``output_stride`` pixels; of a ViT, the spec as it is.
 
-    @cached_property
-    def _without_weights(self) -> FeatureNetwork | ViT:
-        """The network on the device "meta", which computes nothing but shapes."""
+    Raises:
+        UserError: the backbone has no such map.
+    """
+    spec = backbone.spec
+    if output_stride is None or isinstance(spec, VitSpec) or is_plain(spec):
+        return spec
+    try:
+        spec = replace(spec, output_stride=output_stride)
+        map_stride(spec)
+    except (UserError, ValueError) as error:
+        raise UserError(
+            f"{backbone.source} holds a {spec.title}, whose cells cannot be of {output_stride} pixels ({error}); choose "
+            "another protocol, or set images.output_stride"
+        ) from error
+    return spec
+
+
+def cell_side(spec: Spec) -> int:
+    """Return the side of a cell of the last map in pixels."""
+    return spec.patch if isinstance(spec, VitSpec) else map_stride(spec)
+
+
+@cache
+def cells_along(spec: Spec, side: int) -> tuple[int, int]:
+    """Return how many cells a side of ``side`` pixels has, and C. The other side does not matter to any of our networks.
+
+    Pictures of a data set have many sizes, but few lengths of sides, so each length is tried once.
+
+    Raises:
+        UserError: the network does not take such images.
+    """
+    try:
         with torch.device("meta"):
-            return build_network(self.spec).eval()
+            found = last_map(_without_weights(spec), torch.empty(1, 3, side, side))
+    except (AssertionError, RuntimeError, ValueError) as error:  # some networks of timm take one size only
+        raise UserError(
+            f"{spec.title} does not take images of {side} pixels ({' '.join(str(error).split())[:200]}); set "
+            "images.size to what it takes, or evaluate another backbone"
+        ) from error
+    return found.shape[1], found.shape[3]
+
+
+@lru_cache(maxsize=32)
+def _without_weights(spec: Spec) -> FeatureNetwork | ViT:
+    """Return the network on the device "meta", which computes nothing but shapes."""
+    with torch.device("meta"):
+        return build_network(spec).eval()
+
+
+def check_inputs(backbone: Backbone, images: Images, whole_cells: bool, name: str) -> None:
+    """Check, without computing anything, whether a network of ``backbone`` takes the inputs that ``images`` describes.
+
+    Args:
+        backbone: its weights are not read.
+        images: of sizes that follow from the pictures, nothing is checked.
+        whole_cells: whether each cell must be whole.
+        name: data set, for the message.
+
+    Raises:
+        UserError: it does not.
+    """
+    spec = at_stride(backbone, images.output_stride)
+    if images.resize in ("squash", "centre"):
+        cells_along(spec, images.size)
+        if whole_cells:
+            need_whole(images.size, images.size, cell_side(spec), name)
 
 
 def for_images(backbone: Backbone, images: Images) -> FrozenNetwork:

@@ -111,13 +111,17 @@ def need_whole_maps(images: Images, where: str) -> None:
 def need_whole_cells(views: Views, stride: int) -> None:
     """Raise UserError unless all inputs consist of whole cells of ``stride`` pixels, so that each cell has its own labels."""
     for index in range(len(views)):
-        height, width = views.shape(index)
-        if height % stride or width % stride:
-            raise UserError(
-                f"the inputs of {views.pictures.name} have {height} × {width} pixels, which is no multiple of the {stride} "
-                "pixels of a cell, but this method needs whole cells; set images.resize to squash and images.size to a multiple "
-                f"of {stride}"
-            )
+        need_whole(*views.shape(index), stride, views.pictures.name)
+
+
+def need_whole(height: int, width: int, stride: int, name: str) -> None:
+    """Raise UserError unless an input of the data set ``name`` consists of whole cells of ``stride`` pixels."""
+    if height % stride or width % stride:
+        raise UserError(
+            f"the inputs of {name} have {height} × {width} pixels, which is no multiple of the {stride} "
+            "pixels of a cell, but this method needs whole cells; set images.resize to squash and images.size to a multiple "
+            f"of {stride}"
+        )
 
 
 def _resized(images: Images, size: tuple[int, ...]) -> tuple[int, int]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from copy import deepcopy
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pixbench.errors import UserError, did_you_mean
@@ -29,7 +32,7 @@ BY_OPTION = {
     r"randomness\.seed": "--seed",
     r".*\.(data_root|ann_file|data_prefix\.\w+|img_suffix|seg_map_suffix)": "--data-root",
     r"optim_wrapper\.accumulative_counts": "--accumulate",
-    r"model\.backbone\.frozen_stages": "--freeze",
+    r"model\.backbone\.frozen(_stages)?": "--freeze",
 }
 """Patterns of config keys that cannot be overridden -> the command-line option that sets them."""
 BACKBONE_TYPES: dict[tuple[Literal["7x7", "deep", "3x3"], bool], str] = {
@@ -58,7 +61,7 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
 
     # No formatting by yapf: mmengine prints the config at every checkpoint, and formatting it takes longer than saving.
     path = job.protocol.config
-    config = Config(Config.fromfile(path).to_dict(), filename=path, format_python_code=False)
+    config = Config(deepcopy(_read(path)), filename=path, format_python_code=False)
     if job.classes:
         use_classes(config, job.classes)
     before = held(config)
@@ -73,11 +76,16 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
     spec = spec or backbone_spec(config)
     if isinstance(spec, VitSpec):
         raise UserError(
-            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} is for a ResNet; choose another "
-            "protocol"
+            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} is for a ResNet or a network by "
+            "name; name it with `pixbench convert --from timm:NAME --to timm`, or choose another protocol"
         )
     if isinstance(spec, NamedSpec):
         put_named(config, spec, job)
+    elif config.model.backbone.type == named_config.TYPE:
+        raise UserError(
+            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} is for networks by name, such as "
+            f"{config.model.backbone.name}; choose another protocol"
+        )
     else:
         if job.protocol.kind == "frozen":
             take_stride(config, job, spec)
@@ -93,6 +101,13 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
     return config
 
 
+@cache
+def _read(path: Path) -> dict[str, Any]:
+    from mmengine.config import Config
+
+    return dict(Config.fromfile(path).to_dict())
+
+
 def check_packages(config: Config, protocol: str) -> None:
     """Raise `UserError` if the model of ``config`` has parts of MMDetection and it is not installed."""
     parts = (value for _, value in leaves(config.model.to_dict()) if isinstance(value, str))
@@ -106,8 +121,13 @@ def check_packages(config: Config, protocol: str) -> None:
 def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
     """Put the backbone ``spec`` into the model, and its channels into the heads.
 
-    Heads that take several maps get those of a ViT through MMSegmentation's `Feature2Pyramid`.
+    Heads that take several maps get those of a ViT through the neck of the config, or else MMSegmentation's `Feature2Pyramid`.
+
+    Raises:
+        UserError: The network does not fit the heads, or does not take images of the protocol's sizes.
     """
+    from pretrain.models.families import is_plain
+
     model, channels = config.model, [*named_config.outputs(spec).values()]
     frozen = job.freeze == "backbone" or job.protocol.kind == "frozen"
     if "dcn" in model.backbone:
@@ -115,15 +135,26 @@ def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
             f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} has deformable convolutions, which are for "
             "ResNets; choose another protocol"
         )
+    named_config.check_sizes(spec, tuple(model.data_preprocessor.size), model.test_cfg.mode == "whole")
+    if config.optim_wrapper.get("constructor") == named_config.BY_STAGE:
+        named_config.check_stages(spec)
+    spec = spec.with_drop_path(model.backbone.get("options", {}).get("drop_path_rate"))
     model.backbone = named_config.as_options(spec, frozen)
     heads = [head for _, head in parts_with("in_index", model)]
-    if named_config.is_plain(spec) and any(isinstance(head.in_index, list) for head in heads):
-        model.neck = named_config.pyramid(spec)
+    if is_plain(spec) and any(isinstance(head.in_index, list) for head in heads):
+        model.neck = named_config.neck(spec, model.get("neck"))
+    else:
+        model.pop("neck", None)
     for head in heads:
         several = isinstance(head.in_index, list)
         head.in_channels = [channels[i] for i in head.in_index] if several else channels[head.in_index]
-        if head.type == LINEAR_HEAD:
+        if keeps_channels(head):
             head.channels = sum(head.in_channels) if several else head.in_channels
+
+
+def keeps_channels(head: Any) -> bool:
+    """Whether a head has as many channels as its input: it is linear."""
+    return bool(head.type == LINEAR_HEAD or head.get("num_convs") == 0)
 
 
 def take_stride(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
@@ -167,7 +198,7 @@ def fit_backbone(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
         stage, c2 = head.in_index, spec.channels // 8  # stage 0 is C2
         channels = [c2 << i for i in stage] if isinstance(stage, list) else c2 << stage
         wanted[f"{place}.in_channels"] = channels
-        if head.type == LINEAR_HEAD:
+        if keeps_channels(head):
             wanted[f"{place}.channels"] = sum(channels) if isinstance(channels, list) else channels
     now = {f"model.backbone.{name}": value for name, value in GROUP_OPTIONS.items()} | dict(leaves(config.to_dict()))
     differ = {key: value for key, value in wanted.items() if now[key] != value}
@@ -230,6 +261,15 @@ def synchronise_on_cpus(config: Config) -> tuple[str, ...]:
         override(config.model, key, "naiveSyncBN")
     config.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
     return ("naiveSyncBN instead of SyncBN, as several CPU processes need",)
+
+
+def train_on_cpus(config: Config) -> tuple[str, ...]:
+    """Train without half precision, for which mmengine needs a GPU. Returns a sentence that says so, if there was any."""
+    if config.optim_wrapper.type != "AmpOptimWrapper":
+        return ()
+    config.optim_wrapper.type = "OptimWrapper"
+    config.optim_wrapper.pop("loss_scale")
+    return ("float32 instead of half precision, as on every CPU",)
 
 
 def backbone_spec(config: Config) -> BackboneSpec | NamedSpec:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_network import NamedNetwork, needed_multiple
 from pretrain.models.named_spec import NamedSpec
 from transfer.segmentation.named_config import outputs
 
@@ -19,6 +20,9 @@ from transfer.segmentation.named_config import outputs
 @MODELS.register_module()
 class NamedBackbone(NamedNetwork, BaseModule):
     """A `NamedNetwork` that returns the maps of four stages, as the heads of OpenMMLab take them.
+
+    A network that takes whole patches only gets images with zeros added, right and below as in MMSegmentation's ViT; on all
+    sides alike if it is frozen, as in the evaluation of DINOv2.
 
     Args:
         name, options, output_stride: as in `NamedSpec`.
@@ -38,6 +42,7 @@ class NamedBackbone(NamedNetwork, BaseModule):
         super().__init__(spec)
         self.outputs = [*outputs(spec)]
         self.frozen, self.init_cfg = frozen, init_cfg
+        self.multiple = needed_multiple(spec) or 1
         if frozen:
             self.requires_grad_(False)
 
@@ -53,5 +58,9 @@ class NamedBackbone(NamedNetwork, BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """Return the maps (B, C, h, w) of four stages for images ``x`` (B, 3, H, W)."""
+        missing = [-side % self.multiple for side in x.shape[:1:-1]]  # of the width, then of the height
+        if any(missing):
+            before = [pixels // 2 if self.frozen else 0 for pixels in missing]
+            x = F.pad(x, [n for b, m in zip(before, missing, strict=True) for n in (b, m - b)])
         maps = self.forward_stages(x)
         return tuple(maps[stage] for stage in self.outputs)

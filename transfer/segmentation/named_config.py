@@ -9,6 +9,10 @@ from pretrain.models.named_spec import NamedSpec
 
 TYPE = "NamedBackbone"
 """Class of such backbones, see `transfer.segmentation.named_backbone`."""
+BY_STAGE = "StageDecay"
+"""Class of an optimiser with learning rates by stage, see `transfer.segmentation.stage_decay`."""
+LONGER = 97
+"""Pixels by which a picture is longer than a crop, as an example of other sizes."""
 HEADS = 4
 """Number of maps that the heads of MMSegmentation choose from."""
 
@@ -42,21 +46,40 @@ def as_spec(options: Any) -> NamedSpec:
     return NamedSpec(options["name"], dict(options["options"]), options["output_stride"])
 
 
-def is_plain(spec: NamedSpec) -> bool:
-    """Whether all its maps have one stride, as those of a ViT."""
-    from pretrain.models.named_network import look
+def check_sizes(spec: NamedSpec, crop: tuple[int, int], whole: bool) -> None:
+    """Raise UserError if the network does not take padded crops (height, width), or other sizes if pictures are tested whole."""
+    from pretrain.models.named_network import check_size, needed_multiple
 
-    return len({stage.stride for stage in look(spec).stages.values()}) == 1
+    multiple = needed_multiple(spec) or 1
+    for more in (0, LONGER) if whole else (0,):
+        check_size(spec, *(-(-side // multiple) * multiple for side in (crop[0], crop[1] + more)))
 
 
-def pyramid(spec: NamedSpec) -> dict[str, Any]:
+def neck(spec: NamedSpec, given: Any) -> dict[str, Any]:
     """Return the neck that makes maps of several strides of the equal ones of a ViT, for heads that take several maps.
 
-    Source: `Feature2Pyramid` in MMSegmentation, with the factors of its configs of BEiT and MAE with UPerNet; with patches of
-    16 pixels the strides become 4, 8, 16 and 32.
+    It is ``given``, a MultiLevelNeck, in the width of the network, or else `Feature2Pyramid` of MMSegmentation, with the
+    factors of its configs of BEiT and MAE with UPerNet. With patches of 16 pixels the strides become 4, 8, 16 and 32.
     """
     width = next(iter(outputs(spec).values()))
+    if given:
+        return {**given, "in_channels": [width] * HEADS, "out_channels": width}
     return {"type": "Feature2Pyramid", "embed_dim": width, "rescales": [4, 2, 1, 0.5]}
+
+
+def check_stages(spec: NamedSpec) -> None:
+    """Raise UserError if the network has no stages, which a learning rate by stage needs."""
+    import torch
+
+    from pretrain.models.families import is_plain
+    from pretrain.models.named_network import NamedNetwork
+
+    if is_plain(spec):
+        raise UserError(
+            f"{spec.title} has no stages, for which this protocol has learning rates of their own; choose a protocol for ViTs"
+        )
+    with torch.device("meta"):
+        NamedNetwork(spec).stage_places()
 
 
 def stride(spec: NamedSpec) -> int:

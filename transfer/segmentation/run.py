@@ -26,6 +26,7 @@ from transfer.segmentation.config import (
     config_as_dict,
     resolve,
     synchronise_on_cpus,
+    train_on_cpus,
 )
 from transfer.segmentation.evaluation import evaluation, random_backbone
 
@@ -89,7 +90,9 @@ def train(
     from transfer.initial_weights import random_backbone
 
     changes = unpublished(job, backbone_spec(config))
-    changes += synchronise_on_cpus(config) if processes() > 1 and not torch.cuda.is_available() else ()
+    if not torch.cuda.is_available():
+        changes += train_on_cpus(config)
+        changes += synchronise_on_cpus(config) if processes() > 1 else ()
     runner, progress = build_runner(job, config, backbone or random_backbone(backbone_spec(config), job.seed), console)
     from transfer.segmentation.hooks import StopWhenAsked  # imported here: it needs the process group
 
@@ -123,7 +126,7 @@ def chatter_into(folder: Path) -> Iterator[TextIO]:
 
 def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: TextIO) -> tuple[QuietRunner, Progress]:
     """Return mmengine's Runner, which loads the weights just before its first iteration, and its progress hook."""
-    from transfer.segmentation import datasets, hooks, linear_head, metrics, named_backbone, one_cycle  # noqa: F401  registers its own classes
+    from transfer.segmentation import datasets, hooks, linear_head, metrics, named_backbone, one_cycle, stage_decay  # noqa: F401  registers its own classes
     from transfer.segmentation.runner import QuietRunner
     from transfer.segmentation.u2pl import register
 

@@ -1,0 +1,77 @@
+"""Which protocol takes which family of networks: the answers of the code that refuses runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.families import FAMILIES, Answer, answers, refusal
+from pixbench.errors import UserError
+from pretrain.models.named_spec import NamedSpec
+from transfer.initial_weights import random_backbone
+from transfer.job import TransferJob
+from transfer.protocols import find_protocol
+
+pytestmark = pytest.mark.frameworks
+HIERARCHICAL, PLAIN = (FAMILIES[f"own module, {kind}"][0] for kind in ("hierarchical", "plain"))
+
+
+def verdicts(protocol: str) -> list[str]:
+    return [answer.verdict for answer in answers(find_protocol(protocol)).values()]
+
+
+def test_each_family_is_taken_or_refused_with_the_reason() -> None:
+    new = "yes, not published"
+    assert verdicts("voc_c4") == ["yes", "no", "no", "no", "no", "no"]
+    assert verdicts("coco_fpn_1x") == ["yes", new, "no", "no", new, "no"]
+    assert verdicts("ade20k_upernet") == ["yes", new, new, "no", new, new]
+    assert verdicts("ade20k_incontext") == ["yes", "yes", "some", "yes", "yes", "yes"]
+    found = answers(find_protocol("coco_fpn_1x"))
+    assert found["ResNet"] == Answer("yes", "")
+    assert "a feature pyramid needs maps of several strides" in found["plain ViT, by name"].reason
+    assert (
+        "14_reg4_dinov2 does not take images of 512"
+        in answers(find_protocol("ade20k_incontext"))["plain ViT, by name"].reason
+    )
+
+
+@pytest.mark.parametrize("spec", [HIERARCHICAL, PLAIN], ids=["hierarchical", "plain"])
+@pytest.mark.parametrize("name", ["coco_fpn_1x", "coco_retinanet_1x", "voc_c4"])
+def test_a_detector_is_built_exactly_if_the_answer_is_yes(name: str, spec: NamedSpec, tmp_path: Path) -> None:
+    from benchmarks.check import detection
+
+    job = TransferJob(find_protocol(name), tmp_path, tmp_path, weights=Path("FILE"), scale="mini")
+    backbone = random_backbone(spec, 0)
+    if said := refusal(job.protocol, spec):
+        with pytest.raises(UserError) as caught:
+            detection.resolve(job, backbone, 1)
+        assert str(caught.value) == said
+        return
+    resolved = detection.resolve(job, backbone, 1)
+    assert detection.build(job, resolved.config, backbone).trained > 0
+
+
+@pytest.mark.parametrize("spec", [HIERARCHICAL, PLAIN], ids=["hierarchical", "plain"])
+@pytest.mark.parametrize("name", ["ade20k_upernet", "voc12aug_linear_dinov3"])
+def test_a_segmentor_of_an_own_network_is_built_as_the_answer_says(name: str, spec: NamedSpec, tmp_path: Path) -> None:
+    from benchmarks.check import segmentation
+
+    job = TransferJob(find_protocol(name), tmp_path, tmp_path, weights=Path("FILE"), scale="mini")
+    assert refusal(job.protocol, spec) == ""
+    backbone = random_backbone(spec, 0)
+    assert segmentation.build(job, segmentation.resolve(job, backbone, 1).config, backbone).activations
+
+
+PATCHES_OF_14 = NamedSpec("timm:vit_tiny_patch16_224", {"patch_size": 14, "embed_dim": 32, "depth": 4, "num_heads": 2})
+
+
+@pytest.mark.parametrize(("spec", "stride"), [(HIERARCHICAL, 16), (PATCHES_OF_14, 14)], ids=["stages", "patches"])
+def test_cells_of_a_plain_network_stay_its_patches(spec: NamedSpec, stride: int) -> None:
+    from transfer.frozen.network import for_images
+    from transfer.frozen.views import Images
+
+    assert refusal(find_protocol("voc12aug_overcluster"), spec) == ""
+    network = for_images(random_backbone(spec, 0), Images(size=448, output_stride=16))
+    assert 112 // network(torch.zeros(1, 3, 112, 112)).shape[1] == network.stride == stride
