@@ -37,7 +37,7 @@ class MomentumEncoder(nn.Module):
         self.names = tuple(names)
         self.start, self.total_steps = momentum, total_steps
         for name in self.names:
-            self.add_module(name, _without_noise(copy.deepcopy(student.get_submodule(name)).requires_grad_(False)))
+            self.add_module(name, without_noise(copy.deepcopy(student.get_submodule(name)).requires_grad_(False)))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self._steps = 0
         self.register_load_state_dict_post_hook(_count_loaded)
@@ -46,7 +46,7 @@ class MomentumEncoder(nn.Module):
         """Change the mode of batch norms; the rest computes as in evaluation."""
         super().train(mode)
         for name in self.names:
-            _without_noise(self.get_submodule(name))
+            without_noise(self.get_submodule(name))
         return self
 
     @property
@@ -76,8 +76,8 @@ def _count_loaded(encoder: MomentumEncoder, keys: object) -> None:
     encoder._steps = int(encoder.step)
 
 
-def _without_noise(network: nn.Module) -> nn.Module:
-    """Set all modules of ``network`` to evaluation, except batch norms and those that do more in `train` than that.
+def without_noise(network: nn.Module) -> nn.Module:
+    """Set all modules of ``network`` to evaluation, except batch norms and those with a `train` of their own, and return it.
 
     Attentions of timm (LeViT, TinyViT, EfficientFormer) keep a table of their parameters in evaluation.
     """
