@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pretrain.schedule import ema_momentum
+
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class MomentumEncoder(nn.Module):
@@ -76,7 +80,7 @@ def _count_loaded(encoder: MomentumEncoder, keys: object) -> None:
     encoder._steps = int(encoder.step)
 
 
-def without_noise(network: nn.Module) -> nn.Module:
+def without_noise(network: Network) -> Network:
     """Set all modules of ``network`` to evaluation, except batch norms and those with a `train` of their own, and return it.
 
     Attentions of timm (LeViT, TinyViT, EfficientFormer) keep a table of their parameters in evaluation.

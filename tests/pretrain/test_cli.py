@@ -148,7 +148,7 @@ def test_killed_interrupted_continued(image_tree: Callable[..., Path], tmp_path:
     assert steps(out) == list(range(1, 25))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.e2e)])
 def test_whatever_asks_to_stop_saves_first(
     image_tree: Callable[..., Path], tmp_path: Path, number: signal.Signals
 ) -> None:

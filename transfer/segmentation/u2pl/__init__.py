@@ -4,7 +4,6 @@ A student learns from labelled pictures, from a teacher's reliable pseudo-labels
 classes that they hardly belong to.
 """
 
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
