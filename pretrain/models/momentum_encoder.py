@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from pretrain.schedule import ema_momentum
 
-
 Network = TypeVar("Network", bound=nn.Module)
 
 

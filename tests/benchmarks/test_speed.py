@@ -104,19 +104,23 @@ def test_few_turns_are_not_compared_with_the_aim() -> None:
     assert "0.20 ✓ (aim: 0.50)" in whole
 
 
-@pytest.mark.slow
-def test_nothing_is_written_unless_a_file_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The real processes, with maps of 2 × 2 cells."""
-    small = {
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of the real processes with maps of 2 × 2 cells; the current folder has a folder docs."""
+    groups = {
         name: [speed.Pair(f"{name}_ours:2:1", f"{name}_reference:2:1", f"{name} of 2 × 2", time=1.0)]
         for name in ("loss", "ppm")
     }
-    monkeypatch.setattr(speed, "GROUPS", small)
+    monkeypatch.setattr(speed, "GROUPS", groups)
     monkeypatch.setenv("PYTHONPATH", str(Path(speed.__file__).parents[2]))
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+def test_nothing_is_written_unless_a_file_is_named(
+    small: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     speed.main(["loss", "--rounds", "1"])
     out, err = capfd.readouterr()
     assert out.count("× memory") == 1  # one table
@@ -124,8 +128,11 @@ def test_nothing_is_written_unless_a_file_is_named(
     assert f"median of 1 turn, too few to compare with the aims; take {ENOUGH} or more" in out
     assert "✗" not in out
     assert err.splitlines() == ["measuring: loss of 2 × 2"]
-    assert not any((tmp_path / "docs").iterdir())
+    assert [path.name for path in tmp_path.rglob("*")] == ["docs"]
 
+
+@pytest.mark.e2e
+def test_all_figures_and_their_plot_are_written_where_one_says(small: None, tmp_path: Path) -> None:
     speed.main(["--rounds", "1", "--into", "mine.json"])
     assert list(json.loads((tmp_path / "mine.json").read_text())) == ["loss", "ppm"]
     assert (tmp_path / "mine.png").exists()
