@@ -143,6 +143,7 @@ runpy.run_module("pretrain", run_name="__main__")
 """
 
 
+@pytest.mark.e2e
 def test_a_process_that_reads_an_older_checkpoint_stops_all(straight: Path, tmp_path: Path) -> None:
     older = max((straight / "earlier").glob("*.pth"))
     (tmp_path / "stale.py").write_text(STALE)

@@ -175,7 +175,7 @@ with process_group("cpu") as device:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_two_processes_share_the_work_and_agree(tiny: Runs, tmp_path: Path) -> None:
     import yaml
 

@@ -59,6 +59,7 @@ def test_a_profile(tiny: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert all(line["images_per_s"] > 100 * profiled.batch_size / day for line in lines)
 
 
+@pytest.mark.e2e
 def test_a_run_that_is_shorter_than_the_profile_and_goes_on(tiny: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     short = tiny("short", profile=100, epochs=1)
     engine.train(short)

@@ -113,7 +113,7 @@ IN_BOTH_SUFFIXES = [
 
 
 def by_default(framework: str, spec: BackboneSpec | VitSpec, suffix: str) -> bool:
-    """Whether a case is in the default tests: of each target its first suffix, and a wide network only where there is no other."""
+    """Whether a case is in the default tests: a target's first suffix, and a wide network only where there is no other."""
     first = next(one for name, one in EVERY_TARGET if name == framework)
     narrow = any(name == framework and one.width != 1 for name, one in EVERY_TARGET)
     usual = suffix == FRAMEWORKS[framework].suffixes[0] or (framework, spec) == ("mmseg", NARROW)
