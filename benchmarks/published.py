@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from pretrain.models.named_spec import NamedSpec
 from transfer.weights.spec import Spec, spec_from
 
 
@@ -49,7 +50,21 @@ class Published:
         return spec is None or self.network not in self.title or self._same(spec_from(spec))
 
     def _same(self, spec: Spec) -> bool:
-        return all(getattr(spec, name, None) == value for name, value in _table()["networks"][self.network].items())
+        network = networks()[self.network]
+        if isinstance(spec, NamedSpec):
+            known = spec.family == "timm" and spec.function.partition(".")[0] in network["timm"]
+            return known and spec.options.keys() <= ONLY_SIZES
+        fields = network.get("fields")
+        return bool(fields) and all(getattr(spec, name, None) == value for name, value in fields.items())
+
+
+ONLY_SIZES = {"img_size", "dynamic_img_size"}
+"""Options of timm's networks that change the images they take, but not what they are."""
+
+
+def networks() -> dict[str, dict[str, Any]]:
+    """Return the networks of published numbers: their "fields" in a spec (if it has any), and their names in "timm"."""
+    return _table()["networks"]
 
 
 @cache

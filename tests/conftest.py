@@ -13,10 +13,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several workers that each take all co
     cores = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # a shell starts background jobs so, and tests' processes would inherit it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# a shell starts background jobs without SIGINT, nohup without SIGHUP, and tests' processes would inherit it
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -42,6 +42,7 @@ def test_pretrain_own_images(mini_root: Path, tmp_path: Path) -> None:
     assert load(tmp_path / "run" / "checkpoint.pth").resnet.width == 0.0625
 
 
+@pytest.mark.e2e
 @pytest.mark.frameworks
 def test_convert_to_detectron2(mini_root: Path, tmp_path: Path) -> None:
     """From a file with MoCo v2's keys and a narrow backbone."""
@@ -59,6 +60,7 @@ def test_convert_to_detectron2(mini_root: Path, tmp_path: Path) -> None:
     assert torch.equal(found["layer4.2.conv3.weight"], backbone.get_parameter("layer4.2.conv3.weight"))
 
 
+@pytest.mark.e2e
 def test_timm_pixel_learner(mini_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("timm")
     images = mini_root / "VOC2007" / "JPEGImages"

@@ -75,6 +75,7 @@ def test_configs_formats_and_published_numbers_are_in_the_wheel(installed: Path,
     assert done.stdout.strip() == "PixPro, 100 epochs"
 
 
+@pytest.mark.e2e
 def test_a_suite_is_planned_and_its_jobs_start_in_a_folder_with_packages_of_the_same_names(
     installed: Path, crowded: Path
 ) -> None:

@@ -5,7 +5,8 @@
 Counted, not timed: trained parameters; per image, the floating-point operations of a step (both views, forward and backward)
 and the activations (fp32) that are stored together: those of one view, if the views go through the student one after the other.
 Timed: seconds per step. The methods take turns, and the fastest round counts; it is
-printed as a ratio to supervised training, which sees one view.
+printed as a ratio to supervised training, which sees one view. Rows are the methods, as their first config says (a ResNet-50,
+for iBOT a ViT), the instance branches, and the shipped configs with other networks, such as a ViT.
 """
 
 from __future__ import annotations
@@ -28,18 +29,26 @@ from pretrain.method_descriptions import config_files
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method, TwoPassMethod
 from pretrain.models.families import build_backbone
+from pretrain.models.named_spec import NamedSpec
 from pretrain.settings import RunConfig
 
 HEADERS = ("method", "trained parameters (M)", "GFLOPs an image", "activations (MB an image)", "time of a step")
 
 
 def configs() -> dict[str, str]:
-    """Return one config for each method, and for PixPro one more for each of its instance branches."""
-    found = {name: config_files(name)[0] for name in METHODS}
-    branches = {
-        f"pixpro, instance {branch}": f"pixpro_instance_{branch}_100ep.yaml" for branch in ("contrastive", "regression")
-    }
-    return {"supervised": found.pop("supervised"), **found, **branches}
+    """Return one config for each method, and one more for each of its instance branches and for each network by name."""
+    found: dict[str, str] = {}
+    for name in METHODS:
+        for file in config_files(name):
+            found.setdefault(_row(parse(["--config", str(CONFIGS / "pretrain" / file)])), file)
+    return {"supervised": found.pop("supervised"), **found}
+
+
+def _row(config: RunConfig) -> str:
+    """Return the name of a row of the table."""
+    branch, backbone = getattr(config.method.settings, "instance", "none"), config.backbone
+    words = [config.method.name, *([] if branch == "none" else [f"instance {branch}"])]
+    return ", ".join([*words, *([backbone.function] if isinstance(backbone, NamedSpec) else [])])
 
 
 def build(config_file: str) -> tuple[RunConfig, Method]:

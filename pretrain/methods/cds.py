@@ -22,6 +22,7 @@ from pretrain.methods.base import Method, feature_std
 from pretrain.methods.supervised import check_classes, check_labels
 from pretrain.models.feature_network import FeatureNetwork, needed
 from pretrain.models.heads import LinearHead, StageHead
+from pretrain.models.momentum_encoder import without_noise
 
 STAGES = ("layer1", "layer2", "layer3")
 """Stages that always have a contrastive loss: all before the last one."""
@@ -101,11 +102,18 @@ class CDS(Method):
         for norm in teacher.modules():
             if isinstance(norm, _BatchNorm):
                 norm.track_running_stats = False  # so the batch leaves no trace in the running statistics
-        self.teacher = teacher.requires_grad_(False)
+        self.teacher = without_noise(teacher.requires_grad_(False))
         own, wanted = self.widths, teacher.widths
         self.adaptation.update(
             {stage: nn.Linear(own[stage], wanted[stage]) for stage in self.stages if own[stage] != wanted[stage]}
         )
+
+    def train(self, mode: bool = True) -> CDS:
+        """Change the mode; dropout and the like stay off in the teacher."""
+        super().train(mode)
+        if self.teacher is not None:
+            without_noise(self.teacher)
+        return self
 
     @classmethod
     def compares_images(cls, settings: Any) -> bool:

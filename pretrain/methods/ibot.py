@@ -127,12 +127,6 @@ class IBOT(MomentumMethod):
         self.momentum_encoder = MomentumEncoder(self, ("backbone", "head"), config.momentum, total_steps)
         self._seed: int | None = None
 
-    def train(self, mode: bool = True) -> IBOT:
-        """Change the mode of the student; the momentum encoder drops no paths, as the authors' teacher."""
-        super().train(mode)
-        self.momentum_encoder.eval()
-        return self
-
     @property
     def epoch(self) -> int:
         """Number of finished epochs before the current step."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pretrain.schedule import ema_momentum
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 class MomentumEncoder(nn.Module):
     """Exponential moving average of some modules of a student, under the same names.
 
     Only parameters are averaged; the copy computes BN statistics in its own forward passes (as in the official code).
+    Drop path, dropout and other noise of training are for the student alone, as in MoBY, DINO and iBOT.
     The step counter of the momentum schedule is a buffer, so it is saved with the model and a resumed run continues the
     schedule. The number is also kept on the host: reading the buffer would wait for the device.
 
@@ -36,10 +40,17 @@ class MomentumEncoder(nn.Module):
         self.names = tuple(names)
         self.start, self.total_steps = momentum, total_steps
         for name in self.names:
-            self.add_module(name, copy.deepcopy(student.get_submodule(name)).requires_grad_(False))
+            self.add_module(name, without_noise(copy.deepcopy(student.get_submodule(name)).requires_grad_(False)))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self._steps = 0
         self.register_load_state_dict_post_hook(_count_loaded)
+
+    def train(self, mode: bool = True) -> MomentumEncoder:
+        """Change the mode of batch norms; the rest computes as in evaluation."""
+        super().train(mode)
+        for name in self.names:
+            without_noise(self.get_submodule(name))
+        return self
 
     @property
     def steps(self) -> int:
@@ -66,3 +77,15 @@ class MomentumEncoder(nn.Module):
 
 def _count_loaded(encoder: MomentumEncoder, keys: object) -> None:
     encoder._steps = int(encoder.step)
+
+
+def without_noise(network: Network) -> Network:
+    """Set all modules of ``network`` to evaluation, except batch norms and those with a `train` of their own, and return it.
+
+    Attentions of timm (LeViT, TinyViT, EfficientFormer) keep a table of their parameters in evaluation.
+    """
+    for module in network.modules():
+        has_statistics = any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False))
+        if not has_statistics and type(module).train is nn.Module.train:
+            module.training = False
+    return network

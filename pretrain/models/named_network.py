@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -217,6 +218,7 @@ def _build(spec: NamedSpec) -> nn.Module:
     except (UserError, MemoryError):
         raise
     except Exception as error:
+        _refuse_reading(spec, error)
         raise UserError(
             f"backbone {spec.name} cannot be built with options {spec.options} ({_said(error)}); look at the arguments of that "
             "network"
@@ -307,6 +309,7 @@ def _pass(spec: NamedSpec, net: nn.Module, height: int, width: int) -> list[Tens
     except UserError:
         raise
     except Exception as error:
+        _refuse_reading(spec, error)
         raise UserError(
             f"backbone {spec.name} does not take images of {height} × {width} pixels ({_said(error)}); choose "
             f"another size (data.image_size in pre-training), or tell the network the size, in most networks of timm with "
@@ -322,6 +325,15 @@ def _pass(spec: NamedSpec, net: nn.Module, height: int, width: int) -> list[Tens
                 f"pixels it gives maps of (channels, stride) {seen}; correct these attributes"
             )
     return found
+
+
+def _refuse_reading(spec: NamedSpec, error: Exception) -> None:
+    """Raise UserError if ``error`` says that the network asked for values on the meta device, which has none."""
+    if re.search(r"\bmeta\b", str(error), re.IGNORECASE):
+        raise UserError(
+            f"backbone {spec.name} cannot be measured, because it reads values, and PixBench looks at a network with an empty "
+            f"image, without values ({_said(error)}); choose another network"
+        ) from error
 
 
 def _stride(spec: NamedSpec, height: int, width: int, x: Tensor) -> int:

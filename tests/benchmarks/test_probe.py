@@ -227,27 +227,39 @@ def test_classes_of_ones_own(
     assert "left out: imagenet_probe, because it cannot run on classes of your own" in capsys.readouterr().out
 
 
-def test_two_processes_find_what_one_finds_and_stop_together(root: Path, checkpoint: Path, tmp_path: Path) -> None:
-    """Pictures of several shapes are several batches, which the processes share. At first, one picture is broken."""
+@pytest.fixture
+def shapes(root: Path) -> Path:
+    """Pictures of several shapes are several batches, which the processes share."""
     for split in ("train", "val"):
         for path in sorted(root.glob(f"imagenet/{split}/*/*"))[::3]:
             with Image.open(path) as image:
                 image.resize((image.width, 2 * image.width)).save(path)
-    broken = sorted(root.glob("imagenet/val/*/*"))[5]
+    return root
+
+
+SHAPES = ("--set", "images.size=32", "--set", "images.resize=shorter")
+
+
+@pytest.mark.e2e
+def test_two_processes_stop_together(shapes: Path, checkpoint: Path, tmp_path: Path) -> None:
+    broken = sorted(shapes.glob("imagenet/val/*/*"))[5]
     content = broken.read_bytes()
     broken.write_bytes(content[: len(content) // 2])
-    settings = ("--set", "images.size=32", "--set", "images.resize=shorter")
-    command = words(root, tmp_path / "two", checkpoint, *settings)
+    command = words(shapes, tmp_path / "two", checkpoint, *SHAPES)
     done = two_processes(command)
     assert done.returncode != 0
     assert f"pixbench: error: image {broken} is broken" in done.stderr
     assert "defect" not in done.stderr
     assert read_result(tmp_path / "two/imagenet_probe/result.json")["status"] == "failed"
     broken.write_bytes(content)
-    done = two_processes(command)
+    assert two_processes(command).returncode == 0
+
+
+def test_two_processes_find_what_one_finds(shapes: Path, checkpoint: Path, tmp_path: Path) -> None:
+    done = two_processes(words(shapes, tmp_path / "two", checkpoint, *SHAPES))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("imagenet_probe  knn_top1") == 1
-    assert main(words(root, tmp_path / "one", checkpoint, *settings)) == 0
+    assert main(words(shapes, tmp_path / "one", checkpoint, *SHAPES)) == 0
     one, two = (read_result(tmp_path / out / "imagenet_probe/result.json") for out in ("one", "two"))
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-4, nan_ok=True)
     assert [result["host"]["processes"] for result in (one, two)] == [1, 2]

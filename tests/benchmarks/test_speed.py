@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import engine, options, pretrain_step
+from benchmarks.speed import engine, methods, options, pretrain_step
 from benchmarks.speed.__main__ import Pair
 from benchmarks.speed.page import ENOUGH, page, table
+from pretrain.methods import METHODS
 
 SMALL = ["--backbone.width=0.03125", "--data.image_size=32", "--data.cache=false", "--batch_size=8"]
 MODULES = ("__main__", "check", "checkpoints", "data_index", "engine", "methods", "pretrain_step", "scaling", "weights")
@@ -103,36 +104,53 @@ def test_few_turns_are_not_compared_with_the_aim() -> None:
     assert "0.20 ✓ (aim: 0.50)" in whole
 
 
-@pytest.mark.slow
-def test_nothing_is_written_unless_a_file_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The real processes, with maps of 2 × 2 and 3 × 3 cells."""
-    small = {
-        name: [
-            speed.Pair(f"{name}_ours:{side}:1", f"{name}_reference:{side}:1", f"{name} of {side} × {side}", time=1.0)
-            for side in (2, 3)
-        ]
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of the real processes with maps of 2 × 2 cells; the current folder has a folder docs."""
+    groups = {
+        name: [speed.Pair(f"{name}_ours:2:1", f"{name}_reference:2:1", f"{name} of 2 × 2", time=1.0)]
         for name in ("loss", "ppm")
     }
-    monkeypatch.setattr(speed, "GROUPS", small)
+    monkeypatch.setattr(speed, "GROUPS", groups)
     monkeypatch.setenv("PYTHONPATH", str(Path(speed.__file__).parents[2]))
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+def test_nothing_is_written_unless_a_file_is_named(
+    small: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     speed.main(["loss", "--rounds", "1"])
     out, err = capfd.readouterr()
     assert out.count("× memory") == 1  # one table
     assert "loss of 2 × 2" in out
-    assert "loss of 3 × 3" in out
     assert f"median of 1 turn, too few to compare with the aims; take {ENOUGH} or more" in out
     assert "✗" not in out
-    assert err.splitlines() == ["measuring: loss of 2 × 2", "measuring: loss of 3 × 3"]
-    assert not any((tmp_path / "docs").iterdir())
+    assert err.splitlines() == ["measuring: loss of 2 × 2"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["docs"]
 
+
+@pytest.mark.e2e
+def test_all_figures_and_their_plot_are_written_where_one_says(small: None, tmp_path: Path) -> None:
     speed.main(["--rounds", "1", "--into", "mine.json"])
     assert list(json.loads((tmp_path / "mine.json").read_text())) == ["loss", "ppm"]
     assert (tmp_path / "mine.png").exists()
     assert not any((tmp_path / "docs").iterdir())
+
+
+def test_the_cost_of_steps_has_a_row_for_every_method_branch_and_network() -> None:
+    rows = methods.configs()
+    assert next(iter(rows)) == "supervised"
+    assert {name.partition(",")[0] for name in rows} == METHODS.keys()
+    networks = {"ibot": "vit_small_patch16_224", "densecl": "vit_small_patch16_224", "pixpro": "convnext_tiny"}
+    assert {f"{method}, {network}" for method, network in networks.items()} < rows.keys()
+    assert rows["pixpro"] == "pixpro_100ep.yaml"
+    assert {
+        "pixpro, instance contrastive",
+        "pixpro, instance regression",
+        "pixpro, vit_small_patch16_224",
+    } < rows.keys()
 
 
 def test_the_options_of_a_run_are_those_of_pretrain(tmp_path: Path) -> None:

@@ -70,10 +70,27 @@ def test_a_published_number_stands_only_beside_its_own_network(tmp_path: Path) -
         (
             "ade20k_knn",
             "capi_vitl14_in22k",
-            NamedSpec("timm:vit_large_patch14_224"),
+            NamedSpec("timm:vit_large_patch16_224"),
             {},
-            "this of timm:vit_large_patch14_224",
+            "this of timm:vit_large_patch16_224",
         ),
+        (
+            "ade20k_knn",
+            "capi_vitl14_in22k",
+            NamedSpec("timm:vit_large_patch14_dinov2.lvd142m", {"img_size": 224}),
+            {},
+            "",
+        ),
+        ("ade20k_knn", "capi_vitl14_in22k", NamedSpec("timm:vit_large_patch14_dinov2", {"depth": 12}), {}, "depth 12"),
+        (
+            "ade20k_knn",
+            "capi_vitl14_in22k",
+            NamedSpec("my:vit_large_patch14_dinov2"),
+            {},
+            "this of my:vit_large_patch14",
+        ),
+        ("voc12aug_overcluster", "neco_vits14_dinov2r", NamedSpec("timm:vit_small_patch14_reg4_dinov2"), {}, ""),
+        ("voc12aug_fcn_d8_20k", "supervised", NamedSpec("timm:resnet50"), {}, ""),
         ("voc_c4", "pixpro_400ep", BackboneSpec(stride_in_1x1=False, output_stride=16), {}, ""),
         ("voc07_discovery", "supervised", BackboneSpec(), {"stride": 16}, ""),
     ],
@@ -87,6 +104,17 @@ def test_a_backbone_by_name_has_no_title_that_names_another_network() -> None:
     run = {"protocol": "ade20k_knn", "evaluation": {"spec": NamedSpec("timm:convnext_tiny").as_dict()}}
     assert not published()["capi_vitl14_in22k"].titled(run)
     assert published()["pixpro_400ep"].titled(run)
+    same = {"protocol": "ade20k_knn", "evaluation": {"spec": NamedSpec("timm:vit_large_patch14_dinov2").as_dict()}}
+    assert published()["capi_vitl14_in22k"].titled(same)
+
+
+def test_networks_of_published_numbers_are_known_to_timm() -> None:
+    import timm
+
+    from benchmarks.published import networks
+
+    names = {name for network in networks().values() for name in network["timm"]}
+    assert names <= {*timm.list_models()}
 
 
 def test_metrics_have_digits_of_their_own_and_those_left_out_are_named(tmp_path: Path) -> None:

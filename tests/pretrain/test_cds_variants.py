@@ -182,6 +182,17 @@ def test_the_teacher_stays_as_it_is() -> None:
     assert method(batch(0, 1, 2))["loss"].equal(loss)
 
 
+def test_the_teacher_drops_nothing() -> None:
+    """And its batch norms still use the statistics of the batch."""
+    student, other = cds(), cds()
+    other.backbone.layer4.add_module("dropout", nn.Dropout(0.5))
+    student.take_teacher(other)
+    x = torch.randn(4, 3, 32, 32, dtype=F64)
+    for method in (student, student.eval().train()):
+        assert method.teacher.backbone(x).equal(method.teacher.backbone(x))
+        assert method.teacher.backbone.bn1.training
+
+
 def test_some_labels_may_be_missing_but_not_all() -> None:
     method = cds(semi_supervised=True)
     method.check_labels(-1, 4)

@@ -148,7 +148,7 @@ def test_killed_interrupted_continued(image_tree: Callable[..., Path], tmp_path:
     assert steps(out) == list(range(1, 25))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.e2e)])
 def test_whatever_asks_to_stop_saves_first(
     image_tree: Callable[..., Path], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -256,19 +256,27 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *words], cwd=REPO, env=ENVIRONMENT, text=True, capture_output=True, timeout=150)
 
 
+ONE_EPOCH = ("--epochs", "1", "--data.cache", "false", "--accumulate", "2")
+
+
 def test_two_processes(image_tree: Callable[..., Path], tmp_path: Path) -> None:
-    """They finish together; and a broken image that one of them meets stops both, with one sentence each."""
-    root, out = image_tree(2, 12), tmp_path / "run"
-    words = arguments(root, out, "--epochs", "1", "--data.cache", "false", "--accumulate", "2")
-    result = torchrun(*words)
+    """They finish together."""
+    out = tmp_path / "run"
+    result = torchrun(*arguments(image_tree(2, 12), out, *ONE_EPOCH))
     assert result.returncode == 0, result.stderr
     assert "2 × cpu" in result.stdout
     assert steps(out) == [1, 2, 3]
 
+
+@pytest.mark.e2e
+def test_a_broken_image_that_one_of_two_processes_meets_stops_both(
+    image_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    """With one sentence each."""
+    root = image_tree(2, 12)
     path = root / "train" / "n00000001" / "n00000001_3.JPEG"
     path.write_bytes(path.read_bytes()[:300])
-    words[words.index(str(out))] = str(tmp_path / "other")
-    result = torchrun(*words, "--data.on_error", "fail")
+    result = torchrun(*arguments(root, tmp_path / "run", *ONE_EPOCH, "--data.on_error", "fail"))
     assert result.returncode != 0
     assert f"pretrain: error: image {path} is broken" in result.stderr
     assert "pretrain: error: another process stopped" in result.stderr

@@ -105,6 +105,7 @@ def test_a_run_whose_process_is_killed_goes_on_by_itself(killed: str, straight: 
     assert not alive
 
 
+@pytest.mark.e2e
 def test_two_processes_save_at_the_same_step_and_pass_over_a_damaged_checkpoint(straight: Path, tmp_path: Path) -> None:
     """SIGUSR1 to one process; and all processes must go on from the same checkpoint."""
     out = tmp_path / "run"
@@ -142,6 +143,7 @@ runpy.run_module("pretrain", run_name="__main__")
 """
 
 
+@pytest.mark.e2e
 def test_a_process_that_reads_an_older_checkpoint_stops_all(straight: Path, tmp_path: Path) -> None:
     older = max((straight / "earlier").glob("*.pth"))
     (tmp_path / "stale.py").write_text(STALE)

@@ -68,7 +68,7 @@ def assert_equal(left: Any, right: Any, where: str = "") -> None:
         assert left == right, where
 
 
-@pytest.mark.parametrize("method", ["pixpro", "moco_v2", "simclr"])
+@pytest.mark.parametrize("method", ["pixpro", "moco_v2", pytest.param("simclr", marks=pytest.mark.e2e)])
 def test_continuing_is_bit_exact(method: str, tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     """Straight through; and stopped in the second epoch's first step, then continued with two data workers."""
     straight, broken = tiny("straight", method), tiny("broken", method)
@@ -147,7 +147,7 @@ def test_a_torn_log_is_cut_back(tiny: Callable[..., RunConfig], monkeypatch: pyt
     assert [line["step"] for line in log_of(config)] == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.7])
+@pytest.mark.parametrize("share", [pytest.param(0.0, marks=pytest.mark.e2e), 0.7])
 def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
     share: float, tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,8 +216,13 @@ def test_other_settings_in_the_same_folder_are_refused(tiny: Callable[..., RunCo
         engine.train(replace(config, data=other))
 
 
-@pytest.mark.parametrize("name", ["cosine", "multistep"])
-@pytest.mark.parametrize("stopped_at", [0, 2, 4])
+LENGTHENED = [("cosine", 2), ("multistep", 0)]
+MORE_LENGTHENED = [("cosine", 0), ("cosine", 4), ("multistep", 2), ("multistep", 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "stopped_at"), [*LENGTHENED, *(pytest.param(*case, marks=pytest.mark.e2e) for case in MORE_LENGTHENED)]
+)
 def test_more_epochs_than_before(
     name: Any, stopped_at: int, tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

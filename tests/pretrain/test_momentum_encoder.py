@@ -8,6 +8,8 @@ from torch import nn
 
 from pretrain.models.heads import ConvHead
 from pretrain.models.momentum_encoder import MomentumEncoder
+from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_spec import NamedSpec
 
 
 class Student(nn.Module):
@@ -72,3 +74,38 @@ def test_batch_statistics_are_its_own() -> None:
     assert isinstance(bn, nn.BatchNorm2d)
     assert not bn.running_mean.any()
     assert bn.num_batches_tracked == 0
+
+
+SMALL = {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2}
+SWIN = {"img_size": 64, "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window_size": 4}
+NOISE = {"drop_path_rate": 0.9, "proj_drop_rate": 0.5, "attn_drop_rate": 0.5}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        NamedSpec("timm:vit_tiny_patch16_224", {**SMALL, **NOISE, "patch_drop_rate": 0.5, "pos_drop_rate": 0.5}),
+        NamedSpec("timm:swin_tiny_patch4_window7_224", {**SWIN, **NOISE}),
+    ],
+    ids=["vit", "swin"],
+)
+def test_nothing_is_dropped_at_random(spec: NamedSpec) -> None:
+    """Neither at the start nor after a change of the mode; the student still drops."""
+    student = nn.ModuleDict({"backbone": NamedNetwork(spec)})
+    target, x = MomentumEncoder(student, ("backbone",), 0.9), torch.randn(2, 3, 64, 64)
+    for encoder in (target, target.train(), target.eval().train()):
+        assert encoder.backbone(x).equal(encoder.backbone(x))
+    assert not student["backbone"](x)[0].equal(student["backbone"](x)[0])
+
+
+def test_tables_that_a_network_keeps_of_its_parameters_follow_them() -> None:
+    """LeViT keeps its position biases when it is evaluated."""
+    spec = NamedSpec("timm:levit_128s", {"embed_dim": [16, 16, 16], "depth": [1, 1, 1], "num_heads": [1, 1, 1]})
+    student = nn.ModuleDict({"backbone": NamedNetwork(spec)})
+    target, x = MomentumEncoder(student, ("backbone",), 0.0), torch.randn(2, 3, 224, 224)
+    target.backbone(x)
+    for name, parameter in student.named_parameters():
+        if "attention_biases" in name:
+            parameter.data.normal_(0, 3)
+    target.update(student)
+    torch.testing.assert_close(target.backbone(x), student["backbone"](x))

@@ -29,14 +29,16 @@ SWIN = NamedSpec(
 )
 CONVNEXT = NamedSpec("timm:convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]})
 PVT = NamedSpec("timm:pvt_v2_b0", {"depths": [1, 1, 1, 1], "embed_dims": [8, 16, 24, 32], "num_heads": [1, 2, 3, 4]})
-SHAPES = """vit_small_patch16_224 vit_base_patch16_224 vit_small_patch14_dinov2 vit_small_patch14_reg4_dinov2
-vit_small_patch16_dinov3 convnext_tiny swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 pvt_v2_b1 beit_base_patch16_224
-eva02_tiny_patch14_224 deit3_small_patch16_224 hiera_tiny_224 mvitv2_tiny twins_svt_small xcit_nano_12_p8_224 cait_xxs24_224
-maxvit_tiny_tf_224 focalnet_tiny_srf davit_tiny efficientnet_b0 mobilenetv3_small_100 regnety_004 densenet121 resnet18 resnet50d
-resnext50_32x4d resnetv2_50 hrnet_w18_small nextvit_small poolformer_s12 vgg11 volo_d1_224 samvit_base_patch16_224""".split()
+SHAPES = """vit_small_patch16_224 vit_small_patch16_dinov3 swin_tiny_patch4_window7_224 pvt_v2_b1 hiera_tiny_224
+xcit_nano_12_p8_224 efficientnet_b0 resnet18 hrnet_w18_small poolformer_s12""".split()
+"""Of each kind one: tokens with and without rotated positions, channels last, hierarchies, convolutions."""
+MORE_SHAPES = """vit_base_patch16_224 vit_small_patch14_dinov2 vit_small_patch14_reg4_dinov2 convnext_tiny swinv2_tiny_window8_256
+beit_base_patch16_224 eva02_tiny_patch14_224 deit3_small_patch16_224 mvitv2_tiny twins_svt_small cait_xxs24_224 maxvit_tiny_tf_224
+focalnet_tiny_srf davit_tiny mobilenetv3_small_100 regnety_004 densenet121 resnet50d resnext50_32x4d resnetv2_50 nextvit_small
+vgg11 volo_d1_224 samvit_base_patch16_224""".split()
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [*SHAPES, *(pytest.param(name, marks=pytest.mark.e2e) for name in MORE_SHAPES)])
 def test_networks_of_timm_are_seen_without_their_weights(name: str) -> None:
     seen = look(NamedSpec(f"timm:{name}"))
     strides = [stage.stride for stage in seen.stages.values()]
@@ -110,6 +112,7 @@ def test_looking_does_not_change_the_random_state() -> None:
         (NamedSpec("timm:resnet18", {"pretrained": True}), "give init_from timm:resnet18"),
         (NamedSpec("timm:resnet18", output_stride=5), "no map of stride 5; choose.* 2, 4, 8, 16, 32"),
         (NamedSpec("no.such:network"), "no.such:network is not found"),
+        (NamedSpec("timm:gemma4_vit_167m", {"depth": 1}), "cannot be measured, because it reads values"),
     ],
 )
 def test_what_is_wrong_with_a_name_is_said_in_one_sentence(spec: NamedSpec, says: str) -> None:
@@ -135,6 +138,18 @@ def net(width=4, strides=(4, 8), maps=True):
 
 def bare():
     return nn.Conv2d(3, 4, 4, 4)
+
+class Reads(Net):
+    def forward(self, x):
+        return super().forward(x * x.mean().item())
+
+def reads_images():
+    return Reads(4, (4, 8), True)
+
+def reads_weights():
+    network = net()
+    network.scale = network.one.weight.std().item()
+    return network
 """
 
 
@@ -168,6 +183,14 @@ def test_a_network_of_ones_own(own: str) -> None:
 def test_a_network_that_breaks_the_contract(own: str, name: str, options: dict[str, object], says: str) -> None:
     with pytest.raises(UserError, match=says):
         look(NamedSpec(f"{own}:{name}", options))
+
+
+@pytest.mark.parametrize("name", ["reads_images", "reads_weights"])
+def test_a_network_that_reads_values_cannot_be_measured(own: str, name: str) -> None:
+    with pytest.raises(
+        UserError, match=r"cannot be measured, .*reads values, .*\(RuntimeError: Tensor.item\(\) cannot be"
+    ):
+        look(NamedSpec(f"{own}:{name}"))
 
 
 def test_a_name_begins_the_description_of_a_backbone_anew(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.e2e), 2])
 def test_the_training_does_not_notice_it(
     workers: int, tiny: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +175,7 @@ with process_group("cpu") as device:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_two_processes_share_the_work_and_agree(tiny: Runs, tmp_path: Path) -> None:
     import yaml
 

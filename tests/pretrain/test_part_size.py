@@ -51,7 +51,9 @@ def config(name: str, variant: dict[str, Any], root: Path = Path("images"), **ch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [32, 64, 96], ids="image_size={}".format)
+@pytest.mark.parametrize(
+    "size", [32, *(pytest.param(n, marks=pytest.mark.e2e) for n in (64, 96))], ids="image_size={}".format
+)
 @pytest.mark.parametrize(("name", "variant"), CASES, ids=str)
 def test_one_image_is_refused_or_has_a_loss(name: str, variant: dict[str, Any], size: int, image_tree: Tree) -> None:
     """And what is refused with one image has a loss with two, unless C5 has too few cells."""

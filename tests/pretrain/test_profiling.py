@@ -25,7 +25,16 @@ def traces(config: RunConfig) -> list[str]:
 
 
 def test_a_profile(tiny: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its writing counts in no speed: the clock jumps a day ahead while the trace is written."""
+    day, late, clock, write = 86_400, [0], time.monotonic, profiling.Profiler._write
+
+    def slow(profiler: profiling.Profiler, done: Any) -> None:
+        write(profiler, done)
+        late[0] = day
+
     monkeypatch.setattr(profiling, "WARM_UP", 2)
+    monkeypatch.setattr(profiling.Profiler, "_write", slow)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + late[0])
     plain, profiled = tiny("plain"), tiny("profiled", profile=2)
     engine.train(plain)
     capsys.readouterr()
@@ -45,37 +54,19 @@ def test_a_profile(tiny: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert times == sorted(times, reverse=True)
     models = [checkpoint.load(Path(config.out) / CHECKPOINT_FILE)["model"] for config in (plain, profiled)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+    lines = [json.loads(line) for line in (Path(profiled.out) / "log.jsonl").read_text().splitlines()]
+    assert lines[4]["time"] > day  # it did take that long
+    assert all(line["images_per_s"] > 100 * profiled.batch_size / day for line in lines)
 
 
-def test_the_writing_of_the_trace_counts_in_no_speed(tiny: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock jumps a day ahead while the trace is written."""
-    day, late, clock, write = 86_400, [0], time.monotonic, profiling.Profiler._write
-
-    def slow(profiler: profiling.Profiler, done: Any) -> None:
-        write(profiler, done)
-        late[0] = day
-
-    monkeypatch.setattr(profiling, "WARM_UP", 2)
-    monkeypatch.setattr(profiling.Profiler, "_write", slow)
-    monkeypatch.setattr(time, "monotonic", lambda: clock() + late[0])
-    config = tiny("run", profile=1)
-    engine.train(config)
-    lines = [json.loads(line) for line in (Path(config.out) / "log.jsonl").read_text().splitlines()]
-    assert lines[3]["time"] > day  # it did take that long
-    assert all(line["images_per_s"] > 100 * config.batch_size / day for line in lines)
-
-
-def test_a_run_that_is_shorter_than_the_profile(tiny: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.e2e
+def test_a_run_that_is_shorter_than_the_profile_and_goes_on(tiny: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     short = tiny("short", profile=100, epochs=1)
     engine.train(short)
     assert traces(short) == ["steps_2_to_3.pt.trace.json"]
+    engine.train(tiny("short", profile=1))
+    assert traces(short)[1:] == ["steps_6_to_6.pt.trace.json"]
     one = tiny("one", profile=3, epochs=1, batch_size=24)
     engine.train(one)
     assert traces(one) == []
     assert "nothing is profiled: there is only one step left" in capsys.readouterr().out
-
-
-def test_a_continued_run_may_be_profiled(tiny: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine.train(tiny("run", epochs=1))
-    engine.train(tiny("run", profile=1))
-    assert traces(tiny("run")) == ["steps_6_to_6.pt.trace.json"]

@@ -157,19 +157,26 @@ def test_one_image_of_few_may_be_broken(config: Callable[..., RunConfig]) -> Non
     assert outcome(run)[1] == {3: "it is empty"}
 
 
-def test_two_processes_and_a_kill(image_tree: Tree, tmp_path: Path) -> None:
+SOME = ("--epochs", "2", "--data.max_skipped", "0.2", "--data.cache", "false", "--accumulate", "2")
+
+
+def test_two_processes(image_tree: Tree, tmp_path: Path) -> None:
     """Broken images that either process meets are counted once, by both."""
     root = image_tree(2, 12)
-    names = broken(root, 4, 5, 16)
-    options = ("--epochs", "2", "--data.max_skipped", "0.2", "--data.cache", "false", "--accumulate", "2")
-    done = torchrun(*arguments(root, tmp_path / "two", *options))
+    broken(root, 4, 5, 16)
+    done = torchrun(*arguments(root, tmp_path / "two", *SOME))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "two" / SKIPPED_LIST).read_text().count("\n") == 3
     content = checkpoint.load(tmp_path / "two" / CHECKPOINT_FILE)
     assert sorted(content["skipped"]) == [4, 5, 16]
     assert done.stdout.count("is skipped (it is empty)") == 3
 
-    words = arguments(root, tmp_path / "one", *options, "--checkpoint_every_steps", "2")
+
+@pytest.mark.e2e
+def test_a_kill_and_too_many_in_two_processes(image_tree: Tree, tmp_path: Path) -> None:
+    root = image_tree(2, 12)
+    names = broken(root, 4, 5, 16)
+    words = arguments(root, tmp_path / "one", *SOME, "--checkpoint_every_steps", "2")
     process = start(*words)
     wait_for(lambda: len(steps(tmp_path / "one")) >= 3, process)
     process.kill()
@@ -183,7 +190,7 @@ def test_two_processes_and_a_kill(image_tree: Tree, tmp_path: Path) -> None:
     assert sorted(line.split("\t")[0] for line in listed) == names
 
     broken(root, 10, 11, 12)
-    done = torchrun(*arguments(root, tmp_path / "three", *options))
+    done = torchrun(*arguments(root, tmp_path / "three", *SOME))
     assert done.returncode != 0
     assert done.stderr.count("of 24 images are broken, more than data.max_skipped 0.2 allows") >= 1
     assert "defect" not in done.stderr

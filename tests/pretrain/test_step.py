@@ -41,7 +41,9 @@ def config_of(image_tree: Tree, tmp_path: Path) -> Callable[..., RunConfig]:
         content = {
             "method": {"name": method, **SETTINGS[method], **(settings or {})},
             "data": {"root": str(root), "image_size": 32, "workers": 0},
-            "backbone": VIT.as_dict() if METHODS[method].needs_tokens else {"width": 0.0625, "output_stride": 16},
+            "backbone": VIT.as_dict()
+            if METHODS[method].needs_tokens
+            else {"depth": 18, "width": 0.125, "output_stride": 16},
             "schedule": {"warmup_epochs": 0},
             **{"epochs": 2, "batch_size": 8, "out": str(tmp_path / method)},
         }

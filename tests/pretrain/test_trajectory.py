@@ -138,7 +138,7 @@ def run(steps: int) -> None:
 
 def test_first_steps_of_the_official_run() -> None:
     """The first warm-up steps; the whole run is an e2e test because of its time."""
-    run(3)
+    run(2)
 
 
 @pytest.mark.e2e

@@ -602,7 +602,10 @@ def test_two_machines_on_loopback_train_as_one(mini_root: Path, tmp_path: Path) 
     assert (out / "log.rank1.txt").exists()
 
 
-@pytest.mark.parametrize(("name", "tensors"), [("voc_c4", 265), ("coco_fpn_1x", 265), ("coco_vitdet", 51)])
+@pytest.mark.parametrize(
+    ("name", "tensors"),
+    [("voc_c4", 265), pytest.param("coco_fpn_1x", 265, marks=pytest.mark.e2e), ("coco_vitdet", 51)],
+)
 def test_a_frozen_backbone_stays_as_it_was_loaded(mini_root: Path, tmp_path: Path, name: str, tensors: int) -> None:
     from transfer.detection.run import run
 

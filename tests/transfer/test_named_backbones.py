@@ -38,15 +38,25 @@ SEGMENTORS = (
     *("ade20k_upernet", "cityscapes_fcn_d8_40k", "ade20k_linear_dinov2"),
     *("ade20k_knet", "ade20k_maskformer", "voc12aug_u2pl_16th"),
 )
-BOTH = pytest.mark.parametrize("spec", [VIT, CONVNEXT], ids=["vit", "convnext"])
 
 
 def job(protocol: str, tmp_path: Path, **more: Any) -> TransferJob:
     return TransferJob(find_protocol(protocol), data_root=tmp_path, out=tmp_path / "run", scale="mini", **more)
 
 
-@BOTH
-@pytest.mark.parametrize("protocol", SEGMENTORS)
+@pytest.mark.parametrize(
+    ("protocol", "spec"),
+    [
+        *((protocol, VIT) for protocol in SEGMENTORS),
+        ("ade20k_upernet", CONVNEXT),
+        *(
+            pytest.param(protocol, CONVNEXT, marks=pytest.mark.e2e)
+            for protocol in SEGMENTORS
+            if "upernet" not in protocol
+        ),
+    ],
+    ids=lambda value: getattr(value, "title", value),
+)
 def test_a_segmentor_gets_four_maps_and_all_weights(spec: NamedSpec, protocol: str, tmp_path: Path) -> None:
     import mmseg.models  # noqa: F401  registers the models
     from mmengine.model import revert_sync_batchnorm

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,18 +149,88 @@ def test_published_lists_have_the_authors_numbers_and_missing_pictures_are_named
     assert labelled_names([*"abcdefgh"], "", 4) == labelled_names([*"hgfedcba"], "", 4)
 
 
-@pytest.mark.parametrize("name", ["cityscapes_u2pl_4th", "voc12aug_u2pl_16th"])
-def test_a_short_run_trains_a_teacher_that_is_the_student_in_its_first_epoch(
-    mini_root: Path, tmp_path: Path, name: str
-) -> None:
-    short = {"train_cfg.max_iters": 4, "train_cfg.val_interval": 4, "default_hooks.checkpoint.interval": 4}
-    overrides = {**short, "model.epoch_iterations": 2, "auto_scale_lr.base_batch_size": 4}
-    job = TransferJob(find_protocol(name), mini_root, tmp_path / "run", scale="mini", overrides=overrides)
+def short(name: str, mini_root: Path, out: Path, **more: Any) -> TransferJob:
+    few = {"train_cfg.max_iters": 4, "train_cfg.val_interval": 4, "default_hooks.checkpoint.interval": 2}
+    overrides = {**few, "model.epoch_iterations": 2, "auto_scale_lr.base_batch_size": 4, **more}
+    return TransferJob(find_protocol(name), mini_root, out, scale="mini", overrides=overrides)
+
+
+def teacher_is_student(state: dict[str, torch.Tensor]) -> bool:
+    names = [name for name in state if name.startswith("teacher.") and "weight" in name]
+    return all(torch.equal(state[name], state[name.removeprefix("teacher.")]) for name in names)
+
+
+def test_a_short_run_trains_a_teacher_that_is_the_student_in_its_first_epoch(mini_root: Path, tmp_path: Path) -> None:
+    """VOC has a warm-up of an epoch, so that the last step is in the teacher's first epoch."""
+    job = short("voc12aug_u2pl_16th", mini_root, tmp_path / "run")
     result = run_transfer(job)
     assert (result["status"], result["iterations"]) == ("ok", 4)
     assert set(result["deviations"]) >= set(job.protocol.differs)
     state = torch.load(job.out / "iter_4.pth", weights_only=True)["state_dict"]
     assert state["step"] == 4
-    pairs = [(state[k], state[k.removeprefix("teacher.")]) for k in state if k.startswith("teacher.") and "weight" in k]
-    apart = [not torch.equal(old, new) for old, new in pairs]
-    assert any(apart) is (name == "cityscapes_u2pl_4th")  # VOC has a warm-up, so that its last step is in that epoch
+    assert teacher_is_student(state)
+
+
+def test_a_run_that_goes_on_ends_as_an_uninterrupted_one(
+    mini_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the memory of the checkpoint. The framework saves no random state, so pictures and steps have seeds of their own."""
+    from transfer.segmentation.run import run
+    from transfer.segmentation.u2pl.data import PartlyLabelled
+    from transfer.segmentation.u2pl.segmentor import U2PL
+
+    read, compute = PartlyLabelled.__getitem__, U2PL.loss
+
+    def seed(number: int) -> None:
+        torch.manual_seed(number)
+        np.random.seed(number)
+
+    monkeypatch.setattr(PartlyLabelled, "__getitem__", lambda data, index: (seed(index), read(data, index))[1])
+    monkeypatch.setattr(U2PL, "loss", lambda model, *batch: (seed(int(model.step)), compute(model, *batch))[1])
+    job = short("cityscapes_u2pl_4th", mini_root, tmp_path / "straight", **{"train_dataloader.num_workers": 0})
+    run(job, None)
+    broken = replace(job, out=tmp_path / "broken")
+    broken.out.mkdir()
+    shutil.copy(job.out / "iter_2.pth", broken.out)
+    run(broken, None)
+    before = torch.load(job.out / "iter_2.pth", weights_only=True)["u2pl_memory"]
+    assert sum(map(len, before)) > 0
+    one, two = (torch.load(each.out / "iter_4.pth", weights_only=True) for each in (job, broken))
+    for name, value in (one["state_dict"] | dict(enumerate(one["u2pl_memory"]))).items():
+        assert value.equal((two["state_dict"] | dict(enumerate(two["u2pl_memory"])))[name]), name
+    assert not teacher_is_student(one["state_dict"])
+
+
+def test_a_batch_that_has_no_halves_is_refused(mini_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"one GPU would get 3 pictures at a time .* give an even number"):
+        run_transfer(short("voc12aug_u2pl_16th", mini_root, tmp_path, **{"train_dataloader.batch_size": 3}))
+    job = short("cityscapes_u2pl_4th", mini_root, tmp_path / "run")
+    with pytest.raises(UserError, match="one GPU would get 1 pictures at a time"):
+        run_transfer(replace(job, accumulate=4))
+
+
+def gathered(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    memory = Memory([3, 9], D)
+    for step in range(2):
+        memory.gather(*of_process(rank, step))
+    torch.save(memory.kept, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def of_process(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Representations (1, D, 2, 2), and where they are negatives of two classes: of other numbers of cells in each process."""
+    number = 10.0 * step + 100 * rank
+    cells = torch.arange(4).view(1, 1, 2, 2) + number
+    where = torch.tensor([[[True, rank == 0], [False, False]], [[rank == 1, False], [False, True]]])[None]
+    return cells.expand(1, D, 2, 2), where
+
+
+def test_two_processes_keep_the_negatives_of_both(tmp_path: Path) -> None:
+    """Step by step, those of the first process before those of the second; the latest stay, as in the authors' code."""
+    torch.multiprocessing.spawn(gathered, (tmp_path,), nprocs=2)
+    for rank in range(2):
+        first, second = torch.load(tmp_path / f"{rank}.pt")
+        assert first[:, 0].tolist() == [10, 11, 110]
+        assert second[:, 0].tolist() == [3, 100, 103, 13, 110, 113]
+        assert first.shape == (3, D)

@@ -29,6 +29,7 @@ from transfer.segmentation.config import (
     train_on_cpus,
 )
 from transfer.segmentation.evaluation import evaluation, random_backbone
+from transfer.segmentation.u2pl import check_pairs, register
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -58,6 +59,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     if BATCH not in job.all_overrides:
         whole = config.auto_scale_lr.base_batch_size
         config.train_dataloader.batch_size = divided(whole, job.accumulate, processes())
+    check_pairs(config)
     if backbone:
         check_pixels(config, job, backbone.pixels)
     described = config_as_dict(config)
@@ -128,7 +130,6 @@ def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: 
     """Return mmengine's Runner, which loads the weights just before its first iteration, and its progress hook."""
     from transfer.segmentation import datasets, hooks, linear_head, metrics, named_backbone, one_cycle, stage_decay  # noqa: F401  registers its own classes
     from transfer.segmentation.runner import QuietRunner
-    from transfer.segmentation.u2pl import register
 
     register()
     config.launcher = "pytorch" if processes() > 1 else "none"

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from mmengine.dist import all_gather_object
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,7 +33,7 @@ class Contrast:
 
 
 class Memory:
-    """The representations of each class's latest negatives, on the CPU. It starts empty when a run goes on, as the authors'.
+    """The representations of each class's latest negatives, on the CPU. All processes keep the same ones.
 
     Args:
         sizes: how many representations are kept of each class.
@@ -46,6 +47,14 @@ class Memory:
     def add(self, place: int, keys: Tensor) -> None:
         """Keep ``keys`` (n, D) as the latest negatives of class ``place``."""
         self.kept[place] = torch.cat([self.kept[place], keys.detach().cpu().float()])[-self.sizes[place] :]
+
+    def gather(self, centres: Tensor, where: Tensor) -> None:
+        """Keep the representations (B, D, h, w) of all processes, by rank, where they are negatives (B, K, h, w) of a class."""
+        cells = centres.detach().permute(0, 2, 3, 1)
+        mine = [cells[chosen].cpu() for chosen in where.unbind(1)]
+        for found in all_gather_object(mine):
+            for place, keys in enumerate(found):
+                self.add(place, keys)
 
 
 def negatives(chances: Tensor, labels: Tensor, high: Tensor, labelled: int, settings: Contrast) -> Tensor:

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -124,7 +123,7 @@ class U2PL(EncoderDecoder):
         low, high = (shrunk(torch.cat([labels != IGNORED, cells])[:, None], size) for cells in (low, high))
         targets = shrunk(one_hot(torch.cat([labels, pseudo]), self.num_classes), size)
         chances = opinion.softmax(1)
-        self.remember(centres, negatives(chances, targets, high, count, self.contrast))
+        self.memory.gather(centres, negatives(chances, targets, high, count, self.contrast))
         contrast = contrastive_loss(representation, centres, chances, targets, low, self.memory, self.contrast)
         return {**found, "loss_contrast": self.contrast_weight * contrast}
 
@@ -145,14 +144,6 @@ class U2PL(EncoderDecoder):
         """Return logits at the height and width of ``images``."""
         return resize(logits, size=images.shape[-2:], mode="bilinear", align_corners=True)
 
-    def remember(self, centres: Tensor, where: Tensor) -> None:
-        """Put the representations (B, D, h, w) of all processes where they are negatives (B, K, h, w) into the memory."""
-        cells = centres.permute(0, 2, 3, 1)
-        mine = [cells[where[:, k]].cpu() for k in range(self.num_classes)]
-        for found in all_gather_object(mine):
-            for k, keys in enumerate(found):
-                self.memory.add(k, keys)
-
     @torch.no_grad()
     def follow(self, decay: float) -> None:
         """Move the teacher's parameters to the student's; at the very first, its statistics too."""
@@ -170,7 +161,9 @@ class U2PL(EncoderDecoder):
 
 @HOOKS.register_module()
 class FollowStudent(Hook):
-    """Move U2PL's teacher after each step of the optimiser, and count the iterations.
+    """Move U2PL's teacher after each step of the optimiser, count the iterations, and save the memory with them.
+
+    Where the authors' memory is empty when a run goes on, this one is that of the checkpoint.
 
     The authors' smaller momentum of the first 100 steps falls into the epoch in which teacher and student share their memory.
     """
@@ -183,3 +176,11 @@ class FollowStudent(Hook):
             first = since < model.epoch_iterations  # in this epoch the teacher is the student, as in the authors' code
             model.follow(0 if first else model.ema_decay)
         model.step += 1
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Put the memory into the checkpoint."""
+        checkpoint["u2pl_memory"] = getattr(runner.model, "module", runner.model).memory.kept
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Take the memory of the checkpoint."""
+        getattr(runner.model, "module", runner.model).memory.kept = checkpoint["u2pl_memory"]
