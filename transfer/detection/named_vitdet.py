@@ -78,7 +78,7 @@ def plain_options(cfg: CfgNode, spec: NamedSpec, given: Mapping[str, Any]) -> No
             f"resized, where the network takes the option patch_size; pre-train it with patches of {PATCH} pixels"
         )
     side = cfg.VITDET.MODEL.backbone.square_pad
-    check_size(spec, side)
+    check_size(spec, side, side)
     kept = ("drop_path_rate", "window_size", "window_block_indexes")
     if idle := [key for key in given if key.startswith(f"{NET}.") and key.removeprefix(f"{NET}.") not in kept]:
         raise UserError(f"{idle[0]} is not for {spec.name}, which the checkpoint describes; leave it out")
