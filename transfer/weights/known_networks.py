@@ -31,6 +31,10 @@ _PATCHES = re.compile(
 _CHUNKED = re.compile(r"^blocks\.\d+\.(\d+\.(?:norm|attn|ls|mlp))")
 
 
+_TWICE = (1024, 4096)
+"""Widths of DINOv3's networks that were trained on photographs and, with other pixels, on satellite images."""
+
+
 class Known(NamedTuple):
     """A network that was recognised."""
 
@@ -122,6 +126,8 @@ def _network(contents: Contents, source: Source, weights: Mapping[str, Tensor], 
     text = "\n".join(named)
     for fmt in formats().values():
         if not fmt.networks or fmt.name == "huggingface_vit" or wanted not in (None, fmt.name):
+            continue
+        if translated and fmt.name == "dinov3" and shown.width in _TWICE and source.pixels is None:
             continue
         has = [bool(re.search(rf"^(?:{pattern})$", text, re.MULTILINE)) for pattern in fmt.required + fmt.forbidden]
         if has == [True] * len(fmt.required) + [False] * len(fmt.forbidden):
