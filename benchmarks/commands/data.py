@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.commands import CLASSES, DATA_ROOT, data_broken, data_index
 from pixbench.errors import UserError
+from pixbench.file_versions import MINI_WORLD_VERSIONS
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
@@ -22,6 +23,12 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         "mini", help="generate small data sets in the layouts of ImageNet, VOC, COCO, LVIS, Cityscapes and ADE20K"
     )
     mini.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder to create")
+    mini.add_argument(
+        "--world",
+        choices=MINI_WORLD_VERSIONS,
+        default="shapes",
+        help="how the scenes are drawn: shapes with patterns, or everyday objects in places (default: shapes)",
+    )
     mini.add_argument(
         "--seed", type=int, default=0, help="random seed; the same seed gives the same bytes (default: 0)"
     )
@@ -70,7 +77,7 @@ def run_mini(args: argparse.Namespace) -> int:
             f"the mini world needs the package {error.name}: run scripts/install.sh (make install)"
         ) from None
 
-    world = World(args.seed, IMAGES if args.images is None else args.images)
+    world = World(args.seed, IMAGES if args.images is None else args.images, args.world)
     workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
     if workers < 1:
         raise UserError(f"--workers {workers} is not possible; choose 1 or more")
@@ -78,7 +85,7 @@ def run_mini(args: argparse.Namespace) -> int:
     made = generate(args.root, world, workers)
     sizes = ", ".join(f"{name} {'+'.join(map(str, world.sizes(name).values()))}" for name in WRITERS)
     how = f"made in {time.perf_counter() - start:.0f} s" if made else "already there"
-    print(f"mini world {how}: {args.root} (seed {world.seed}; scenes: {sizes})")
+    print(f"mini world {how}: {args.root} ({world.name}, seed {world.seed}; scenes: {sizes})")
     return 0
 
 

@@ -16,9 +16,7 @@ from cityscapesscripts.helpers.labels import name2label
 from cityscapesscripts.preparation.json2labelImg import json2labelImg
 
 from benchmarks.miniworld.images import save_png
-from benchmarks.miniworld.object_classes import OBJECT_CLASSES
-from benchmarks.miniworld.scenes import Layer, Scene, Thing
-from benchmarks.miniworld.streets import draw_street
+from benchmarks.miniworld.scene import Drawing, Layer, Scene, Thing
 
 SPLITS = {"train": 100, "val": 40}
 SIZE = (256, 128)  # width, height
@@ -26,16 +24,16 @@ CITIES = {"train": ("aachen", "bochum"), "val": ("frankfurt",)}
 CROWDS = 0.1  # fraction of the scenes that contain a crowd
 
 
-def compose(index: int, rng: np.random.Generator) -> Scene:
+def compose(drawing: Drawing, index: int, rng: np.random.Generator) -> Scene:
     """Draw scene ``index`` with 2 to 4 objects and, in some scenes, a crowd."""
     count, crowd = int(rng.integers(2, 5)), bool(rng.random() < CROWDS)
-    return draw_street(rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], *SIZE, count, crowd)
+    return drawing.street(rng, index, *SIZE, count, crowd)
 
 
-def write(root: Path, split: str, index: int, rng: np.random.Generator) -> None:
+def write(drawing: Drawing, root: Path, split: str, index: int, rng: np.random.Generator) -> None:
     """Write the image and the annotation files of scene ``index`` of ``split``."""
     city = CITIES[split][index % len(CITIES[split])]
-    scene = compose(index, rng)
+    scene = compose(drawing, index, rng)
     name = f"{city}_{index:06d}_000019"
     home = root / "cityscapes"
     save_png(home / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", scene.pixels)

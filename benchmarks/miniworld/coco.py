@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.miniworld.images import save_jpeg
-from benchmarks.miniworld.object_classes import OBJECT_CLASSES
-from benchmarks.miniworld.scenes import Mask, Scene, draw_scene, window
+from benchmarks.miniworld.scene import Drawing, Mask, Scene, window
 from benchmarks.miniworld.trace import polygons, run_lengths
 
 SPLITS = {"train2017": 200, "val2017": 60}
@@ -58,18 +57,16 @@ def categories() -> list[dict[str, Any]]:
     return entries
 
 
-def compose(index: int, rng: np.random.Generator) -> Scene:
+def compose(drawing: Drawing, index: int, rng: np.random.Generator) -> Scene:
     """Draw scene ``index`` with 1 to 3 objects and, in some scenes, a crowd."""
     width, height = (int(n) for n in rng.integers(112, 161, 2))
     count, crowd = int(rng.integers(1, 4)), bool(rng.random() < CROWDS)
-    return draw_scene(
-        rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], width, height, count, sizes=(40, 80), crowd=crowd
-    )
+    return drawing.scene(rng, index, width, height, count, crowd)
 
 
-def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def write(drawing: Drawing, root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Write one image; return its COCO record and those of its objects (these have no ids yet)."""
-    scene = compose(index, rng)
+    scene = compose(drawing, index, rng)
     height, width = scene.image.shape[:2]
     number = 2 * index + 1 + (split == "val2017")  # ids are unique over both splits
     name = f"{number:012d}.jpg"

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.miniworld.images import save_jpeg, save_png
-from benchmarks.miniworld.object_classes import OBJECT_CLASSES
-from benchmarks.miniworld.scenes import Scene, Thing, draw_scene, window
+from benchmarks.miniworld.scene import Drawing, Scene, Thing, window
 
 SPLITS = {"VOC2007/trainval": 100, "VOC2007/test": 60, "VOC2012/trainval": 100, "VOC2012/aug": 100}
 CLASSES = (
@@ -26,20 +25,18 @@ CLASSES = (
 DIFFICULT = 0.4  # an object is difficult if more than this fraction of its pixels is covered
 
 
-def compose(index: int, rng: np.random.Generator) -> Scene:
+def compose(drawing: Drawing, index: int, rng: np.random.Generator) -> Scene:
     """Draw scene ``index`` with 1 to 3 objects."""
     width, height = (int(n) for n in rng.integers(112, 161, 2))
-    return draw_scene(
-        rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], width, height, int(rng.integers(1, 4)), sizes=(40, 80)
-    )
+    return drawing.scene(rng, index, width, height, count=int(rng.integers(1, 4)), crowd=False)
 
 
-def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[str, dict[str, bool]]:
+def write(drawing: Drawing, root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[str, dict[str, bool]]:
     """Write one image; return its id and, for each class in it, whether it shows an object that is not difficult."""
     folder, part = split.split("/")
     number = index + 1 + {"trainval": 0, "test": 5000, "aug": 3000}[part]
     name = f"{number:06d}" if folder == "VOC2007" else f"2012_{number:06d}"
-    scene = compose(index, rng)
+    scene = compose(drawing, index, rng)
     home = root / folder
     save_jpeg(home / "JPEGImages" / f"{name}.jpg", scene.pixels)
     classes, numbers = np.zeros((2, *scene.image.shape[:2]), np.uint8)
