@@ -1,4 +1,4 @@
-"""Draw an object as a sprite: its parts with their materials, shaded, at twice the size and then reduced."""
+"""Draw an object as a cut-out: its parts with their materials, shaded, with soft edges."""
 
 from __future__ import annotations
 
@@ -6,60 +6,57 @@ import cv2
 import numpy as np
 
 from benchmarks.miniworld.cutout import Cutout
-from benchmarks.miniworld.everyday.figures import Part
+from benchmarks.miniworld.everyday.figures import Figure
 from benchmarks.miniworld.everyday.materials import Palette
 
-FINE = 2  # drawn so many times as large
+BITS = 4  # corners are drawn at fractions of a pixel: 1 / 2 ** BITS
 TEXTURE = 1 / 50  # a texture of scale 1 has its own size on an object 50 pixels long
 DARKEST = 0.45  # brightness of a surface that is turned away from the light
+BRIGHTEST = 1.25
 
 
-def extent(parts: list[Part]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower and the upper corner of the bounding box of a figure."""
-    points = np.concatenate([polygon for _, contours in parts for polygon in contours])
-    return points.min(0), points.max(0)
-
-
-def area(parts: list[Part]) -> float:
+def area(figure: Figure) -> float:
     """Return the area of a figure, in its own units."""
-    low, high = extent(parts)
-    scale = 48 / (high - low).max()
+    low = figure.points.min(0)
+    scale = 48 / float((figure.points.max(0) - low).max())
     sheet = np.zeros((50, 50), np.uint8)
-    for _, contours in parts:
-        for polygon in contours:
-            cv2.fillPoly(sheet, [np.rint((polygon - low) * scale).astype(np.int32)], 1)
+    corners = np.rint((figure.points - low) * np.float32(scale)).astype(np.int32)
+    start = 0
+    for part in figure.parts:
+        for polygon in part.polygons:
+            cv2.fillPoly(sheet, [corners[start : start + len(polygon)]], 1)
+            start += len(polygon)
     return cv2.countNonZero(sheet) / scale**2
 
 
-def draw(parts: list[Part], palette: Palette, length: float, light: tuple[float, float]) -> Cutout:
-    """Draw a figure whose longer side has ``length`` pixels.
-
-    ``light`` (x, y) is the direction from which the light comes; its length is at most 1.
-    """
-    low, high = extent(parts)
-    scale = FINE * length / (high - low).max()
-    width, height = (int(np.ceil(n * scale / FINE)) + 2 for n in high - low)
-    size = (width, height)
-    colours = np.zeros((FINE * height, FINE * width, 3), np.uint8)
-    alpha = np.zeros((FINE * height, FINE * width), np.uint8)
-    shades = np.full((height, width), 128, np.uint8)
-    for material, contours in parts:
-        polygons = [np.rint((polygon - low) * scale).astype(np.int32) + FINE for polygon in contours]
-        everything = np.concatenate(polygons)
-        left, top = everything.min(0) // FINE
-        right, bottom = everything.max(0) // FINE + 1
-        wide, tall = FINE * int(right - left), FINE * int(bottom - top)
-        mask = np.zeros((tall, wide), np.uint8)
-        for polygon in polygons:
-            cv2.fillPoly(mask, [polygon], 255, offset=(-FINE * int(left), -FINE * int(top)))
-        place = np.s_[FINE * top : FINE * bottom, FINE * left : FINE * right]
-        cv2.copyTo(palette.surface(material, wide, tall, length * TEXTURE * FINE), mask, colours[place])
-        cv2.bitwise_or(alpha[place], mask, alpha[place])
-        coarse = cv2.resize(mask, (wide // FINE, tall // FINE), interpolation=cv2.INTER_AREA)
-        cv2.copyTo(shading(coarse, light), coarse, shades[top:bottom, left:right])
-    brightness = cv2.merge([shades] * 3).astype(np.float32) * np.float32((1.25 - DARKEST) / 255) + np.float32(DARKEST)
-    shaded = cv2.resize(colours, size, interpolation=cv2.INTER_AREA) * brightness
-    return Cutout(shaded, cv2.resize(alpha, size, interpolation=cv2.INTER_AREA))
+def draw(figure: Figure, palette: Palette, scale: float, light: tuple[float, float]) -> Cutout:
+    """Draw a figure enlarged by ``scale``, in pixels; ``light`` (x, y) is where the light comes from, at most 1 long."""
+    low, high = figure.points.min(0), figure.points.max(0)
+    width, height = (int(np.ceil(n * scale)) + 3 for n in high - low)
+    zoom = scale * float((high - low).max()) * TEXTURE
+    colours, shades = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+    alpha = np.zeros((height, width), np.uint8)
+    pixels = (figure.points - low) * np.float32(scale) + np.float32(1)
+    starts = figure.starts
+    corners = np.rint(pixels * np.float32(1 << BITS)).astype(np.int32)
+    firsts = np.maximum(np.minimum.reduceat(corners, starts, 0) // (1 << BITS) - 1, 0).tolist()
+    lasts = (np.maximum.reduceat(corners, starts, 0) // (1 << BITS) + 2).tolist()
+    start = 0
+    for part, (left, top), (right, bottom) in zip(figure.parts, firsts, lasts, strict=True):
+        right, bottom = min(right, width), min(bottom, height)
+        polygons = []
+        for polygon in part.polygons:
+            polygons.append(corners[start : start + len(polygon)])
+            start += len(polygon)
+        mask = np.zeros((bottom - top, right - left), np.uint8)
+        cv2.fillPoly(mask, polygons, 255, cv2.LINE_AA, BITS, (-left << BITS, -top << BITS))
+        place = np.s_[top:bottom, left:right]
+        cv2.copyTo(palette.surface(part.material, right - left, bottom - top, zoom), mask, colours[place])
+        cv2.copyTo(shading(mask, light), mask, shades[place])
+        cv2.max(alpha[place], mask, alpha[place])
+    brightness = shades.astype(np.float32) * np.float32((BRIGHTEST - DARKEST) / 255) + np.float32(DARKEST)
+    brightness *= alpha.astype(np.float32) * np.float32(1 / 255)
+    return Cutout(cv2.multiply(colours, cv2.merge([brightness] * 3), dtype=cv2.CV_32F), alpha)
 
 
 def shading(mask: np.ndarray, light: tuple[float, float]) -> np.ndarray:

@@ -11,10 +11,10 @@ import numpy as np
 import yaml
 
 from benchmarks.miniworld.cutout import paste
-from benchmarks.miniworld.everyday.figures import parts_of, posed
+from benchmarks.miniworld.everyday.figures import Choice, Part, compiled, draw_figure
 from benchmarks.miniworld.everyday.materials import Palette
 from benchmarks.miniworld.everyday.places import draw_place
-from benchmarks.miniworld.everyday.sprites import area, draw, extent
+from benchmarks.miniworld.everyday.sprites import area, draw
 from benchmarks.miniworld.everyday.textures import Bank, Rng
 from benchmarks.miniworld.scene import ObjectClass, Scene
 
@@ -24,7 +24,7 @@ STREET = "street"
 TRIES = 6  # places tried for each drawing of an object
 COVERAGE = (0.4, 0.8)
 """Range of the fraction of a scene that its objects would cover if none of them covered another."""
-LARGEST = 1.1
+LARGEST = 1.05
 """The largest width and height of an object, as a fraction of those of the scene."""
 
 
@@ -32,7 +32,7 @@ LARGEST = 1.1
 class Kind(ObjectClass):
     """An object class and how it is drawn."""
 
-    figure: list[Any]
+    figure: list[Part | Choice]
     tilt: float
     street: bool
     """Whether Cityscapes has it."""
@@ -42,7 +42,7 @@ class Kind(ObjectClass):
 def kinds() -> tuple[Kind, ...]:
     """Return the kinds of `kinds.yaml`."""
     return tuple(
-        Kind(name, **kind["names"], figure=kind["figure"], tilt=kind["tilt"], street="street" in kind, flies="flies" in kind)
+        Kind(name, **kind["names"], figure=compiled(kind["figure"]), tilt=kind["tilt"], street="street" in kind, flies="flies" in kind)
         for name, kind in KINDS["kinds"].items()
     )
 
@@ -54,6 +54,7 @@ class Everyday:
         self.bank = Bank(seed)
         self.classes = kinds()
         self.of_streets = tuple(kind for kind in self.classes if kind.street)
+        self.clutter = {name: compiled(thing["figure"]) for name, thing in KINDS["clutter"].items()}
 
     def portrait(self, rng: Rng, number: int, width: int, height: int) -> Scene:
         """Draw one large object."""
@@ -121,10 +122,10 @@ class Everyday:
     ) -> bool:
         """Put an object that covers about so many ``pixels`` into the scene, if there is room; near ``middle`` if given."""
         height, width = scene.image.shape[:2]
-        parts = posed(list(parts_of(kind.figure, rng)), rng, kind.tilt)
-        low, high = extent(parts)
-        scale = min(np.sqrt(pixels / area(parts)), *(LARGEST * np.array([width, height]) / (high - low)))
-        cutout = draw(parts, Palette(self.bank, KINDS, rng), float(scale * (high - low).max()), light)
+        figure = draw_figure(kind.figure, rng, kind.tilt)
+        across, tall = np.ptp(figure.points, 0).tolist()
+        scale = min(float(np.sqrt(pixels / area(figure))), LARGEST * width / across, LARGEST * height / tall)
+        cutout = draw(figure, Palette(self.bank, KINDS, rng), scale, light)
         rows, columns = cutout.opacity.shape
         for _ in range(TRIES):
             shadow = float(rng.uniform(0.25, 0.6))
@@ -133,7 +134,7 @@ class Everyday:
             else:  # larger objects are nearer, so their feet are lower
                 near = rows / height * rng.uniform(0.7, 1.3)
                 base = horizon + (height - horizon) * np.clip(near, 0.08, 1)
-                base = max(base, min(rows * rng.uniform(0.85, 1), height))  # but heads are in the picture
+                base = max(base, min(rows * rng.uniform(0.9, 1), 1.03 * height))  # but heads are in the picture
             reach = max(0.5 * width - 0.4 * columns, 0)
             x = 0.5 * width + rng.uniform(-reach, reach) if middle is None else middle + rng.uniform(-26, 26)
             if paste(scene, cutout, int(x - columns / 2), int(base - rows), kind, crowd, shadow):
@@ -145,10 +146,11 @@ class Everyday:
     ) -> None:
         """Put a thing of no class into the scene if it hides no object."""
         height, width = scene.image.shape[:2]
-        thing = KINDS["clutter"][place["clutter"][rng.integers(len(place["clutter"]))]]
+        name = place["clutter"][rng.integers(len(place["clutter"]))]
+        figure = draw_figure(self.clutter[name], rng, 6)
         size = float(rng.uniform(0.15, 0.5))
-        parts = posed(list(parts_of(thing["figure"], rng)), rng, 6)
-        cutout = draw(parts, Palette(self.bank, KINDS, rng), size * height, light)
+        scale = size * height / float(np.ptp(figure.points, 0).max())
+        cutout = draw(figure, Palette(self.bank, KINDS, rng), scale, light)
         rows, columns = cutout.opacity.shape
         base = horizon + (height - horizon) * np.clip(size * rng.uniform(0.8, 2.4), 0.1, 1.2)
         paste(scene, cutout, int(rng.uniform(0, width) - columns / 2), int(base - rows), "static", shadow=0.4)
