@@ -64,7 +64,9 @@ def compose(drawing: Drawing, index: int, rng: np.random.Generator) -> Scene:
     return drawing.scene(rng, index, width, height, count, crowd)
 
 
-def write(drawing: Drawing, root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def write(
+    drawing: Drawing, root: Path, split: str, index: int, rng: np.random.Generator
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Write one image; return its COCO record and those of its objects (these have no ids yet)."""
     scene = compose(drawing, index, rng)
     height, width = scene.image.shape[:2]

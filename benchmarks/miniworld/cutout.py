@@ -7,6 +7,7 @@ one polygon, as annotators draw it. Holes show what is behind.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,7 +34,8 @@ def paste(
     Args:
         scene: the scene, which is changed.
         cutout: the object.
-        left, top: the place of its upper left corner; it may be outside.
+        left: column of its left edge, which may be outside.
+        top: row of its upper edge.
         owner: the class of the object, or a label of Cityscapes for a thing without one.
         crowd: whether it belongs to a crowd.
         shadow: how much darker the ground below the object becomes, from 0 to 1.
@@ -47,7 +49,7 @@ def paste(
     outline = largest(cutout.opacity[inside])
     if outline is None:
         return False
-    polygon: Polygon = (outline + [x0, y0]).tolist()
+    polygon: Polygon = (outline + np.array([x0, y0])).tolist()
     mask = scene.fill(polygon)
     thing = isinstance(owner, ObjectClass)
     whole = cv2.countNonZero(cutout.opacity & 128)
@@ -69,7 +71,7 @@ def layer(owner: ObjectClass | str, polygon: Polygon, mask: Mask, crowd: bool, t
     return Thing(owner.name, polygon, mask, mask.copy(), owner, crowd, truncated)
 
 
-def largest(opacity: NDArray[np.uint8]) -> NDArray[np.int32] | None:
+def largest(opacity: NDArray[np.uint8]) -> NDArray[Any] | None:
     """Return the outline (n, 2) of the largest opaque piece, through the centres of its outer pixels; None if too small."""
     contours, _ = cv2.findContours(opacity >> 7, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     best = max(contours, key=cv2.contourArea, default=None)

@@ -27,7 +27,6 @@ from tqdm import tqdm
 
 from benchmarks.miniworld import ade20k, cityscapes, coco, imagenet, voc
 from benchmarks.miniworld.everyday import Everyday
-from benchmarks.miniworld.everyday import Everyday
 from benchmarks.miniworld.scene import Drawing
 from benchmarks.miniworld.shapes import Shapes
 from pixbench.errors import UserError
@@ -69,7 +68,7 @@ class World:
 
     def stamp(self) -> dict[str, Any]:
         """Return the content of `MINI_WORLD_FILE`, which identifies a complete mini world."""
-        settings = {"seed": self.seed, "images": self.images, "version": MINI_WORLD_VERSIONS[self.name]}
+        settings: dict[str, Any] = {"seed": self.seed, "images": self.images, "version": MINI_WORLD_VERSIONS[self.name]}
         if self.name != "shapes":  # which was the only one when the first stamps were written
             settings |= {"world": self.name}
         return {"made_by": "pixbench data mini", **settings, "scenes": {w: self.sizes(w) for w in WRITERS}}

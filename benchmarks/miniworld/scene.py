@@ -7,6 +7,7 @@ mask contains the pixels that this call fills, so a reader that draws the polygo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -120,7 +121,9 @@ def window(mask: Mask) -> tuple[slice, slice]:
 class Drawing(Protocol):
     """How a world draws its scenes. All randomness is from ``rng``; ``number`` chooses the class of one object."""
 
-    classes: tuple[ObjectClass, ...]
+    @property
+    def classes(self) -> Sequence[ObjectClass]:
+        """The object classes of the world."""
 
     def portrait(self, rng: np.random.Generator, number: int, width: int, height: int) -> Scene:
         """Draw a scene with one large object."""

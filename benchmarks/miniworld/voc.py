@@ -31,7 +31,9 @@ def compose(drawing: Drawing, index: int, rng: np.random.Generator) -> Scene:
     return drawing.scene(rng, index, width, height, count=int(rng.integers(1, 4)), crowd=False)
 
 
-def write(drawing: Drawing, root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[str, dict[str, bool]]:
+def write(
+    drawing: Drawing, root: Path, split: str, index: int, rng: np.random.Generator
+) -> tuple[str, dict[str, bool]]:
     """Write one image; return its id and, for each class in it, whether it shows an object that is not difficult."""
     folder, part = split.split("/")
     number = index + 1 + {"trainval": 0, "test": 5000, "aug": 3000}[part]

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.float32]
+Points = NDArray[Any]  # (n, 2) float32
 Rng = np.random.Generator
 TURNS = np.linspace(0, 2 * np.pi, 20, endpoint=False)
 CIRCLE = np.stack([np.cos(TURNS), np.sin(TURNS)], 1)
@@ -149,7 +149,7 @@ def blob(material: str, *numbers: float) -> list[Part]:
 def ring(material: str, x: float, y: float, radius: float, width: float) -> list[Part]:
     """Return one polygon: around the outside, then to the hole and around it in the other direction."""
     closed = np.concatenate([CIRCLE, CIRCLE[:1]])
-    return part_of(material, np.concatenate([closed * radius, closed[::-1] * (radius - width)]) + [x, y])
+    return part_of(material, np.concatenate([closed * radius, closed[::-1] * (radius - width)]) + np.array([x, y]))
 
 
 def spokes(material: str, x: float, y: float, radius: float, count: int) -> list[Part]:
@@ -175,8 +175,9 @@ def tuft(
     for number, angle in enumerate(np.deg2rad(np.linspace(low, high, count))):
         forward = np.array([np.sin(angle), -np.cos(angle)]) * length * (0.75, 1, 0.88)[number % 3]
         side = np.array([-forward[1], forward[0]]) * width / length
-        outline = rounded([[0, 0], 0.55 * forward + side, forward + [0, 0.12 * length], 0.55 * forward - side])
-        leaves.append(Part(material, [(outline + [x, y]).astype(np.float32)], (x, y), 12))
+        tip = forward + np.array([0, 0.12 * length])
+        outline = rounded([[0, 0], 0.55 * forward + side, tip, 0.55 * forward - side]) + np.array([x, y])
+        leaves.append(Part(material, [outline.astype(np.float32)], (x, y), 12))
     return leaves
 
 

@@ -29,8 +29,8 @@ def draw_place(place: dict[str, Any], palette: Palette, rng: Rng, width: int, he
             names.append((label, material))
     owners = scene.fill_all(polygons)
     for number, (polygon, (label, material)) in enumerate(zip(polygons, names, strict=True), 1):
-        left, top, wide, tall = cv2.boundingRect(cv2.compare(owners, number, cv2.CMP_EQ))
         mask = owners == number
+        left, top, wide, tall = cv2.boundingRect(mask.view(np.uint8))
         if wide:
             part = np.s_[top : top + tall, left : left + wide]
             surface = palette.surface(material, wide, tall, float(height * NEAR))
@@ -62,12 +62,12 @@ def lane(rng: Rng, width: int, height: int, horizon: float) -> list[Corners]:
         return [box(0, top, width - 1, height - 1 if rng.random() < 0.6 else top + 0.75 * (height - top))]
     middle, near = rng.uniform(0.25, 0.75) * width, rng.uniform(-0.2, 0.35, 2) * width
     far = rng.uniform(0.02, 0.12) * width
-    return [[(middle - far, horizon), (middle + far, horizon), (width - 1 - near[0], height - 1), (near[1], height - 1)]]
+    return [
+        [(middle - far, horizon), (middle + far, horizon), (width - 1 - near[0], height - 1), (near[1], height - 1)]
+    ]
 
 
-def strip(
-    rng: Rng, width: int, height: int, horizon: float, low: float, high: float, chance: float
-) -> list[Corners]:
+def strip(rng: Rng, width: int, height: int, horizon: float, low: float, high: float, chance: float) -> list[Corners]:
     """Return the ground below an uneven line, with the probability ``chance``."""
     if rng.random() >= chance:
         return []

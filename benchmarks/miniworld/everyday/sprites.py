@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.miniworld.cutout import Cutout
 from benchmarks.miniworld.everyday.figures import Figure
 from benchmarks.miniworld.everyday.materials import Palette
+from benchmarks.miniworld.everyday.textures import Grey
 
 BITS = 4  # corners are drawn at fractions of a pixel: 1 / 2 ** BITS
 TEXTURE = 1 / 50  # a texture of scale 1 has its own size on an object 50 pixels long
@@ -56,10 +57,10 @@ def draw(figure: Figure, palette: Palette, scale: float, light: tuple[float, flo
         cv2.max(alpha[place], mask, alpha[place])
     brightness = shades.astype(np.float32) * np.float32((BRIGHTEST - DARKEST) / 255) + np.float32(DARKEST)
     brightness *= alpha.astype(np.float32) * np.float32(1 / 255)
-    return Cutout(cv2.multiply(colours, cv2.merge([brightness] * 3), dtype=cv2.CV_32F), alpha)
+    return Cutout(colours * cv2.merge([brightness] * 3), alpha)
 
 
-def shading(mask: np.ndarray, light: tuple[float, float]) -> np.ndarray:
+def shading(mask: Grey, light: tuple[float, float]) -> Grey:
     """Return the brightness (H, W) uint8 of a rounded surface: a blurred mask, moved towards the light."""
     side = max(3, int(0.8 * min(mask.shape)) | 1)
     middle = side // 2

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Grey = NDArray[np.uint8]
-Field = NDArray[np.float32]
+Grey = NDArray[Any]  # uint8
+Field = NDArray[Any]  # float32
 Rng = np.random.Generator
 SIDE = 320
 VARIANTS = 4
@@ -56,7 +56,7 @@ def grid(rng: Rng, wide: int, high: int, joint: float, shift: float) -> Field:
     column = (x // wide).astype(int)
     tone = rng.standard_normal((SIDE // high + 1, 2 * SIDE // wide + 1), np.float32)
     dark = (x % wide < joint) | (Y % high < joint)
-    return np.where(dark, np.float32(-3), tone[row, column] * np.float32(0.8))
+    return np.where(dark, -3, tone[row, column] * 0.8)
 
 
 def leaves(rng: Rng, count: int, long: float, thin: float) -> Field:
@@ -75,7 +75,7 @@ def facade(rng: Rng) -> Field:
     wide, high = (int(n) for n in rng.integers(16, 30, 2))
     window = (np.abs(X % wide - wide / 2) < wide * 0.28) & (np.abs(Y % high - high / 2) < high * 0.3)
     lit = rng.choice([-2.2, -1.6, 1.8], (SIDE // high + 1, SIDE // wide + 1), p=[0.5, 0.3, 0.2]).astype(np.float32)
-    wall = clouds(rng, 12, 3) * np.float32(0.25) + np.float32(0.6)
+    wall = clouds(rng, 12, 3) * 0.25 + 0.6
     return np.where(window, lit[(Y // high).astype(int), (X // wide).astype(int)], wall)
 
 
@@ -86,47 +86,49 @@ def motif(rng: Rng) -> Field:
     tile = np.concatenate([tile, tile[:, ::-1]], 1)
     tile = np.concatenate([tile, tile[::-1]], 0)
     copies = SIDE // len(tile) + 1
-    return np.tile(tile, (copies, copies))[:SIDE, :SIDE] * np.float32(1.5) + clouds(rng, 4, 3) * np.float32(0.15)
+    return np.tile(tile, (copies, copies))[:SIDE, :SIDE] * 1.5 + clouds(rng, 4, 3) * 0.15
 
 
 def feathers(rng: Rng) -> Field:
     """Return rows of scales, as of feathers or roof tiles."""
     wide, high = int(rng.integers(9, 14)), int(rng.integers(6, 10))
     row = (Y // high).astype(int)
-    across = ((X + (row % 2) * np.float32(wide / 2)) % wide) / np.float32(wide) - np.float32(0.5)
+    across = ((X + (row % 2) * np.float32(wide / 2)) % wide) / np.float32(wide) - 0.5
     along = (Y % high) / np.float32(high)
-    return 2 * (along - 3 * across**2) + clouds(rng, 6, 3) * np.float32(0.5)
+    return 2 * (along - 3 * across**2) + clouds(rng, 6, 3) * 0.5
 
 
 FAMILIES: dict[str, Callable[[Rng], Field]] = {
-    "plain": lambda rng: clouds(rng, 3, 6, fade=0.6) * np.float32(0.35),
-    "grain": lambda rng: clouds(rng, 32, 3, fade=0.9) + clouds(rng, 3, 2) * np.float32(0.7),
-    "fur": lambda rng: strokes(rng, int(rng.integers(9, 15)), 0.8) + clouds(rng, 5, 3) * np.float32(0.6),
-    "wool": lambda rng: -np.abs(clouds(rng, 22, 2)) * np.float32(1.6) + clouds(rng, 4, 2) * np.float32(0.3),
-    "patches": lambda rng: np.tanh(6 * clouds(rng, 5, 3, fade=0.4)) * np.float32(1.6) + strokes(rng, 7, 0.8) * np.float32(0.3),
-    "tabby": lambda rng: np.float32(1.3) * np.sin((X + bent(rng, 9)) * np.float32(0.42)) + strokes(rng, 9, 0.8),
-    "stripes": lambda rng: np.float32(2) * np.tanh(3 * np.sin((Y + bent(rng, 1.5)) * np.float32(rng.uniform(0.3, 0.7)))),
-    "checks": lambda rng: np.tanh(4 * np.sin(X * np.float32(0.4))) + np.tanh(4 * np.sin(Y * np.float32(0.4))) + clouds(rng, 30, 1) * np.float32(0.3),
+    "plain": lambda rng: 0.35 * clouds(rng, 3, 6, fade=0.6),
+    "grain": lambda rng: clouds(rng, 32, 3, fade=0.9) + 0.7 * clouds(rng, 3, 2),
+    "fur": lambda rng: strokes(rng, int(rng.integers(9, 15)), 0.8) + 0.6 * clouds(rng, 5, 3),
+    "wool": lambda rng: -1.6 * np.abs(clouds(rng, 22, 2)) + 0.3 * clouds(rng, 4, 2),
+    "patches": lambda rng: 1.6 * np.tanh(6 * clouds(rng, 5, 3, fade=0.4)) + 0.3 * strokes(rng, 7, 0.8),
+    "tabby": lambda rng: 1.3 * np.sin(0.42 * (X + bent(rng, 9))) + strokes(rng, 9, 0.8),
+    "stripes": lambda rng: 2 * np.tanh(3 * np.sin((Y + bent(rng, 1.5)) * rng.uniform(0.3, 0.7))),
+    "checks": lambda rng: sum(np.tanh(4 * np.sin(0.4 * axis)) for axis in (X, Y)) + 0.3 * clouds(rng, 30, 1),
     "feathers": feathers,
     "leaves": lambda rng: leaves(rng, 900, 7, 3),
     "foliage": lambda rng: leaves(rng, 2200, 4, 3) + clouds(rng, 6, 2),
-    "grass": lambda rng: strokes(rng, int(rng.integers(7, 13)), 0.7) * np.float32(0.9) + clouds(rng, 4, 3),
-    "crops": lambda rng: np.sin((Y + bent(rng, 5)) * np.float32(rng.uniform(0.25, 0.5))) + clouds(rng, 24, 3),
-    "bricks": lambda rng: grid(rng, 16, 8, 1.5, 0.5) + clouds(rng, 40, 2) * np.float32(0.4),
-    "tiles": lambda rng: grid(rng, *(int(n) for n in rng.integers(14, 30, 2)), 1.2, 0) * np.float32(0.8) + clouds(rng, 20, 3) * np.float32(0.4),
-    "planks": lambda rng: grid(rng, 110, int(rng.integers(9, 18)), 1.2, 0.4) * np.float32(0.7) + clouds(rng, 40, 3, wide=12) * np.float32(0.8),
-    "wood": lambda rng: np.sin((Y + bent(rng, 12)) * np.float32(0.5)) + clouds(rng, 40, 3, wide=10),
-    "asphalt": lambda rng: clouds(rng, 100, 2) + clouds(rng, 3, 3) * np.float32(0.7),
-    "sky": lambda rng: np.maximum(clouds(rng, 3, 5, wide=2, fade=0.6), -0.4) + Y * np.float32(2 / SIDE),
-    "water": lambda rng: clouds(rng, 24, 3, wide=5, fade=0.7) + np.sin((Y + bent(rng, 8)) * np.float32(0.5)) * np.float32(0.5),
+    "grass": lambda rng: 0.9 * strokes(rng, int(rng.integers(7, 13)), 0.7) + clouds(rng, 4, 3),
+    "crops": lambda rng: np.sin((Y + bent(rng, 5)) * rng.uniform(0.25, 0.5)) + clouds(rng, 24, 3),
+    "bricks": lambda rng: grid(rng, 16, 8, 1.5, 0.5) + 0.4 * clouds(rng, 40, 2),
+    "tiles": lambda rng: (
+        0.8 * grid(rng, int(rng.integers(14, 30)), int(rng.integers(14, 30)), 1.2, 0) + 0.4 * clouds(rng, 20, 3)
+    ),
+    "planks": lambda rng: 0.7 * grid(rng, 110, int(rng.integers(9, 18)), 1.2, 0.4) + 0.8 * clouds(rng, 40, 3, wide=12),
+    "wood": lambda rng: np.sin(0.5 * (Y + bent(rng, 12))) + clouds(rng, 40, 3, wide=10),
+    "asphalt": lambda rng: clouds(rng, 100, 2) + 0.7 * clouds(rng, 3, 3),
+    "sky": lambda rng: np.maximum(clouds(rng, 3, 5, wide=2, fade=0.6), -0.4) + 2 * Y / SIDE,
+    "water": lambda rng: clouds(rng, 24, 3, wide=5, fade=0.7) + 0.5 * np.sin(0.5 * (Y + bent(rng, 8))),
     "clouds": lambda rng: clouds(rng, 4, 4),
-    "sand": lambda rng: clouds(rng, 80, 2) * np.float32(0.7) + np.sin((Y + bent(rng, 14)) * np.float32(0.35)) * np.float32(0.6),
+    "sand": lambda rng: 0.7 * clouds(rng, 80, 2) + 0.6 * np.sin(0.35 * (Y + bent(rng, 14))),
     "motif": motif,
     "facade": facade,
-    "metal": lambda rng: clouds(rng, 3, 2) + clouds(rng, 60, 2, wide=20) * np.float32(0.25),
-    "ribs": lambda rng: np.float32(1.2) * np.sin(Y * np.float32(rng.uniform(0.7, 1.0))) + clouds(rng, 4, 3) * np.float32(0.5),
-    "glass": lambda rng: np.sin((X + Y) * np.float32(rng.uniform(0.03, 0.07)) + np.float32(rng.uniform(0, 6))) + clouds(rng, 4, 3),
-    "leather": lambda rng: np.abs(clouds(rng, 34, 2)) + clouds(rng, 4, 2) * np.float32(0.5),
+    "metal": lambda rng: clouds(rng, 3, 2) + 0.25 * clouds(rng, 60, 2, wide=20),
+    "ribs": lambda rng: 1.2 * np.sin(Y * rng.uniform(0.7, 1.0)) + 0.5 * clouds(rng, 4, 3),
+    "glass": lambda rng: np.sin((X + Y) * rng.uniform(0.03, 0.07) + rng.uniform(0, 6)) + clouds(rng, 4, 3),
+    "leather": lambda rng: np.abs(clouds(rng, 34, 2)) + 0.5 * clouds(rng, 4, 2),
 }
 """The textures by name, as values in units of about one standard deviation."""
 

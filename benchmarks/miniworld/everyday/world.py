@@ -41,10 +41,11 @@ class Kind(ObjectClass):
 
 def kinds() -> tuple[Kind, ...]:
     """Return the kinds of `kinds.yaml`."""
-    return tuple(
-        Kind(name, **kind["names"], figure=compiled(kind["figure"]), tilt=kind["tilt"], street="street" in kind, flies="flies" in kind)
-        for name, kind in KINDS["kinds"].items()
-    )
+    found = []
+    for name, kind in KINDS["kinds"].items():
+        how = {"tilt": kind["tilt"], "street": "street" in kind, "flies": "flies" in kind}
+        found.append(Kind(name=name, figure=compiled(kind["figure"]), **kind["names"], **how))
+    return tuple(found)
 
 
 class Everyday:
@@ -85,7 +86,7 @@ class Everyday:
         place = PLACES["places"][where]
         scene, horizon = draw_place(place, Palette(self.bank, PLACES, rng), rng, width, height)
         if rng.random() < 0.4:  # out of focus
-            scene.image = cv2.GaussianBlur(scene.image, (0, 0), float(rng.uniform(0.5, 1.6)))
+            scene.image[:] = cv2.GaussianBlur(scene.image, (0, 0), float(rng.uniform(0.5, 1.6)))
         angle = rng.uniform(-2.6, -0.5)
         light = (float(0.8 * np.cos(angle)), float(0.8 * np.sin(angle)))
         for _ in range(rng.integers(0, 2)):
