@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 
 from benchmarks.miniworld.scene import MIN_INSIDE, Array, Layer, Mask, ObjectClass, Polygon, Scene, Thing
 
+COVERAGE = (0.4, 0.8)
+"""Range of the fraction of a scene that its objects would cover if they were whole and none of them covered another."""
+LARGEST = 1.05
+"""The largest width and height of an object, as a fraction of those of the scene."""
+
 
 @dataclass(frozen=True)
 class Cutout:
@@ -62,6 +67,12 @@ def paste(
     patch[:] = patch * behind + cutout.colours[inside]
     scene.cover(layer(owner, polygon, mask, crowd, (x0, y0, x1, y1) != (left, top, left + wide, top + tall)))
     return True
+
+
+def areas_of(rng: np.random.Generator, count: int, pixels: int) -> NDArray[Any]:
+    """Return the areas of the objects of a scene of so many ``pixels``, the smallest first: it is the most distant."""
+    shares = np.exp(rng.normal(0, 0.6, count))
+    return np.sort(shares / shares.sum() * rng.uniform(*COVERAGE) * pixels)
 
 
 def layer(owner: ObjectClass | str, polygon: Polygon, mask: Mask, crowd: bool, truncated: bool) -> Layer:

@@ -58,20 +58,29 @@ class World:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise UserError(f"--seed {self.seed} is negative; choose 0 or more")
-        if self.images < LEAST:
-            raise UserError(f"--images {self.images} is too few for a mini world; choose at least {LEAST}")
+        if self.images < self.least:
+            raise UserError(f"--images {self.images} is too few for a mini world; choose at least {self.least}")
+
+    @property
+    def least(self) -> int:
+        """Smallest number of scenes in each split."""
+        return LEAST
+
+    def writers(self) -> dict[str, Any]:
+        """Return what writes the data sets, by name."""
+        return WRITERS
 
     def sizes(self, writer: str) -> dict[str, int]:
         """Return the scene count per split: ``images`` in imagenet/train, others in proportion, minimum `LEAST`."""
         splits = WRITERS[writer].SPLITS
-        return {split: max(LEAST, round(size * self.images / IMAGES)) for split, size in splits.items()}
+        return {split: max(self.least, round(size * self.images / IMAGES)) for split, size in splits.items()}
 
     def stamp(self) -> dict[str, Any]:
         """Return the content of `MINI_WORLD_FILE`, which identifies a complete mini world."""
         settings: dict[str, Any] = {"seed": self.seed, "images": self.images, "version": MINI_WORLD_VERSIONS[self.name]}
         if self.name != "shapes":  # which was the only one when the first stamps were written
             settings |= {"world": self.name}
-        return {"made_by": "pixbench data mini", **settings, "scenes": {w: self.sizes(w) for w in WRITERS}}
+        return {"made_by": "pixbench data mini", **settings, "scenes": {w: self.sizes(w) for w in self.writers()}}
 
     def drawing(self) -> Drawing:
         """Return how its scenes are drawn."""
@@ -115,12 +124,14 @@ def generate(root: Path, world: World, workers: int) -> bool:
     if is_there(root, world):
         return False
     with unfinished(root) as world_folder:
-        tasks = [Task(w, split, i) for w in WRITERS for split, size in world.sizes(w).items() for i in range(size)]
-        records: dict[str, dict[str, list[Any]]] = {w: {split: [] for split in world.sizes(w)} for w in WRITERS}
+        tasks = [
+            Task(w, split, i) for w in world.writers() for split, size in world.sizes(w).items() for i in range(size)
+        ]
+        records: dict[str, dict[str, list[Any]]] = {w: {split: [] for split in world.sizes(w)} for w in world.writers()}
         for task, record in zip(tasks, drawn(tasks, world_folder, world, workers), strict=True):
             records[task.writer][task.split].append(record)
-        coco.finish(world_folder, records["coco"])  # the other data sets need no list files
-        voc.finish(world_folder, records["voc"])
+        coco.finish(drawing_of(world), world_folder, records["coco"])  # the other data sets need no list files
+        voc.finish(drawing_of(world), world_folder, records["voc"])
         (world_folder / MINI_WORLD_FILE).write_text(json.dumps(world.stamp(), indent=2) + "\n", encoding="utf-8")
         os.rename(world_folder, root)  # root does not exist or is an empty folder
     return True

@@ -216,7 +216,7 @@ def test_pycocotools_masks_are_the_scene(tmp_path_factory: pytest.TempPathFactor
 
     root, count = tmp_path_factory.mktemp("coco"), 40  # more than mini_root has, so that there is a crowd
     task = [Task("coco", split, index) for index in range(count)]
-    coco.finish(root, {split: [coco.write(DRAWING, root, split, t.index, stream(t, 0)) for t in task]})
+    coco.finish(DRAWING, root, {split: [coco.write(DRAWING, root, split, t.index, stream(t, 0)) for t in task]})
     api = COCO(str(root / "coco" / "annotations" / f"instances_{split}.json"))
     assert [len(api.getCatIds()), min(api.getCatIds()), max(api.getCatIds())] == [80, 1, 90]
     crowds = 0

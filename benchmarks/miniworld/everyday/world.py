@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import yaml
 
-from benchmarks.miniworld.cutout import paste
+from benchmarks.miniworld.cutout import LARGEST, areas_of, paste
 from benchmarks.miniworld.everyday.figures import Choice, Part, compiled, draw_figure
 from benchmarks.miniworld.everyday.materials import Palette
 from benchmarks.miniworld.everyday.places import draw_place
@@ -22,10 +22,6 @@ KINDS = yaml.safe_load((Path(__file__).parent / "kinds.yaml").read_text(encoding
 PLACES = yaml.safe_load((Path(__file__).parent / "places.yaml").read_text(encoding="utf-8"))
 STREET = "street"
 TRIES = 6  # places tried for each drawing of an object
-COVERAGE = (0.4, 0.8)
-"""Range of the fraction of a scene that its objects would cover if none of them covered another."""
-LARGEST = 1.05
-"""The largest width and height of an object, as a fraction of those of the scene."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +92,7 @@ class Everyday:
             members, middle = among[pick(rng, weights)], rng.uniform(0.25, 0.75) * width
             for _ in range(6):
                 self._add(scene, rng, members, horizon, light, rng.uniform(150, 350), middle, crowd=True)
-        shares = np.exp(rng.normal(0, 0.6, count))
-        areas = np.sort(shares / shares.sum() * rng.uniform(*COVERAGE) * width * height)  # distant objects first
+        areas = areas_of(rng, count, width * height)
         first = rng.integers(count)
         for position, pixels in enumerate(areas):
             chosen = kind if position == first else among[pick(rng, weights)]
