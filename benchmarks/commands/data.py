@@ -1,4 +1,4 @@
-"""`pixbench data`: generate a mini world, compose one of photographs, check data sets, prepare them, list images, find broken ones."""
+"""`pixbench data`: generate or compose a mini world, check data sets, prepare them, list images, find broken ones."""
 
 from __future__ import annotations
 
