@@ -82,7 +82,7 @@ class Everyday:
         place = PLACES["places"][where]
         scene, horizon = draw_place(place, Palette(self.bank, PLACES, rng), rng, width, height)
         if rng.random() < 0.4:  # out of focus
-            scene.image[:] = cv2.GaussianBlur(scene.image, (0, 0), float(rng.uniform(0.5, 1.6)))
+            scene.image[:] = cv2.GaussianBlur(scene.pixels, (0, 0), float(rng.uniform(0.5, 1.6)))
         angle = rng.uniform(-2.6, -0.5)
         light = (float(0.8 * np.cos(angle)), float(0.8 * np.sin(angle)))
         for _ in range(rng.integers(0, 2)):
