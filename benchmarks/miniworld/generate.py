@@ -177,7 +177,7 @@ def is_there(root: Path, world: World) -> bool:
         ) from None
     if found == json.loads(json.dumps(world.stamp())):
         return True
-    keys = ("seed", "images", "version", "world")
+    keys = ("seed", "images", "version", "world", "cutouts", "backgrounds")
     has, wants = ({key: stamp[key] for key in keys if key in stamp} for stamp in (found, world.stamp()))
     raise UserError(
         f"{root} contains another mini world ({has}, requested: {wants}); choose another --root or delete that folder"

@@ -11,8 +11,9 @@ from PIL import Image
 
 from benchmarks.commands import data as command
 from benchmarks.miniworld import cityscapes, coco, voc
-from benchmarks.miniworld.compose import PhotoWorld, cutout_of, object_classes, pictures
+from benchmarks.miniworld.compose import PhotoWorld, object_classes, pictures
 from benchmarks.miniworld.generate import LEAST, Task, generate, stream
+from benchmarks.miniworld.photographs import cutout_of
 from pixbench.errors import UserError
 from transfer.datasets.check import Needs, check_dataset, needs_of
 from transfer.datasets.classes import read_classes
