@@ -39,5 +39,5 @@ STEP_LOG = "log.jsonl"
 """Name of the file in the folder of a pre-training run with one line for each logged step."""
 MINI_WORLD_FILE = "miniworld.json"
 """Name of the file in the root folder of a mini world that `pixbench data mini` has generated."""
-MINI_WORLD_VERSION = 2
-"""Version of the generator. It is raised when the same seed gives different bytes."""
+MINI_WORLD_VERSIONS = {"shapes": 2, "everyday": 3, "photographs": 1}
+"""Version of the generator of each mini world. It is raised when the same seed gives different bytes."""

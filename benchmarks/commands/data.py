@@ -1,14 +1,20 @@
-"""`pixbench data`: generate a mini world, check data sets, prepare them, list images, find broken ones."""
+"""`pixbench data`: generate or compose a mini world, check data sets, prepare them, list images, find broken ones."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.commands import CLASSES, DATA_ROOT, data_broken, data_index
 from pixbench.errors import UserError
+
+if TYPE_CHECKING:
+    from benchmarks.miniworld.generate import World
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
@@ -23,16 +29,30 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     )
     mini.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder to create")
     mini.add_argument(
-        "--seed", type=int, default=0, help="random seed; the same seed gives the same bytes (default: 0)"
+        "--world",
+        choices=("shapes", "everyday"),
+        default="shapes",
+        help="how the scenes are drawn: shapes with patterns, or everyday objects in places (default: shapes)",
     )
-    mini.add_argument(
-        "--images",
-        type=int,
-        metavar="N",
-        help="number of pre-training images (default: 3000); the other splits scale with it",
-    )
-    mini.add_argument("--workers", type=int, metavar="W", help="number of processes (default: one per core)")
+    _add_size(mini)
     mini.set_defaults(run=run_mini)
+
+    compose = commands.add_parser(
+        "compose", help="the same layouts with your own cut-outs of objects on your own pictures"
+    )
+    compose.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder to create")
+    compose.add_argument(
+        "--cutouts",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with a folder for each class, of pictures that are transparent around one object (e.g. PNG)",
+    )
+    compose.add_argument(
+        "--backgrounds", type=Path, required=True, metavar="DIR", help="folder of pictures to put the objects on"
+    )
+    _add_size(compose)
+    compose.set_defaults(run=run_compose)
 
     check = commands.add_parser("check", help="check the data sets below a folder: files, and every annotation")
     check.add_argument("--root", type=Path, required=True, metavar="DIR", help=DATA_ROOT)
@@ -61,24 +81,60 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     data_broken.register(commands)
 
 
+def _add_size(parser: argparse.ArgumentParser) -> None:
+    """Add the options of all commands that draw a world."""
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed; the same seed gives the same bytes (default: 0)"
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=3000,
+        metavar="N",
+        help="number of pre-training images (default: 3000); the other splits scale with it",
+    )
+    parser.add_argument("--workers", type=int, metavar="W", help="number of processes (default: one per core)")
+
+
 def run_mini(args: argparse.Namespace) -> int:
     """Generate the mini world unless it exists already."""
+    with needed():
+        from benchmarks.miniworld.generate import World
+    return make(World(args.seed, args.images, args.world), args)
+
+
+def run_compose(args: argparse.Namespace) -> int:
+    """Compose a world of the user's pictures unless it exists already."""
+    with needed():
+        from benchmarks.miniworld.compose import PhotoWorld
+    world = PhotoWorld(args.seed, args.images, cutouts=args.cutouts, backgrounds=args.backgrounds)
+    world.check()
+    return make(world, args)
+
+
+@contextmanager
+def needed() -> Iterator[None]:
+    """Say which package is missing if an import inside fails."""
     try:
-        from benchmarks.miniworld.generate import IMAGES, WRITERS, World, generate
+        yield
     except ModuleNotFoundError as error:
         raise UserError(
             f"the mini world needs the package {error.name}: run scripts/install.sh (make install)"
         ) from None
 
-    world = World(args.seed, IMAGES if args.images is None else args.images)
+
+def make(world: World, args: argparse.Namespace) -> int:
+    """Generate ``world`` unless it exists already."""
+    from benchmarks.miniworld.generate import generate
+
     workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
     if workers < 1:
         raise UserError(f"--workers {workers} is not possible; choose 1 or more")
     start = time.perf_counter()
     made = generate(args.root, world, workers)
-    sizes = ", ".join(f"{name} {'+'.join(map(str, world.sizes(name).values()))}" for name in WRITERS)
+    sizes = ", ".join(f"{name} {'+'.join(map(str, world.sizes(name).values()))}" for name in world.writers())
     how = f"made in {time.perf_counter() - start:.0f} s" if made else "already there"
-    print(f"mini world {how}: {args.root} (seed {world.seed}; scenes: {sizes})")
+    print(f"mini world {how}: {args.root} ({world.name}, seed {world.seed}; scenes: {sizes})")
     return 0
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.miniworld.images import save_jpeg, save_png
-from benchmarks.miniworld.object_classes import OBJECT_CLASSES
-from benchmarks.miniworld.streets import draw_street
+from benchmarks.miniworld.scene import Drawing
 
 SPLITS = {"training": 100, "validation": 40}
 SHORT = {"training": "train", "validation": "val"}
@@ -22,11 +21,9 @@ STUFF = {"building": 2, "sky": 3, "vegetation": 5, "road": 7, "sidewalk": 12}
 THINGS = {"person": 13, "car": 21, "bus": 81, "train": 91, "motorcycle": 117, "bicycle": 128}
 
 
-def write(root: Path, split: str, index: int, rng: np.random.Generator) -> None:
+def write(drawing: Drawing, root: Path, split: str, index: int, rng: np.random.Generator) -> None:
     """Write the image and the label map of scene ``index`` of ``split``."""
-    scene = draw_street(
-        rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], *SIZE, count=int(rng.integers(1, 4)), crowd=False
-    )
+    scene = drawing.street(rng, index, *SIZE, count=int(rng.integers(1, 4)), crowd=False)
     labels = np.zeros(scene.image.shape[:2], np.uint8)
     for layer in scene.layers:
         labels[layer.visible] = (STUFF | THINGS).get(layer.label, 0)

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.miniworld.images import save_jpeg
-from benchmarks.miniworld.object_classes import OBJECT_CLASSES
-from benchmarks.miniworld.scenes import Mask, Scene, draw_scene, window
+from benchmarks.miniworld.scene import Drawing, Mask, Scene, window
 from benchmarks.miniworld.trace import polygons, run_lengths
 
 SPLITS = {"train2017": 200, "val2017": 60}
@@ -48,8 +47,17 @@ JOINTS |= {f"{side}_{part}": (0.5 + sign * x, y) for part, (x, y) in PAIRS.items
 LVIS_CATEGORIES = 1203
 
 
+def categories_of(drawing: Drawing) -> list[dict[str, Any]]:
+    """Return the category entries of the annotation files: COCO's, or those of the world if COCO does not have them all."""
+    published = categories()
+    numbers = {(entry["name"], entry["id"]) for entry in published}
+    if {(found.name, found.coco) for found in drawing.classes} <= numbers:
+        return published
+    return [{"supercategory": "own", "id": found.coco, "name": found.name} for found in drawing.classes]
+
+
 def categories() -> list[dict[str, Any]]:
-    """Return the category entries of the annotation files."""
+    """Return the category entries of COCO."""
     entries = []
     for above, members in CATEGORIES.items():
         for member in members.split(", "):
@@ -58,18 +66,18 @@ def categories() -> list[dict[str, Any]]:
     return entries
 
 
-def compose(index: int, rng: np.random.Generator) -> Scene:
+def compose(drawing: Drawing, index: int, rng: np.random.Generator) -> Scene:
     """Draw scene ``index`` with 1 to 3 objects and, in some scenes, a crowd."""
     width, height = (int(n) for n in rng.integers(112, 161, 2))
     count, crowd = int(rng.integers(1, 4)), bool(rng.random() < CROWDS)
-    return draw_scene(
-        rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], width, height, count, sizes=(40, 80), crowd=crowd
-    )
+    return drawing.scene(rng, index, width, height, count, crowd)
 
 
-def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def write(
+    drawing: Drawing, root: Path, split: str, index: int, rng: np.random.Generator
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Write one image; return its COCO record and those of its objects (these have no ids yet)."""
-    scene = compose(index, rng)
+    scene = compose(drawing, index, rng)
     height, width = scene.image.shape[:2]
     number = 2 * index + 1 + (split == "val2017")  # ids are unique over both splits
     name = f"{number:012d}.jpg"
@@ -113,7 +121,7 @@ def joints(mask: Mask, box: list[int]) -> list[int]:
     return [number for x, y in places for number in (x, y, 1 + int(mask[y, x]))]
 
 
-def finish(root: Path, records: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]]) -> None:
+def finish(drawing: Drawing, root: Path, records: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]]) -> None:
     """Number the objects and write the annotation files of COCO and LVIS."""
     for folder in ("coco/annotations", "lvis"):
         (root / folder).mkdir(parents=True)
@@ -131,7 +139,7 @@ def finish(root: Path, records: dict[str, list[tuple[dict[str, Any], list[dict[s
         people = [{**thing, "category_id": 1, "num_keypoints": len(thing["keypoints"]) // 3} for thing in found]
         lvis: dict[str, Any] = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
         files: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
-            f"coco/annotations/instances_{split}.json": (images, plain, categories()),
+            f"coco/annotations/instances_{split}.json": (images, plain, categories_of(drawing)),
             f"coco/annotations/person_keypoints_{split}.json": (images, people, [person]),
             f"lvis/lvis_v1_{split[:-4]}.json": ([image | lvis for image in images], single, lvis_categories(single)),
         }

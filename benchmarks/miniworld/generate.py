@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,11 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.miniworld import ade20k, cityscapes, coco, imagenet, voc
+from benchmarks.miniworld.everyday import Everyday
+from benchmarks.miniworld.scene import Drawing
+from benchmarks.miniworld.shapes import Shapes
 from pixbench.errors import UserError
-from pixbench.file_versions import MINI_WORLD_FILE, MINI_WORLD_VERSION
+from pixbench.file_versions import MINI_WORLD_FILE, MINI_WORLD_VERSIONS
 from pixbench.lock import CLAIMS, owned
 
 IMAGES = imagenet.SPLITS["train"]
@@ -49,22 +52,39 @@ class World:
 
     seed: int = 0
     images: int = IMAGES
-    version: int = MINI_WORLD_VERSION
+    name: str = "shapes"
+    """How its scenes are drawn: a key of `MINI_WORLD_VERSIONS`."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise UserError(f"--seed {self.seed} is negative; choose 0 or more")
-        if self.images < LEAST:
-            raise UserError(f"--images {self.images} is too few for a mini world; choose at least {LEAST}")
+        if self.images < self.least:
+            raise UserError(f"--images {self.images} is too few for a mini world; choose at least {self.least}")
+
+    @property
+    def least(self) -> int:
+        """Smallest number of scenes in each split."""
+        return LEAST
+
+    def writers(self) -> dict[str, Any]:
+        """Return what writes the data sets, by name."""
+        return WRITERS
 
     def sizes(self, writer: str) -> dict[str, int]:
         """Return the scene count per split: ``images`` in imagenet/train, others in proportion, minimum `LEAST`."""
         splits = WRITERS[writer].SPLITS
-        return {split: max(LEAST, round(size * self.images / IMAGES)) for split, size in splits.items()}
+        return {split: max(self.least, round(size * self.images / IMAGES)) for split, size in splits.items()}
 
     def stamp(self) -> dict[str, Any]:
         """Return the content of `MINI_WORLD_FILE`, which identifies a complete mini world."""
-        return {"made_by": "pixbench data mini", **asdict(self), "scenes": {w: self.sizes(w) for w in WRITERS}}
+        settings: dict[str, Any] = {"seed": self.seed, "images": self.images, "version": MINI_WORLD_VERSIONS[self.name]}
+        if self.name != "shapes":  # which was the only one when the first stamps were written
+            settings |= {"world": self.name}
+        return {"made_by": "pixbench data mini", **settings, "scenes": {w: self.sizes(w) for w in self.writers()}}
+
+    def drawing(self) -> Drawing:
+        """Return how its scenes are drawn."""
+        return Everyday(self.seed) if self.name == "everyday" else Shapes()
 
 
 @dataclass(frozen=True)
@@ -82,9 +102,16 @@ def stream(task: Task, seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, split, task.index])))
 
 
-def draw(task: Task, root: Path, seed: int) -> Any:
+@cache
+def drawing_of(world: World) -> Drawing:
+    """Return the drawing of ``world``, once in a process: it may hold what it has computed."""
+    return world.drawing()
+
+
+def draw(task: Task, root: Path, world: World) -> Any:
     """Write one scene and return its record for the annotation files."""
-    return WRITERS[task.writer].write(root, task.split, task.index, stream(task, seed))
+    rng = stream(task, world.seed)
+    return WRITERS[task.writer].write(drawing_of(world), root, task.split, task.index, rng)
 
 
 def generate(root: Path, world: World, workers: int) -> bool:
@@ -97,20 +124,22 @@ def generate(root: Path, world: World, workers: int) -> bool:
     if is_there(root, world):
         return False
     with unfinished(root) as world_folder:
-        tasks = [Task(w, split, i) for w in WRITERS for split, size in world.sizes(w).items() for i in range(size)]
-        records: dict[str, dict[str, list[Any]]] = {w: {split: [] for split in world.sizes(w)} for w in WRITERS}
-        for task, record in zip(tasks, drawn(tasks, world_folder, world.seed, workers), strict=True):
+        tasks = [
+            Task(w, split, i) for w in world.writers() for split, size in world.sizes(w).items() for i in range(size)
+        ]
+        records: dict[str, dict[str, list[Any]]] = {w: {split: [] for split in world.sizes(w)} for w in world.writers()}
+        for task, record in zip(tasks, drawn(tasks, world_folder, world, workers), strict=True):
             records[task.writer][task.split].append(record)
-        coco.finish(world_folder, records["coco"])  # the other data sets need no list files
-        voc.finish(world_folder, records["voc"])
+        coco.finish(drawing_of(world), world_folder, records["coco"])  # the other data sets need no list files
+        voc.finish(drawing_of(world), world_folder, records["voc"])
         (world_folder / MINI_WORLD_FILE).write_text(json.dumps(world.stamp(), indent=2) + "\n", encoding="utf-8")
         os.rename(world_folder, root)  # root does not exist or is an empty folder
     return True
 
 
-def drawn(tasks: list[Task], root: Path, seed: int, workers: int) -> Iterator[Any]:
+def drawn(tasks: list[Task], root: Path, world: World, workers: int) -> Iterator[Any]:
     """Draw the scenes of ``tasks`` in worker processes; yield their records in order."""
-    job = partial(draw, root=root, seed=seed)
+    job = partial(draw, root=root, world=world)
     bar = partial(tqdm, total=len(tasks), desc="mini world", unit=" scenes", mininterval=1)
     if workers == 1:
         yield from bar(map(job, tasks))
@@ -148,7 +177,8 @@ def is_there(root: Path, world: World) -> bool:
         ) from None
     if found == json.loads(json.dumps(world.stamp())):
         return True
-    has, wants = ({key: stamp.get(key) for key in ("seed", "images", "version")} for stamp in (found, world.stamp()))
+    keys = ("seed", "images", "version", "world", "cutouts", "backgrounds")
+    has, wants = ({key: stamp[key] for key in keys if key in stamp} for stamp in (found, world.stamp()))
     raise UserError(
         f"{root} contains another mini world ({has}, requested: {wants}); choose another --root or delete that folder"
     )

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.miniworld.images import save_jpeg, save_png
-from benchmarks.miniworld.object_classes import OBJECT_CLASSES
-from benchmarks.miniworld.scenes import Scene, Thing, draw_scene, window
+from benchmarks.miniworld.scene import Drawing, Scene, Thing, window
 
 SPLITS = {"VOC2007/trainval": 100, "VOC2007/test": 60, "VOC2012/trainval": 100, "VOC2012/aug": 100}
 CLASSES = (
@@ -26,25 +25,26 @@ CLASSES = (
 DIFFICULT = 0.4  # an object is difficult if more than this fraction of its pixels is covered
 
 
-def compose(index: int, rng: np.random.Generator) -> Scene:
+def compose(drawing: Drawing, index: int, rng: np.random.Generator) -> Scene:
     """Draw scene ``index`` with 1 to 3 objects."""
     width, height = (int(n) for n in rng.integers(112, 161, 2))
-    return draw_scene(
-        rng, OBJECT_CLASSES[index % len(OBJECT_CLASSES)], width, height, int(rng.integers(1, 4)), sizes=(40, 80)
-    )
+    return drawing.scene(rng, index, width, height, count=int(rng.integers(1, 4)), crowd=False)
 
 
-def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple[str, dict[str, bool]]:
+def write(
+    drawing: Drawing, root: Path, split: str, index: int, rng: np.random.Generator
+) -> tuple[str, dict[str, bool]]:
     """Write one image; return its id and, for each class in it, whether it shows an object that is not difficult."""
     folder, part = split.split("/")
     number = index + 1 + {"trainval": 0, "test": 5000, "aug": 3000}[part]
     name = f"{number:06d}" if folder == "VOC2007" else f"2012_{number:06d}"
-    scene = compose(index, rng)
+    scene = compose(drawing, index, rng)
     home = root / folder
     save_jpeg(home / "JPEGImages" / f"{name}.jpg", scene.pixels)
+    names = class_names(drawing)
     classes, numbers = np.zeros((2, *scene.image.shape[:2]), np.uint8)
     for position, thing in enumerate(scene.objects, 1):
-        classes[thing.visible] = CLASSES.index(thing.object_class.voc) + 1
+        classes[thing.visible] = names.index(thing.object_class.voc) + 1
         numbers[thing.visible] = position
     if part == "aug":
         save_png(home / "SegmentationClassAug" / f"{name}.png", classes)
@@ -60,6 +60,12 @@ def write(root: Path, split: str, index: int, rng: np.random.Generator) -> tuple
     for thing in scene.objects:
         seen[thing.object_class.voc] = seen.get(thing.object_class.voc, False) or thing.covered <= DIFFICULT
     return name, seen
+
+
+def class_names(drawing: Drawing) -> list[str]:
+    """Return the names of the classes: VOC's, or those of the world if VOC does not have them all."""
+    names = [found.voc for found in drawing.classes]
+    return CLASSES if {*names} <= {*CLASSES} else names
 
 
 def annotation(folder: str, name: str, scene: Scene) -> ET.Element:
@@ -94,8 +100,12 @@ def inclusive_box(thing: Thing) -> tuple[int, int, int, int]:
     return columns.start + 1, rows.start + 1, columns.stop, rows.stop
 
 
-def finish(root: Path, records: dict[str, list[tuple[str, dict[str, bool]]]]) -> None:
-    """Write the lists of images in ``ImageSets``."""
+def finish(drawing: Drawing, root: Path, records: dict[str, list[tuple[str, dict[str, bool]]]]) -> None:
+    """Write the lists of images in ``ImageSets``, and the lists of the classes if they are not VOC's."""
+    labels = class_names(drawing)
+    if labels is not CLASSES:
+        for name, lines in (("classes.txt", labels), ("classes_masks.txt", ["background", *labels])):
+            (root / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     for folder in ("VOC2007", "VOC2012"):
         trainval = records[f"{folder}/trainval"]
         half = len(trainval) // 2
@@ -108,7 +118,7 @@ def finish(root: Path, records: dict[str, list[tuple[str, dict[str, bool]]]]) ->
             names = "".join(f"{name}\n" for name, _ in entries)
             for task in ("Main", "Segmentation"):
                 (root / folder / "ImageSets" / task / f"{part}.txt").write_text(names, encoding="utf-8")
-            for label in CLASSES:  # 1: in the image, 0: only as difficult objects, -1: not in the image
+            for label in labels:  # 1: in the image, 0: only as difficult objects, -1: not in the image
                 lines = [f"{name} {({None: -1, False: 0, True: 1})[seen.get(label)]:2d}\n" for name, seen in entries]
                 path = root / folder / "ImageSets" / "Main" / f"{label}_{part}.txt"
                 path.write_text("".join(lines), encoding="utf-8")

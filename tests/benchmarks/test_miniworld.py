@@ -20,8 +20,9 @@ from PIL import Image
 from benchmarks.commands import data as command
 from benchmarks.miniworld import ade20k, cityscapes, coco, voc
 from benchmarks.miniworld.generate import LEAST, Task, World, generate, stream
-from benchmarks.miniworld.object_classes import OBJECT_CLASSES
-from benchmarks.miniworld.scenes import MIN_VISIBLE, window
+from benchmarks.miniworld.scene import MIN_VISIBLE, window
+from benchmarks.miniworld.shapes import Shapes
+from benchmarks.miniworld.shapes.object_classes import OBJECT_CLASSES
 from benchmarks.miniworld.trace import polygons, run_lengths
 from pixbench.errors import UserError
 from pixbench.file_versions import MINI_WORLD_FILE
@@ -29,6 +30,7 @@ from pixbench.lock import CLAIMS, owned
 
 pytestmark = pytest.mark.slow
 
+DRAWING = Shapes()
 SMALL = World(seed=0, images=LEAST)  # what the fixture mini_root holds
 
 
@@ -82,16 +84,16 @@ def test_sizes_scale_with_images() -> None:
 
 def test_layers_tile_the_street_and_objects_stay_visible() -> None:
     for index in range(12):
-        scene = cityscapes.compose(index, stream(Task("cityscapes", "train", index), 5))
+        scene = cityscapes.compose(DRAWING, index, stream(Task("cityscapes", "train", index), 5))
         assert (np.sum([layer.visible for layer in scene.layers], axis=0) == 1).all()
         assert OBJECT_CLASSES[index % 6] in [thing.object_class for thing in scene.objects]
-        hood = scene.layers[-1].whole
+        hood = scene.layers[-1].visible
         for thing in scene.objects:
             assert (thing.visible | (thing.whole & hood)).sum() >= MIN_VISIBLE * thing.whole.sum()
 
 
 def test_scenes_hold_occlusion_truncation_crowds_and_all_kinds() -> None:
-    scenes = [coco.compose(i, stream(Task("coco", "train2017", i), 0)) for i in range(60)]
+    scenes = [coco.compose(DRAWING, i, stream(Task("coco", "train2017", i), 0)) for i in range(60)]
     things = [thing for scene in scenes for thing in scene.objects]
     assert {thing.object_class for thing in things} == set(OBJECT_CLASSES)
     assert any(thing.covered > 0.2 for thing in things)
@@ -137,7 +139,7 @@ def test_voc_boxes_and_masks_are_the_scene(mini_root: Path, split: str) -> None:
     names = (home / "ImageSets" / "Main" / f"{split.split('/')[1]}.txt").read_text().split()
     assert len(names) == LEAST
     for index, name in enumerate(names):
-        scene = voc.compose(index, stream(Task("voc", split, index), 0))
+        scene = voc.compose(DRAWING, index, stream(Task("voc", split, index), 0))
         tree = ET.parse(home / "Annotations" / f"{name}.xml")
         height, width = scene.image.shape[:2]
         assert [int(tree.findtext(f"size/{tag}", "")) for tag in ("width", "height", "depth")] == [width, height, 3]
@@ -180,7 +182,7 @@ def test_pictures_of_voc_aug_have_a_class_mask_and_stand_in_no_other_list(mini_r
     assert len(names["aug"]) == LEAST
     assert not {*names["aug"]} & {*names["trainval"]}
     for index, name in enumerate(names["aug"]):
-        scene = voc.compose(index, stream(Task("voc", "VOC2012/aug", index), 0))
+        scene = voc.compose(DRAWING, index, stream(Task("voc", "VOC2012/aug", index), 0))
         mask = pixels(home / "SegmentationClassAug" / f"{name}.png")
         assert Image.open(home / "JPEGImages" / f"{name}.jpg").size == mask.shape[::-1]
         assert set(np.unique(mask)) - {0} == {voc.CLASSES.index(thing.object_class.voc) + 1 for thing in scene.objects}
@@ -193,7 +195,7 @@ def test_detectron2_reads_voc(mini_root: Path) -> None:
     for folder, split in (("VOC2007", "trainval"), ("VOC2007", "test"), ("VOC2012", "trainval")):
         records = load_voc_instances(str(mini_root / folder), split, CLASS_NAMES)
         for index, record in enumerate(records):
-            scene = voc.compose(index, stream(Task("voc", f"{folder}/{split}", index), 0))
+            scene = voc.compose(DRAWING, index, stream(Task("voc", f"{folder}/{split}", index), 0))
             read = [(CLASS_NAMES[entry["category_id"]], entry["bbox"]) for entry in record["annotations"]]
             assert Path(record["file_name"]).is_file()
             drawn = [(thing.object_class.voc, edges(thing.visible)) for thing in scene.objects]
@@ -214,12 +216,12 @@ def test_pycocotools_masks_are_the_scene(tmp_path_factory: pytest.TempPathFactor
 
     root, count = tmp_path_factory.mktemp("coco"), 40  # more than mini_root has, so that there is a crowd
     task = [Task("coco", split, index) for index in range(count)]
-    coco.finish(root, {split: [coco.write(root, split, t.index, stream(t, 0)) for t in task]})
+    coco.finish(DRAWING, root, {split: [coco.write(DRAWING, root, split, t.index, stream(t, 0)) for t in task]})
     api = COCO(str(root / "coco" / "annotations" / f"instances_{split}.json"))
     assert [len(api.getCatIds()), min(api.getCatIds()), max(api.getCatIds())] == [80, 1, 90]
     crowds = 0
     for index, (number, image) in enumerate(sorted(api.imgs.items())):
-        scene = coco.compose(index, stream(task[index], 0))
+        scene = coco.compose(DRAWING, index, stream(task[index], 0))
         assert Image.open(root / "coco" / split / image["file_name"]).size == (image["width"], image["height"])
         assert image["file_name"] == f"{number:012d}.jpg"
         expected = [(thing.object_class.name, 0, thing.visible) for thing in scene.objects]

@@ -1,98 +1,20 @@
 """Draw scenes: textured objects in random poses on cluttered ground, with pixel-exact masks.
 
-Each solid thing is one polygon with whole-number corners, drawn by Pillow's `ImageDraw.polygon` from back to front. A
-mask contains the pixels that this call fills, so a reader that draws the polygons again with Pillow (as
-`cityscapesscripts` does) gets the same pixels. H × W is the size of the scene in pixels.
+H × W is the size of the scene in pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
-from benchmarks.miniworld.object_classes import OBJECT_CLASSES, ObjectClass, Points, blob
-from benchmarks.miniworld.textures import Array, Pattern, noise, one_colour, two_colours
+from benchmarks.miniworld.scene import MIN_INSIDE, Array, Layer, Mask, Polygon, Scene, Thing, window
+from benchmarks.miniworld.shapes.object_classes import OBJECT_CLASSES, Points, Shape, blob
+from benchmarks.miniworld.shapes.textures import Pattern, noise, one_colour, two_colours
 
-Mask = NDArray[np.bool_]
-Polygon = list[list[int]]
-MIN_VISIBLE = 0.45  # smallest fraction of an object's pixels that must stay uncovered
-MIN_INSIDE = 0.65  # smallest fraction of an object's area that must be inside the frame
 TRIES = 12
-
-
-@dataclass
-class Layer:
-    """A solid thing in the scene."""
-
-    label: str
-    """Name of the object class, or a label of Cityscapes."""
-    polygon: Polygon
-    whole: Mask
-    """(H, W) all its pixels in the frame, covered or not."""
-    visible: Mask
-    """(H, W) its pixels that no later layer covers."""
-
-
-@dataclass
-class Thing(Layer):
-    """An object of one of the object classes."""
-
-    object_class: ObjectClass
-    crowd: bool
-    """Whether it belongs to a crowd, which is annotated as a whole."""
-    truncated: bool
-    """Whether it extends beyond the frame."""
-
-    @property
-    def covered(self) -> float:
-        """Fraction of its pixels that other layers cover."""
-        return 1 - float(self.visible.sum() / self.whole.sum())
-
-
-@dataclass
-class Scene:
-    """The image of a scene and the layers in it."""
-
-    image: Array
-    """(H, W, 3) float32; `pixels` returns it as uint8."""
-    layers: list[Layer] = field(default_factory=list)
-    """From back to front."""
-
-    @property
-    def objects(self) -> list[Thing]:
-        """Objects that do not belong to a crowd."""
-        return [layer for layer in self.layers if isinstance(layer, Thing) and not layer.crowd]
-
-    @property
-    def crowd(self) -> list[Thing]:
-        """Visible members of the crowd (a scene has at most one crowd)."""
-        return [layer for layer in self.layers if isinstance(layer, Thing) and layer.crowd and layer.visible.any()]
-
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """The image (H, W, 3) as uint8."""
-        return np.clip(self.image, 0, 255).astype(np.uint8)
-
-    def fill(self, polygon: Polygon) -> Mask:
-        """Return the mask (H, W) of the pixels that Pillow fills for ``polygon``."""
-        height, width = self.image.shape[:2]
-        sheet = Image.new("L", (width, height))
-        ImageDraw.Draw(sheet).polygon([tuple(point) for point in polygon], fill=1)
-        return np.asarray(sheet).astype(bool)
-
-    def would_hide(self, mask: Mask) -> bool:
-        """Whether too little of an existing object would remain visible if ``mask`` were covered."""
-        return any((o.visible & ~mask).sum() < MIN_VISIBLE * o.whole.sum() for o in self.objects)
-
-    def cover(self, layer: Layer) -> None:
-        """Put ``layer`` on top of the scene."""
-        for below in self.layers:
-            below.visible &= ~layer.whole
-        self.layers.append(layer)
 
 
 @dataclass(frozen=True)
@@ -134,12 +56,6 @@ def surface(
     return (first + blend[..., None] * (second - first)) * shade[..., None]
 
 
-def window(mask: Mask) -> tuple[slice, slice]:
-    """Return the rows and columns of the bounding box of ``mask``, which must not be empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
 def paint(
     scene: Scene, rng: np.random.Generator, mask: Mask, pattern: Pattern, pose: Pose, contrast: float = 110
 ) -> None:
@@ -151,7 +67,7 @@ def paint(
 
 
 def add_object(
-    scene: Scene, rng: np.random.Generator, object_class: ObjectClass, centre: Points, size: float, crowd: bool = False
+    scene: Scene, rng: np.random.Generator, object_class: Shape, centre: Points, size: float, crowd: bool = False
 ) -> bool:
     """Put one object on top; return False and draw nothing if it would hide another object or leave the frame."""
     pose = Pose.draw(rng, centre, size, turn=35)
@@ -186,7 +102,7 @@ def add_clutter(scene: Scene, rng: np.random.Generator, size: float) -> bool:
         return False
     pattern = OBJECT_CLASSES[rng.integers(len(OBJECT_CLASSES))].pattern if rng.random() < 0.1 else one_colour
     paint(scene, rng, mask, pattern, pose, contrast=60)
-    scene.cover(Layer("static", polygon, mask, mask.copy()))
+    scene.cover(Layer("static", polygon, mask))
     return True
 
 
@@ -218,7 +134,7 @@ def light_up(scene: Scene, rng: np.random.Generator) -> None:
 
 def draw_scene(
     rng: np.random.Generator,
-    object_class: ObjectClass,
+    object_class: Shape,
     width: int,
     height: int,
     count: int,

@@ -1,4 +1,4 @@
-"""Surface patterns, colours and noise of the mini world.
+"""Surface patterns, colours and noise of the world of shapes.
 
 A pattern is a function of surface coordinates u, v (arrays of the same shape; an object extends from about −1 to 1) and
 of a phase in [0, 1). It returns values in [0, 1]: the weight of the second colour. It moves, rotates and scales with

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.miniworld.object_classes import OBJECT_CLASSES, ObjectClass, Points
-from benchmarks.miniworld.scenes import (
-    TRIES,
-    Layer,
-    Polygon,
-    Pose,
-    Scene,
-    add_clutter,
-    add_object,
-    light_up,
-    surface,
-    window,
-)
-from benchmarks.miniworld.textures import noise, panes, two_colours
+from benchmarks.miniworld.scene import Layer, Polygon, Scene, window
+from benchmarks.miniworld.shapes.object_classes import OBJECT_CLASSES, Points, Shape
+from benchmarks.miniworld.shapes.scenes import TRIES, Pose, add_clutter, add_object, light_up, surface
+from benchmarks.miniworld.shapes.textures import noise, panes, two_colours
 
 # Mean colour of each label. Each scene varies it widely, so that colour is only a hint.
 HUES = {
@@ -49,7 +39,7 @@ def lay(scene: Scene, rng: np.random.Generator, label: str, polygon: Polygon) ->
         texture[((x + y) % 14 < 1) | (y % 7 < 1)] *= np.float32(0.8)
     inside = mask[rows, columns]
     scene.image[rows, columns][inside] = texture[inside]
-    scene.cover(Layer(label, polygon, mask, mask.copy()))
+    scene.cover(Layer(label, polygon, mask))
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Polygon:
@@ -65,7 +55,7 @@ def crown(rng: np.random.Generator, centre: Points, radius: float) -> Polygon:
 
 
 def draw_street(
-    rng: np.random.Generator, object_class: ObjectClass, width: int, height: int, count: int, crowd: bool
+    rng: np.random.Generator, object_class: Shape, width: int, height: int, count: int, crowd: bool
 ) -> Scene:
     """Draw a street with up to ``count`` objects, one of them of ``object_class``; ``crowd`` adds a distant crowd."""
     scene = Scene(np.zeros((height, width, 3), np.float32))
@@ -103,6 +93,6 @@ def draw_street(
     bonnet = [[-1, height], [round(0.2 * width), hood], [round(0.8 * width), hood], [width, height]]
     mask = scene.fill(bonnet)
     scene.image[mask] = two_colours(rng)[0]
-    scene.cover(Layer("ego vehicle", bonnet, mask, mask.copy()))
+    scene.cover(Layer("ego vehicle", bonnet, mask))
     light_up(scene, rng)
     return scene

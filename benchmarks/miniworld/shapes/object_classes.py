@@ -1,4 +1,4 @@
-"""The six object classes of the mini world: their names in each data set, their outlines and their patterns.
+"""The six object classes of the world of shapes: their names in each data set, their outlines and their patterns.
 
 Each object class has its own outline *and* its own pattern, but no colour of its own: each object gets random colours.
 The six are those that VOC, COCO and Cityscapes (as instances) have in common. Outlines are polygons (n, 2) of x, y (y
@@ -12,22 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.miniworld.textures import Pattern, checks, dots, panes, spokes, stripes, zigzag
+from benchmarks.miniworld.scene import ObjectClass
+from benchmarks.miniworld.shapes.textures import Pattern, checks, dots, panes, spokes, stripes, zigzag
 
 Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class ObjectClass:
-    """Names of an object class in the data sets, its outline and its pattern."""
+class Shape(ObjectClass):
+    """An object class with its outline and its pattern."""
 
-    name: str
-    """Name in COCO and Cityscapes."""
-    voc: str
-    coco: int
-    """COCO category id."""
-    synset: str
-    """ImageNet folder: a similar class of ILSVRC 2012."""
     outline: Points
     pattern: Pattern
 
@@ -63,13 +57,13 @@ STAR: Corners = [p for k in range(5) for p in (arc(1, k / 5 - 0.25, 0, 1)[0], ar
 BOX: Corners = [[-1, -0.6], [-0.88, -0.72], [0.88, -0.72], [1, -0.6], [1, 0.6], [0.88, 0.72], [-0.88, 0.72], [-1, 0.6]]
 ARROW: Corners = [[-1, -0.36], [0.5, -0.36], [1, 0], [0.5, 0.36], [-1, 0.36], [-0.75, 0]]
 
-OBJECT_CLASSES: tuple[ObjectClass, ...] = (
-    ObjectClass("person", "person", 1, "n09835506", outline(FIGURE), stripes),
-    ObjectClass("bicycle", "bicycle", 2, "n02835271", outline(RING), spokes),
-    ObjectClass("car", "car", 3, "n02930766", outline(SALOON), checks),
-    ObjectClass("motorcycle", "motorbike", 4, "n03785016", outline(STAR), dots),
-    ObjectClass("bus", "bus", 6, "n03769881", outline(BOX), panes),
-    ObjectClass("train", "train", 7, "n04310018", outline(ARROW), zigzag),
+OBJECT_CLASSES: tuple[Shape, ...] = (
+    Shape("person", "person", 1, "n09835506", outline(FIGURE), stripes),
+    Shape("bicycle", "bicycle", 2, "n02835271", outline(RING), spokes),
+    Shape("car", "car", 3, "n02930766", outline(SALOON), checks),
+    Shape("motorcycle", "motorbike", 4, "n03785016", outline(STAR), dots),
+    Shape("bus", "bus", 6, "n03769881", outline(BOX), panes),
+    Shape("train", "train", 7, "n04310018", outline(ARROW), zigzag),
 )
 
 
