@@ -155,7 +155,7 @@ def test_another_label_of_a_finished_run_is_noted(
     assert run_transfer(job, label="pixpro_100ep")["label"] == "pixpro_100ep"
     assert "its label is now pixpro_100ep instead of pixpro.pkl" in capsys.readouterr().out
     stored = read_result(job.out / "result.json")
-    assert {key for key, value in stored.items() if value != before.get(key, value)} == {"label"}
+    assert {key for key, value in stored.items() if value != before.get(key, value)} == {"label", "digest"}
     run_transfer(job)
     assert "nothing to do" in capsys.readouterr().out
     assert read_result(job.out / "result.json") == stored  # no label given, none taken away
@@ -283,14 +283,14 @@ def test_the_other_processes_do_not_mind_that_the_first_removes_a_failed_result(
 ) -> None:
     path = tmp_path / "result.json"
     write_json(path, {"schema": RESULT_SCHEMA, "status": "failed"})
-    real = Path.read_text
+    real = Path.read_bytes
 
-    def removed_meanwhile(self: Path, **options: Any) -> str:
+    def removed_meanwhile(self: Path) -> bytes:
         path.unlink()
-        return real(self, **options)
+        return real(self)
 
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(Path, "read_text", removed_meanwhile)
+    monkeypatch.setattr(Path, "read_bytes", removed_meanwhile)
     assert finished_result(tmp_path) is None
 
 

@@ -15,7 +15,7 @@ from pretrain.models.named_spec import NamedSpec
 from transfer.weights import by_name, discovery, files, other_networks, pyramid_head, recognition
 from transfer.weights.backbone import Backbone, Counts, Problems, check
 from transfer.weights.contents import Contents
-from transfer.weights.declarations import as_the_file_says, spec_in_file
+from transfer.weights.declarations import as_the_file_says, pretraining_in, spec_in_file
 from transfer.weights.expected_shapes import expected
 from transfer.weights.file_format import Format, Pixels, formats
 from transfer.weights.naming import is_counter
@@ -135,7 +135,8 @@ def read(
         )
     counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, fmt, spec, path), types)
     spec, pixels = as_the_file_says(contents, fmt, spec, located)
-    backbone = Backbone(spec, state, path, extras, pixels, _last_norm(match, sorting, spec, path))
+    norm = _last_norm(match, sorting, spec, path)
+    backbone = Backbone(spec, state, path, extras, pixels, norm, pretraining_in(contents))
     check(backbone)
     if _has_undecided_heads(state):
         raise UserError(
@@ -168,7 +169,7 @@ def _by_name(spec: NamedSpec, contents: Contents, source: Source, choice: Choice
         )
     found, types = by_name.read_named(spec, contents, source.name, choice.prefix, choice.container), Counter[str]()
     state = {name: _uniform(name, in_order(tensor), types) for name, tensor in found.state.items()}
-    backbone = Backbone(found.spec, state, source.name, {}, source.pixels or Pixels())
+    backbone = Backbone(found.spec, state, source.name, {}, source.pixels or Pixels(), {}, pretraining_in(contents))
     check(backbone)
     counts = Counts(len(state), {reason: len(keys) for reason, keys in found.dropped.items()}, {}, dict(types))
     notes = [f"{', '.join(found.computed)} was computed from several tensors of the file"] if found.computed else []
