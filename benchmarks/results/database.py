@@ -19,6 +19,8 @@ from pixbench.paths import RESULT_JSON_SCHEMA
 
 VERSION = 1
 """Another number when the tables change."""
+TIMEOUT_S = 10.0
+"""Seconds to wait while another process writes to the cache."""
 TABLES = """
 CREATE TABLE IF NOT EXISTS results (
     path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, inode INTEGER,
@@ -82,7 +84,7 @@ def opened(path: Path | None = None) -> Iterator[sqlite3.Connection]:
 def _connected(path: Path | None) -> sqlite3.Connection:
     if path:
         make_folder(path.parent)
-    connection = sqlite3.connect(path or ":memory:", timeout=10)
+    connection = sqlite3.connect(path or ":memory:", timeout=TIMEOUT_S)
     try:
         version = VERSION + (zlib.crc32(RESULT_JSON_SCHEMA.read_bytes()) & 0xFFFFFFF)
         if connection.execute("PRAGMA user_version").fetchone()[0] != version:

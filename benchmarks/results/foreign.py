@@ -106,6 +106,11 @@ def _points(source: Path) -> Iterator[dict[str, float]]:
         except RecursionError:
             continue
         if isinstance(point, dict):
+            if point.get("mode") in ("train", "val"):
+                raise UserError(
+                    f"{source} is a log of MMSegmentation 0.x, whose metrics are fractions and not per cent; evaluate that "
+                    "checkpoint with MMSegmentation 1.x and import its log"
+                )
             yield {str(name): value for name, value in point.items() if _is_number(value)}
 
 

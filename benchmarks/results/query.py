@@ -23,6 +23,8 @@ NAMES: dict[str, str] = {
     "tool": "imported.tool",
 }
 """Short name -> where the field is in a result."""
+USUAL = ("kind", "status", "protocol", "label", "seed", "scale", "classes", *NAMES)
+"""Fields that a query may name although none of the results has a value."""
 ORDER: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -86,7 +88,8 @@ def chosen(found: Sequence[Found], query: str) -> list[Found]:
     """Return the results that fulfil all conditions of ``query``; raise `UserError` if none of them has one of the fields."""
     conditions = parse(query)
     for condition in conditions:
-        if found and all(value_of(item.result, condition.field) is None for item in found):
+        unknown = condition.field not in USUAL and bool(found)
+        if unknown and all(value_of(item.result, condition.field) is None for item in found):
             names = known_fields(item.result for item in found)
             raise UserError(
                 f"no result has a field {condition.field!r}{did_you_mean(condition.field, names)} (some of the fields: "
@@ -104,7 +107,7 @@ def heavy(query: str) -> bool:
 
 def known_fields(results: Iterable[dict[str, Any]]) -> list[str]:
     """Return the names that a query may use: the usual ones, the metrics, and the fields of any of ``results``."""
-    names = dict.fromkeys(("kind", "protocol", "label", "seed", "scale", *NAMES))
+    names = dict.fromkeys(USUAL)
     for result in results:
         names |= dict.fromkeys(result.get("metrics") or ())
         names |= dict.fromkeys(result)
