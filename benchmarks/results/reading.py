@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,50 +71,53 @@ def read_all(folders: Path | Sequence[Path], heavy: bool = False, cache: Path | 
         cache: the database; by default the user's.
     """
     places = [folders] if isinstance(folders, Path) else [*folders]
-    files, shown = [], {}
-    for folder in places:
-        for file in _files(folder):
-            if file.path not in shown:
-                files.append(file)
-                shown[file.path] = folder / os.path.relpath(file.path, folder.absolute())
+    shown = {file: path for folder in reversed(places) for file, path in _files(folder)}
+    files = sorted(shown, key=lambda file: file.path)
     results = Results()
+    fresh: dict[File, tuple[Row, dict[str, Any] | None]] = {}
     with database.opened(cache) as connection:
         rows = {row.path: row for row in database.known(connection, files, heavy)}
-        new = [(file, _row(file)) for file in files if file.path not in rows]
-        if new or len(rows) < len(files):
+        for file in files:
+            if file.path not in rows:
+                fresh[file] = _read(file)
+        if fresh:
+            new = [(file, row) for file, (row, _) in fresh.items()]
             database.remember(connection, new, [str(folder.absolute()) for folder in places])
-    rows |= {row.path: row for _, row in new}
     for file in files:
-        row, path = rows[file.path], shown[file.path]
+        row, result = fresh[file] if file in fresh else (rows[file.path], None)
         if row.content is None:
-            results.left_out.append(LeftOut(path, row.problem or "", row.reason))
-        else:
-            rest = msgspec.json.decode(row.heavy) if heavy and row.heavy else {}
-            results.found.append(Found(path, msgspec.json.decode(row.content) | rest))
+            results.left_out.append(LeftOut(shown[file], row.problem or "", row.reason))
+            continue
+        if result is None:
+            result = msgspec.json.decode(row.content) | (msgspec.json.decode(row.heavy) if row.heavy else {})
+        elif not heavy:
+            result = {key: value for key, value in result.items() if key not in HEAVY}
+        results.found.append(Found(shown[file], result))
     return results
 
 
-def _files(folder: Path) -> Iterator[File]:
-    """Yield the result files in ``folder`` and below, in the order of their paths; links to folders are not followed."""
+def _files(folder: Path) -> Iterator[tuple[File, Path]]:
+    """Yield each result file in ``folder`` and below, and its path as people see it; links to folders are not followed."""
+    root = str(folder.absolute())
     if folder.is_file():
-        places = [str(folder.absolute())]
+        places = [root]
     else:
-        walk = os.walk(folder.absolute())
-        places = sorted(os.path.join(parent, RESULT_FILE) for parent, _, files in walk if RESULT_FILE in files)
+        places = [os.path.join(parent, RESULT_FILE) for parent, _, files in os.walk(root) if RESULT_FILE in files]
     for path in places:
         try:
             about = os.stat(path)
-        except OSError:  # a broken link, or it has just been removed
-            about = os.lstat(path) if os.path.lexists(path) else None  # type: ignore[assignment]
-        if about is not None and not stat.S_ISDIR(about.st_mode):
-            yield File(path, about.st_size, about.st_mtime_ns, about.st_ino)
+        except OSError:  # a broken link, or removed meanwhile
+            if not os.path.islink(path):
+                continue
+            about = os.lstat(path)
+        yield File(path, about.st_size, about.st_mtime_ns, about.st_ino), folder / path[len(root) :].lstrip(os.sep)
 
 
-def _row(file: File) -> Row:
+def _read(file: File) -> tuple[Row, dict[str, Any] | None]:
     try:
         result = read_result(Path(file.path))
     except UnusableResult as error:
-        return Row(file.path, error.problem, error.reason, None, None)
+        return Row(file.path, error.problem, error.reason, None, None), None
     light = {key: value for key, value in result.items() if key not in HEAVY}
     heavy = {key: result[key] for key in HEAVY if key in result}
-    return Row(file.path, None, "", msgspec.json.encode(light), msgspec.json.encode(heavy))
+    return Row(file.path, None, "", msgspec.json.encode(light), msgspec.json.encode(heavy)), result

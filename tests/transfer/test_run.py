@@ -8,18 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 from quick_detection import QUICK, converted_backbone
 
 from benchmarks.commands.transfer import register
+from benchmarks.results.verify import verify
 from pixbench.errors import UserError
 from pixbench.file_versions import RESULT_SCHEMA
 from pixbench.files import sha256, write_json
 from pixbench.lock import owned
-from pixbench.results import config_hash, read_result
+from pixbench.paths import RESULT_JSON_SCHEMA
+from pixbench.results import config_hash, per_image, read_result
 from pretrain.models.backbone_spec import BackboneSpec
-from transfer.datasets.classes import Classes
+from transfer.datasets.classes import Classes, published_classes
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import find_protocol, protocols
 from transfer.published_config import published_config
@@ -67,6 +70,19 @@ def test_a_result_says_all_there_is_to_say(job: TransferJob, result: dict[str, A
     assert stored["host"]["processes"] == 1
     assert {"torch", "detectron2"} & set(stored["versions"])
     assert "resumed" in stored
+    schema = json.loads(RESULT_JSON_SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(stored)
+    assert stored["units"] == {"AP": "%", "AP50": "%", "AP75": "%"}
+    assert [point["step"] for point in stored["curve"]] == [1, 2, 3, 4, 4]
+    assert stored["curve"][-1] == {"step": 4, **stored["metrics"]}
+    assert stored["usage"]["peak_memory_gb"] > 0.1
+    assert set(stored["data"]["fingerprints"]) == {"VOC2007", "VOC2012"}
+    assert set(stored["per_class"]["AP"]) == {*published_classes("voc.txt").names}
+    found = per_image(job.out / "result.json", "AP50")
+    assert found is not None
+    assert len(found["images"]) == stored["evaluation"]["pictures"]["test"]
+    checks = {check.what: check.fits for check in verify(job.out / "result.json", stored)}
+    assert checks == dict.fromkeys(("config", "detections_bbox.npz", "AP", "AP50", "AP75"), True)
     assert (job.out / "config.yaml").exists()
     assert "Starting training" in (job.out / "log.txt").read_text(encoding="utf-8")
 
