@@ -268,6 +268,12 @@ def test_own_classes_are_trained_and_measured(job: TransferJob, tmp_path: Path, 
         np.nanmean([outcome.metrics[f"IoU/{n}"] for n in OWN.names]), abs=0.01
     )
     assert "fgIoU" not in outcome.metrics
+    kept = outcome.kept
+    assert scores(kept.arrays["confusion"]["counts"], False)["mIoU"] == pytest.approx(
+        outcome.metrics["mIoU"], abs=0.006
+    )
+    assert {*kept.per_image} == {"mIoU", "aAcc", "mAcc"}
+    assert len(kept.arrays["areas"]["images"]) == outcome.evaluation["pictures"]["test"]
     assert outcome.config["model"]["decode_head"]["num_classes"] == 3
     assert outcome.config["val_dataloader"]["dataset"]["metainfo"]["classes"] == list(OWN.names)
     assert "object_IoU" not in capsys.readouterr().out
@@ -363,7 +369,8 @@ def test_iou_of_classes_and_objects_by_hand() -> None:
     truth = torch.tensor([[0, 0, 11, 13, 255]])
     guess = torch.tensor([[0, 11, 11, 11, 11]])
     sample = {"pred_sem_seg": PixelData(data=guess), "gt_sem_seg": PixelData(data=truth)}
-    metric.process({}, [{name: {"data": pixels.data} for name, pixels in sample.items()}])
+    pixels = {name: {"data": part.data} for name, part in sample.items()}
+    metric.process({}, [{**pixels, "img_path": "a.png"}])
     found = metric.evaluate(1)
     assert found["fgIoU"] == pytest.approx(100 * 2 / 3, abs=1e-3)
     assert found["IoU/class0"] == pytest.approx(50)
