@@ -71,7 +71,10 @@ def write_result(
 
 
 def rewrite_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Write the content of a result with the schema and the digest of today."""
+    """Write the content of a result with the digest that it has now; one of an older schema stays as it is."""
+    if result.get("schema", RESULT_SCHEMA) < RESULT_SCHEMA:
+        write_json(path, result)
+        return
     content = {key: value for key, value in result.items() if key not in ("schema", "digest")}
     content = _printable(finite({"schema": RESULT_SCHEMA, **content}))
     read_again = msgspec.json.decode(json.dumps(content, allow_nan=False))  # what a reader computes the digest of

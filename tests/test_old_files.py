@@ -16,10 +16,10 @@ from benchmarks.tables import collect
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, CHECKPOINT_VERSION, MINI_WORLD_FILE, RESULT_FILE
 from pixbench.files import sha256
-from pixbench.results import read_result
+from pixbench.results import read_result, rewrite_result
 from pretrain import checkpoint, engine
 from pretrain.config import from_dict, parse
-from transfer.run_folder import claim
+from transfer.run_folder import claim, finished_result
 from transfer.weights import load, read
 from transfer.weights.conversion import convert
 
@@ -94,6 +94,14 @@ def test_a_run_folder_of_before_belongs_to_the_same_job(tmp_path: Path) -> None:
     shutil.copyfile(OLD / "transfer.result.json", tmp_path / RESULT_FILE)
     identity = json.loads((OLD / "job.json").read_text())
     assert claim(tmp_path, {**identity, "freeze": "backbone"})  # which was "trunk"
+
+
+def test_a_finished_run_of_before_is_finished_and_stays_of_its_schema(tmp_path: Path) -> None:
+    shutil.copyfile(OLD / "transfer.result.json", tmp_path / RESULT_FILE)
+    before = finished_result(tmp_path)
+    assert before is not None
+    rewrite_result(tmp_path / RESULT_FILE, {**before, "label": "new"})  # as another --label does
+    assert json.loads((tmp_path / RESULT_FILE).read_text()) == {**before, "label": "new"}
 
 
 def test_a_mini_world_of_before_is_recognised(tmp_path: Path) -> None:

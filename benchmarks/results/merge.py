@@ -99,7 +99,7 @@ def upgraded(old: dict[str, Any]) -> dict[str, Any]:
     """
     if old.get("kind") not in ("pretrain", "transfer", "frozen"):
         raise ValueError(f"there are no results of the kind {old.get('kind')!r} any more")
-    result = {key: value for key, value in old.items() if key != "digest"}
+    result = {key: value for key, value in old.items() if key not in ("schema", "digest")}
     rename_from_before(result)
     if result["kind"] != "pretrain" and result["status"] == "ok":
         known = protocols().get(result.get("protocol", ""))
