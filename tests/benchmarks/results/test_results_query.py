@@ -71,7 +71,7 @@ def test_conditions(query: str, names: str, found: list[Found]) -> None:
         ("AP>50 and", "cannot be read from"),
         ("AP>high", "'high' is not a number"),
         ("AP=='x", "cannot be read"),
-        ("protocl=voc", "no result has a field 'protocl'; did you mean protocol"),
+        ("protokol=voc", "no result has a field 'protokol'; did you mean protocol"),
         ("weights.sha=1", "no result has a field"),
     ],
 )
