@@ -29,9 +29,9 @@ def test_a_result_and_the_weights_name_the_same_run(tiny: Callable[..., RunConfi
         **{name: result[name] for name in ("method", "seed", "images", "config_sha256", "step")},
         **{"epochs": 1, "finished": True, "out": config.out},
     }
-    for name in ("backbone.safetensors", "backbone.pth"):
-        weights.save(backbone, tmp_path / name, "torchvision")
-    assert weights.load(tmp_path / "backbone.safetensors").pretraining == backbone.pretraining
+    for name, framework in {"a.safetensors": "huggingface", "b.pth": "mmseg", "c.pkl": "detectron2_c4"}.items():
+        weights.save(backbone, tmp_path / name, framework)
+        assert weights.load(tmp_path / name).pretraining == backbone.pretraining
 
 
 @pytest.mark.parametrize("pretraining", [None, 5, {}, {"method": "pixpro"}, {"method": ["x"] * 1000}])
