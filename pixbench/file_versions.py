@@ -26,10 +26,12 @@ SKIPPED_LIST = "skipped.txt"
 """Name of the file in the folder of a pre-training run with the broken images that it left out, and why."""
 RESULT_FILE = "result.json"
 """Name of the result file that every kind of run writes."""
-RESULT_SCHEMA = 1
-"""Version of `RESULT_FILE`."""
+RESULT_SCHEMA = 2
+"""Version of `RESULT_FILE`. Version 1 has no digest, no commit, no curve, and no values of classes and images; tables leave it
+out until `pixbench results upgrade` has rewritten it."""
 WEIGHTS_KEY = "pixbench"
-"""Key of the description in a written weight file: {"backbone": ..., "pixels": ..., "sha256": digest of the weights}.
+"""Key of the description in a written weight file: {"backbone": ..., "pixels": ..., "sha256": digest of the weights}, and
+"pretraining" if the run that the weights come from is known.
 
 Files written before 0.2 have "trunk" instead of "backbone".
 """

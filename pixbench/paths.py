@@ -9,6 +9,9 @@ _PACKAGE = Path(__file__).resolve().parent
 CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir())
 """Folder of the config files: `pretrain/`, `detection/`, `segmentation/`, `protocols/`, `suites/`, `data.yaml`."""
 
+RESULT_JSON_SCHEMA = _PACKAGE / "result.schema.json"
+"""JSON Schema (draft 2020-12) of a result file; `scripts/generate_docs.py` writes it."""
+
 
 def find_config(path: str | Path) -> Path:
     """Return ``path``, or the config file of this program if ``path`` begins with `configs/` and does not exist here.

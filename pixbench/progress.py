@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
+from pixbench.curve import CURVE_FILE, POINTS, cut_back, note_point
 from pixbench.files import finite, write_json
 
 PROGRESS = "progress.json"
@@ -23,10 +24,15 @@ MOST_S = 60.0
 
 
 class ProgressLines:
-    """Progress lines of a run in ``folder`` that starts after iteration ``first`` and ends after iteration ``total``."""
+    """Progress lines of a run in ``folder`` that starts after iteration ``first`` and ends after iteration ``total``.
+
+    The learning curve of the run is noted too.
+    """
 
     def __init__(self, say: Callable[[str], None], folder: str | Path, first: int, total: int) -> None:
         self._say, self._folder, self._first, self._total = say, folder, first, total
+        self._curve = Path(folder) / CURVE_FILE
+        cut_back(self._curve, first)
         self._began = self._last = time.monotonic()
         if 0 < first < total:
             say(f"going on from iteration {first} of {total}")
@@ -35,10 +41,20 @@ class ProgressLines:
         """Return the seconds per iteration so far."""
         return (time.monotonic() - self._began) / max(1, done - self._first)
 
+    def measured(self, done: int, metrics: dict[str, float]) -> None:
+        """Note the ``metrics`` of an evaluation after iteration ``done`` in the curve."""
+        note_point(self._curve, done, metrics)
+
     def tick(self, done: int, loss_and_rate: Callable[[], tuple[float, float]]) -> None:
-        """Update the progress. Call it after each iteration, in one process; ``loss_and_rate`` is called only for a line."""
+        """Update the progress. Call it after each iteration, in one process.
+
+        ``loss_and_rate`` is called only for a line and for a point of the curve.
+        """
         total, pace, now = self._total, self.pace(done), time.monotonic()
         note_progress(self._folder, done, total, pace)
+        if done % max(1, total // POINTS) == 0 or done == total:
+            loss, rate = loss_and_rate()
+            note_point(self._curve, done, {"loss": loss, "lr": rate})
         if done < total and done % max(1, total // LINES) and now - self._last < MOST_S:
             return
         self._last, (loss, rate) = now, loss_and_rate()

@@ -11,18 +11,22 @@ import json
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import yaml
 
+from pixbench.curve import read_curve
 from pixbench.distributed import rank, world_size
 from pixbench.errors import UserError, explain, worker_deaths_explained
-from pixbench.file_versions import BAD_BATCH_FILE, IMAGE_LIST, RESULT_FILE, RESULT_SCHEMA
-from pixbench.files import make_folder, write_json, write_text
+from pixbench.file_versions import BAD_BATCH_FILE, IMAGE_LIST, RESULT_FILE, STEP_LOG
+from pixbench.files import make_folder, write_text
 from pixbench.interrupt import SaveSignal, StopSignal
 from pixbench.lock import owned
 from pixbench.process_group import AgreedStop, ends_in_time, may_record, process_deaths_explained, process_group
+from pixbench.provenance import now
+from pixbench.results import config_hash, write_result
+from pixbench.usage import Usage
 from pretrain import checkpoint, earlier
 from pretrain.bad_batch import BadBatches
 from pretrain.cpu import keep_freed_memory
@@ -41,6 +45,9 @@ from pretrain.settings import RunConfig
 from pretrain.skipped import skip, write_skipped
 from pretrain.step import train_step
 from pretrain.watcher import Watcher
+
+UNITS = {"loss": "1", "knn": "%"}
+"""What the result of a run has as its metrics, the last ones that were logged, and their units."""
 
 
 def train(config: RunConfig, initial: InitialWeights | None = None) -> int:
@@ -103,7 +110,7 @@ def fit(run: Run, save: SaveSignal) -> None:
     """
     watchers: list[Watcher] = []
     try:
-        with ends_in_time(partial(fail, run)), process_deaths_explained():
+        with Usage() as run.usage, ends_in_time(partial(fail, run)), process_deaths_explained():
             follow(run, save, watchers)
     finally:
         with ExitStack() as closing:  # each, even if another one cannot be closed
@@ -151,8 +158,8 @@ def fail_early(config: RunConfig, error: Exception) -> None:
     with suppress(OSError, ValueError):  # there is none, or it is damaged
         if json.loads(path.read_text(encoding="utf-8"))["status"] == "ok":
             return
-    facts = {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": "failed", "reason": explain(error)}
-    write_json(path, facts)
+    facts = {"kind": "pretrain", "status": "failed", "reason": explain(error), "seed": config.seed}
+    write_result(path.parent, facts | {"started": now(), "finished": now()} | ended(Usage()))
 
 
 def fail(run: Run, error: Exception) -> None:
@@ -163,9 +170,27 @@ def fail(run: Run, error: Exception) -> None:
 
 def conclude(run: Run, status: str, reason: str = "") -> None:
     """Write `result.json`: the status of the run and, if it failed, the reason. An interrupted run does not write it."""
-    facts = {"step": run.step, "steps": run.total_steps, "seconds": round(run.seconds, 2), "reason": reason}
-    facts["skipped"] = len(run.skipped)
-    write_json(run.out / RESULT_FILE, {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": status, **facts})
+    config, curve = run.config.as_dict(), read_curve(run.out / STEP_LOG, always="knn")
+    measured: dict[str, Any] = {}
+    for point in curve:
+        measured |= {name: value for name, value in point.items() if name in UNITS}
+    facts = {"step": run.step, "steps": run.total_steps, "seconds": round(run.seconds, 2), "skipped": len(run.skipped)}
+    about = {
+        "method": run.config.method.name,
+        "seed": run.config.seed,
+        "config": config,
+        "config_sha256": config_hash(config),
+        "images": run.images,
+    }
+    numbers = {"metrics": measured, "units": {name: UNITS[name] for name in measured}, "curve": curve}
+    what = {"kind": "pretrain", "status": status, "reason": reason, "initial": run.initial}
+    times = {"started": run.started, "finished": now()} | ended(run.usage or Usage())
+    write_result(run.out, what | facts | about | numbers | times)
+
+
+def ended(usage: Usage) -> dict[str, Any]:
+    """Stop ``usage`` and return what the result records of it."""
+    return {"usage": usage.stop(), "wall_time_s": usage.seconds}
 
 
 def watch(run: Run, loader: ViewLoader, saver: Saver) -> list[Watcher]:

@@ -16,6 +16,8 @@ from pixbench.distributed import processes_here, rank, world_size
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE
 from pixbench.process_group import check_alike
+from pixbench.provenance import now
+from pixbench.usage import Usage
 from pretrain import checkpoint, earlier, resume
 from pretrain.bad_steps import BadSteps
 from pretrain.config import flatten
@@ -75,6 +77,9 @@ class Run:
     finished: bool = False
     loaded: int = 0
     """Modification time in ns of the newest checkpoint when the run was set up; 0 if there was none."""
+    started: str = field(default_factory=now)
+    usage: Usage | None = None
+    """What this process takes while it trains."""
     recovered: Path | None = None
     """Path of the earlier checkpoint that was loaded, if the newest one is damaged."""
 

@@ -1,4 +1,4 @@
-"""Write into the docs the tables that commands print: formats, protocols, settings of the methods.
+"""Write into the docs the tables that commands print: formats, protocols, settings of the methods; and the schema of results.
 
     python scripts/generate_docs.py [--check]
 
@@ -23,11 +23,13 @@ from benchmarks import protocol_facts
 from benchmarks.commands.protocols import HEADERS, protocol_rows
 from benchmarks.families import FAMILIES, answers
 from benchmarks.gpu_day import report as gpu_day_report
+from benchmarks.results import schema
 from benchmarks.speed import frozen as frozen_page
 from benchmarks.speed import page as speed_page
 from benchmarks.speed import probe_memory
 from benchmarks.speed import search as search_page
 from pixbench.files import write_text
+from pixbench.paths import RESULT_JSON_SCHEMA
 from pretrain.method_descriptions import config_files, setting_descriptions
 from pretrain.methods import METHODS
 from transfer.protocols import Protocol
@@ -180,6 +182,10 @@ def main() -> int:
             stale.append(page)
             if not check:
                 write_text(path, now)
+    if not RESULT_JSON_SCHEMA.is_file() or RESULT_JSON_SCHEMA.read_text(encoding="utf-8") != schema.text():
+        stale.append(RESULT_JSON_SCHEMA.name)
+        if not check:
+            write_text(RESULT_JSON_SCHEMA, schema.text())
     print(f"{'out of date' if check else 'written'}: {', '.join(stale)}" if stale else "all tables are up to date")
     return int(check and bool(stale))
 

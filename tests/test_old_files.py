@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from benchmarks.miniworld.generate import World, is_there
+from benchmarks.results.merge import upgrade
 from benchmarks.tables import collect
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, CHECKPOINT_VERSION, MINI_WORLD_FILE, RESULT_FILE
 from pixbench.files import sha256
-from pixbench.results import read_result
+from pixbench.results import read_result, rewrite_result
 from pretrain import checkpoint, engine
 from pretrain.config import from_dict, parse
-from transfer.run_folder import claim
+from transfer.run_folder import claim, finished_result
 from transfer.weights import load, read
 from transfer.weights.conversion import convert
 
@@ -62,13 +63,27 @@ def test_converted_files_of_before_hold_the_same_backbone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "transfer", "probe"])
-def test_results_are_read(kind: str) -> None:
-    assert read_result(OLD / f"{kind}.result.json")["kind"] == kind
+def test_results_are_left_out_until_they_are_upgraded(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / RESULT_FILE
+    shutil.copyfile(OLD / f"{kind}.result.json", path)
+    with pytest.raises(UserError, match="has schema 1 instead of 2; `pixbench results upgrade`"):
+        read_result(path)
+    done, left = upgrade([tmp_path])
+    if kind == "probe":  # it has become the kind frozen, with other settings
+        assert [file.reason for file in left] == [
+            "cannot be upgraded (there are no results of the kind 'probe' any more)"
+        ]
+        return
+    assert (done, left) == ([path], [])
+    before, now = json.loads((OLD / f"{kind}.result.json").read_text()), read_result(path)
+    assert now["upgraded_from"] == 1
+    assert {key for key in before if before[key] != now[key]} <= {"schema", "freeze"}
 
 
-def test_an_old_transfer_result_stands_in_the_table(tmp_path: Path) -> None:
+def test_an_upgraded_transfer_result_stands_in_the_table(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     shutil.copyfile(OLD / "transfer.result.json", tmp_path / "run" / RESULT_FILE)
+    upgrade([tmp_path])
     groups, left_out = collect(tmp_path)
     assert left_out == []
     assert [list(group.rows) for group in groups] == [["pixpro"]]
@@ -79,6 +94,14 @@ def test_a_run_folder_of_before_belongs_to_the_same_job(tmp_path: Path) -> None:
     shutil.copyfile(OLD / "transfer.result.json", tmp_path / RESULT_FILE)
     identity = json.loads((OLD / "job.json").read_text())
     assert claim(tmp_path, {**identity, "freeze": "backbone"})  # which was "trunk"
+
+
+def test_a_finished_run_of_before_is_finished_and_stays_of_its_schema(tmp_path: Path) -> None:
+    shutil.copyfile(OLD / "transfer.result.json", tmp_path / RESULT_FILE)
+    before = finished_result(tmp_path)
+    assert before is not None
+    rewrite_result(tmp_path / RESULT_FILE, {**before, "label": "new"})  # as another --label does
+    assert json.loads((tmp_path / RESULT_FILE).read_text()) == {**before, "label": "new"}
 
 
 def test_a_mini_world_of_before_is_recognised(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pixbench.files import sha256
 from pixbench.patience import PROCESS_TIMEOUT_H
 from pretrain.models.named_spec import NamedSpec
 from transfer.datasets.classes import Classes
+from transfer.kept import Kept
 from transfer.protocols import Protocol
 
 FREEZES = ("none", "backbone")
@@ -83,6 +84,8 @@ class Outcome:
     evaluation: dict[str, Any] = field(default_factory=dict)
     """How the numbers were made: the network ("spec") and the number of "pictures" of each split; of a frozen protocol, also
     images, stride, ignored labels, number of patches, chosen settings, why a metric is "undefined", and what else to know."""
+    kept: Kept = field(default_factory=Kept)
+    """Values of classes and images."""
 
 
 def unpublished(job: TransferJob, spec: object) -> tuple[str, ...]:

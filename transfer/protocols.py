@@ -54,6 +54,8 @@ class Protocol:
     """Each metric (our name) that a comparison table shows -> the heading of its column."""
     digits: dict[str, int] = field(default_factory=dict)
     """Metric (our name) -> digits after the point in tables and messages; 1 for those that are not named."""
+    plain: tuple[str, ...] = ()
+    """Metrics (our names) that are plain numbers; all others are per cent."""
     differs: tuple[str, ...] = ()
     """What differs from the public definition in every run, one sentence each; results have them among their deviations."""
     cost: dict[str, Any] = field(default_factory=dict)
@@ -70,6 +72,10 @@ class Protocol:
         """Return the ``value`` of ``metric`` (our name) for people; "undefined" for None and NaN."""
         undefined = value is None or math.isnan(value)
         return "undefined" if undefined else f"{value:.{self.digits.get(metric, 1)}f}"
+
+    def unit(self, metric: str) -> str:
+        """Return the unit of ``metric`` (our name): "%", or "1" for a plain number."""
+        return "1" if metric in self.plain else "%"
 
     @property
     def gpu_hours(self) -> float | None:
@@ -102,6 +108,7 @@ def _read_table(framework: str) -> list[Protocol]:
                 "config": CONFIGS / entry["config"],
                 "datasets": tuple(entry["datasets"]),
                 "networks": tuple(entry.get("networks", ())),
+                "plain": tuple(entry.get("plain", ())),
                 "differs": tuple(entry.get("differs", ())),
                 "mini": {k: v for k, v in {**shared, **entry.get("mini", {})}.items() if v is not None},
             }

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pixbench.curve import CURVE_FILE, read_curve
 from pixbench.errors import UserError, explain, is_out_of_memory, worker_deaths_explained
 from pixbench.file_versions import RESULT_FILE
-from pixbench.files import write_json
 from pixbench.lock import owned
 from pixbench.process_group import ends_in_time, may_record, process_deaths_explained
 from pixbench.progress import note_progress
-from pixbench.results import config_hash
+from pixbench.provenance import code, now
+from pixbench.results import config_hash, rewrite_result
+from pixbench.usage import Usage
 from transfer import batch_scaling as scaling
 from transfer.datasets.check import Outcome as DataOutcome
 from transfer.datasets.check import check_own_classes, needs_of, require_datasets
+from transfer.datasets.checked import fingerprint
+from transfer.datasets.layout import SETS, home_of
 from transfer.datasets.prepared import prepare
 from transfer.frozen.class_folders import SETS_OF_CLASSES, class_folders, other_counts
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import NEUTRAL, Protocol, leaves
 from transfer.published_config import published_config
-from transfer.run_folder import claim, close, finished_result, is_main, now, row_of
+from transfer.run_folder import claim, close, finished_result, is_main, row_of
 from transfer.weights.backbone import Backbone
 from transfer.weights.frameworks import FRAMEWORKS
 from transfer.weights.sources import Source
@@ -77,7 +80,12 @@ def run_transfer(
     start = start or start_of(job)
     located, backbone = start.weights, start.backbone
     weights = (
-        {"path": str(job.weights), "sha256": located.sha256, "source": backbone.source}
+        {
+            "path": str(job.weights),
+            "sha256": located.sha256,
+            "source": backbone.source,
+            "pretraining": backbone.pretraining,
+        }
         if located and backbone
         else None
     )
@@ -104,7 +112,7 @@ def run_transfer(
         if label not in (None, row):
             finished["label"], what = label, f"its label is now {label} instead of {row}"
             if is_main():
-                write_json(job.out / RESULT_FILE, finished)
+                rewrite_result(job.out / RESULT_FILE, finished)
         measured = (finished.get("data") or {}).get("root", root)
         where = "" if measured == root else f" with the data in {measured}, not {root}"
         print(
@@ -130,34 +138,34 @@ def run_transfer(
         "freeze": job.freeze,
         "scaling": {"batch": job.batch, "accumulate": job.accumulate, "overrides": job.scaling},
         "classes": identity["classes"],
-        "data": {"root": root, "notes": data.notes},
+        "data": {"root": root, "notes": data.notes, "fingerprints": fingerprints(job) if is_main() else {}},
         "deviations": known + more,
         "published_config_sha256": identity["published config"],
         "resumed": started_before,
         "started": now(),
     }
-    clock = time.monotonic()
-    with owned(job.out) if is_main() else nullcontext():
+    code()  # as it is now, not at the end
+    with owned(job.out) if is_main() else nullcontext(), Usage() as usage:
         if is_main() and (job.out / RESULT_FILE).exists():  # written between reading it and owning the folder
             raise UserError(f"another process wrote {job.out / RESULT_FILE} meanwhile; start the same command again")
 
         def fail(error: Exception) -> None:
             if may_record(error, job.out / RESULT_FILE):
-                close(job.out, {**result, "status": "failed", "reason": explain(error)}, clock)
+                close(job.out, {**result, "status": "failed", "reason": explain(error)}, usage)
 
         with ends_in_time(fail):
             if is_main():
                 prepare(job.out, data)
             with settings_explained(job), worker_deaths_explained(), process_deaths_explained():
                 outcome = _runner(job.protocol.framework)(job, backbone)
-            result |= _measured(job, outcome)
+            result |= _measured(job, outcome) | {"curve": read_curve(job.out / CURVE_FILE)}
             if is_main():
                 result["deviations"] = deviations(job, published, outcome.config) + more
             result["deviations"] += outcome.deviations
         if not is_main():
             return result
         note_progress(job.out, result["iterations"], result["iterations"], 0.0, **result["metrics"])
-        return close(job.out, {**result, "status": "ok"}, clock)
+        return close(job.out, {**result, "status": "ok"}, usage, outcome.kept.arrays)
 
 
 @contextmanager
@@ -200,6 +208,15 @@ def checked_data(job: TransferJob, trust: bool) -> DataOutcome:
             print(f"data: {line}", flush=True)
     _said.update(found.notes + found.differs)
     return found
+
+
+def fingerprints(job: TransferJob) -> dict[str, str]:
+    """Return data set -> digest of what it holds, which is the same for a copy in another place.
+
+    It covers the relative names and the sizes of all files, and the content of lists and annotation files.
+    """
+    homes = {name: home_of(job.data_root, name) for name in job.protocol.datasets}
+    return {name: fingerprint(home, SETS[name]) for name, home in homes.items()}
 
 
 def apply_batch(job: TransferJob, published: dict[str, Any]) -> tuple[TransferJob, list[str]]:
@@ -308,8 +325,12 @@ def _measured(job: TransferJob, outcome: Outcome) -> dict[str, Any]:
         raise RuntimeError(
             f"the evaluator of {job.protocol.name} gave no {', '.join(missing)}, only {', '.join(outcome.metrics)}"
         )
+    kept = outcome.kept
     return {
         "metrics": {ours: outcome.metrics[theirs] for ours, theirs in wanted.items()},
+        "units": {ours: job.protocol.unit(ours) for ours in wanted},
+        "per_class": {ours: kept.per_class[theirs] for ours, theirs in wanted.items() if theirs in kept.per_class},
+        "per_image": {ours: kept.per_image[theirs] for ours, theirs in wanted.items() if theirs in kept.per_image},
         "raw_metrics": outcome.metrics,
         "iterations": outcome.iterations,
         "config": outcome.config,

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
-from datetime import datetime, timezone
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pixbench.errors import UserError
 from pixbench.file_versions import RESULT_FILE
 from pixbench.files import write_json
 from pixbench.lock import owned
 from pixbench.progress import PROGRESS
+from pixbench.provenance import now
 from pixbench.results import read_result, write_result
+from pixbench.usage import Usage
 
 JOB = "job.json"
 """File that identifies the job of a run folder. Once a job has trained in a folder, no other job can use it."""
@@ -69,7 +72,7 @@ def rename_from_before(record: dict[str, Any]) -> None:
 def _trained(out: Path) -> bool:
     """Return whether ``out`` has a complete checkpoint of either framework or a result with status "ok"."""
     result = out / RESULT_FILE
-    return any(out.glob("[!.]*.pth")) or (result.exists() and read_result(result)["status"] == "ok")
+    return any(out.glob("[!.]*.pth")) or (result.exists() and read_result(result, older=True)["status"] == "ok")
 
 
 def _difference(before: Any, now: Any) -> str:
@@ -104,7 +107,7 @@ def finished_result(out: Path) -> dict[str, Any] | None:
     """Return the result with status "ok", or None. Remove the result of a failed run, which will be tried again."""
     path = out / RESULT_FILE
     try:
-        result = read_result(path) if path.exists() else {"status": ""}
+        result = read_result(path, older=True) if path.exists() else {"status": ""}
     except UserError:
         if is_main() or path.exists():
             raise
@@ -116,28 +119,14 @@ def finished_result(out: Path) -> dict[str, Any] | None:
     return None
 
 
-def close(out: Path, result: dict[str, Any], clock: float) -> dict[str, Any]:
-    """Add end time, time since ``clock`` (`time.monotonic`) and host to ``result``; write it to ``out``; return it."""
-    result |= {"finished": now(), "wall_time_s": round(time.monotonic() - clock, 2), "host": _host()}
-    write_result(out, result)
-    return result
-
-
-def _host() -> dict[str, Any]:
-    import torch
-
-    gpu = torch.cuda.is_available()
-    return {
-        "device": torch.cuda.get_device_name() if gpu else "cpu",
-        "processes": int(os.environ.get("WORLD_SIZE", 1)),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def now() -> str:
-    """Return the current UTC time in ISO 8601, in whole seconds."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+def close(
+    out: Path, result: dict[str, Any], usage: Usage, arrays: Mapping[str, Mapping[str, np.ndarray]] | None = None
+) -> dict[str, Any]:
+    """Add end time, duration and ``usage`` to ``result``; write it to ``out`` with the ``arrays`` beside it; return it."""
+    found = usage.stop()
+    result |= {"finished": now(), "wall_time_s": usage.seconds, "usage": found}
+    write_result(out, result, arrays)
+    return read_result(out / RESULT_FILE)
 
 
 def is_main() -> bool:

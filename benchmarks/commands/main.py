@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
         probe,
         protocols,
         replay,
+        results,
         suite,
         table,
         transfer,
@@ -29,7 +30,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pixbench", description=__doc__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (doctor, data, methods, pretrain, replay, convert, weights, protocols, transfer, probe, suite, table):
+    for module in (
+        doctor,
+        data,
+        methods,
+        pretrain,
+        replay,
+        convert,
+        weights,
+        protocols,
+        transfer,
+        probe,
+        suite,
+        table,
+        results,
+    ):
         module.register(commands)
     return parser
 

@@ -236,7 +236,7 @@ def _cache(args: argparse.Namespace, failures: list[Exception]) -> Iterator[None
 
 def _status(run: Path) -> str:
     path = run / RESULT_FILE
-    return str(read_result(path)["status"]) if path.exists() else ""
+    return str(read_result(path, older=True)["status"]) if path.exists() else ""
 
 
 def _table(jobs: list[TransferJob]) -> str:
@@ -247,7 +247,7 @@ def _table(jobs: list[TransferJob]) -> str:
         if _status(job.out) != "ok":
             rows.append((job.protocol.name, "failed", ""))
             continue
-        for name, value in read_result(job.out / RESULT_FILE)["metrics"].items():
+        for name, value in read_result(job.out / RESULT_FILE, older=True)["metrics"].items():
             rows.append((job.protocol.name, name, job.protocol.written(name, value)))
     return "\n" + tabulate(
         rows, ("protocol", "metric", "value"), disable_numparse=True, colalign=("left", "left", "right")

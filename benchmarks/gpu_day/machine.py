@@ -13,7 +13,7 @@ import torch
 from benchmarks.nvidia import lines, nvidia_smi
 from benchmarks.speed.__main__ import machine as cpu
 from pixbench.paths import CONFIGS
-from pixbench.results import versions
+from pixbench.provenance import versions
 
 
 def describe(gpus: int) -> dict[str, str]:

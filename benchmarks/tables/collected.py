@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.published import published, title
+from benchmarks.results.reading import read_all
 from pixbench.errors import UserError, listed
 from pixbench.file_versions import RESULT_FILE
-from pixbench.results import read_result
 from transfer.protocols import KINDS, NEUTRAL, NOT_SET, Protocol, leaves, protocols
-from transfer.run_folder import rename_from_before, row_of, short
+from transfer.run_folder import row_of, short
 
 NO_REASON = "the evaluation gave no number"
 """Said of an undefined metric whose result has no reason."""
@@ -120,6 +120,7 @@ class Group:
 def collect(runs: Path | Sequence[Path]) -> tuple[list[Group], list[str]]:
     """Read every result below ``runs``, one folder or several; return the groups, and one line per run that is left out.
 
+    A file that is damaged, foreign, of another schema or changed by hand is left out too; a last line counts such files.
     Groups of full scale come first; of each scale, what was fine-tuned comes before what was frozen. The weight files of a row
     may differ between protocols, because one backbone is converted for each framework.
 
@@ -131,9 +132,13 @@ def collect(runs: Path | Sequence[Path]) -> tuple[list[Group], list[str]]:
     seen: dict[tuple[Any, ...], Path] = {}
     starts: dict[tuple[str, ...], tuple[str | None, Path, dict[str, Any]]] = {}
     folders = [runs] if isinstance(runs, Path) else [*runs]
-    for path in dict.fromkeys(path for folder in folders for path in sorted(folder.rglob(RESULT_FILE))):
-        result = read_result(path)
-        where_it_is = path.parent.relative_to(folders[0]) if len(folders) == 1 else path.parent
+    results = read_all(folders, heavy=True)
+
+    def short_name(path: Path) -> Path:
+        return path.parent.relative_to(folders[0]) if len(folders) == 1 else path.parent
+
+    for path, result in results.found:
+        where_it_is = short_name(path)
         if (kind := result.get("kind")) not in KINDS:
             continue
         if result["status"] != "ok":
@@ -162,10 +167,12 @@ def collect(runs: Path | Sequence[Path]) -> tuple[list[Group], list[str]]:
             )
         group = groups.setdefault((result["scale"], kind), Group(result["scale"], kind))
         group.rows.setdefault(label, {}).setdefault(task, Entry()).runs.append(result)
+    left_out += [f"{short_name(file.path)}: {RESULT_FILE} {file.reason}" for file in results.left_out]
+    left_out += [results.summary()] if results.left_out else []
     if not seen:
         raise UserError(
             f"no finished transfer run of a known protocol below {listed(map(str, folders))}; run `pixbench transfer`, `pixbench "
-            "probe` or `pixbench suite` first"
+            "probe` or `pixbench suite` first" + (f"; {results.summary()}" if results.left_out else "")
         )
     kinds = list(KINDS)
     order = sorted(groups, key=lambda key: (key[0] != "paper", key[0], kinds.index(key[1])))
@@ -195,7 +202,6 @@ def _other_settings(first: dict[str, Any], run: dict[str, Any]) -> Iterator[str]
 
 def _settings(run: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a result by their dotted keys, and the options that are no settings of the framework."""
-    rename_from_before(run)
     accumulate = (run.get("scaling") or {}).get("accumulate", 1)
     options = {"freeze": run.get("freeze", "none"), "accumulate": accumulate}
     return dict(leaves(run.get("config") or {})) | (run.get("overrides") or {}) | options

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 from typing import Any
 
+from pixbench.curve import cut_back, note_point
 from pixbench.file_versions import STEP_LOG
-from pixbench.files import finite, write_text
 from pixbench.progress import note_progress
 from pretrain.data.loader import ViewLoader
 from pretrain.data.views import Views
@@ -36,7 +34,7 @@ class StepLog(Watcher):
         first, total = run.step, run.total_steps
         self._run, self._loader = run, loader
         self._path = run.out / STEP_LOG
-        _cut_back(self._path, first)
+        cut_back(self._path, first)
         self._board = SummaryWriter(str(run.out / "tensorboard"), purge_step=first + 1)
         self._screen, self._memory, self._reports = (
             Screen(first, total, run.config.epochs),
@@ -84,8 +82,7 @@ class StepLog(Watcher):
         values["data_wait"] = round(min(waited / busy, 1), 4)
         values["memory_gb"] = round(self._memory.gigabytes(), 3)
         record = {"step": step, "epoch": round(step / run.steps_per_epoch, 4), **values, "time": round(self.seconds, 2)}
-        with open(self._path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(finite({**record, **self._recovered})) + "\n")
+        note_point(self._path, step, {**record, **self._recovered})
         self._recovered = {}
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
@@ -109,18 +106,3 @@ class StepLog(Watcher):
 def is_logged(run: Run) -> bool:
     """Return whether the last finished step has a line in the log."""
     return run.step == 1 or run.step % run.config.log_every == 0 or run.step == run.total_steps
-
-
-def _cut_back(path: Path, step: int) -> None:
-    """Remove the lines of steps after ``step`` from ``path``, and an incomplete last line."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] > step:
-                break
-        except (ValueError, KeyError, TypeError):
-            break
-        kept.append(f"{line}\n")
-    write_text(path, "".join(kept))

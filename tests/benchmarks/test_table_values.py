@@ -6,13 +6,12 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import made_results
 import pytest
 
 from benchmarks.commands.main import main
 from benchmarks.published import published
 from benchmarks.tables import write_tables
-from pixbench.file_versions import RESULT_SCHEMA
-from pixbench.files import write_json
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.named_spec import NamedSpec
 from transfer.run_folder import row_of
@@ -27,9 +26,7 @@ NUMBERS = {
 
 
 def measured(folder: Path, protocol: str, metrics: dict[str, float | None], **changes: Any) -> None:
-    kind = changes.pop("kind", "frozen")
-    base = dict(schema=RESULT_SCHEMA, kind=kind, status="ok", protocol=protocol, scale="paper", seed=0, label="a")
-    write_json(folder / "result.json", {**base, "init": "random", "metrics": metrics, "deviations": [], **changes})
+    made_results.write(folder, protocol, metrics, **{"scale": "paper", "label": "a", **changes})
 
 
 def cells(text: str) -> dict[str, str]:

@@ -6,26 +6,20 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import made_results
 import pytest
 
 from benchmarks.published import published
 from benchmarks.tables import collect, write_tables
 from pixbench.errors import UserError
-from pixbench.file_versions import RESULT_SCHEMA
-from pixbench.files import write_json
 from transfer.protocols import protocols
 
 COCO = {"box_AP": 21.0, "box_AP50": 40.0, "mask_AP": 20.0, "mask_AP50": 38.0}
 
 
 def result(folder: Path, label: str, protocol: str, metrics: dict[str, float | None], **changes: object) -> None:
-    base = {
-        **dict(
-            schema=RESULT_SCHEMA, kind="transfer", status="ok", protocol=protocol, scale="mini", seed=0, label=label
-        ),
-        **dict(init="random", metrics=metrics, deviations=["MAX_ITER 5 instead of 24000"]),
-    }
-    write_json(folder / "result.json", {**base, **changes})
+    settings = {"label": label, "deviations": ["MAX_ITER 5 instead of 24000"], **changes}
+    made_results.write(folder, protocol, metrics, **settings)
 
 
 def test_mini_numbers_never_stand_beside_published_ones(tmp_path: Path) -> None:
@@ -128,13 +122,17 @@ def test_one_seed_counts_once(tmp_path: Path) -> None:
         collect(tmp_path)
 
 
-@pytest.mark.parametrize("other", [{"sha256": "b"}, None])
+def weights(letter: str) -> dict[str, str]:
+    return {"path": "x.pth", "sha256": letter * 64, "source": "x.pth"}
+
+
+@pytest.mark.parametrize("other", [weights("b"), None])
 def test_two_backbones_are_not_one_row(other: dict[str, str] | None, tmp_path: Path) -> None:
     cityscapes = "pixpro", "cityscapes_fcn16s", {"mIoU": 10.0}
     for seed in range(2):
-        result(tmp_path / f"s{seed}", *cityscapes, seed=seed, weights={"sha256": "a"})
-    result(tmp_path / "coco", "pixpro", "coco_fpn_1x", COCO, weights={"sha256": "c"})  # the same, in another layout
-    result(tmp_path / "paper", *cityscapes, scale="paper", weights={"sha256": "d"})
+        result(tmp_path / f"s{seed}", *cityscapes, seed=seed, weights=weights("a"))
+    result(tmp_path / "coco", "pixpro", "coco_fpn_1x", COCO, weights=weights("c"))  # the same, in another layout
+    result(tmp_path / "paper", *cityscapes, scale="paper", weights=weights("d"))
     collect(tmp_path)
     result(tmp_path / "s2", *cityscapes, seed=2, weights=other)
     with pytest.raises(UserError, match=r"s2/result\.json and .*s0/result\.json .*'pixpro'.*other weights.*--label"):
@@ -219,7 +217,7 @@ def test_seeds_with_other_settings_are_not_one_row(
 def test_what_may_differ_between_seeds_is_no_other_setting(tmp_path: Path) -> None:
     same = {"images": {"size": 128}, "OUTPUT_DIR": "a"}
     runs: tuple[dict[str, Any], ...] = (
-        {"overrides": {"images.size": 128, "settings.list_seed": 42}, "freeze": "trunk", "config": same},
+        {"overrides": {"images.size": 128, "settings.list_seed": 42}, "freeze": "backbone", "config": same},
         {"overrides": {"DATALOADER.NUM_WORKERS": 4}, "freeze": "backbone", "config": same | {"OUTPUT_DIR": "b"}},
         {"freeze": "backbone", "scaling": {"accumulate": 1}, "data": {"root": "/elsewhere"}, "config": same},
     )
@@ -253,8 +251,29 @@ def test_no_results_and_broken_results_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished transfer run"):
         collect(tmp_path)
     (tmp_path / "result.json").write_text("{")
-    with pytest.raises(UserError, match="delete it"):
+    with pytest.raises(UserError, match=r"no finished transfer run.*1 of 1 results left out: 1 damaged"):
         collect(tmp_path)
+
+
+def test_a_file_that_cannot_be_used_is_named_and_the_others_stand_in_the_table(tmp_path: Path) -> None:
+    for name in ("good", "damaged", "foreign", "older", "newer", "edited"):
+        result(tmp_path / name, name, "cityscapes_fcn16s", {"mIoU": 10.0})
+    files = {path.parent.name: path for path in tmp_path.glob("*/result.json")}
+    content = files["good"].read_text()
+    files["damaged"].write_text(content[:100])
+    files["foreign"].write_text('{"accuracy": 0.5}')
+    files["older"].write_text(content.replace('"schema": 2', '"schema": 1'))
+    files["newer"].write_text(content.replace('"schema": 2', '"schema": 3'))
+    files["edited"].write_text(content.replace('"mIoU": 10.0', '"mIoU": 99.0'))
+    text = write_tables(tmp_path, tmp_path)
+    assert "| good " in text
+    assert "99.0" not in text
+    left_out = text.partition("## Runs left out\n\n")[2].splitlines()
+    assert [line.partition(":")[0] for line in left_out[:-1]] == [f"- {name}" for name in sorted(set(files) - {"good"})]
+    assert left_out[-1] == (
+        "- 5 of 6 results left out: 1 damaged, 1 changed by hand, 1 not written by PixBench, 1 of a newer schema, "
+        "1 of an older schema (`pixbench results upgrade`)"
+    )
 
 
 def test_published_numbers_belong_to_known_protocols_and_metrics_and_have_sources() -> None:

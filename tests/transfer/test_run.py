@@ -8,18 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 from quick_detection import QUICK, converted_backbone
 
 from benchmarks.commands.transfer import register
+from benchmarks.results.verify import verify
 from pixbench.errors import UserError
 from pixbench.file_versions import RESULT_SCHEMA
 from pixbench.files import sha256, write_json
 from pixbench.lock import owned
-from pixbench.results import config_hash, read_result
+from pixbench.paths import RESULT_JSON_SCHEMA
+from pixbench.results import config_hash, per_image, read_result
 from pretrain.models.backbone_spec import BackboneSpec
-from transfer.datasets.classes import Classes
+from transfer.datasets.classes import Classes, published_classes
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import find_protocol, protocols
 from transfer.published_config import published_config
@@ -67,6 +70,19 @@ def test_a_result_says_all_there_is_to_say(job: TransferJob, result: dict[str, A
     assert stored["host"]["processes"] == 1
     assert {"torch", "detectron2"} & set(stored["versions"])
     assert "resumed" in stored
+    schema = json.loads(RESULT_JSON_SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(stored)
+    assert stored["units"] == {"AP": "%", "AP50": "%", "AP75": "%"}
+    assert [point["step"] for point in stored["curve"]] == [1, 2, 3, 4, 4]
+    assert stored["curve"][-1] == {"step": 4, **stored["metrics"]}
+    assert stored["usage"]["peak_memory_gb"] > 0.1
+    assert set(stored["data"]["fingerprints"]) == {"VOC2007", "VOC2012"}
+    assert set(stored["per_class"]["AP"]) == {*published_classes("voc.txt").names}
+    found = per_image(job.out / "result.json", "AP50")
+    assert found is not None
+    assert len(found["images"]) == stored["evaluation"]["pictures"]["test"]
+    checks = {check.what: check.fits for check in verify(job.out / "result.json", stored)}
+    assert checks == dict.fromkeys(("config", "detections_bbox.npz", "AP", "AP50", "AP75"), True)
     assert (job.out / "config.yaml").exists()
     assert "Starting training" in (job.out / "log.txt").read_text(encoding="utf-8")
 
@@ -155,7 +171,7 @@ def test_another_label_of_a_finished_run_is_noted(
     assert run_transfer(job, label="pixpro_100ep")["label"] == "pixpro_100ep"
     assert "its label is now pixpro_100ep instead of pixpro.pkl" in capsys.readouterr().out
     stored = read_result(job.out / "result.json")
-    assert {key for key, value in stored.items() if value != before.get(key, value)} == {"label"}
+    assert {key for key, value in stored.items() if value != before.get(key, value)} == {"label", "digest"}
     run_transfer(job)
     assert "nothing to do" in capsys.readouterr().out
     assert read_result(job.out / "result.json") == stored  # no label given, none taken away
@@ -283,14 +299,14 @@ def test_the_other_processes_do_not_mind_that_the_first_removes_a_failed_result(
 ) -> None:
     path = tmp_path / "result.json"
     write_json(path, {"schema": RESULT_SCHEMA, "status": "failed"})
-    real = Path.read_text
+    real = Path.read_bytes
 
-    def removed_meanwhile(self: Path, **options: Any) -> str:
+    def removed_meanwhile(self: Path) -> bytes:
         path.unlink()
-        return real(self, **options)
+        return real(self)
 
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(Path, "read_text", removed_meanwhile)
+    monkeypatch.setattr(Path, "read_bytes", removed_meanwhile)
     assert finished_result(tmp_path) is None
 
 

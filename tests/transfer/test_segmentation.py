@@ -24,6 +24,7 @@ from transfer import weights
 from transfer.datasets.classes import Classes
 from transfer.initial_weights import random_backbone
 from transfer.job import TransferJob
+from transfer.kept import scores
 from transfer.protocols import find_protocol, protocols
 from transfer.run import run_transfer
 from transfer.segmentation.config import resolve
@@ -246,6 +247,12 @@ def test_own_classes_are_trained_and_measured(job: TransferJob, tmp_path: Path, 
         np.nanmean([outcome.metrics[f"IoU/{n}"] for n in OWN.names]), abs=0.01
     )
     assert "fgIoU" not in outcome.metrics
+    kept = outcome.kept
+    assert scores(kept.arrays["confusion"]["counts"], False)["mIoU"] == pytest.approx(
+        outcome.metrics["mIoU"], abs=0.006
+    )
+    assert {*kept.per_image} == {"mIoU", "aAcc", "mAcc"}
+    assert len(kept.arrays["areas"]["images"]) == outcome.evaluation["pictures"]["test"]
     assert outcome.config["model"]["decode_head"]["num_classes"] == 3
     assert outcome.config["val_dataloader"]["dataset"]["metainfo"]["classes"] == list(OWN.names)
     assert "object_IoU" not in capsys.readouterr().out
@@ -315,13 +322,20 @@ def test_iou_of_what_nobody_labelled_or_predicted_is_no_number() -> None:
     for first_object in (None, 3):
         metric = ObjectIoU(first_object=first_object, iou_metrics=["mIoU"])
         metric.dataset_meta = {"classes": tuple("abcd")}
-        metric.process({}, [{"pred_sem_seg": {"data": guess}, "gt_sem_seg": {"data": truth}}])
+        sample = {"pred_sem_seg": {"data": guess}, "gt_sem_seg": {"data": truth}, "img_path": "folder/picture.png"}
+        metric.process({}, [sample])
         found[first_object] = metric.evaluate(1)
     assert found[3]["mIoU"] == pytest.approx(50)  # a 50, b 100, c 0 because it is predicted; d only where it is ignored
     assert found[3]["IoU/c"] == 0
     assert np.isnan([found[3]["IoU/d"], found[3]["fgIoU"]]).all()
     assert "fgIoU" not in found[None]
     assert {*found[3]} - {*found[None]} == {"fgIoU"}
+    kept = metric.kept.arrays
+    assert kept["areas"]["images"].tolist() == ["picture"]
+    assert kept["areas"]["intersection"].tolist() == [[1, 1, 0, 0]]
+    assert kept["areas"]["union"].tolist() == [[2, 1, 1, 0]]
+    assert kept["confusion"]["counts"].tolist() == [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert scores(kept["confusion"]["counts"], False)["mIoU"] == pytest.approx(50)
 
 
 def test_iou_of_classes_and_objects_by_hand() -> None:
@@ -334,7 +348,8 @@ def test_iou_of_classes_and_objects_by_hand() -> None:
     truth = torch.tensor([[0, 0, 11, 13, 255]])
     guess = torch.tensor([[0, 11, 11, 11, 11]])
     sample = {"pred_sem_seg": PixelData(data=guess), "gt_sem_seg": PixelData(data=truth)}
-    metric.process({}, [{name: {"data": pixels.data} for name, pixels in sample.items()}])
+    pixels = {name: {"data": part.data} for name, part in sample.items()}
+    metric.process({}, [{**pixels, "img_path": "a.png"}])
     found = metric.evaluate(1)
     assert found["fgIoU"] == pytest.approx(100 * 2 / 3, abs=1e-3)
     assert found["IoU/class0"] == pytest.approx(50)

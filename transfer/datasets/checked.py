@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pixbench.files import write_json
+from pixbench.files import sha256, write_json
 
 VERSION = 1
 """Another number when the checks change."""
@@ -33,21 +33,38 @@ def remember(home: Path, entry: dict[str, Any], about: dict[str, Any], outcome: 
         write_json(_record(home, entry, about), outcome)
 
 
+def fingerprint(home: Path, entry: dict[str, Any]) -> str:
+    """Return a digest of the data set in ``home`` that is the same for a copy in another place.
+
+    It covers the relative names and the sizes of all files of its parts, and the content of lists and annotation files.
+    """
+    found = hashlib.sha256()
+    for path in _paths(home, entry):
+        with suppress(OSError):  # a broken link
+            line = f"{path.relative_to(home).as_posix()}\t{path.stat().st_size}\n"
+            found.update(line.encode("utf-8", "surrogateescape"))
+    for part in entry["parts"]:
+        for key in ("list", "annotations", "addresses"):
+            if key in part and (home / part[key]).is_file():
+                found.update(f"{part[key]}\t{sha256(home / part[key])}\n".encode())
+    return found.hexdigest()
+
+
 def _record(home: Path, entry: dict[str, Any], about: dict[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps([VERSION, str(home.resolve()), entry, about], sort_keys=True).encode())
-    for line in _files(home, entry):
-        digest.update(line.encode("utf-8", "surrogateescape"))
+    for path in _paths(home, entry):
+        digest.update(_line(path).encode("utf-8", "surrogateescape"))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "pixbench" / "checked" / f"{digest.hexdigest()}.json"
 
 
-def _files(home: Path, entry: dict[str, Any]) -> Iterator[str]:
-    """Yield a line for each file that the parts of the data set name, and for each file below their folders."""
+def _paths(home: Path, entry: dict[str, Any]) -> Iterator[Path]:
+    """Yield each file that the parts of the data set name, and each file below their folders, in a fixed order."""
     places = [part.get(key, "") for part in entry["parts"] for key in ("list", "annotations", "addresses", "images")]
     places += [template for part in entry["parts"] for template in part.get("files", ())]
     for place in sorted({home / _fixed(place) for place in places if place}):
         if place.is_file():
-            yield _line(place)
+            yield place
         been: set[str] = set()
         for parent, folders, files in os.walk(place, followlinks=True):
             if (real := os.path.realpath(parent)) in been:  # a link that leads back
@@ -55,7 +72,7 @@ def _files(home: Path, entry: dict[str, Any]) -> Iterator[str]:
                 continue
             been.add(real)
             folders.sort()
-            yield from (_line(Path(parent, name)) for name in sorted(files))
+            yield from (Path(parent, name) for name in sorted(files))
 
 
 def _fixed(place: str) -> str:

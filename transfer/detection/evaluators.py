@@ -22,6 +22,7 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
     pascal_voc_evaluation,
 )
+from detectron2.utils import comm
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import encode
@@ -32,6 +33,8 @@ from transfer.datasets.classes import Classes
 from transfer.datasets.layout import read_list
 from transfer.datasets.report import Report
 from transfer.detection.datasets import voc_id
+from transfer.detection.matches import VocMatches, by_class, of_coco
+from transfer.kept import Kept
 
 OLD_NUMPY_NAMES = {"float": float, "in1d": np.isin}
 """Names of numpy 1 that lvis (0.5.3) and cityscapesscripts (2.3.0) still use."""
@@ -89,6 +92,7 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
         self._names = read_list(Path(about.dirname, "ImageSets", "Main", f"{about.split}.txt"))
         self._anno_file_template = "{}"  # `_objects` gets the image id
         self._class_names = [str(number) for number in range(len(self._classes))]  # names of files
+        self.kept = Kept()
 
     def _objects(self, image_id: str) -> list[dict[str, Any]]:
         """Return the objects of an image in the form of Detectron2's `parse_rec`, with the number of the class as its name."""
@@ -99,12 +103,21 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
         home = Path(MetadataCatalog.get(self._dataset_name).dirname)
         self._found = {voc_id(name): self._read(home / "Annotations" / f"{name}.xml") for name in self._names}
         absent = np.errstate(divide="ignore", invalid="ignore")  # classes without any object
-        with tempfile.TemporaryDirectory() as folder, replaced(pascal_voc_evaluation, parse_rec=self._objects), absent:
+        gathered = comm.gather(self._predictions, dst=0)  # type: ignore[has-type]
+        predictions: dict[int, list[str]] = {}
+        for number, lines in (pair for part in gathered for pair in part.items()):
+            predictions.setdefault(number, []).extend(lines)
+        self._predictions, seen = predictions, VocMatches()
+        spied = replaced(pascal_voc_evaluation, parse_rec=self._objects, np=seen)
+        with tempfile.TemporaryDirectory() as folder, spied, absent:
             self._image_set_path = str(Path(folder) / "images.txt")
             Path(self._image_set_path).write_text("\n".join(self._found), encoding="utf-8")
             results: dict[str, dict[str, float]] | None = super().evaluate()
         if results is None:  # not rank 0
             return None
+        rule = "voc07" if self._is_2007 else "voc12"
+        matches = seen.arrays(predictions, self._found, self._classes.names, rule)
+        keep(self.kept, "bbox", matches)
         present = {thing["name"] for things in self._found.values() for thing in things if not thing["difficult"]}
         fraction = len(present) / len(self._class_names)
         averaged = {name: value / fraction if fraction else math.nan for name, value in results["bbox"].items()}
@@ -120,8 +133,22 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
         ]
 
 
+def keep(kept: Kept, task: str, matches: dict[str, np.ndarray]) -> None:
+    """Keep the matches of a ``task`` and the AP of each class."""
+    per_class = by_class(matches)
+    kept.add(f"detections_{task}", [f"{task}/{name}" for name in per_class], matches)
+    kept.per_class |= {f"{task}/{name}": values for name, values in per_class.items()}
+
+
 class CocoEvaluator(COCOEvaluator):
-    """Detectron2's COCO evaluator, where a model without any detection has AP 0 and not NaN."""
+    """Detectron2's COCO evaluator, where a model without any detection has AP 0 and not NaN.
+
+    It runs pycocotools, and not Detectron2's faster program, which does not say which detections it found right.
+    """
+
+    def __init__(self, dataset_name: str, tasks: tuple[str, ...], output_dir: str) -> None:
+        super().__init__(dataset_name, tasks, output_dir=output_dir, use_fast_impl=False)
+        self.kept = Kept()
 
     def _derive_coco_results(self, coco_eval: Any, iou_type: str, class_names: Any = None) -> Any:
         if coco_eval is None:
@@ -133,6 +160,8 @@ class CocoEvaluator(COCOEvaluator):
                 coco_eval.evaluate()
                 coco_eval.accumulate()
                 coco_eval.summarize()
+        names = class_names or [str(number) for number in coco_eval.params.catIds]
+        keep(self.kept, iou_type, of_coco(coco_eval, names))
         return super()._derive_coco_results(coco_eval, iou_type, class_names)
 
 

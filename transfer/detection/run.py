@@ -23,6 +23,7 @@ from transfer.datasets.prepared import prepared
 from transfer.detection import datasets
 from transfer.initial_weights import random_backbone
 from transfer.job import Outcome, TransferJob, unpublished
+from transfer.kept import Kept
 from transfer.weights import load_into
 from transfer.weights.backbone import Backbone
 
@@ -78,14 +79,15 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
             raise UserError(_diverged(error, cfg, trainer.iter)) from error
         except UserError as error:
             raise UserError(innermost(str(error))) from error
-        metrics, about = {}, {}
+        metrics, about, kept = {}, {}, Kept()
         if comm.is_main_process():
             metrics = flatten(trainer._last_eval_results)
+            kept = getattr(trainer.evaluators[0], "kept", kept)
             about = {
                 "spec": backbone.spec.as_dict(),
                 "pictures": {"train": trainer.pictures, "test": datasets.size(cfg.DATASETS.TEST)},
             }
-    return Outcome(metrics, config_as_dict(cfg), cfg.SOLVER.MAX_ITER, changes, about)
+    return Outcome(metrics, config_as_dict(cfg), cfg.SOLVER.MAX_ITER, changes, about, kept)
 
 
 def flatten(results: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -18,12 +18,14 @@ from detectron2.data import DatasetMapper, build_detection_test_loader, build_de
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pixbench.checkpoints import write_checkpoint
+from pixbench.curve import CURVE_FILE, note_point
 from pixbench.distributed import any_process
 from pixbench.errors import UserError
 from pixbench.files import write_text
@@ -68,6 +70,16 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
         """Return the evaluator of the data set."""
         return evaluator(cfg, dataset_name, output_folder or os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+    def test(self, cfg: CfgNode, model: nn.Module) -> Any:
+        """Evaluate ``model``, and remember the ``evaluators``: they hold what is kept beside the metrics."""
+        self.evaluators = [self.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        results = super().test(cfg, model, self.evaluators)
+        if comm.is_main_process():
+            found, metrics = flatten_results_dict(results), self._job.protocol.metrics
+            point = {ours: found[theirs] for ours, theirs in metrics.items() if theirs in found}
+            note_point(Path(cfg.OUTPUT_DIR) / CURVE_FILE, min(self.iter + 1, self.max_iter), point)
+        return results
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -14,5 +14,8 @@ def matched(confusion: Confusion) -> Confusion:
     union = counts.sum(1, keepdim=True) + counts.sum(0) - counts
     _, taken = linear_sum_assignment((counts / union.clamp(min=1e-8)).numpy(), maximize=True)
     found = Confusion(len(counts))
-    found.counts = confusion.counts[:, torch.from_numpy(taken)]
+    columns = torch.from_numpy(taken)
+    found.counts = confusion.counts[:, columns]
+    now, classes = columns.argsort(), len(counts)  # the new number of each prediction
+    found.each = [(pairs // classes * classes + now[pairs % classes], number) for pairs, number in confusion.each]
     return found

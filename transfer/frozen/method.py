@@ -10,6 +10,7 @@ import torch
 
 from transfer.frozen.features import Features
 from transfer.frozen.views import Views
+from transfer.kept import Kept
 from transfer.weights.spec import Spec
 
 
@@ -47,3 +48,5 @@ class Measured:
     """What else belongs into the record: chosen hyperparameters, number of memory patches, IoU of each class."""
     deviations: tuple[str, ...] = ()
     """Differences from the protocol that the data makes necessary, one sentence each."""
+    kept: Kept = field(default_factory=Kept)
+    """Values of classes and images."""

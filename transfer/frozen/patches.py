@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +23,28 @@ from transfer.datasets.mask_numbers import IGNORED
 from transfer.frozen.method import Split
 from transfer.frozen.scoring import TEST_PICTURES, Confusion, ScoreAt, labels_to_score
 from transfer.frozen.views import resized_labels
+from transfer.kept import Kept
 
 PART = 2**24
 """Number of values that are worked on at a time: 64 MiB in float32."""
 KEPT = 2**27
 """Number of standardised values that are kept at most (512 MiB); more are computed anew each time they are needed."""
+
+IGNORED_CLASS = "(ignored)"
+"""What records call ignored pixels where they count as a class."""
+
+
+class Scored(NamedTuple):
+    """How predictions compare with labels."""
+
+    miou: float
+    """In per cent."""
+    accuracy: float
+    """In per cent."""
+    iou: Tensor
+    """(K + 1,), of the classes and of ignored pixels, in per cent."""
+    confusion: Confusion
+    """Of pictures one by one if all were compared."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +80,8 @@ class Cells:
         chosen: Tensor | None = None,
         score_at: ScoreAt = "input",
         pictures: str = TEST_PICTURES,
-    ) -> tuple[float, float, Tensor]:
-        """Return mIoU and accuracy in per cent, and the IoU (K + 1,) of the classes and of ignored pixels.
+    ) -> Scored:
+        """Compare predictions with labels.
 
         Pixels whose label is ignored do not count. The mean is taken over the classes that are labelled or predicted. If the
         number of ignored pixels is predicted anywhere, it counts as one more class with an IoU of 0, as in scikit-learn's
@@ -80,7 +98,8 @@ class Cells:
         places = torch.arange(len(self.labels)) if chosen is None else chosen
         if score_at == "input":
             rows = max(1, PART // self.labels.shape[1])
-            for some, guesses in zip(places.split(rows), predicted.split(rows), strict=True):
+            sizes = self._sizes if chosen is None else rows  # each picture by itself, to know its part
+            for some, guesses in zip(places.split(sizes), predicted.split(sizes), strict=True):
                 labels = self.labels[some]
                 confusion.add(labels - self.first, self._classes(guesses.expand_as(labels), classes))
         else:
@@ -90,7 +109,19 @@ class Cells:
                 found = resized_labels(self._map(predicted[start:end], index), (truth.shape[0], truth.shape[1]))
                 confusion.add(truth, self._classes(torch.from_numpy(found), classes))
         iou = confusion.iou()
-        return iou.nanmean().item(), confusion.metrics(pictures=pictures)["aAcc"], iou
+        return Scored(iou.nanmean().item(), confusion.metrics(pictures=pictures)["aAcc"], iou, confusion)
+
+    def kept(self, scored: Scored) -> Kept:
+        """Return what a run keeps of the scores of all pictures; ignored pixels are the last class."""
+        kept, scenes = Kept(), self.split.views.scenes
+        classes = [*scenes.classes.names, IGNORED_CLASS]
+        kept.add_areas(("mIoU", "aAcc"), scenes.names, classes, scored.confusion.areas())
+        kept.add_confusion(scored.confusion.counts.numpy(), classes)
+        return kept
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [end - start for start, end in pairwise(self._starts)]
 
     @property
     def _starts(self) -> tuple[int, ...]:

@@ -51,7 +51,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     about |= {"backbone": backbone.source}
     record = about | evaluation(config, network, splits) | measured.facts if is_main() else {}
     differs = (*measured.deviations, *of_vits(network))
-    return Outcome(measured.metrics, config.as_dict(), 0, differs, record)
+    return Outcome(measured.metrics, config.as_dict(), 0, differs, record, measured.kept)
 
 
 def of_vits(network: FrozenNetwork) -> tuple[str, ...]:

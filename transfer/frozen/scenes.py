@@ -91,6 +91,11 @@ class Scenes:
         assert self.numbering is not None, f"{self.name} has no label maps"
         return self.numbering.classes
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the pictures in records: those of their files, without the ending."""
+        return [path.stem for path in self.pictures]
+
     def picture(self, index: int) -> Image.Image:
         """Return picture ``index`` in RGB.
 

@@ -33,17 +33,35 @@ def need_score_at(settings: object) -> None:
 
 
 class Confusion:
-    """Number of pixels of each (label, prediction): ``counts`` (K, K) int64. Ignored pixels do not count."""
+    """Number of pixels of each (label, prediction): ``counts`` (K, K) int64. Ignored pixels do not count.
+
+    ``each`` has those of each call of `add`: the pairs that occur, as label · K + prediction, and their counts.
+    """
 
     def __init__(self, classes: int) -> None:
         self.counts = torch.zeros(classes, classes, dtype=torch.int64)
+        self.each: list[tuple[Tensor, Tensor]] = []
 
     def add(self, labels: Tensor | np.ndarray, predicted: Tensor) -> None:
-        """Count the pixels of a label map and a prediction of the same shape."""
+        """Count the pixels of a label map and a prediction of the same shape, those of one picture."""
         labels, classes = torch.as_tensor(labels).flatten().long(), len(self.counts)
         known = labels != IGNORED
         pairs = labels[known] * classes + predicted.flatten().cpu().long()[known]
-        self.counts += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+        counts = torch.bincount(pairs, minlength=classes**2)
+        occur = counts.nonzero().flatten()
+        self.each.append((occur, counts[occur]))
+        self.counts += counts.view(classes, classes)
+
+    def areas(self) -> tuple[np.ndarray, ...]:
+        """Return the areas (I, K) of intersection, union and label of each picture, in pixels."""
+        classes = len(self.counts)
+        right, label, guess = torch.zeros(3, len(self.each), classes, dtype=torch.int64)
+        for index, (pairs, counts) in enumerate(self.each):
+            truth, found = pairs // classes, pairs % classes
+            label[index].index_add_(0, truth, counts)
+            guess[index].index_add_(0, found, counts)
+            right[index].index_add_(0, truth[truth == found], counts[truth == found])
+        return right.numpy(), (label + guess - right).numpy(), label.numpy()
 
     def iou(self) -> Tensor:
         """Return the IoU of each class (K,) float64, in per cent; NaN for a class that is neither labelled nor predicted."""

@@ -16,6 +16,7 @@ from pixbench.errors import UserError
 from pixbench.interrupt import StopSignal
 from pixbench.process_group import AgreedStop, check_alike
 from pixbench.progress import ProgressLines, note_progress, show
+from transfer.kept import Kept
 from transfer.weights import Backbone, load_into
 
 
@@ -93,12 +94,13 @@ class PlainCheckpoint(Hook):
 
 
 class Progress(Hook):
-    """Print a line now and then, and keep the metrics of the last validation."""
+    """Print a line now and then, and keep what the last validation found."""
 
     def __init__(self, shown: dict[str, str], console: TextIO) -> None:
         self.shown, self.console = shown, console
         """Our name of a metric -> the evaluator's name; stream for the printed lines."""
         self.metrics: dict[str, float] = {}
+        self.kept = Kept()
         self.measured_at = -1
 
     def say(self, text: str) -> None:
@@ -125,9 +127,11 @@ class Progress(Hook):
         """Keep the metrics and print those that the protocol reports."""
         self.metrics = {name: float(value) for name, value in (metrics or {}).items()}
         self.measured_at = runner.iter
+        self.kept = runner.val_evaluator.metrics[0].kept
         ours = {name: self.metrics[theirs] for name, theirs in self.shown.items() if theirs in self.metrics}
         if is_main_process():
             note_progress(runner.work_dir, runner.iter, runner.max_iters, self.lines.pace(runner.iter), **ours)
+            self.lines.measured(runner.iter, ours)
         self.say(f"iteration {runner.iter}: {'  '.join(f'{name} {value:.1f}' for name, value in ours.items())}")
 
 

@@ -5,12 +5,17 @@ Shapes: a label map has H × W pixels and K classes; label 255 is ignored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from torch import Tensor
+
+from transfer.kept import Kept
 
 FIRST_OBJECT = {"CityscapesDataset": 11, "PascalVOCDataset": 1}
 """First label of the countable objects (person to bicycle; all but background), for data sets where they come last."""
@@ -28,6 +33,26 @@ class ObjectIoU(IoUMetric):
     def __init__(self, first_object: int | None, **options: Any) -> None:
         super().__init__(**options)
         self.first_object = first_object
+        self.kept = Kept()
+
+    def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict[str, Any]]) -> None:
+        """Compare label maps as IoUMetric does, and add to each comparison the name of its picture and the pairs of labels."""
+        before = len(self.results)
+        super().process(data_batch, data_samples)
+        for place, sample in enumerate(data_samples, before):
+            guess, truth = (sample[name]["data"].squeeze() for name in ("pred_sem_seg", "gt_sem_seg"))
+            name = Path(sample["img_path"]).stem
+            self.results[place] = (self.results[place], name, self._pairs(guess, truth.to(guess)))
+
+    def _pairs(self, guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the pairs that occur in two label maps, as label · K + prediction, and the number of pixels of each."""
+        known = truth != self.ignore_index
+        pairs, counts = (truth[known].long() * self._classes + guess[known].long()).unique(return_counts=True)
+        return pairs.cpu(), counts.cpu()
+
+    @property
+    def _classes(self) -> int:
+        return len(self.dataset_meta["classes"])
 
     def intersect_and_union(
         self, pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int
@@ -43,14 +68,29 @@ class ObjectIoU(IoUMetric):
         objects = IoUMetric.intersect_and_union(guess, truth, 2, ignore_index)
         return tuple(torch.cat([area, extra[1:]]) for area, extra in zip(classes, objects, strict=True))
 
-    def compute_metrics(self, results: list[tuple[Tensor, ...]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Return IoUMetric's metrics, the IoU of each class and, as "fgIoU", that of objects, in percent.
 
-        An IoU is NaN for what is neither in a label map nor predicted; IoUMetric's means leave it out.
+        An IoU is NaN for what is neither in a label map nor predicted; IoUMetric's means leave it out. What belongs to single
+        pictures and classes is put into ``kept``.
         """
+        self._keep(results)
+        results = [areas for areas, *_ in results]
         metrics = super().compute_metrics([tuple(area[:-1] for area in areas) for areas in results])
         intersect, union = (torch.stack([areas[i] for areas in results]).sum(0) for i in (0, 1))
         iou = (100 * intersect / union).tolist()  # NaN: 0 / 0
         names = [f"IoU/{name}" for name in self.dataset_meta["classes"]]
         objects = {} if self.first_object is None else {"fgIoU": iou[-1]}
         return {**metrics, **objects, **dict(zip(names, iou[:-1], strict=True))}
+
+    def _keep(self, results: list[Any]) -> None:
+        images, classes = [name for _, name, _ in results], [*self.dataset_meta["classes"]]
+        parts = [torch.stack([areas[i] for areas, *_ in results]).cpu().numpy() for i in (0, 1, 3)]
+        self.kept = Kept()
+        self.kept.add_areas(("mIoU", "aAcc", "mAcc"), images, classes, [area[:, :-1] for area in parts])
+        if self.first_object is not None:
+            self.kept.add_areas(("fgIoU",), images, ["objects"], [area[:, -1:] for area in parts], file="objects")
+        counts = np.zeros(len(classes) ** 2, np.int64)
+        for _, _, (pairs, number) in results:
+            counts[pairs.numpy()] += number.numpy()
+        self.kept.add_confusion(counts.reshape(len(classes), -1), classes)

@@ -76,7 +76,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
             spec = backbone.spec if backbone else backbone_spec(config)
             record = about | {"spec": spec.as_dict(), "pictures": pictures}
             record |= evaluation(job, config, backbone) if frozen and backbone else {}
-    return Outcome(progress.metrics, described, iterations // job.accumulate, changes, record)
+    return Outcome(progress.metrics, described, iterations // job.accumulate, changes, record, progress.kept)
 
 
 def train(

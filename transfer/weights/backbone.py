@@ -37,6 +37,8 @@ class Backbone:
     last_norm: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """"weight" and "bias" (D,) of the layer norm after the last block of a ViT, if the file holds it. Only frozen evaluation
     reads it: it is no part of ``state``, because ViTDet has none."""
+    pretraining: dict[str, Any] | None = None
+    """The pre-training run that the weights come from, as `pixbench.result_schema.Pretraining`; None if it is not known."""
 
     @property
     def resnet(self) -> BackboneSpec:

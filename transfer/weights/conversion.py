@@ -13,7 +13,7 @@ import torch
 
 from pixbench.errors import UserError
 from pixbench.files import atomic_path, sha256, write_json
-from pixbench.results import versions
+from pixbench.provenance import versions
 from transfer.weights.backbone import Counts
 from transfer.weights.contents import grouped
 from transfer.weights.frameworks import express, find_framework
@@ -157,6 +157,7 @@ def _record(
             "beside": reading.beside,
             "dropped": {reason: grouped(keys) for reason, keys in reading.dropped.items()},
             "architecture": reading.architecture,
+            "pretraining": reading.backbone.pretraining,
         },
         "output": {"file": name, "sha256": output, "framework": framework, "counts": written and written.as_dict()},
         "parity": parity and parity.as_dict(),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 from torch import Tensor
 
 from pixbench.errors import UserError, an
 from pixbench.file_versions import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, WEIGHTS_KEY
+from pixbench.result_schema import Pretraining
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.named_spec import NamedSpec
 from transfer.weights.backbone import infer_spec
@@ -77,6 +81,21 @@ def spec_in_file(contents: Contents, fmt: Format, state: Mapping[str, Tensor], p
             f"{PERMIT}={spec.family}"
         )
     return spec
+
+
+def pretraining_in(contents: Contents) -> dict[str, Any] | None:
+    """Return the pre-training run that a file of this project names; None if it names none, or not in a readable way."""
+    held = contents.entries
+    found = (entries(held.get(WEIGHTS_KEY)) or {}).get("pretraining")
+    try:
+        if is_checkpoint(held):
+            config = dict(held["config"])
+            found = {name: config[name] for name in ("seed", "epochs", "out")}
+            found |= {name: held[name] for name in ("method", "step", "finished", "images")}
+            found["config_sha256"] = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+        return msgspec.to_builtins(msgspec.convert(found, Pretraining))
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        return None
 
 
 def is_checkpoint(content: Mapping[Any, Any]) -> bool:

@@ -22,6 +22,7 @@ from transfer.frozen.linear import ITERATIONS, L2, fit_linear
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.scenes import Labelled
 from transfer.frozen.views import Views
+from transfer.kept import Kept
 
 SPLITS = ("train", "test")
 POOLED = True
@@ -67,10 +68,25 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     predicted = fit_linear(train, labels, classes, settings.l2, settings.iterations).predict(test)
     scores, wrong = qscore.scores(test), (predicted != answers).cpu().numpy()
     _write_scores(run.out, splits["test"], answers.tolist(), predicted.tolist(), scores)
+    kept = Kept()
+    names = [name for source in sources[1:] if isinstance(source, Labelled) for name in source.source.names]
+    right = {"knn_top1": guessed == answers, "linear_top1": predicted == answers}
+    values = {name: 100 * found.double().cpu().numpy() for name, found in right.items()}
+    kept.add_values(names, values | {f"{name}_mean": score for name, score in scores.items()})
+    folders = [Path(name).parts[0] for name in names]
+    kept.per_class = {name: by_class(folders, found) for name, found in values.items()}
     return Measured(
         {"knn_top1": top1(guessed, answers), "linear_top1": top1(predicted, answers), **qscore.diagnose(scores, wrong)},
         {"class_folders": classes},
+        kept=kept,
     )
+
+
+def by_class(folders: list[str], values: np.ndarray) -> dict[str, float]:
+    """Return the mean of ``values`` (m,) over the pictures in each of ``folders``."""
+    names, place = np.unique(folders, return_inverse=True)
+    means = np.bincount(place, values) / np.bincount(place)
+    return dict(zip(names.tolist(), means.tolist(), strict=True))
 
 
 def _write_scores(

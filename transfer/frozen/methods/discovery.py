@@ -21,6 +21,7 @@ from transfer.datasets.voc import read
 from transfer.frozen import one_object
 from transfer.frozen.limits import need
 from transfer.frozen.method import Measured, Run, Split
+from transfer.kept import Kept
 from transfer.weights.vit_spec import VitSpec
 
 SPLITS = ("train",)
@@ -71,6 +72,12 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
         f"corloc_{method}": 100 * sum(best >= settings.iou for _, name, best, _ in rows if name == method) / pictures
         for method in ("lost", "tokencut")
     }
+    kept = Kept()
+    right = {
+        f"corloc_{method}": np.array([100.0 * (best >= settings.iou) for _, name, best, _ in rows if name == method])
+        for method in ("lost", "tokencut")
+    }
+    kept.add_values(list(dict.fromkeys(image for image, *_ in rows)), right)
     without = {
         method: sum(box is None for _, name, _, box in rows if name == method) for method in ("lost", "tokencut")
     }
@@ -80,7 +87,7 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
         "found_nothing": without,
         "cells_per_map": train.features.starts[-1] / len(train),
     }
-    return Measured(metrics, facts, deviations(run))
+    return Measured(metrics, facts, deviations(run), kept)
 
 
 def deviations(run: Run) -> tuple[str, ...]:

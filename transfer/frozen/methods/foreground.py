@@ -25,6 +25,7 @@ from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.methods.overcluster import resized
 from transfer.frozen.patches import Rows, moments
 from transfer.frozen.views import Views
+from transfer.kept import Kept
 
 SPLITS = ("train", "test")
 WHOLE_CELLS = True
@@ -84,13 +85,17 @@ class Overlap:
     total: Tensor
     """(n,) pixels of the foreground."""
 
-    def jaccard(self, chosen: Tensor) -> float:
-        """Return the mean IoU of the foreground and the clusters ``chosen`` (K,) bool, in per cent.
+    def each(self, chosen: Tensor) -> Tensor:
+        """Return the IoU (n,) of the foreground of each image and the clusters ``chosen`` (K,) bool, in per cent.
 
-        Images without any foreground, labelled or predicted, are left out.
+        It is NaN for an image without any foreground, labelled or predicted.
         """
         hits, areas = (self.hits[:, chosen].sum(1), self.areas[:, chosen].sum(1))
-        return (100 * hits.double() / (self.total + areas - hits)).nanmean().item()
+        return 100 * hits.double() / (self.total + areas - hits)
+
+    def jaccard(self, chosen: Tensor) -> float:
+        """Return the mean of `each`; images where it is NaN are left out."""
+        return self.each(chosen).nanmean().item()
 
     def precisions(self) -> Tensor:
         """Return the precision (K,) of each cluster, averaged over the images where it occurs; 0 if it does not."""
@@ -120,7 +125,9 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
         "all_foreground": found.jaccard(torch.ones(settings.clusters, dtype=torch.bool)),
         "score_at": "input",
     }
-    return Measured({"Jaccard": found.jaccard(foreground)}, facts, (SALIENCY,))
+    kept = Kept()
+    kept.add_values(test.views.scenes.names, {"Jaccard": found.each(foreground).numpy()})
+    return Measured({"Jaccard": found.jaccard(foreground)}, facts, (SALIENCY,), kept)
 
 
 def _reduced(train: Split, test: Split, components: int, run: Run) -> Tensor:

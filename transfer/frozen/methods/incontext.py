@@ -18,10 +18,12 @@ from transfer.frozen.limits import need, need_order
 from transfer.frozen.matching import matched
 from transfer.frozen.memory import Labelling, fill, label_map, retrieved
 from transfer.frozen.method import Measured, Run, Split
+from transfer.frozen.patches import IGNORED_CLASS
 from transfer.frozen.published_lists import own_list, published_list
 from transfer.frozen.scoring import Confusion, ScoreAt, labels_to_score, need_score_at
 from transfer.frozen.search import Backend, package
 from transfer.frozen.views import Images, Views
+from transfer.kept import Kept
 
 SPLITS = ("train", "test")
 WHOLE_CELLS = True
@@ -143,12 +145,17 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     found = {name: metrics(counts[_counted(way)], way) for name, way in ways.items()}
     steps = {name: metric["mIoU"] for name, metric in found.items()}
     *_, paper = steps.values()
-    facts["iou"] = scored(counts[_counted(settings)], settings).iou().tolist()
+    final = scored(counts[_counted(settings)], settings)
+    facts["iou"] = final.iou().tolist()
     if len({*ways.values()}) > 1:
         facts["mIoU_steps_to_paper"] = steps
         print("; ".join(f"{name}: mIoU {value:.2f}" for name, value in steps.items()))
     deviations = ("crops are rounded to whole grey levels before they are normalised",) if settings.passes else ()
-    return Measured(found["these settings"] | {"mIoU_paper": paper}, facts, deviations)
+    names = [IGNORED_CLASS] * settings.shift(test.views.scenes) + [*test.views.scenes.classes.names]
+    kept = Kept()
+    kept.add_areas(("mIoU", "aAcc"), test.views.scenes.names, names, final.areas(), settings.absent_counts)
+    kept.add_confusion(final.counts.numpy(), names, settings.absent_counts)
+    return Measured(found["these settings"] | {"mIoU_paper": paper}, facts, deviations, kept)
 
 
 def _counted(way: Settings) -> tuple[Labelling, ScoreAt]:

@@ -140,7 +140,7 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     kept = labelled(torch.arange(len(train.labels)))
     best = fit(standardised(train, kept), train.modes[kept], c, settings, fits.get(c))
     guesses = best.predict(standardised(test, torch.arange(len(test.labels))))
-    miou, accuracy, iou = test.score(guesses[:, None], score_at=settings.score_at)
+    scored = test.score(guesses[:, None], score_at=settings.score_at)
     facts = {
         "C": c,
         "held_out_mIoU": {f"{c:.3g}": score for c, score in scores.items()},
@@ -148,6 +148,6 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
         "training_patches": len(kept),
         "classes_without_a_patch": len(train.split.views.scenes.classes) - len(best.classes),
         "score_at": settings.score_at,
-        "iou": iou[:-1].tolist(),
+        "iou": scored.iou[:-1].tolist(),
     }
-    return Measured({"mIoU": miou, "aAcc": accuracy}, facts)
+    return Measured({"mIoU": scored.miou, "aAcc": scored.accuracy}, facts, kept=test.kept(scored))

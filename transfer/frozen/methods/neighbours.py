@@ -101,17 +101,17 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     kept = memory(torch.arange(len(train.labels)))
     every = rows(test, torch.arange(len(test.labels)))
     found = transferred(every, rows(train, kept), train.labels[kept], (k,), distance)
-    miou, accuracy, iou = test.score(found[k], score_at=settings.score_at)
+    scored = test.score(found[k], score_at=settings.score_at)
     facts = {
         "neighbours": k,
         "distance": distance,
         "held_out_mIoU": {f"{k} {distance}": score for (k, distance), score in scores.items()},
         "memory_patches": len(kept),
-        "ignored_predicted": not iou[-1].isnan().item(),
+        "ignored_predicted": not scored.iou[-1].isnan().item(),
         "score_at": settings.score_at,
-        "iou": iou[:-1].tolist(),
+        "iou": scored.iou[:-1].tolist(),
     }
-    return Measured({"mIoU": miou, "aAcc": accuracy}, facts, (PRECISION,))
+    return Measured({"mIoU": scored.miou, "aAcc": scored.accuracy}, facts, (PRECISION,), test.kept(scored))
 
 
 def _scale(cells: Tensor, fitted: Tensor | None) -> tuple[Tensor, Tensor]:

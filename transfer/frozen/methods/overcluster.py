@@ -21,8 +21,9 @@ from transfer.frozen.kmeans import kmeans, principal
 from transfer.frozen.limits import need
 from transfer.frozen.matching import matched as one_to_one
 from transfer.frozen.method import Measured, Run, Split
-from transfer.frozen.patches import Rows, moments
+from transfer.frozen.patches import IGNORED_CLASS, Rows, moments
 from transfer.frozen.scoring import Confusion, ScoreAt, need_score_at
+from transfer.kept import Kept
 
 SPLITS = ("test",)
 WHOLE_CELLS = True
@@ -85,7 +86,10 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
         "score_at": settings.score_at,
         "iou": torch.stack([confusion.iou() for confusion in matchings]).nan_to_num(0).mean(0).tolist(),
     }
-    return Measured({name: float(np.mean([one[name] for one in each])) for name in ("mIoU", "aAcc")}, facts)
+    kept = Kept()
+    names = [*test.views.scenes.classes.names] + [IGNORED_CLASS] * settings.ignored_is_class
+    kept.add_confusion(torch.stack([confusion.counts for confusion in matchings]).numpy(), names, absent_counts=True)
+    return Measured({name: float(np.mean([one[name] for one in each])) for name in ("mIoU", "aAcc")}, facts, kept=kept)
 
 
 def reduced(split: Split, images: int, components: int, run: Run) -> Tensor:
