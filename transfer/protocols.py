@@ -51,6 +51,8 @@ class Protocol:
     """Each metric (our name) that a comparison table shows -> the heading of its column."""
     digits: dict[str, int] = field(default_factory=dict)
     """Metric (our name) -> digits after the point in tables and messages; 1 for those that are not named."""
+    plain: tuple[str, ...] = ()
+    """Metrics (our names) that are plain numbers; all others are per cent."""
     differs: tuple[str, ...] = ()
     """What differs from the public definition in every run, one sentence each; results have them among their deviations."""
     cost: dict[str, Any] = field(default_factory=dict)
@@ -98,6 +100,7 @@ def _read_table(framework: str) -> list[Protocol]:
                 "framework": framework,
                 "config": CONFIGS / entry["config"],
                 "datasets": tuple(entry["datasets"]),
+                "plain": tuple(entry.get("plain", ())),
                 "differs": tuple(entry.get("differs", ())),
                 "mini": {k: v for k, v in {**shared, **entry.get("mini", {})}.items() if v is not None},
             }

@@ -1,7 +1,8 @@
 """Bootstrap over the images of a test set: how much a metric depends on which images happen to be in it.
 
-Legend: I images, K classes, R resamples. Arrays of one run: "image" (I,) names, and either "value" (I,), whose mean is the
-metric, or "intersection" and "union" (I, K) in pixels, whose sums give the mean IoU.
+Legend: I images, K classes, R resamples. Arrays of one run, as results store them: "images" (I,) names, and either "value"
+(I,), whose mean is the metric (NaN: the image is left out), or "intersection" and "union" (I, K) in pixels, whose sums over
+images give the mean IoU. A class without a union counts as 0 if "absent_counts" is true; otherwise it is left out.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def over_images(runs: Sequence[Arrays], baseline: Sequence[Arrays] = (), seed: i
     Raises:
         UserError: the runs were measured on different images.
     """
-    names = runs[0]["image"]
-    order = [_order(arrays["image"], names) for arrays in (*runs, *baseline)]
+    names = runs[0]["images"]
+    order = [_order(arrays["images"], names) for arrays in (*runs, *baseline)]
     weights = [1 / len(runs)] * len(runs) + [-1 / len(baseline) for _ in baseline]
 
     def metric(index: NDArray, axis: int = -1) -> NDArray:  # (..., I) numbers of images -> (...)
@@ -63,12 +64,15 @@ def over_images(runs: Sequence[Arrays], baseline: Sequence[Arrays] = (), seed: i
 def _metric(counts: NDArray, arrays: Arrays, order: NDArray) -> NDArray:
     """Return the metric (R,) of images that are drawn ``counts`` (R, I) times, in percent for an IoU."""
     if "value" in arrays:
-        mean: NDArray = counts @ np.asarray(arrays["value"], float)[order] / counts.sum(1)
+        value = np.asarray(arrays["value"], float)[order]
+        known = ~np.isnan(value)
+        mean: NDArray = counts[:, known] @ value[known] / counts[:, known].sum(1)
         return mean
     intersection = counts @ np.asarray(arrays["intersection"], float)[order]  # (R, K)
     union = counts @ np.asarray(arrays["union"], float)[order]
-    iou = np.divide(intersection, union, out=np.full(union.shape, np.nan), where=union > 0)
-    return 100 * np.nanmean(iou, axis=1)  # as the frameworks: a class that is nowhere does not count
+    absent = 0.0 if arrays.get("absent_counts") else np.nan
+    iou = np.divide(intersection, union, out=np.full(union.shape, absent), where=union > 0)
+    return 100 * np.nanmean(iou, axis=1)
 
 
 def _order(found: NDArray, names: NDArray) -> NDArray:

@@ -74,19 +74,23 @@ def images(number: int, draw: np.random.Generator, quality: float = 0.7) -> dict
     """Intersection and union of three classes; the last is in one image of five."""
     union = draw.integers(50, 150, (number, 3)) * (draw.random((number, 3)) < (1, 1, 0.2))
     share = np.clip(draw.normal(quality, 0.2, (number, 3)), 0, 1)
-    return {"image": np.arange(number).astype(str), "intersection": union * share, "union": union}
+    return {"images": np.arange(number).astype(str), "intersection": union * share, "union": union}
 
 
 def test_the_metric_of_the_bootstrap_is_that_of_the_protocols() -> None:
     areas = {"intersection": np.array([[1, 0, 0], [2, 1, 0]]), "union": np.array([[2, 2, 0], [4, 2, 0]])}
-    found = over_images([{"image": np.array(["a", "b"]), **areas}])
+    found = over_images([{"images": np.array(["a", "b"]), **areas}])
     assert found.mean == pytest.approx(100 * (3 / 6 + 1 / 4) / 2)  # the third class is nowhere
     assert "2 images are too few" in found.reason
+    counted = over_images([{"images": np.array(["a", "b"]), **areas, "absent_counts": np.array(True)}])
+    assert counted.mean == pytest.approx(100 * (3 / 6 + 1 / 4) / 3)
+    left_out = {"images": np.array(["a", "b", "c"]), "value": np.array([1.0, np.nan, 4.0])}
+    assert over_images([left_out]).mean == 2.5
 
 
 def test_the_interval_of_a_mean_over_images_is_nearly_normal() -> None:
     values = np.random.default_rng(0).normal(50, 10, 400)
-    found = over_images([{"image": np.arange(400).astype(str), "value": values}])
+    found = over_images([{"images": np.arange(400).astype(str), "value": values}])
     reach = 1.96 * values.std(ddof=1) / 20
     assert (found.low, found.high) == (
         pytest.approx(values.mean() - reach, abs=0.15),
