@@ -12,6 +12,7 @@ from scipy import stats
 from benchmarks.statistics.intervals import LEVEL, SAME, Samples, independent, too_few
 
 HIGHER, LOWER, NOISE, TOO_SMALL = "higher", "lower", "within noise", "n too small to say"
+SAME_DIFFERENCE = "every seed gives the same difference, so its noise is not known"
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -67,7 +68,7 @@ def compare(row: Samples, baseline: Samples) -> Comparison:
         a, b = np.array([*one.values()]), np.array([*other.values()])
         spread, test = float(np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2)), "Welch's t"
     if spread <= 1e-12 * max(abs(a).max(), abs(b).max()):  # nothing but rounding
-        return Comparison(difference, n, reason=SAME)
+        return Comparison(difference, n, reason=SAME_DIFFERENCE if test == "paired t" else SAME)
     found = stats.ttest_rel(a, b) if test == "paired t" else stats.ttest_ind(a, b, equal_var=False)
     low, high = found.confidence_interval(LEVEL)
     return Comparison(difference, n, test, float(found.pvalue), float(low), float(high), difference / spread)

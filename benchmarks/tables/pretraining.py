@@ -74,10 +74,11 @@ def merged(group: Group, rows: Mapping[str, list[str]], settings: Mapping[str, S
             found[name] = group.rows[labels[0]]
             continue
         seeds = {label: settings[label].get(SEED) for label in labels}
-        for label, seed in seeds.items():
-            if other := next((one for one in labels if one != label and seeds[one] == seed), None):
+        for place, label in enumerate(labels):
+            seed = seeds[label]
+            if other := next((one for one in labels[place + 1 :] if seeds[one] == seed), None):
                 raise UserError(
-                    f"{other!r} and {label!r} were pre-trained with the same settings and seed {seed}; a seed counts once: "
+                    f"{label!r} and {other!r} were pre-trained with the same settings and seed {seed}; a seed counts once: "
                     "leave one of their folders out"
                 )
         for label in labels:

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tabled import cells, written
 
 from benchmarks.commands.main import main
 from benchmarks.published import published
-from benchmarks.tables import write_tables
-from benchmarks.tables.comparison import Options
-from benchmarks.tables.formats.markdown import to_markdown
 from pixbench.file_versions import RESULT_SCHEMA
 from pixbench.files import write_json
 from pretrain.models.backbone_spec import BackboneSpec
@@ -32,17 +30,6 @@ def measured(folder: Path, protocol: str, metrics: dict[str, float | None], **ch
     kind = changes.pop("kind", "frozen")
     base = dict(schema=RESULT_SCHEMA, kind=kind, status="ok", protocol=protocol, scale="paper", seed=0, label="a")
     write_json(folder / "result.json", {**base, "init": "random", "metrics": metrics, "deviations": [], **changes})
-
-
-def written(folder: Path, **options: Any) -> str:
-    """Write the tables of the results in a folder and return their Markdown."""
-    return to_markdown(write_tables(folder, folder, Options(**options)))
-
-
-def cells(text: str) -> dict[str, str]:
-    """Return the first line of the first table: heading -> text."""
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    return dict(zip(lines[0], lines[2], strict=True))
 
 
 def test_a_published_number_stands_only_beside_its_own_network(tmp_path: Path) -> None:

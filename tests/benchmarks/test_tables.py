@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tabled import result, written
 
 from benchmarks.published import published
 from benchmarks.tables import write_tables
@@ -14,26 +15,9 @@ from benchmarks.tables.collected import collect
 from benchmarks.tables.comparison import Options
 from benchmarks.tables.formats.markdown import to_markdown
 from pixbench.errors import UserError
-from pixbench.file_versions import RESULT_SCHEMA
-from pixbench.files import write_json
 from transfer.protocols import protocols
 
 COCO = {"box_AP": 21.0, "box_AP50": 40.0, "mask_AP": 20.0, "mask_AP50": 38.0}
-
-
-def result(folder: Path, label: str, protocol: str, metrics: dict[str, float | None], **changes: object) -> None:
-    base = {
-        **dict(
-            schema=RESULT_SCHEMA, kind="transfer", status="ok", protocol=protocol, scale="mini", seed=0, label=label
-        ),
-        **dict(init="random", metrics=metrics, deviations=["MAX_ITER 5 instead of 24000"]),
-    }
-    write_json(folder / "result.json", {**base, **changes})
-
-
-def written(folder: Path, **options: Any) -> str:
-    """Write the tables of the results in a folder and return their Markdown."""
-    return to_markdown(write_tables(folder, folder, Options(**options)))
 
 
 def test_mini_numbers_never_stand_beside_published_ones(tmp_path: Path) -> None:

@@ -12,30 +12,13 @@ from pixbench.errors import printable
 SYMBOLS = {HIGHER: r"$\uparrow$", LOWER: r"$\downarrow$", NOISE: r"$\approx$", TOO_SMALL: "?"}
 SPECIAL = {
     **{char: f"\\{char}" for char in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"},
-    **{
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
-        "'": r"\textquotesingle{}",
-        "`": r"\textasciigrave{}",
-    },
-    **{"[": "{[}", "]": "{]}"},  # no option of \\
-    **{
-        "±": r"$\pm$",
-        "−": "$-$",
-        "×": r"$\times$",
-        "–": r"\textendash{}",
-        "…": r"\dots{}",
-        "²": r"$^2$",
-        "γ": r"$\gamma$",
-        "τ": r"$\tau$",
-    },
-    **{"α": r"$\alpha$", "↑": SYMBOLS[HIGHER], "↓": SYMBOLS[LOWER], "≈": SYMBOLS[NOISE], "λ": r"$\lambda$"},
+    **{"\\": r"$\backslash$", "~": r"\~{}", "^": r"\^{}", "<": "$<$", ">": "$>$", "|": "$|$"},
+    **{'"': r"{\ttfamily\char34}", "`": r"{\ttfamily\char18}", "[": "{[}", "]": "{]}"},  # no option of \\
+    **{"±": r"$\pm$", "−": "$-$", "×": r"$\times$", "–": r"\textendash{}", "…": r"\dots{}", "²": "$^2$"},
+    **{"α": r"$\alpha$", "γ": r"$\gamma$", "λ": r"$\lambda$", "τ": r"$\tau$"},
+    **{"↑": SYMBOLS[HIGHER], "↓": SYMBOLS[LOWER], "≈": SYMBOLS[NOISE]},
 }
 PREAMBLE = r"""\documentclass{article}
-\usepackage[T1]{fontenc}
-\usepackage{textcomp}
 \usepackage{booktabs}
 \usepackage{graphicx}
 \usepackage[margin=1.5cm]{geometry}

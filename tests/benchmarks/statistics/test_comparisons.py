@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.statistics.agreement import agreement, ranks
-from benchmarks.statistics.comparisons import HIGHER, LOWER, NOISE, TOO_SMALL, compare, holm, verdicts
+from benchmarks.statistics.comparisons import HIGHER, LOWER, NOISE, SAME_DIFFERENCE, TOO_SMALL, compare, holm, verdicts
 from benchmarks.statistics.intervals import SAME, Samples
 
 ONE = (0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0)
@@ -65,7 +65,8 @@ def test_what_cannot_be_said_is_not_marked() -> None:
     few, same = compare(row([1.0, 2.0]), row([5.0, 6.0])), compare(row([1.0] * 4), row([2.0] * 4))
     missing = compare(row([1.0, math.nan, 2.0]), row([1.0, 2.0, 3.0]))
     assert "n = 2 is too small to say" in few.reason
-    assert same.reason == SAME
+    assert same.reason == SAME_DIFFERENCE
+    assert compare(row([1.0] * 4), row([2.0] * 3)).reason == SAME
     assert missing.reason == "a number is undefined"
     assert {found.mark for found in verdicts({1: few, 2: same, 3: missing}).values()} == {TOO_SMALL}
 

@@ -1,0 +1,43 @@
+"""Results as the runs write them, and the tables made from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables import write_tables
+from benchmarks.tables.comparison import Options
+from benchmarks.tables.formats.markdown import to_markdown
+from pixbench.file_versions import RESULT_SCHEMA
+from pixbench.files import write_json
+
+
+def result(folder: Path, label: str, protocol: str, metrics: dict[str, float | None], **changes: object) -> None:
+    base = {
+        **dict(
+            schema=RESULT_SCHEMA, kind="transfer", status="ok", protocol=protocol, scale="mini", seed=0, label=label
+        ),
+        **dict(init="random", metrics=metrics, deviations=["MAX_ITER 5 instead of 24000"]),
+    }
+    write_json(folder / "result.json", {**base, **changes})
+
+
+def frozen(folder: Path, label: str, protocol: str, metrics: dict[str, float | None], **changes: object) -> None:
+    result(folder, label, protocol, metrics, **{"kind": "frozen", "deviations": [], **changes})
+
+
+def seeds(folder: Path, label: str, values: list[float], **changes: Any) -> None:
+    """Write results of `cityscapes_fcn16s`, one for each value, with seeds 0, 1, …."""
+    for seed, value in enumerate(values):
+        result(folder / label / str(seed), label, "cityscapes_fcn16s", {"mIoU": value}, seed=seed, **changes)
+
+
+def written(folder: Path, **options: Any) -> str:
+    """Write the tables of the results in a folder and return their Markdown."""
+    return to_markdown(write_tables(folder, folder, Options(**options)))
+
+
+def cells(text: str) -> dict[str, str]:
+    """Return the first line of the first table in Markdown: heading -> text."""
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    return dict(zip(lines[0], lines[2], strict=True))
