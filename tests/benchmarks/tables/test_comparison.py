@@ -42,7 +42,7 @@ def test_cells_have_intervals_and_marks_where_n_allows(tmp_path: Path) -> None:
     assert rows["Random initialisation"] == "50.2 ± 0.6 [49.2, 51.3]"
     assert rows["better"] == "55.3 ± 0.7 [54.2, 56.4] ↑"
     assert rows["same"] == "50.2 ± 0.4 [49.7, 50.8] ≈"
-    assert rows["few"] == "**60.5** ± 0.7 ?"
+    assert rows["few"] == "**60.5 ± 0.7** ?"
     assert "n = 2 to 4." in text
     assert "?: n = 2 is too small to say: the interval would be ± 12.7 standard errors" in text
     assert "Beside Random initialisation: ↑ higher, ↓ lower, ≈ within noise, ? n too small to say" in text
