@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import write_tables
-from benchmarks.tables.comparison import Options
 from benchmarks.tables.formats.markdown import to_markdown
+from benchmarks.tables.options import Options
 from pixbench.file_versions import RESULT_SCHEMA
 from pixbench.files import write_json
 

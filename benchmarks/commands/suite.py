@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.launch.interfaces import Launcher
     from benchmarks.launch.scheduler import run_jobs
     from benchmarks.tables import show, write_tables
-    from benchmarks.tables.comparison import Options
+    from benchmarks.tables.options import Options
 
     for option, least in (("jobs_at_a_time", 1), ("gpus_per_run", 1), ("array_limit", 1), ("stall_minutes", 0)):
         if (value := getattr(args, option)) is not None and value < least:

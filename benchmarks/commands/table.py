@@ -21,10 +21,10 @@ from benchmarks.tables import (
 from benchmarks.tables.ablation import ablation
 from benchmarks.tables.beside import beside
 from benchmarks.tables.collected import Task, collect
-from benchmarks.tables.comparison import NO_BASELINE, USUAL_BASELINE, Options
 from benchmarks.tables.cost import cost_document
 from benchmarks.tables.footnotes import FULL
 from benchmarks.tables.formats.markdown import to_markdown
+from benchmarks.tables.options import NO_BASELINE, USUAL_BASELINE, Options
 from benchmarks.tables.per_class import per_class
 from benchmarks.tables.pretraining import joined
 from pixbench.errors import UserError

@@ -12,9 +12,10 @@ from pathlib import Path
 from benchmarks.tables.agreement import agreement_document, scatter
 from benchmarks.tables.beside import beside as side_by_side
 from benchmarks.tables.collected import Group, collect
-from benchmarks.tables.comparison import Options, comparison
+from benchmarks.tables.comparison import comparison
 from benchmarks.tables.formats import FILES
 from benchmarks.tables.formats.markdown import to_markdown
+from benchmarks.tables.options import Options
 from benchmarks.tables.published_table import published_table
 from benchmarks.tables.records import records
 from benchmarks.tables.table import Document

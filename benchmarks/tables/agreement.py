@@ -8,7 +8,7 @@ import math
 from benchmarks.statistics.agreement import agreement, ranks
 from benchmarks.statistics.intervals import over_seeds
 from benchmarks.tables.collected import Group
-from benchmarks.tables.comparison import Column, chosen_columns
+from benchmarks.tables.options import Column, chosen_columns
 from benchmarks.tables.table import Cell, Document, Head, Table
 from pixbench.errors import UserError
 

@@ -3,70 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from benchmarks.published import published
-from benchmarks.statistics.comparisons import TOO_SMALL, Verdict, compare, verdicts
+from benchmarks.statistics.comparisons import Verdict, compare, verdicts
 from benchmarks.statistics.intervals import over_seeds
-from benchmarks.tables.collected import Entry, Group, Task, columns
+from benchmarks.tables.collected import Entry, Group, Task
 from benchmarks.tables.footnotes import UNDEFINED, Footnotes
 from benchmarks.tables.heads import check_heads
-from benchmarks.tables.notes import notes_on
+from benchmarks.tables.options import Options, chosen_columns
 from benchmarks.tables.table import Cell, Head, Table, mark_best
-from pixbench.errors import UserError, did_you_mean, listed
+from benchmarks.tables.words import introduction, remarks
 from transfer.protocols import KINDS
 
-HEADINGS = {"transfer": "Measured", "frozen": "Measured with frozen backbones"}
-MINI = {
-    "transfer": "small pictures, a narrow backbone and short schedules",
-    "frozen": "small pictures, and less memory, fewer clusters or fewer iterations than published",
-}
 LABELS = "Pre-training"
 """Heading of the labels."""
-NO_BASELINE = "none"
-USUAL_BASELINE = "random"
-Which = Literal["first", "table", "all"]
-"""Metrics to show: the first of each protocol, those of its tables, or all that the results hold."""
-Column = tuple[Task, str, str]
-"""(task, metric, heading)."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user chooses about comparison tables."""
-
-    order: Sequence[str] = ()
-    """Labels of the rows that come first."""
-    baseline: str | None = None
-    """Label of the row that the others are compared with; None for `USUAL_BASELINE` if there is such a row."""
-    metrics: Which = "table"
-    full: bool = False
-    """Whether all deviations are listed word by word."""
-
-    def ordered(self, labels: Sequence[str]) -> list[str]:
-        """Return ``labels`` with those of ``order`` first."""
-        return [label for label in self.order if label in labels] + [x for x in labels if x not in self.order]
-
-    def baseline_of(self, labels: Sequence[str]) -> str | None:
-        """Return the label of the baseline among ``labels``, if there is one."""
-        wanted = self.baseline or USUAL_BASELINE
-        return wanted if wanted in labels and len(labels) > 1 else None
-
-    def check(self, labels: Sequence[str]) -> None:
-        """Raise UserError if there is no row of a label that the user gave."""
-        for label in (*self.order, *([self.baseline] if self.baseline not in (None, NO_BASELINE) else [])):
-            if label not in labels:
-                hint = did_you_mean(str(label), labels)
-                raise UserError(f"there is no row {label!r} in these results{hint} (rows: {listed(labels)})")
-
-
-def chosen_columns(group: Group, which: Which) -> list[Column]:
-    """Return the columns of a group."""
-    found = columns(group.tasks(), group.measured if which == "all" else lambda _: ())
-    first = {task: metric for task, metric, _ in reversed(found)}
-    return [column for column in found if which != "first" or first[column[0]] == column[1]]
 
 
 def compared(group: Group, task: Task, metric: str, baseline: str | None) -> dict[str, Verdict]:
@@ -113,15 +63,15 @@ def comparison(group: Group, options: Options, grouped: bool = False) -> Table:
         body.append(line)
         values.append(numbers)
     directed = [place for place, (task, metric, _) in enumerate(heads, 1) if metric not in task.about.plain]
-    remarks = [*notes_on(group), *_reasons(group, against, marks), *_not_shown(group, heads)]
-    title, warning, intro = _words(group, heads, baseline if marks else None, grouped)
+    notes_below = [*remarks(group, heads, against, marks)]
+    title, warning, intro = introduction(group, heads, baseline if marks else None, grouped)
     return Table(
         title,
         [Head(LABELS), *above],
         mark_best(body, values, directed),
         warning,
         intro,
-        ([("Notes", remarks)] if remarks else []) + notes.sections(),
+        ([("Notes", notes_below)] if notes_below else []) + notes.sections(),
         notes.appendix(),
     )
 
@@ -173,61 +123,6 @@ def known_beside(group: Group, label: str, task: Task) -> dict[str, float] | Non
 def _signed(task: Task, metric: str, difference: float) -> str:
     written = task.about.written(metric, difference)
     return written if math.isnan(difference) else ("−" if written.startswith("-") else "+") + written.removeprefix("-")
-
-
-def _words(group: Group, heads: Sequence[Column], baseline: str | None, grouped: bool) -> tuple[str, str, str]:
-    """Return title, warning and introduction."""
-    counts = sorted({entry.seeds for entries in group.rows.values() for entry in entries.values()})
-    few, most = counts[0], counts[-1]
-    seeds = few if few == most else f"{few} to {most}"
-    entries = [entry for entries in group.rows.values() for entry in entries.values()]
-    several = any(over_seeds(entry.samples(next(iter(entry.runs[0]["metrics"])))).n > 1 for entry in entries)
-    about = f"n = {seeds}."
-    if several:
-        about = f"Mean ± standard deviation [95 % interval] over seeds, {about}"
-    if baseline:
-        about += (
-            f" Beside {group.title(baseline)}: ↑ higher, ↓ lower, ≈ within noise, ? n too small to say (t tests, Holm's "
-            "correction in each column; `docs/statistics.md`)."
-        )
-    heading = HEADINGS["transfer" if grouped else group.kind]
-    if group.scale == "paper":
-        beside = " (published and difference in brackets)" if any(not task.classes for task, _, _ in heads) else ""
-        return f"{heading} at full scale{beside}", "", about
-    small = MINI["transfer" if grouped else group.kind]
-    warning = "Not comparable with any published number"
-    return (
-        f"{heading} at {group.scale} scale",
-        warning,
-        f"{small[0].upper()}{small[1:]}; it shows that the whole path runs. {about}",
-    )
-
-
-def _reasons(group: Group, against: dict[tuple[Task, str], dict[str, Verdict]], marks: bool) -> Iterator[str]:
-    """Yield why nothing is said about differences, in cells or in the whole table, and what the noise is of."""
-    found = [verdict for column in against.values() for verdict in column.values()]
-    reasons = dict.fromkeys(verdict.comparison.reason for verdict in found if verdict.mark == TOO_SMALL)
-    if found and not marks:
-        yield f"which differences are noise: {'; '.join(reasons)}"
-    elif reasons:
-        yield f"?: {'; '.join(reasons)}"
-    runs = [run for entries in group.rows.values() for entry in entries.values() for run in entry.runs]
-    if marks and any(run.get("weights") and "joined" not in run for run in runs):
-        yield (
-            "rows with weights are one pre-training run each: intervals and marks hold for these runs, not for their methods, "
-            "which need several pre-training seeds (`--join-seeds`)"
-        )
-
-
-def _not_shown(group: Group, heads: Sequence[Column]) -> list[str]:
-    """Return a sentence on the metrics that the results hold and that are in no column, if there are any."""
-    shown = {(task, metric) for task, metric, _ in heads}
-    names: dict[str, list[str]] = {}
-    for task in group.tasks():
-        if left := ", ".join(metric for metric in group.measured(task) if (task, metric) not in shown):
-            names.setdefault(left, []).append(task.protocol + task.own)
-    found = "; ".join(f"{left} of {', '.join(tasks)}" for left, tasks in names.items())
-    return [f"also measured, but not shown: {found} (`pixbench table --metrics all` shows them)"] if found else []
 
 
 def _shared_deviations(group: Group, task: Task) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables.collected import Group
-from benchmarks.tables.comparison import Options
+from benchmarks.tables.options import Options
 from benchmarks.tables.table import Cell, Document, Head, Table
 from pixbench.errors import UserError
 from pixbench.file_versions import RESULT_FILE, STEP_LOG

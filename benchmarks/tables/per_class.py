@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tables.collected import Group, Task
-from benchmarks.tables.comparison import Options
 from benchmarks.tables.heads import check_heads
+from benchmarks.tables.options import Options
 from benchmarks.tables.table import Cell, Document, Head, Table
 from pixbench.errors import UserError
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from benchmarks.published import Published, published
 from benchmarks.tables.collected import Task, columns
-from benchmarks.tables.comparison import LABELS, Which
+from benchmarks.tables.comparison import LABELS
+from benchmarks.tables.options import Which
 from benchmarks.tables.table import Cell, Head, Table
 from transfer.protocols import protocols
 

@@ -9,7 +9,8 @@ from typing import Any
 from benchmarks.published import published
 from benchmarks.statistics.intervals import over_seeds
 from benchmarks.tables.collected import Group
-from benchmarks.tables.comparison import Options, compared, known_beside
+from benchmarks.tables.comparison import compared, known_beside
+from benchmarks.tables.options import Options
 from transfer.protocols import KINDS
 
 

@@ -12,8 +12,8 @@ from tabled import result, written
 from benchmarks.published import published
 from benchmarks.tables import write_tables
 from benchmarks.tables.collected import collect
-from benchmarks.tables.comparison import Options
 from benchmarks.tables.formats.markdown import to_markdown
+from benchmarks.tables.options import Options
 from pixbench.errors import UserError
 from transfer.protocols import protocols
 

@@ -14,8 +14,8 @@ from benchmarks.tables import compared, write_tables
 from benchmarks.tables.beside import beside
 from benchmarks.tables.brief import brief
 from benchmarks.tables.collected import collect
-from benchmarks.tables.comparison import Options
 from benchmarks.tables.formats.markdown import to_markdown
+from benchmarks.tables.options import Options
 from pixbench.errors import UserError
 from transfer.protocols import protocols
 

@@ -17,12 +17,12 @@ from tabled import frozen, result, seeds
 
 from benchmarks.tables import compared, write_tables
 from benchmarks.tables.collected import collect
-from benchmarks.tables.comparison import Options
 from benchmarks.tables.formats.html import to_html
 from benchmarks.tables.formats.latex import escaped, to_latex
 from benchmarks.tables.formats.markdown import to_markdown
 from benchmarks.tables.formats.numbers import to_csv, to_json
 from benchmarks.tables.formats.terminal import show
+from benchmarks.tables.options import Options
 from benchmarks.tables.table import Document
 
 HOSTILE = (

@@ -16,8 +16,8 @@ from benchmarks.tables.ablation import ablation
 from benchmarks.tables.agreement import agreement_document, scatter
 from benchmarks.tables.beside import beside
 from benchmarks.tables.collected import collect
-from benchmarks.tables.comparison import Options
 from benchmarks.tables.cost import cost_document
+from benchmarks.tables.options import Options
 from benchmarks.tables.pretraining import joined, settings_of
 from pixbench.errors import UserError
 from pixbench.file_versions import RESULT_SCHEMA
