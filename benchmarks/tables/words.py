@@ -29,7 +29,7 @@ def introduction(group: Group, heads: Sequence[Column], baseline: str | None, gr
         about = f"Mean ± standard deviation [95 % interval] over seeds, {about}"
     if baseline:
         about += (
-            f" Beside {group.title(baseline)}: ↑ higher, ↓ lower, ≈ within noise, ? n too small to say (t tests, Holm's "
+            f" Compared with {group.title(baseline)}: ↑ higher, ↓ lower, ≈ within noise, ? n too small to say (t tests, Holm's "
             "correction in each column; `docs/statistics.md`)."
         )
     heading = HEADINGS["transfer" if grouped else group.kind]
@@ -65,7 +65,7 @@ def _no_marks(group: Group, against: dict[tuple[Task, str], dict[str, Verdict]],
     found = [verdict for column in against.values() for verdict in column.values()]
     reasons = dict.fromkeys(verdict.comparison.reason for verdict in found if verdict.mark == TOO_SMALL)
     if found and not marks:
-        yield f"which differences are noise: {'; '.join(reasons)}"
+        yield f"which differences are noise is unknown: {'; '.join(reasons)}"
     elif reasons:
         yield f"?: {'; '.join(reasons)}"
     runs = [run for entries in group.rows.values() for entry in entries.values() for run in entry.runs]

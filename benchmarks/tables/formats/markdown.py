@@ -23,13 +23,17 @@ def markdown_table(table: Table, full: bool = False) -> str:
     intro = " ".join(
         part for part in (f"**{_line(table.warning)}**:" if table.warning else "", _line(table.intro)) if part
     )
-    heads = [_cell(": ".join(part for part in (head.group, head.written()) if part)) for head in table.heads]
-    body = [[_cell_of(cell, place) for place, cell in enumerate(line)] for line in table.rows]
-    grid = tabulate(body, heads, tablefmt="github", disable_numparse=True)
-    text = f"## {_line(table.title)}\n\n" + (f"{intro}\n\n" if intro else "") + f"{grid}\n"
+    text = f"## {_line(table.title)}\n\n" + (f"{intro}\n\n" if intro else "") + f"{grid(table)}\n"
     for heading, lines in [*table.sections, *(table.appendix if full else [])]:
         text += f"\n{heading}:\n\n" + "".join(f"- {_line(line)}\n" for line in lines)
     return text
+
+
+def grid(table: Table) -> str:
+    """Return the table alone."""
+    heads = [_cell(": ".join(part for part in (head.group, head.written()) if part)) for head in table.heads]
+    body = [[_cell_of(cell, place) for place, cell in enumerate(line)] for line in table.rows]
+    return tabulate(body, heads, tablefmt="github", disable_numparse=True)
 
 
 def _cell_of(cell: Cell, place: int) -> str:

@@ -45,7 +45,7 @@ def test_cells_have_intervals_and_marks_where_n_allows(tmp_path: Path) -> None:
     assert rows["few"] == "**60.5 ± 0.7** ?"
     assert "n = 2 to 4." in text
     assert "?: n = 2 is too small to say: the interval would be ± 12.7 standard errors" in text
-    assert "Beside Random initialisation: ↑ higher, ↓ lower, ≈ within noise, ? n too small to say" in text
+    assert "Compared with Random initialisation: ↑ higher, ↓ lower, ≈ within noise, ? n too small to say" in text
 
 
 def test_the_baseline_is_chosen(tmp_path: Path) -> None:
@@ -53,16 +53,16 @@ def test_the_baseline_is_chosen(tmp_path: Path) -> None:
     rows = rows_of(written(tmp_path, baseline="better").split("## Published")[0])
     assert rows["Random initialisation"].endswith("↓")
     assert not rows["better"].endswith(("↑", "↓", "≈"))
-    assert "Beside" not in written(tmp_path, baseline="none")
-    with pytest.raises(UserError, match=r"no row 'beter'.*did you mean better"):
-        written(tmp_path, baseline="beter")
+    assert "Compared with" not in written(tmp_path, baseline="none")
+    with pytest.raises(UserError, match=r"no row 'better2'.*did you mean better"):
+        written(tmp_path, baseline="better2")
 
 
 def test_one_seed_has_no_marks_but_a_sentence(tmp_path: Path) -> None:
     for label in ("random", "a"):
         seeds(tmp_path, label, [1.0])
     text = written(tmp_path)
-    assert "- which differences are noise: n = 1 is too small to say" in text
+    assert "- which differences are noise is unknown: n = 1 is too small to say" in text
     assert "≈" not in text
 
 
