@@ -8,6 +8,7 @@ from typing import Literal
 
 from benchmarks.tables.collected import Group, Task, columns
 from pixbench.errors import UserError, did_you_mean, listed
+from transfer.protocols import KINDS
 
 NO_BASELINE = "none"
 USUAL_BASELINE = "random"
@@ -47,7 +48,9 @@ class Options:
 
 
 def chosen_columns(group: Group, which: Which) -> list[Column]:
-    """Return the columns of a group."""
-    found = columns(group.tasks(), group.measured if which == "all" else lambda _: ())
+    """Return the columns of a group; those of fine-tuned results come first."""
+    kinds = [*KINDS]
+    tasks = sorted(group.tasks(), key=lambda task: kinds.index(task.about.kind))
+    found = columns(tasks, group.measured if which == "all" else lambda _: ())
     first = {task: metric for task, metric, _ in reversed(found)}
     return [column for column in found if which != "first" or first[column[0]] == column[1]]
