@@ -19,10 +19,9 @@ MINI = {
 
 def introduction(group: Group, heads: Sequence[Column], baseline: str | None, grouped: bool) -> tuple[str, str, str]:
     """Return title, warning and introduction."""
-    counts = sorted({entry.seeds for entries in group.rows.values() for entry in entries.values()})
-    few, most = counts[0], counts[-1]
+    entries = sorted((e for found in group.rows.values() for e in found.values()), key=lambda entry: len(entry.runs))
+    few, most = entries[0].seeds, entries[-1].seeds
     seeds = few if few == most else f"{few} to {most}"
-    entries = [entry for entries in group.rows.values() for entry in entries.values()]
     several = any(over_seeds(entry.samples(next(iter(entry.runs[0]["metrics"])))).n > 1 for entry in entries)
     about = f"n = {seeds}."
     if several:

@@ -58,6 +58,12 @@ def test_the_baseline_is_chosen(tmp_path: Path) -> None:
         written(tmp_path, baseline="better2")
 
 
+def test_numbers_of_seeds_are_ordered_as_numbers(tmp_path: Path) -> None:
+    seeds(tmp_path, "a", [1.0, 2.0])
+    seeds(tmp_path, "b", [float(value) for value in range(10)])
+    assert "n = 2 to 10." in written(tmp_path)
+
+
 def test_one_seed_has_no_marks_but_a_sentence(tmp_path: Path) -> None:
     for label in ("random", "a"):
         seeds(tmp_path, label, [1.0])
