@@ -16,6 +16,9 @@ def show(document: Document, full: bool = False, console: Console | None = None)
     """Print the document; the best number of a column is bold."""
     console = console or Console()
     for table in document.tables:
+        console.print(Text(printable(table.title), "bold"))
+        for part in filter(None, (table.warning, table.intro)):
+            console.print(Text(printable(part), "bold yellow" if part == table.warning else "dim"))
         console.print(_grid(table))
         for heading, lines in [*table.sections, *(table.appendix if full else [])]:
             console.print(Text(f"{printable(heading)}:", "bold"))
@@ -29,8 +32,7 @@ def show(document: Document, full: bool = False, console: Console | None = None)
 
 
 def _grid(table: Table) -> Grid:
-    caption = ". ".join(printable(part) for part in (table.warning, table.intro) if part)
-    grid = Grid(title=Text(printable(table.title), "bold"), caption=Text(caption, "dim"), caption_justify="left")
+    grid = Grid()
     for place, head in enumerate(table.heads):
         heading = "\n".join(part for part in (head.group, head.written()) if part)
         grid.add_column(Text(printable(heading)), justify="right" if place else "left")
