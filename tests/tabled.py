@@ -11,8 +11,15 @@ from benchmarks.tables.options import Options
 from pixbench.file_versions import RESULT_SCHEMA
 from pixbench.files import write_json
 
+HOST = {"device": "cpu", "processes": 1, "cpus": 2, "threads": 2}
+
 
 def result(folder: Path, label: str, protocol: str, metrics: dict[str, float | None], **changes: object) -> None:
+    """Write a result. What it says of its weights and machine may be a part of what results hold."""
+    defaults = {"weights": {"path": "x.pth", "sha256": "a" * 64, "source": "x.pth"}, "host": HOST}
+    for name, default in defaults.items():
+        if changes.get(name):
+            changes[name] = {**default, **changes[name]}  # type: ignore[dict-item]
     base = {
         **dict(
             schema=RESULT_SCHEMA, kind="transfer", status="ok", protocol=protocol, scale="mini", seed=0, label=label
@@ -20,6 +27,11 @@ def result(folder: Path, label: str, protocol: str, metrics: dict[str, float | N
         **dict(init="random", metrics=metrics, deviations=["MAX_ITER 5 instead of 24000"]),
     }
     write_json(folder / "result.json", {**base, **changes})
+
+
+def pretraining(folder: Path, **facts: object) -> None:
+    """Write the result of a pre-training run."""
+    write_json(folder / "result.json", {"schema": RESULT_SCHEMA, "kind": "pretrain", "status": "ok", **facts})
 
 
 def frozen(folder: Path, label: str, protocol: str, metrics: dict[str, float | None], **changes: object) -> None:

@@ -88,7 +88,7 @@ def test_numbers_of_the_comparison_are_in_csv(tmp_path: Path) -> None:
 def test_rows_with_weights_are_single_pre_training_runs(tmp_path: Path) -> None:
     three_rows(tmp_path)
     assert "--join-seeds" not in written(tmp_path)
-    seeds(tmp_path, "better", [55.0, 56.0, 55.2, 55.8], weights={"path": "x.pth", "sha256": "a"})
+    seeds(tmp_path, "better", [55.0, 56.0, 55.2, 55.8], weights={"path": "x.pth"})
     assert "one pre-training run each: intervals and marks hold for these runs, not for their methods" in written(
         tmp_path
     )
