@@ -68,7 +68,7 @@ def _pretraining(folders: Sequence[Path]) -> Iterable[dict[str, Any]]:
         with suppress(UserError):  # said where results are collected
             run = read_result(path)
             if run.get("kind") == "pretrain" and run["status"] == "ok":
-                took = {**run, "wall_time_s": run.get("wall_time_s") or run["seconds"]}
+                took = {**run, "wall_time_s": run["seconds"]}  # with the time before it was resumed
                 yield from _record(path.parent.name, PRETRAINING, "", [took], _logged_rates(path.with_name(STEP_LOG)))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tabled import frozen, pretraining, result, written
+from tabled import HOST, frozen, pretraining, result, written
 
 from benchmarks.commands.main import main
 from benchmarks.tables.ablation import ablation
@@ -145,7 +145,7 @@ def test_cost_of_runs_and_of_pre_training(tmp_path: Path) -> None:
     for seed in range(2):
         result(tmp_path / str(seed), "a", "voc_c4", {"AP": 1.0}, seed=seed, **took)
     frozen(tmp_path / "f", "a", "voc12aug_knn", {"mIoU": 1.0}, wall_time_s=36.0, host={"device": "cpu"})
-    pretraining(tmp_path / "pixpro", seconds=7200)
+    pretraining(tmp_path / "pixpro", seconds=7200, host=HOST)
     log = "".join(json.dumps({"step": n, "images_per_s": rate}) + "\n" for n, rate in enumerate((1.0, 500.0, 510.0)))
     (tmp_path / "pixpro" / "log.jsonl").write_text(log)
     groups, _ = collect(tmp_path)
@@ -155,7 +155,7 @@ def test_cost_of_runs_and_of_pre_training(tmp_path: Path) -> None:
     assert found["voc_c4"]["device"] == "8 × NVIDIA A100"
     assert (found["voc12aug_knn"]["gpu_hours"], found["voc12aug_knn"]["images_per_s"]) == (None, None)
     pre = found["pre-training"]
-    assert (pre["label"], pre["hours"], pre["images_per_s"], pre["device"]) == ("pixpro", 2.0, 500.0, "not recorded")
+    assert (pre["label"], pre["hours"], pre["images_per_s"], pre["device"]) == ("pixpro", 2.0, 500.0, "1 × cpu")
 
 
 def test_agreement_of_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
