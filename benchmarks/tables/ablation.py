@@ -50,7 +50,8 @@ def ablation(group: Group, fields: Sequence[str], labels: Sequence[str] = ()) ->
 
 
 def _named(fields: Sequence[str], values: Sequence[Any]) -> str:
-    return ", ".join(f"{field} {value}" for field, value in zip(fields, values, strict=True))
+    written = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    return ", ".join(f"{field} {value}" for field, value in zip(fields, written, strict=True))
 
 
 def _natural(values: Sequence[Any]) -> list[tuple[bool, float, str]]:

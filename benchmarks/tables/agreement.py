@@ -93,7 +93,10 @@ def scatter(group: Group) -> bytes:
             for label, place in zip(one, zip(x, y, strict=True), strict=True):
                 text = group.title(label).replace("$", r"\$")  # a label is no formula
                 axes.annotate(text, place, xytext=(4, 2), textcoords="offset points", fontsize=7)
-            axes.set(xlabel=f"rank, {column[2]}", ylabel=f"rank, {other[2]}")
+            axes.set(xlabel=f"rank, frozen: {column[2]}", ylabel=f"rank, fine-tuned: {other[2]}")
+            axes.margins(0.15)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.get_major_locator().set_params(integer=True)
             axes.invert_xaxis()
             axes.invert_yaxis()
     out = io.BytesIO()

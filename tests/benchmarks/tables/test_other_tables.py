@@ -24,7 +24,7 @@ from pixbench.errors import UserError
 from pixbench.files import write_json
 
 
-def pretrained(root: Path, label: str, seed: int, gamma: float = 2, **more: Any) -> dict[str, Any]:
+def pretrained(root: Path, label: str, seed: int, gamma: float = 2.0, **more: Any) -> dict[str, Any]:
     """Write the folder of a pre-training run and return what results say of its weights."""
     folder = root / "pretrain" / label
     folder.mkdir(parents=True, exist_ok=True)
@@ -33,10 +33,10 @@ def pretrained(root: Path, label: str, seed: int, gamma: float = 2, **more: Any)
     return {"path": str(folder / "checkpoint.pth"), "sha256": sha256(label.encode()).hexdigest()}
 
 
-def rows(root: Path, gammas: tuple[float, ...] = (1, 2, 10), pre: int = 3, seeds: int = 2, **more: Any) -> Path:
+def rows(root: Path, gammas: tuple[float, ...] = (1.0, 2.0, 10.0), pre: int = 3, seeds: int = 2, **more: Any) -> Path:
     for gamma in gammas:
         for seed in range(pre):
-            label = f"g{gamma}_s{seed}"
+            label = f"g{gamma:g}_s{seed}"
             weights = pretrained(root, label, seed, gamma, **more)
             for fine in range(seeds):
                 numbers: dict[str, float | None] = {
@@ -68,7 +68,7 @@ def test_an_ablation_has_a_row_for_each_value_over_all_seeds(
 
 def test_an_ablation_refuses_rows_that_differ_in_more(tmp_path: Path) -> None:
     (group,), _ = collect(rows(tmp_path))
-    pretrained(tmp_path, "g10_s2", 2, 10, epochs=100)
+    pretrained(tmp_path, "g10_s2", 2, 10.0, epochs=100)
     with pytest.raises(
         UserError, match=r"differ in more than method\.gamma: epochs \(3, 100\); name those settings in --by"
     ):
