@@ -28,6 +28,7 @@ from benchmarks.speed import frozen as frozen_page
 from benchmarks.speed import page as speed_page
 from benchmarks.speed import probe_memory
 from benchmarks.speed import search as search_page
+from benchmarks.tables import examples
 from pixbench.files import write_text
 from pixbench.paths import RESULT_JSON_SCHEMA
 from pretrain.method_descriptions import config_files, setting_descriptions
@@ -139,6 +140,11 @@ def score_at() -> str:
     return _of_data("scored at", rows, 2)
 
 
+def statistics(name: str) -> str:
+    """Return an example of statistics from the results that `python -m benchmarks.tables.examples` stored."""
+    return examples.page(json.loads((DOCS / "statistics.json").read_text(encoding="utf-8")), name)
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "formats": ("weights.md", listing),
     "protocols": ("protocols/README.md", protocols),
@@ -151,6 +157,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "frozen": ("frozen.md", frozen),
     "steps": ("protocols/voc12aug_incontext.md", steps),
     "score_at": ("protocols/voc12aug_incontext.md", score_at),
+    **{f"example of {name}": ("statistics.md", partial(statistics, name)) for name in examples.EXAMPLES},
     **{
         f"facts of {protocol.name}": (f"protocols/{protocol.name}.md", partial(facts, protocol))
         for protocol in all_protocols().values()

@@ -59,3 +59,11 @@ def write(
     """Write the result `made` to ``folder`` and return its path."""
     rewrite_result(folder / RESULT_FILE, made(protocol, metrics, **changes))
     return folder / RESULT_FILE
+
+
+def write_pretraining(folder: Path, **changes: Any) -> Path:
+    """Write the result of a pre-training run to ``folder`` and return its path."""
+    config = {"A": 1}
+    own = {"kind": "pretrain", "metrics": {"loss": 2.0}, "units": {"loss": "1"}, "config": config}
+    rewrite_result(folder / RESULT_FILE, {**ABOUT, **own, "config_sha256": config_hash(config), **changes})
+    return folder / RESULT_FILE

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.miniworld.generate import World, is_there
 from benchmarks.results.merge import upgrade
-from benchmarks.tables import collect
+from benchmarks.tables.collected import collect
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, CHECKPOINT_VERSION, MINI_WORLD_FILE, RESULT_FILE
 from pixbench.files import sha256

@@ -97,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the suite and write its tables, or only print its commands (--dry-run); return 1 if a job failed, else 0."""
     from benchmarks.launch.interfaces import Launcher
     from benchmarks.launch.scheduler import run_jobs
-    from benchmarks.tables import write_tables
+    from benchmarks.tables import show, write_tables
+    from benchmarks.tables.options import Options
 
     for option, least in (("jobs_at_a_time", 1), ("gpus_per_run", 1), ("array_limit", 1), ("stall_minutes", 0)):
         if (value := getattr(args, option)) is not None and value < least:
@@ -145,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     with owned(out, partial(os.kill, os.getpid(), signal.SIGINT)):  # stops its jobs, too, if the lock is lost
         states = run_jobs(jobs, records, launcher)
         if any(state == "done" for name, state in states.items() if name.startswith("transfer/")):
-            print(write_tables(out / "runs", out, tuple(suite.rows)))
+            show(write_tables(out / "runs", out, Options(tuple(suite.rows))))
     failed = [job for job in jobs if states[job.name] != "done"]
     print(f"{args.suite}: {dict(Counter(states.values()))}; results and tables in {out}")
     for job in failed:

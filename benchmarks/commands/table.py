@@ -1,29 +1,80 @@
-"""`pixbench table`: make the comparison tables from finished runs."""
+"""`pixbench table`: make tables from finished runs."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import BEGIN, END, insert, write_tables
-from benchmarks.tables.markdown import ALL_METRICS
+from benchmarks.tables import (
+    BEGIN,
+    END,
+    TABLE,
+    compared,
+    insert,
+    one_group,
+    show,
+    write,
+    write_agreement,
+)
+from benchmarks.tables.ablation import ablation
+from benchmarks.tables.beside import beside
+from benchmarks.tables.collected import Task, collect
+from benchmarks.tables.cost import cost_document
+from benchmarks.tables.footnotes import FULL
+from benchmarks.tables.formats.markdown import to_markdown
+from benchmarks.tables.options import NO_BASELINE, USUAL_BASELINE, Options
+from benchmarks.tables.per_class import per_class
+from benchmarks.tables.pretraining import joined
 from pixbench.errors import UserError
+from transfer.protocols import KINDS, SCALES, find_protocol
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
-    parser = subparsers.add_parser("table", help="make the comparison tables from finished runs")
+    parser = subparsers.add_parser("table", help="make tables from finished runs")
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUNS", help="folders with result.json files, at any depth; all are read together"
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, help="folder for table.md and table.csv (default: RUNS, if it is one folder)"
+        "--out",
+        type=Path,
+        help="folder for the table as Markdown, CSV, LaTeX, HTML and JSON (default: RUNS, if it is one folder)",
     )
     parser.add_argument("--into", type=Path, help=f"document to insert the table into, between {BEGIN} and {END}")
     parser.add_argument("--rows", nargs="+", default=(), metavar="LABEL", help="rows that come first, in this order")
     parser.add_argument(
-        ALL_METRICS, action="store_true", help="show every metric that the results hold, not only the main ones"
+        "--baseline",
+        metavar="LABEL",
+        help=f"row that the others are compared with (default: {USUAL_BASELINE}, if there is one; {NO_BASELINE}: no comparison)",
+    )
+    parser.add_argument(
+        "--metrics",
+        choices=("first", "table", "all"),
+        default="table",
+        help="show the first metric of each protocol, the main ones, or every metric that the results hold",
+    )
+    parser.add_argument(FULL, action="store_true", help="list every deviation from the protocols word by word")
+    parser.add_argument(
+        "--join-seeds", action="store_true", help="make one row of those whose pre-training differs in the seed alone"
+    )
+    parser.add_argument("--scale", choices=SCALES, help="results of this scale only")
+    parser.add_argument("--kind", choices=tuple(KINDS.values()), help="fine-tuned or frozen results only")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--beside", action="store_true", help="frozen beside fine-tuned results, in groups of columns")
+    kind.add_argument(
+        "--by",
+        nargs="+",
+        metavar="SETTING",
+        help="ablation: a row for each value of these pre-training settings, such as method.gamma, all others equal",
+    )
+    kind.add_argument("--per-class", metavar="PROTOCOL", help="the numbers of each class under this protocol")
+    kind.add_argument("--cost", action="store_true", help="hours, GPU-hours and images a second of the runs")
+    kind.add_argument(
+        "--agreement",
+        action="store_true",
+        help="do frozen and fine-tuned protocols rank the rows in the same order: Kendall's tau, and a picture of the ranks",
     )
     parser.set_defaults(run=run)
 
@@ -35,8 +86,36 @@ def run(args: argparse.Namespace) -> None:
             f"{len(args.runs)} folders of results are given: say with --out in which folder their tables belong"
         )
     out = args.out or args.runs[0]
-    text = write_tables(args.runs, out, args.rows, must_exist=True, all_metrics=args.all_metrics)
-    print(text)
-    print(f"written: {out / 'table.md'} and {out / 'table.csv'}")
+    groups, left_out = collect(args.runs)
+    groups = [group for group in groups if args.scale in (None, group.scale)]
+    groups = [group for group in groups if args.kind in (None, KINDS[group.kind])]
+    if not groups:
+        raise UserError("there are no results of this --scale and --kind below these folders")
+    if args.join_seeds:
+        groups = [joined(group) for group in groups]
+    options = Options(args.rows, args.baseline, args.metrics, args.full)
+    labels = list(dict.fromkeys(label for group in groups for label in group.rows))
+    if not args.by:
+        options.check(labels)
+    if args.agreement:
+        name, document = "agreement", write_agreement(one_group(beside(groups), args.scale), out)
+    else:
+        if args.cost:
+            name, document = "cost", cost_document(groups, args.runs, options)
+        elif args.per_class:
+            task = Task(find_protocol(args.per_class).name)
+            group = one_group(groups, args.scale, lambda group: task in group.tasks())
+            name, document = f"per_class_{task.protocol}", per_class(group, task, options)
+        elif args.by:
+            Options(args.rows).check(labels)
+            groups = [ablation(group, args.by, args.rows) for group in groups]
+            name = re.sub(r"[^\w.]+", "_", f"by_{'_'.join(args.by)}")
+            document = compared(groups, left_out, Options((), args.baseline, args.metrics, args.full))
+        else:
+            name, document = TABLE, compared(groups, left_out, options, args.beside)
+        write(document, out, name, args.full)
+    show(document, args.full)
+    print(f"written: {out / name}.md, .csv, .tex, .html, .json{', .png' if args.agreement else ''}")
     if args.into:
+        text = to_markdown(document, args.full)
         insert(text.replace("\n## ", "\n### ").partition("\n\n")[2], args.into)

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from benchmarks.published import published, title
 from benchmarks.results.reading import read_all
+from benchmarks.statistics.intervals import Samples
 from pixbench.errors import UserError, listed
 from pixbench.file_versions import RESULT_FILE
 from transfer.protocols import KINDS, NEUTRAL, NOT_SET, Protocol, leaves, protocols
@@ -32,17 +31,16 @@ class Entry:
         found = [run["metrics"].get(metric) for run in self.runs]
         return [math.nan if value is None else float(value) for value in found]
 
-    def text(self, about: Protocol, metric: str) -> str:
-        """Return the mean, with the standard deviation if there are several seeds.
+    def samples(self, metric: str) -> Samples:
+        """Return (seed of pre-training, seed of the evaluation) -> number; "" for a row that is a single pre-training run."""
+        keys = [(run.get("joined", ""), run["seed"]) for run in self.runs]
+        return dict(zip(keys, self.values(metric), strict=True))
 
-        It is "–" if there is no run, and "undefined" if a seed has no number.
-        """
-        values = self.values(metric)
-        if not values:
-            return "–"
-        mean, spread = mean_std(values)
-        text = about.written(metric, mean)
-        return text if spread is None or math.isnan(mean) else f"{text} ± {about.written(metric, spread)}"
+    @property
+    def seeds(self) -> str:
+        """How many seeds there are: "3", or "2 × 3" for three evaluations of each of two pre-training seeds."""
+        joined = {run["joined"] for run in self.runs if "joined" in run}
+        return f"{len(joined)} × {len(self.runs) / len(joined):g}" if joined else str(len(self.runs))
 
     def undefined(self, metric: str) -> str:
         """Return why a seed has no number of ``metric``; "" if all have one."""
@@ -57,11 +55,6 @@ class Entry:
     def deviations(self) -> tuple[str, ...]:
         """Deviations from the protocol in any of the runs, each once."""
         return tuple(sorted({text for run in self.runs for text in run["deviations"]}))
-
-
-def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return mean and sample standard deviation (None for a single value); both are NaN if any value is NaN."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 class Task(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any
 
 import made_results
 import pytest
+from tabled import cells, written
 
 from benchmarks.commands.main import main
 from benchmarks.published import published
-from benchmarks.tables import write_tables
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.named_spec import NamedSpec
 from transfer.run_folder import row_of
@@ -29,16 +29,10 @@ def measured(folder: Path, protocol: str, metrics: dict[str, float | None], **ch
     made_results.write(folder, protocol, metrics, **{"scale": "paper", "label": "a", **changes})
 
 
-def cells(text: str) -> dict[str, str]:
-    """Return the first line of the first table: heading -> text."""
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    return dict(zip(lines[0], lines[2], strict=True))
-
-
 def test_a_published_number_stands_only_beside_its_own_network(tmp_path: Path) -> None:
     about = {"spec": BackboneSpec(width=0.25).as_dict(), "stride": 16, "images": {"size": 224}}
     measured(tmp_path, "ade20k_knn", {"mIoU": 5.0}, label="capi_vitl14_in22k", evaluation=about)
-    text = write_tables(tmp_path, tmp_path)
+    text = written(tmp_path)
     assert cells(text) == {"Pre-training": "capi_vitl14_in22k", "ADE20K k-NN mIoU": "5.0"}
     note = "the published number is not shown beside that of ade20k_knn: that is of ViT-L/14, this of ResNet-50 of"
     assert note in text
@@ -46,8 +40,8 @@ def test_a_published_number_stands_only_beside_its_own_network(tmp_path: Path) -
     measured(
         tmp_path, "ade20k_knn", {"mIoU": 5.0}, label="capi_vitl14_in22k", evaluation=about | {"spec": LARGE.as_dict()}
     )
-    text = write_tables(tmp_path, tmp_path)
-    assert cells(text) == {"Pre-training": "CAPI ViT-L/14, IN22k", "ADE20K k-NN mIoU": "5.0 (29.7)"}
+    text = written(tmp_path)
+    assert cells(text) == {"Pre-training": "CAPI ViT-L/14, IN22k", "ADE20K k-NN mIoU": "5.0 (29.7, −24.7)"}
     assert "not shown beside" not in text
 
 
@@ -117,16 +111,16 @@ def test_networks_of_published_numbers_are_known_to_timm() -> None:
 def test_metrics_have_digits_of_their_own_and_those_left_out_are_named(tmp_path: Path) -> None:
     for seed, value in enumerate((0.193, 0.189)):
         measured(tmp_path / str(seed), "voc12aug_statistics", NUMBERS | {"equivariance_crop": value}, seed=seed)
-    text = write_tables(tmp_path, tmp_path)
+    text = written(tmp_path)
     row = cells(text)
     assert row["VOC12 RankMe"] == "95.2 ± 0.0"
     assert row["VOC12 equivariance"] == "0.191 ± 0.003"
     assert "VOC12 uniformity" not in text
     assert (
-        "not shown: alignment, uniformity, equivariance_flip of voc12aug_statistics (`pixbench table` shows them with"
+        "not shown: alignment, uniformity, equivariance_flip of voc12aug_statistics (`pixbench table --metrics all` shows"
         in text
     )
-    row = cells(write_tables(tmp_path, tmp_path, all_metrics=True))
+    row = cells(written(tmp_path, metrics="all"))
     assert row["voc12aug_statistics uniformity"] == "-1.500 ± 0.000"
     assert "also measured" not in (tmp_path / "table.md").read_text()
 
@@ -135,7 +129,7 @@ def test_undefined_numbers_have_their_reason(tmp_path: Path) -> None:
     why = {"undefined": {"sensitivity": "no two pure cells are near"}}
     measured(tmp_path / "0", "voc12aug_statistics", NUMBERS)
     measured(tmp_path / "1", "voc12aug_statistics", NUMBERS | {"sensitivity": None}, seed=1, evaluation=why)
-    text = write_tables(tmp_path, tmp_path)
+    text = written(tmp_path)
     assert cells(text)["VOC12 sensitivity"] == "undefined [a]"
     assert "- [a]: sensitivity: in 1 of 2 seeds, no two pure cells are near\n" in text
     rows = {row["metric"]: row for row in csv.DictReader((tmp_path / "table.csv").open())}
@@ -147,12 +141,12 @@ def test_undefined_numbers_have_their_reason(tmp_path: Path) -> None:
 
 def test_each_kind_has_its_own_words(tmp_path: Path) -> None:
     measured(tmp_path / "a", "ade20k_knn", {"mIoU": 5.0}, scale="mini")
-    text = write_tables(tmp_path, tmp_path)
+    text = written(tmp_path)
     assert text.startswith("# Results with frozen backbones\n")
     assert "narrow" not in text
     assert "schedules" not in text
     measured(tmp_path / "b", "ade20k_fcn_80k", {"mIoU": 5.0}, kind="transfer", scale="mini")
-    assert write_tables(tmp_path, tmp_path).startswith("# Results, fine-tuned and with frozen backbones\n")
+    assert written(tmp_path).startswith("# Results, fine-tuned and with frozen backbones\n")
 
 
 def test_training_pictures_are_compared_too(tmp_path: Path) -> None:
@@ -160,7 +154,7 @@ def test_training_pictures_are_compared_too(tmp_path: Path) -> None:
         about = {"pictures": {"train": number, "test": 5}}
         measured(tmp_path / name, "voc_c4", {"AP": 5.0}, kind="transfer", label=name, evaluation=about)
     note = "- voc_c4: the rows had different numbers of training pictures (10: a; 20: b)"
-    assert note in write_tables(tmp_path, tmp_path)
+    assert note in written(tmp_path)
 
 
 def test_several_folders_make_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

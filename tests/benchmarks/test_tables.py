@@ -6,25 +6,23 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import made_results
 import pytest
+from tabled import result, written
 
 from benchmarks.published import published
-from benchmarks.tables import collect, write_tables
+from benchmarks.tables import write_tables
+from benchmarks.tables.collected import collect
+from benchmarks.tables.formats.markdown import to_markdown
+from benchmarks.tables.options import Options
 from pixbench.errors import UserError
 from transfer.protocols import protocols
 
 COCO = {"box_AP": 21.0, "box_AP50": 40.0, "mask_AP": 20.0, "mask_AP50": 38.0}
 
 
-def result(folder: Path, label: str, protocol: str, metrics: dict[str, float | None], **changes: object) -> None:
-    settings = {"label": label, "deviations": ["MAX_ITER 5 instead of 24000"], **changes}
-    made_results.write(folder, protocol, metrics, **settings)
-
-
 def test_mini_numbers_never_stand_beside_published_ones(tmp_path: Path) -> None:
     result(tmp_path / "a", "pixpro_400ep", "voc_c4", {"AP": 11.5, "AP50": 20.0, "AP75": 3.0})
-    text = write_tables(tmp_path, tmp_path)
+    text = written(tmp_path)
     measured, reference = text.split("## Published")
     assert "11.5" in measured
     assert "Not comparable" in measured
@@ -36,8 +34,8 @@ def test_mini_numbers_never_stand_beside_published_ones(tmp_path: Path) -> None:
 def test_paper_scale_shows_the_published_number_in_brackets(tmp_path: Path) -> None:
     metrics = {"AP": 59.9, "AP50": 83.0, "AP75": 67.0}
     result(tmp_path / "a", "pixpro_400ep", "voc_c4", metrics, scale="paper", deviations=[])
-    text = write_tables(tmp_path, tmp_path)
-    assert "59.9 (60.2)" in text
+    text = written(tmp_path)
+    assert "59.9 (60.2, −0.3)" in text
     assert "Deviations" not in text
     with (tmp_path / "table.csv").open() as stream:
         rows = {row["metric"]: row for row in csv.DictReader(stream)}
@@ -48,19 +46,19 @@ def test_paper_scale_shows_the_published_number_in_brackets(tmp_path: Path) -> N
 def test_seeds_become_mean_and_standard_deviation(tmp_path: Path) -> None:
     for seed, value in enumerate((10.0, 12.0)):
         result(tmp_path / f"s{seed}", "random", "cityscapes_fcn16s", {"mIoU": value}, seed=seed)
-    assert "11.0 ± 1.4" in write_tables(tmp_path, tmp_path)
+    assert "11.0 ± 1.4" in written(tmp_path)
 
 
 def test_shared_deviations_mark_the_column_and_others_the_cell(tmp_path: Path) -> None:
     result(tmp_path / "a", "random", "cityscapes_fcn16s", {"mIoU": 10.0})
     result(tmp_path / "b", "pixpro", "cityscapes_fcn16s", {"mIoU": 11.0})
-    assert "mIoU [a]" in write_tables(tmp_path, tmp_path)
+    assert "mIoU [a]" in written(tmp_path)
     result(tmp_path / "b", "pixpro", "cityscapes_fcn16s", {"mIoU": 11.0}, deviations=["lr 1 instead of 2"])
-    text = write_tables(tmp_path, tmp_path)
+    text = written(tmp_path)
     assert "mIoU [a]" not in text
     assert "10.0 [a]" in text
-    assert "11.0 [b]" in text
-    assert "- [b]: lr 1 instead of 2" in text
+    assert "**11.0** [b]" in text  # the best of its column
+    assert "- [b] cityscapes_fcn16s, mini scale: lr 1 instead of 2" in text
 
 
 def test_own_classes_have_a_column_of_their_own(tmp_path: Path) -> None:
@@ -69,9 +67,9 @@ def test_own_classes_have_a_column_of_their_own(tmp_path: Path) -> None:
     own = {"scale": "paper", "deviations": ["2 classes (nut, plate) of its own instead of those of the protocol"]}
     result(tmp_path / "b", "pixpro_400ep", "voc_c4", {**numbers, "AP": 71.5}, classes=["nut", "plate"], **own)
     result(tmp_path / "c", "pixpro_400ep", "voc_c4", {**numbers, "AP": 81.5}, classes=["a", "b", "c", "d"], **own)
-    head, _, row = write_tables(tmp_path, tmp_path).split("## Published")[0].splitlines()[6:9]
+    head, _, row = written(tmp_path).split("## Published")[0].splitlines()[6:9]
     cells = dict(zip(*([cell.strip() for cell in line.split("|")[1:-1]] for line in (head, row)), strict=True))
-    assert cells["VOC AP"] == "11.5 (60.2)"
+    assert cells["VOC AP"] == "11.5 (60.2, −48.7)"
     assert cells["VOC AP on own classes (nut, plate) [b]"] == "71.5"
     assert cells["VOC AP on own classes (a, b, c and 1 more) [a]"] == "81.5"
     with (tmp_path / "table.csv").open() as stream:
@@ -82,23 +80,25 @@ def test_own_classes_have_a_column_of_their_own(tmp_path: Path) -> None:
 
 def test_a_table_of_own_classes_alone_has_no_published_numbers(tmp_path: Path) -> None:
     result(tmp_path / "b", "pixpro_400ep", "cityscapes_fcn16s", {"mIoU": 1.0}, classes=["nut", "plate"])
-    assert "Published" not in write_tables(tmp_path, tmp_path)
+    assert "Published" not in written(tmp_path)
     assert "object_IoU" not in (tmp_path / "table.csv").read_text()
 
 
 def test_a_deviation_that_protocols_share_is_explained_once(tmp_path: Path) -> None:
     for name in ("coco_fpn_1x", "coco_c4_1x"):
         result(tmp_path / name, "random", name, COCO, deviations=["batch 4 instead of 16", f"size of {name}"])
-    text = write_tables(tmp_path, tmp_path)
-    assert "- [a] [b]: batch 4 instead of 16" in text
-    assert "- [a]: size of coco_fpn_1x" in text
-    assert "- [b]: size of coco_c4_1x" in text
+    document = write_tables(tmp_path, tmp_path, Options(full=True))
+    appendix = to_markdown(document, full=True).split("All deviations:")[1]
+    assert "- [a] [b]: batch 4 instead of 16" in appendix
+    assert "- [a]: size of coco_fpn_1x" in appendix
+    assert "- [b]: size of coco_c4_1x" in appendix
+    assert "All deviations" not in to_markdown(document)
 
 
 def test_nan_is_shown_and_failed_runs_are_left_out_by_name(tmp_path: Path) -> None:
     result(tmp_path / "a", "random", "coco_fpn_1x", {**COCO, "mask_AP": None})
     result(tmp_path / "b", "pixpro", "coco_fpn_1x", COCO, status="failed", reason="loss became NaN at iteration 3")
-    text = write_tables(tmp_path, tmp_path)
+    text = written(tmp_path)
     assert "nan" not in text
     assert "undefined [b]" in text
     assert "Undefined numbers:\n\n- [b]: mask_AP: the evaluation gave no number\n" in text
@@ -111,7 +111,7 @@ def test_a_protocol_that_is_no_longer_known_is_left_out_by_name(tmp_path: Path) 
     with pytest.raises(UserError, match="of a known protocol"):
         collect(tmp_path)
     result(tmp_path / "a", "random", "cityscapes_fcn16s", {"mIoU": 10.0})
-    assert "- old: there is no protocol voc_c3 any more" in write_tables(tmp_path, tmp_path)
+    assert "- old: there is no protocol voc_c3 any more" in written(tmp_path)
     assert "voc_c3" not in (tmp_path / "table.csv").read_text()
 
 
@@ -150,12 +150,10 @@ def test_frozen_results_have_a_table_of_their_own(tmp_path: Path) -> None:
     result(tmp_path / "a", "pixpro", "cityscapes_fcn16s", {"mIoU": 10.0})
     frozen(tmp_path / "b", "pixpro", 30.0)
     frozen(tmp_path / "c", "moco_v2", 31.0, seed=1)
-    tuned, measured = (
-        write_tables(tmp_path, tmp_path).split("## Published")[0].split("## Measured with frozen backbones")
-    )
+    tuned, measured = written(tmp_path).split("## Published")[0].split("## Measured with frozen backbones")
     assert ("10.0" in tuned, "30.0" in tuned, "10.0" in measured, "30.0" in measured) == (True, False, False, True)
-    assert "fine-tuning seed(s)" in tuned
-    assert "1 seed(s) for each number" in measured
+    assert "narrow backbone" in tuned
+    assert "narrow backbone" not in measured
     assert "Notes:" not in measured
     with (tmp_path / "table.csv").open() as stream:
         kinds = {row["protocol"]: row["kind"] for row in csv.DictReader(stream)}
@@ -164,7 +162,7 @@ def test_frozen_results_have_a_table_of_their_own(tmp_path: Path) -> None:
 
 def test_frozen_results_alone_have_no_other_table(tmp_path: Path) -> None:
     frozen(tmp_path / "b", "pixpro_400ep", 30.0, scale="paper")
-    text = write_tables(tmp_path, tmp_path)
+    text = written(tmp_path)
     assert text.count("## ") == 1
     assert "## Measured with frozen backbones at full scale" in text
 
@@ -173,7 +171,7 @@ def test_different_strides_and_random_rows_are_noted(tmp_path: Path) -> None:
     calibrated = {"backbone": "random initialisation, seed 0, BN statistics of 1024 training pictures"}
     frozen(tmp_path / "a", "pixpro", 30.0)
     frozen(tmp_path / "b", "random", 20.0, 32, evaluation=calibrated)
-    text = write_tables(tmp_path, tmp_path)
+    text = written(tmp_path)
     assert (
         "- imagenet_probe: the backbones have cells of different sizes (16 pixels: pixpro; 32 pixels: "
         in text.replace("PixPro", "pixpro")
@@ -227,23 +225,23 @@ def test_what_may_differ_between_seeds_is_no_other_setting(tmp_path: Path) -> No
         about = {"overrides": {"list": f"{name}.txt"}, "files": {"list": "a" * 64}}
         frozen(tmp_path / name, "B", 10.0, seed=seed, **about)
     frozen(tmp_path / "old", "B", 10.0, seed=2, overrides={"list": "a.txt"})  # of before contents were recorded
-    assert "11.0 ± 1.0" in write_tables(tmp_path, tmp_path)
+    assert "11.0 ± 1.0" in written(tmp_path)
 
 
 def test_different_numbers_of_test_pictures_are_noted(tmp_path: Path) -> None:
     frozen(tmp_path / "a", "full", 30.0, evaluation={"pictures": {"train": 5, "test": 12}})
     frozen(tmp_path / "b", "other", 20.0, evaluation={"pictures": {"train": 4, "test": 12}})
     frozen(tmp_path / "d", "old", 20.0)
-    assert "numbers of pictures" not in write_tables(tmp_path, tmp_path)
+    assert "numbers of pictures" not in written(tmp_path)
     frozen(tmp_path / "c", "half", 40.0, evaluation={"pictures": {"train": 5, "test": 6}})
     note = "- imagenet_probe: the numbers were measured on different numbers of pictures (6: half; 12: full, other), "
-    assert note in write_tables(tmp_path, tmp_path)
+    assert note in written(tmp_path)
     for name, number in (("e", 20), ("f", 10)):  # a protocol whose pictures have no other split
         about = {"pictures": {"train": number}}
         metrics = {"CorLoc": 1.0}
         result(tmp_path / name, name, "voc07_discovery", metrics, kind="frozen", evaluation=about)
     assert "- voc07_discovery: the numbers were measured on different numbers of pictures (10: f; 20: e), " in (
-        write_tables(tmp_path, tmp_path)
+        written(tmp_path)
     )
 
 
@@ -265,7 +263,7 @@ def test_a_file_that_cannot_be_used_is_named_and_the_others_stand_in_the_table(t
     files["older"].write_text(content.replace('"schema": 2', '"schema": 1'))
     files["newer"].write_text(content.replace('"schema": 2', '"schema": 3'))
     files["edited"].write_text(content.replace('"mIoU": 10.0', '"mIoU": 99.0'))
-    text = write_tables(tmp_path, tmp_path)
+    text = written(tmp_path)
     assert "| good " in text
     assert "99.0" not in text
     left_out = text.partition("## Runs left out\n\n")[2].splitlines()
@@ -286,5 +284,5 @@ def test_published_numbers_belong_to_known_protocols_and_metrics_and_have_source
 def test_a_row_that_is_not_there_is_refused(tmp_path: Path) -> None:
     result(tmp_path / "a", "pixpro_400ep", "voc_c4", {"AP": 11.5, "AP50": 20.0, "AP75": 3.0})
     with pytest.raises(UserError, match=r"no row 'pixpro_40ep'.*did you mean pixpro_400ep\?.*rows: pixpro_400ep"):
-        write_tables(tmp_path, tmp_path, ("pixpro_40ep",), must_exist=True)
+        written(tmp_path, order=("pixpro_40ep",))
     assert not (tmp_path / "table.md").exists()

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.commands.main import main
 from benchmarks.results.foreign import imported
 from benchmarks.tables import write_tables
+from benchmarks.tables.formats.markdown import to_markdown
 from pixbench.errors import UserError
 from pixbench.files import sha256
 from pixbench.results import read_result
@@ -66,7 +67,7 @@ def test_mmsegmentation(kind: str, tmp_path: Path) -> None:
 def test_an_imported_result_stands_in_the_table_with_its_mark(tmp_path: Path) -> None:
     words = ("--protocol", "voc_c4", "--label", "theirs", "--seed", "0", "--out", str(tmp_path / "runs" / "a"))
     assert main(["results", "import", str(detectron2_log(tmp_path)), *words]) == 0
-    text = write_tables(tmp_path / "runs", tmp_path)
+    text = to_markdown(write_tables(tmp_path / "runs", tmp_path))
     assert "57.5" in text
     assert "imported: the run was made elsewhere by detectron2" in text
     assert main(["results", "import", str(detectron2_log(tmp_path)), *words]) == 2  # there is one already

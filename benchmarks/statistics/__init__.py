@@ -1,0 +1,1 @@
+"""Statistics of results: intervals, comparisons with a baseline, agreement between protocols; see `docs/statistics.md`."""
