@@ -23,7 +23,8 @@ _PLACE = re.compile(r"net\.stages\.(\d+)\.(?:downsample|blocks\.(\d+))\.")
 
 def optimizer(cfg: CfgNode, model: nn.Module) -> optim.Optimizer:
     """Return AdamW with a group of parameters for each learning rate and weight decay."""
-    train, base, groups = cfg.TRAIN, cfg.SOLVER.BASE_LR, {}
+    train, base = cfg.TRAIN, cfg.SOLVER.BASE_LR
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     names = [name.removeprefix(BACKBONE) for name, _ in model.named_parameters() if name.startswith(BACKBONE)]
     places = layers(names, train.LAYERS) if train.LAYER_DECAY < 1 else {}
     for name, parameter in model.named_parameters():
