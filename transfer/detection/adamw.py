@@ -30,9 +30,7 @@ def optimizer(cfg: CfgNode, model: nn.Module) -> optim.Optimizer:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        place = (
-            places.get(name.removeprefix(BACKBONE), train.LAYERS + 1) if name.startswith(BACKBONE) else train.LAYERS + 1
-        )
+        place = places.get(name.removeprefix(BACKBONE), train.LAYERS + 1)
         rate = base * train.LAYER_DECAY ** (train.LAYERS + 1 - place)
         free = any(part in name for part in train.NO_DECAY) or (train.NO_DECAY_VECTORS and parameter.dim() == 1)
         decay = 0.0 if free else cfg.SOLVER.WEIGHT_DECAY
