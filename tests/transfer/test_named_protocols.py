@@ -74,6 +74,11 @@ def test_a_model_at_mini_scale_learns_from_one_batch(name: str) -> None:
     changed = [key for key, x in model.named_parameters() if key in before and not torch.equal(before[key], x)]
     assert len(changed) > 0.9 * len(before)
     assert any(key.startswith("backbone.") for key in changed)
+    about = dict.fromkeys(
+        ("img_shape", "ori_shape", "pad_shape"), (150, 201)
+    )  # of no whole patches, and larger than a window
+    [found] = model.eval().predict(torch.zeros(1, 3, 150, 201), [SegDataSample(metainfo=about)])
+    assert found.pred_sem_seg.data.shape == (1, 150, 201)
 
 
 def test_the_decoder_learns_ten_times_faster_than_the_network() -> None:

@@ -23,15 +23,14 @@ _PLACE = re.compile(r"net\.stages\.(\d+)\.(?:downsample|blocks\.(\d+))\.")
 
 def optimizer(cfg: CfgNode, model: nn.Module) -> optim.Optimizer:
     """Return AdamW with a group of parameters for each learning rate and weight decay."""
-    train, base, groups = cfg.TRAIN, cfg.SOLVER.BASE_LR, {}
+    train, base = cfg.TRAIN, cfg.SOLVER.BASE_LR
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     names = [name.removeprefix(BACKBONE) for name, _ in model.named_parameters() if name.startswith(BACKBONE)]
     places = layers(names, train.LAYERS) if train.LAYER_DECAY < 1 else {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        place = (
-            places.get(name.removeprefix(BACKBONE), train.LAYERS + 1) if name.startswith(BACKBONE) else train.LAYERS + 1
-        )
+        place = places.get(name.removeprefix(BACKBONE), train.LAYERS + 1)
         rate = base * train.LAYER_DECAY ** (train.LAYERS + 1 - place)
         free = any(part in name for part in train.NO_DECAY) or (train.NO_DECAY_VECTORS and parameter.dim() == 1)
         decay = 0.0 if free else cfg.SOLVER.WEIGHT_DECAY
