@@ -116,8 +116,8 @@ def tests(groups: Sequence[Group]) -> str:
 
 def ablated(groups: Sequence[Group]) -> str:
     """Return the ablation over γ."""
-    rows = [label for label in _tuned(groups).rows if label.startswith(ROW)]
     both = beside(groups)
+    rows = [label for label in both[0].rows if label.startswith(ROW)]
     options = Options(baseline="method.gamma 2")
     return _first(compared([ablation(group, ["method.gamma"], rows) for group in both], (), options, beside=True))
 
