@@ -54,7 +54,7 @@ class Published:
         if isinstance(spec, NamedSpec):
             known = spec.family == "timm" and spec.function.partition(".")[0] in network["timm"]
             return known and spec.options.keys() <= ONLY_SIZES
-        fields = network.get("fields")
+        fields = network.get("fields", {})
         return bool(fields) and all(getattr(spec, name, None) == value for name, value in fields.items())
 
 

@@ -59,6 +59,12 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--join-seeds", action="store_true", help="make one row of those whose pre-training differs in the seed alone"
     )
+    parser.add_argument(
+        "--interval",
+        choices=("seeds", "images"),
+        default="seeds",
+        help="of what the 95 %% intervals are; images: where results store values of each, in seconds for each cell",
+    )
     parser.add_argument("--scale", choices=SCALES, help="results of this scale only")
     parser.add_argument("--kind", choices=tuple(KINDS.values()), help="fine-tuned or frozen results only")
     kind = parser.add_mutually_exclusive_group()
@@ -93,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("there are no results of this --scale and --kind below these folders")
     if args.join_seeds:
         groups = [joined(group) for group in groups]
-    options = Options(args.rows, args.baseline, args.metrics, args.full)
+    options = Options(args.rows, args.baseline, args.metrics, args.interval, args.full)
     labels = list(dict.fromkeys(label for group in groups for label in group.rows))
     if not args.by:
         options.check(labels)
@@ -110,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
             Options(args.rows).check(labels)
             groups = [ablation(group, args.by, args.rows) for group in groups]
             name = re.sub(r"[^\w.]+", "_", f"by_{'_'.join(args.by)}")
-            document = compared(groups, left_out, Options((), args.baseline, args.metrics, args.full))
+            document = compared(groups, left_out, Options((), args.baseline, args.metrics, args.interval, args.full))
         else:
             name, document = TABLE, compared(groups, left_out, options, args.beside)
         write(document, out, name, args.full)

@@ -25,6 +25,8 @@ class Entry:
     """All runs of one row under one protocol at one scale."""
 
     runs: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    """The `result.json` of each run."""
 
     def values(self, metric: str) -> list[float]:
         """Return one number per seed; NaN if the run measured none (recorded as null)."""
@@ -159,7 +161,9 @@ def collect(runs: Path | Sequence[Path]) -> tuple[list[Group], list[str]]:
                 "with another --label, or remove one of them"
             )
         group = groups.setdefault((result["scale"], kind), Group(result["scale"], kind))
-        group.rows.setdefault(label, {}).setdefault(task, Entry()).runs.append(result)
+        entry = group.rows.setdefault(label, {}).setdefault(task, Entry())
+        entry.runs.append(result)
+        entry.paths.append(path)
     left_out += [f"{short_name(file.path)}: {RESULT_FILE} {file.reason}" for file in results.left_out]
     left_out += [results.summary()] if results.left_out else []
     if not seen:

@@ -11,6 +11,7 @@ from benchmarks.tables.collected import Entry, Group, Task
 from benchmarks.tables.footnotes import UNDEFINED, Footnotes
 from benchmarks.tables.heads import check_heads
 from benchmarks.tables.options import Options, chosen_columns
+from benchmarks.tables.over_images import over_images_of
 from benchmarks.tables.table import Cell, Head, Table, mark_best
 from benchmarks.tables.words import introduction, remarks
 from transfer.protocols import KINDS
@@ -56,7 +57,7 @@ def comparison(group: Group, options: Options, grouped: bool = False) -> Table:
         for task, metric, _ in heads:
             entry = group.rows[label].get(task, Entry())
             verdict = against[task, metric].get(label) if marks else None
-            line.append(_cell(group, label, task, metric, notes, shared[task], verdict))
+            line.append(_cell(group, label, task, metric, notes, shared[task], verdict, options.interval == "images"))
             numbers.append(
                 mean if entry.runs and not math.isnan(mean := over_seeds(entry.samples(metric)).mean) else None
             )
@@ -64,7 +65,7 @@ def comparison(group: Group, options: Options, grouped: bool = False) -> Table:
         values.append(numbers)
     directed = [place for place, (task, metric, _) in enumerate(heads, 1) if metric not in task.about.plain]
     notes_below = [*remarks(group, heads, against, marks)]
-    title, warning, intro = introduction(group, heads, baseline if marks else None, grouped)
+    title, warning, intro = introduction(group, heads, baseline if marks else None, grouped, options.interval)
     return Table(
         title,
         [Head(LABELS), *above],
@@ -84,11 +85,13 @@ def _cell(
     notes: Footnotes,
     shared: tuple[str, ...],
     verdict: Verdict | None,
+    images: bool,
 ) -> Cell:
     entry = group.rows[label].get(task)
     if entry is None:
         return Cell("–")
-    found, letters = over_seeds(entry.samples(metric)), tuple[str, ...]()
+    found = over_images_of(entry, metric) if images else over_seeds(entry.samples(metric))
+    letters: tuple[str, ...] = ()
     if reason := entry.undefined(metric):
         letters += notes.mark(task, (reason,), UNDEFINED)
     if entry.deviations != shared:

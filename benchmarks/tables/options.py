@@ -27,6 +27,8 @@ class Options:
     baseline: str | None = None
     """Label of the row that the others are compared with; None for `USUAL_BASELINE` if there is such a row."""
     metrics: Which = "table"
+    interval: Literal["seeds", "images"] = "seeds"
+    """Of what the 95 % intervals in the cells are."""
     full: bool = False
     """Whether all deviations are listed word by word."""
 

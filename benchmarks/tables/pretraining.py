@@ -84,7 +84,9 @@ def merged(group: Group, rows: Mapping[str, list[str]], settings: Mapping[str, S
         for label in labels:
             for task, entry in group.rows[label].items():
                 runs = [{**run, "joined": seeds[label]} for run in entry.runs]
-                found.setdefault(name, {}).setdefault(task, Entry()).runs.extend(runs)
+                joint = found.setdefault(name, {}).setdefault(task, Entry())
+                joint.runs.extend(runs)
+                joint.paths.extend(entry.paths)
     return replace(group, rows=found)
 
 

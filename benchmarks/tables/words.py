@@ -17,14 +17,18 @@ MINI = {
 }
 
 
-def introduction(group: Group, heads: Sequence[Column], baseline: str | None, grouped: bool) -> tuple[str, str, str]:
+def introduction(
+    group: Group, heads: Sequence[Column], baseline: str | None, grouped: bool, interval: str
+) -> tuple[str, str, str]:
     """Return title, warning and introduction."""
     entries = sorted((e for found in group.rows.values() for e in found.values()), key=lambda entry: len(entry.runs))
     few, most = entries[0].seeds, entries[-1].seeds
     seeds = few if few == most else f"{few} to {most}"
     several = any(over_seeds(entry.samples(next(iter(entry.runs[0]["metrics"])))).n > 1 for entry in entries)
     about = f"n = {seeds}."
-    if several:
+    if interval == "images":
+        about = f"Mean ± standard deviation over seeds [95 % interval over the images of the test set], {about}"
+    elif several:
         about = f"Mean ± standard deviation [95 % interval] over seeds, {about}"
     if baseline:
         about += (

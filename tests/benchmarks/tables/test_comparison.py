@@ -6,7 +6,9 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from made_results import made
 from tabled import cells, frozen, result, seeds, written
 
 from benchmarks.commands.main import main
@@ -17,6 +19,7 @@ from benchmarks.tables.collected import collect
 from benchmarks.tables.formats.markdown import to_markdown
 from benchmarks.tables.options import Options
 from pixbench.errors import UserError
+from pixbench.results import write_result
 from transfer.protocols import protocols
 
 BASE = [50.0, 51.0, 49.5, 50.5]
@@ -30,9 +33,12 @@ def three_rows(folder: Path) -> None:
     seeds(folder, "few", [60.0, 61.0])
 
 
+def lines(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+
+
 def rows_of(text: str) -> dict[str, str]:
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    return {line[0]: line[1] for line in lines}
+    return {line[0]: line[1] for line in lines(text)}
 
 
 def test_cells_have_intervals_and_marks_where_n_allows(tmp_path: Path) -> None:
@@ -203,3 +209,25 @@ def test_csv_has_one_line_for_each_number(tmp_path: Path) -> None:
     assert (
         len({(row["label"], row["metric"]) for row in csv.DictReader(io.StringIO(text))}) == len(text.splitlines()) - 1
     )
+
+
+def test_intervals_over_images_where_they_are_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw = np.random.default_rng(0)
+    for label in ("a", "b"):
+        union = draw.integers(50, 100, (40, 2))
+        areas = {"intersection": (union * draw.random((40, 2))).astype(int), "union": union}
+        arrays = {"images": np.array([f"{n}.png" for n in range(40)]), **areas}
+        score = float(100 * np.mean(areas["intersection"].sum(0) / union.sum(0)))
+        stored = {"file": "per_image.npz", "arrays": {name: name for name in arrays}}
+        content = made("cityscapes_fcn16s", {"mIoU": score, "mAcc": 1.0}, label=label)
+        content["per_image"] = {"mIoU": stored, "mAcc": stored}
+        write_result(tmp_path / label, content, {"per_image": arrays})
+    seeds(tmp_path, "c", [1.0])
+    assert main(["table", str(tmp_path), "--interval", "images", "--metrics", "all"]) == 0
+    out = capsys.readouterr().out
+    assert "95 % interval over the images of the test set" in out
+    found = {line[0]: line for line in lines(out.split("## Published")[0])}
+    low, high = map(float, found["b"][1].replace("*", "").partition("[")[2].partition("]")[0].split(","))
+    assert low < score < high
+    assert "[" not in found["b"][2].replace("[a]", "")  # mAcc is no mean IoU
+    assert "," not in found["c"][1]
