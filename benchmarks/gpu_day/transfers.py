@@ -20,6 +20,8 @@ from transfer.batch_scaling import KEYS
 from transfer.protocols import Protocol, find_protocol, leaves, protocols
 
 ITERATIONS = 10
+USUAL_GPUS = 8
+"""GPUs of a protocol that was published without its cost, as in the names of MMDetection's configs (8xb2)."""
 AT_LEAST_MB = 250
 """More memory than this on a GPU means that a run uses it."""
 
@@ -39,9 +41,10 @@ def images_per_gpu(protocol: Protocol) -> int:
 
     config = dict(leaves(published_config(protocol)))
     batch = config[KEYS[protocol.framework]["batch"]]
-    if not protocol.cost:  # of MMSegmentation, whose configs have it
+    if not protocol.cost and protocol.framework == "mmseg":  # its configs have it
         return int(config["train_dataloader.batch_size"])
-    return max(1, int(batch) // int(protocol.cost["gpus"].split()[0]))
+    gpus = int(protocol.cost["gpus"].split()[0]) if protocol.cost else USUAL_GPUS
+    return max(1, int(batch) // gpus)
 
 
 def fine_tune(place: Place, name: str) -> None:

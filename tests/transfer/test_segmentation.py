@@ -152,6 +152,7 @@ def test_run_with_converted_weights_trains_validates_and_repeats(
     assert len(lines) < 10
     assert sorted(path.name for path in job.out.iterdir()) == [
         "cityscapes_fcn16s.py",
+        "curve.jsonl",
         "iter_2.pth",
         "iter_4.pth",
         "last_checkpoint",

@@ -45,6 +45,8 @@ def test_many_sizes_build_one_network_and_decode_no_picture(views: Views, monkey
         return call
 
     frozen = FrozenNetwork(random_backbone(SPEC, 0))
+    network.cells_along.cache_clear()
+    network._without_weights.cache_clear()
     monkeypatch.setattr(network, "build_network", counted("built", network.build_network))
     monkeypatch.setattr(network, "last_map", counted("forwards", network.last_map))
     monkeypatch.setattr(ImageFile.ImageFile, "load", counted("decoded", ImageFile.ImageFile.load))

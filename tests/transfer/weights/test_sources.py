@@ -192,7 +192,7 @@ def test_what_save_pretrained_writes(tmp_path: Path) -> None:
     for name in ("training_args.bin", "optimizer.pt", "rng_state_0.pth", "scheduler.pt", "pytorch_model.bin"):
         write(tmp_path / name, "")
     assert locate(tmp_path) == Source(
-        str(tmp_path), (tmp_path / "pytorch_model.bin",), None, CONFIG["architectures"][0]
+        str(tmp_path), (tmp_path / "pytorch_model.bin",), None, CONFIG["architectures"][0], config=CONFIG
     )
     shards(tmp_path)
     assert content(locate(tmp_path)) == {"a": 1.0, "b": 2.0, "c": 3.0}

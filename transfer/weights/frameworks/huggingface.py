@@ -1,20 +1,30 @@
-"""Networks of `transformers`: its ResNet (`transformers/models/resnet/modeling_resnet.py`), and its ViTs (`transformers_vit`)."""
+"""Networks of `transformers`: its ResNet (`transformers/models/resnet/modeling_resnet.py`), and its ViTs.
+
+The latter are in `transfer.weights.transformers_vit`.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pretrain.models.named_spec import NamedSpec
-from transfer.weights.frameworks import transformers_vit
 from transfer.weights.frameworks.record import Framework, FrameworkModel, reader, stages, tensors_in
 from transfer.weights.naming import NAMINGS
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from transfer.weights.backbone import Backbone
+
+
+def _vit() -> ModuleType:
+    """Return `transfer.weights.transformers_vit`, which imports PyTorch."""
+    from transfer.weights import transformers_vit
+
+    return transformers_vit
 
 
 def _settings(backbone: Backbone) -> dict[str, Any]:
@@ -33,7 +43,7 @@ def _settings(backbone: Backbone) -> dict[str, Any]:
 
 def _lacks(backbone: Backbone) -> str | None:
     if isinstance(backbone.spec, NamedSpec):
-        return transformers_vit.lacks(backbone)
+        return _vit().lacks(backbone)
     spec = backbone.resnet
     grouped = (spec.groups, spec.width_per_group) != (1, 64)
     return f"{spec.title} (its bottlenecks have no groups and no other width)" if grouped else None
@@ -41,7 +51,7 @@ def _lacks(backbone: Backbone) -> str | None:
 
 def _build(backbone: Backbone) -> FrameworkModel:
     if isinstance(backbone.spec, NamedSpec):
-        return transformers_vit.build(backbone)
+        return _vit().build(backbone)
     from transformers import ResNetConfig, ResNetModel
 
     model = ResNetModel(ResNetConfig(**_settings(backbone)))
@@ -49,18 +59,23 @@ def _build(backbone: Backbone) -> FrameworkModel:
 
 
 def _load(model: nn.Module, path: Path) -> None:
-    if isinstance(model, transformers_vit.AsWritten):
+    if isinstance(model, _vit().AsWritten):
         return model.load(path)
     model.load_state_dict(tensors_in(path))
 
 
+def _translate(backbone: Backbone) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = _vit().tensors_of(backbone)
+    return found
+
+
 def _config(backbone: Backbone) -> dict[str, Any]:
-    return transformers_vit.config_of(backbone) if isinstance(backbone.spec, NamedSpec) else {}
+    return _vit().config_of(backbone) if isinstance(backbone.spec, NamedSpec) else {}
 
 
 def _usage(backbone: Backbone, path: Path) -> str:
     if isinstance(backbone.spec, NamedSpec):
-        return transformers_vit.usage(backbone, path)
+        return _vit().usage(backbone, path)
     given = ", ".join(f"{key}={value!r}" for key, value in _settings(backbone).items())
     lines = (f"config = transformers.ResNetConfig({given})", "model = transformers.ResNetModel(config)")
     return "\n".join([*lines, f"model.load_state_dict({reader(path)})"])
@@ -81,7 +96,7 @@ RECORDS = (
         suffixes=(".safetensors", ".pth", ".bin"),
         pixels=False,
         lacks=_lacks,
-        translate=transformers_vit.tensors_of,
+        translate=_translate,
         config=_config,
     ),
 )

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pixbench import usage
 from pixbench.usage import CpuEnergy, Usage
+
+
+def filled(size: int) -> mmap.mmap:
+    """New memory from the system, not what the process has freed and kept."""
+    block = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    block.write(b"x" * size)
+    return block
 
 
 def counter(home: Path, name: str, now: int, turn: int = 1000) -> Path:
@@ -43,10 +50,10 @@ def test_counters_that_cannot_be_read_say_why(tmp_path: Path) -> None:
 
 def test_the_peak_of_memory_is_that_of_any_sample() -> None:
     with Usage() as found:
-        block = np.ones(50_000_000)
+        block = filled(400_000_000)
         found._sample()
         held = usage.held()
-        del block
+        block.close()
         once = found.stop()
     assert once["peak_memory_gb"] > (held - 100_000_000) / 1e9
     assert usage.held() < held - 300_000_000
@@ -56,5 +63,6 @@ def test_the_peak_of_memory_is_that_of_any_sample() -> None:
 
 def test_held_is_what_the_process_holds() -> None:
     before = usage.held()
-    block = np.ones(30_000_000)
-    assert usage.held() - before > 0.8 * block.nbytes
+    block = filled(240_000_000)
+    assert usage.held() - before > 0.8 * len(block)
+    block.close()
