@@ -245,7 +245,7 @@ def rehearse(out: Path, *words: str, timeout: float) -> dict[str, str]:
     return statuses(out)
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_a_few_steps_on_a_cpu(tmp_path: Path) -> None:
     out = tmp_path / "day"
     found = rehearse(out, "--only", "exchange", "tests", "pretrain-pixpro", timeout=300)

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.speed import frozen
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_it_runs_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

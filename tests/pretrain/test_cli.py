@@ -259,6 +259,7 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
 ONE_EPOCH = ("--epochs", "1", "--data.cache", "false", "--accumulate", "2")
 
 
+@pytest.mark.e2e
 def test_two_processes(image_tree: Callable[..., Path], tmp_path: Path) -> None:
     """They finish together."""
     out = tmp_path / "run"
