@@ -75,3 +75,7 @@ def test_cells_of_a_plain_network_stay_its_patches(spec: NamedSpec, stride: int)
     assert refusal(find_protocol("voc12aug_overcluster"), spec) == ""
     network = for_images(random_backbone(spec, 0), Images(size=448, output_stride=16))
     assert 112 // network(torch.zeros(1, 3, 112, 112)).shape[1] == network.stride == stride
+
+
+def test_patches_that_a_run_resizes_are_no_reason_to_refuse() -> None:
+    assert refusal(find_protocol("coco_vitdet"), NamedSpec("timm:vit_small_patch14_reg4_dinov2")) == ""

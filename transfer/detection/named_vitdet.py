@@ -118,21 +118,27 @@ def resized(backbone: Backbone) -> Backbone:
     The kernel is interpolated as in EVA-01/eva/interpolate_patch_14to16.py; ViTDet's own ViT-H starts from such a file. The
     positions keep their grid.
     """
-    spec, key = backbone.spec, "patch_embed.proj.weight"
-    key = f"net.{key}" if isinstance(spec, NamedSpec) else key
-    kernel = backbone.state.get(key)
-    if kernel is None or kernel.shape[2:] != (RESIZED, RESIZED):
+    spec, wanted = backbone.spec, _with_larger_patches(backbone.spec)
+    if wanted is None:
         return backbone
-    wanted: Spec = spec
-    if isinstance(spec, VitSpec):
-        wanted = replace(spec, patch=PATCH, image=spec.image // RESIZED * PATCH)
-    elif isinstance(spec, NamedSpec):
-        sizes = {"patch_size": PATCH, "img_size": usual_side(spec) // RESIZED * PATCH}
-        wanted = replace(spec, options=spec.options | sizes)
-        if not _works(look, wanted):
-            return backbone
-    kernel = F.interpolate(kernel, (PATCH, PATCH), mode="bicubic", align_corners=False)
+    key = "net.patch_embed.proj.weight" if isinstance(spec, NamedSpec) else "patch_embed.proj.weight"
+    if not backbone.state:  # only the spec is of interest
+        return replace(backbone, spec=wanted)
+    if key not in backbone.state:
+        return backbone
+    kernel = F.interpolate(backbone.state[key], (PATCH, PATCH), mode="bicubic", align_corners=False)
     return replace(backbone, spec=wanted, state=backbone.state | {key: kernel})
+
+
+def _with_larger_patches(spec: Spec) -> Spec | None:
+    """Return ``spec`` with patches of 16 pixels in place of 14; None if it has others, or if the network has no such option."""
+    if isinstance(spec, VitSpec):
+        return replace(spec, patch=PATCH, image=spec.image // RESIZED * PATCH) if spec.patch == RESIZED else None
+    if not isinstance(spec, NamedSpec) or {*look(spec).stage_strides.values()} != {RESIZED}:
+        return None
+    sizes = {"patch_size": PATCH, "img_size": usual_side(spec) // RESIZED * PATCH}
+    wanted = replace(spec, options=spec.options | sizes)
+    return wanted if _works(look, wanted) else None
 
 
 def spread(depth: int, whole: int) -> list[int]:
