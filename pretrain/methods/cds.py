@@ -83,6 +83,7 @@ class CDS(Method):
             raise UserError(f"method.contrast '{config.contrast}' is not known; choose {', '.join(get_args(Contrast))}")
         self.stages = (*STAGES, LAST) if config.last_stage else STAGES
         channels = needed(backbone, (*STAGES, LAST), self.title.partition(":")[0])
+        backbone.learn_for(channels)
         self.classifier = LinearHead(channels[LAST], config.classes)
         self.widths = {LAST: channels[LAST]}
         """Number of channels of the embedding of each stage: all are the same for a ResNet."""

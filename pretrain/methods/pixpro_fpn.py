@@ -60,6 +60,7 @@ class PixProFPN(TwoPassMethod):
     def __init__(self, backbone: FeatureNetwork, config: Config, total_steps: int) -> None:
         super().__init__(backbone, config, total_steps)
         channels = needed(backbone, ("layer2", "layer3", "layer4"), self.title.partition(" (")[0].partition(":")[0])
+        backbone.learn_for(channels)
         self.fpn = FPN(channels, config.channels)
         self.head = self.make_head(config)
         self.projector = ConvHead(config.channels, config.hidden, config.dim)

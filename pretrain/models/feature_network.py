@@ -5,7 +5,7 @@ Shapes: B images of H × W pixels, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ class FeatureNetwork(nn.Module):
 
     has_tokens: bool = False
     """Whether `tokens` can be called."""
+
+    def learn_for(self, stages: Iterable[str]) -> None:
+        """Let only parameters learn that the maps of ``stages`` depend on. All of a ResNet do that."""
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
         """Return the maps (B, C, h, w) of all stages for images ``x`` (B, 3, H, W)."""

@@ -12,7 +12,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,12 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from pixbench.errors import UserError, did_you_mean
+from pretrain.models.backbone_spec import STAGES
 from pretrain.models.feature_network import FeatureNetwork
 from pretrain.models.named_spec import NamedSpec
 
 BLOCKS = 4
 """Number of maps of a network whose maps all have one stride, such as a ViT: after each quarter of its blocks."""
 _STAGES = {2: "stem", 4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"}
+_BETWEEN_STAGES = re.compile(r"net\.(?:stages|layers)\.\d+\.downsample\.")
+"""Layers of ConvNeXt, Swin and their relatives that begin a stage; shortcuts of blocks have other names."""
 """Names of the stages of a hierarchical network, by stride: those of a ResNet."""
 
 
@@ -53,9 +56,14 @@ class NamedNetwork(FeatureNetwork):
         self.taken = seen.taken
         self.channels, self.stride = self.stage_channels[self.taken], self.stage_strides[self.taken]
         self.has_tokens = _has_tokens(self.net)
+        self.learn_for([self.taken])
+
+    def learn_for(self, stages: Iterable[str]) -> None:
+        """Let the parameters learn that the maps of ``stages`` depend on, and no others."""
+        behind = look(self.spec).behind
+        used = frozenset[str]().union(*(behind[stage] for stage in stages))
         for name, parameter in self.net.named_parameters():
-            if name not in seen.used:
-                parameter.requires_grad_(False)
+            parameter.requires_grad_(name in used)
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
         """Return the maps (B, C, h, w) of all stages for images ``x`` (B, 3, H, W)."""
@@ -105,8 +113,17 @@ class NamedNetwork(FeatureNetwork):
         Raises:
             UserError: The network has no such order.
         """
-        groups = enumerate(self._groups(coarse=True))
-        return {name: 0 if ".downsample." in name else place for place, names in groups for name in names}
+        behind = look(self.spec).behind
+        stages = [frozenset(f"net.{name}" for name in behind.get(stage, ())) for stage in STAGES[1:]]
+        places = {name: place for place, names in enumerate(self._groups(coarse=True)) for name in names}
+        for name, place in places.items():
+            first = next((number for number, names in enumerate(stages, 1) if name in names), place)
+            if place and place != first:
+                raise UserError(
+                    f"{self.spec.title} has no learning rates by stage: its group_matcher puts {name} into part {place}, but it "
+                    f"belongs to stage {first}; choose a protocol without a learning rate by stage"
+                )
+        return {name: 0 if _BETWEEN_STAGES.match(name) else place for name, place in places.items()}
 
     def _groups(self, coarse: bool) -> list[list[str]]:
         if not hasattr(self.net, "group_matcher"):
@@ -138,8 +155,8 @@ class Seen:
     stages: dict[str, Stage]
     taken: str
     """The stage whose map methods take."""
-    used: frozenset[str]
-    """Names of the parameters that this map depends on."""
+    behind: dict[str, frozenset[str]]
+    """Stage -> names of the parameters that its map depends on."""
 
     @property
     def stage_channels(self) -> dict[str, int]:
@@ -175,8 +192,9 @@ def look(spec: NamedSpec) -> Seen:
             f"backbone {spec.name} has no map of stride {spec.output_stride}; choose backbone.output_stride from "
             f"{', '.join(map(str, dict.fromkeys(strides)))}, or 0 for the last map"
         )
-    used = _behind(found[stages[taken].index])
-    return Seen(stages, taken, frozenset(name for name, x in net.named_parameters() if id(x) in used))
+    names = {id(x): name for name, x in net.named_parameters()}
+    behind = {name: frozenset(names[x] for x in _behind(found[s.index]) if x in names) for name, s in stages.items()}
+    return Seen(stages, taken, behind)
 
 
 def check_size(spec: NamedSpec, height: int, width: int) -> None:

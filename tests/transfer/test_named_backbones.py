@@ -12,6 +12,7 @@ import timm
 import torch
 
 from pixbench.errors import UserError
+from pretrain.models.named_network import NamedNetwork
 from pretrain.models.named_spec import NamedSpec
 from transfer.detection import named_backbone as detection
 from transfer.detection.config import backbone_spec as spec_of_detector
@@ -100,6 +101,41 @@ def test_a_detector_gets_the_maps_of_four_strides_and_all_weights(protocol: str,
     sides = {name: 128 // x.shape[2] for name, x in levels.items()}
     assert sides.items() >= {"p3": 8, "p4": 16, "p5": 32, "p6": 64}.items()
     assert isinstance(model.backbone.bottom_up, detection.BottomUp)
+
+
+NORMED = """
+from torch import nn
+class Net(nn.Module):
+    channels, strides = [4] * 4, [4, 8, 16, 32]
+    def __init__(self):
+        super().__init__()
+        self.steps = nn.ModuleList(nn.Conv2d(i, 4, s, s) for i, s in ((3, 4), (4, 2), (4, 2), (4, 2)))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in self.steps)
+    def forward(self, x):
+        found = []
+        for step, norm in zip(self.steps, self.norms):
+            x = step(x)
+            found.append(norm(x))
+        return found
+"""
+
+
+def test_what_only_some_maps_depend_on_learns_if_the_heads_get_these_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A norm for each map: pre-training takes the last one only, heads take four, and a head may take two."""
+    (tmp_path / "normed_maps.py").write_text(NORMED)
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = NamedSpec("normed_maps:Net")
+
+    def still(network: torch.nn.Module) -> set[str]:
+        return {name.split(".")[2] for name, parameter in network.named_parameters() if not parameter.requires_grad}
+
+    assert still(NamedNetwork(spec)) == {"0", "1", "2"}
+    assert still(segmentation.NamedBackbone(spec.name)) == set()
+    assert still(detection.BottomUp(spec, ["res2", "res3", "res4", "res5"])) == set()
+    assert still(detection.BottomUp(spec, ["res3", "res5"])) == {"0", "2"}
+    assert still(segmentation.NamedBackbone(spec.name, frozen=True)) == {"0", "1", "2", "3"}
 
 
 @pytest.mark.parametrize("framework", ["mmseg", "detectron2_fpn", "detectron2_vitdet", "timm"])

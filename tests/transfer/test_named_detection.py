@@ -133,3 +133,10 @@ def test_the_network_of_the_definition_is_no_deviation() -> None:
     job = TransferJob(find_protocol(CONVNEXT), Path("DATA"), Path("RUN"))
     assert unpublished(job, NamedSpec("timm:convnext_tiny")) == ()
     assert unpublished(job, SMALL)
+
+
+def test_a_parameter_without_a_layer_is_no_silent_matter() -> None:
+    from transfer.detection import adamw
+
+    with pytest.raises(UserError, match=r"net\.extra\.weight of the backbone belongs to none of these"):
+        adamw.layers(["net.stem.0.weight", "net.stages.0.blocks.0.gamma", "net.extra.weight"], 6)

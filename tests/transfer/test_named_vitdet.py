@@ -170,7 +170,7 @@ def test_the_protocol_builds_and_trains_it(spec: NamedSpec, tmp_path: Path) -> N
         "backbone.net.net.blocks.3.attn.proj.bias": (1, 0.1),
         "backbone.net.net.blocks.3.norm1.weight": (1, 0.0),
         f"backbone.net.net.blocks.3.{scale}": (1, 0.0),
-        "backbone.net.net.norm.weight": (1, 0.0),  # of the last layer in timm's groups
+        "backbone.net.net.norm.weight": (0, 0.0),  # as `get_vit_lr_decay_rate` has what is no block
         "backbone.simfp_2.0.weight": (0, 0.1),
         "roi_heads.box_head.fc1.weight": (0, 0.1),
     }
@@ -264,3 +264,17 @@ def test_a_run(mini_root: Path, tmp_path: Path) -> None:
     final = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)["model"]
     assert final["backbone.net.net.patch_embed.proj.weight"].shape[2:] == (16, 16)
     assert (final["backbone.net.net.reg_token"] != backbone.state["net.reg_token"]).any()
+
+
+@pytest.mark.parametrize("spec", [VIT, DINOV3], ids=["vit", "dinov3"])
+def test_the_norm_after_the_blocks_learns_as_fast_as_the_heads(spec: NamedSpec) -> None:
+    """As in Detectron2's `get_vit_lr_decay_rate`: the first layer slowest, each block faster, the rest as the heads."""
+    scales = PlainNetwork(spec.name, json.dumps(spec.options)).lr_scales(0.5)
+    assert scales["backbone.net.net.norm.weight"] == 1
+    assert {i: scales[f"backbone.net.net.blocks.{i}.norm1.weight"] for i in range(4)} == {
+        0: 1 / 16,
+        1: 1 / 8,
+        2: 1 / 4,
+        3: 1 / 2,
+    }
+    assert scales["backbone.net.net.patch_embed.proj.weight"] == 1 / 32

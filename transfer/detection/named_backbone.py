@@ -40,6 +40,7 @@ class BottomUp(NamedNetwork, Backbone):
     def __init__(self, spec: NamedSpec, features: list[str]) -> None:
         super().__init__(spec)
         self.features = features
+        self.learn_for(FEATURES[name] for name in features)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """Return the maps (B, C, H / stride, W / stride) by name for images ``x`` (B, 3, H, W)."""

@@ -80,8 +80,13 @@ class PlainNetwork(NamedNetwork, Backbone):
             return {}
         layers = self.layer_groups()
         blocks = [i for i, names in enumerate(layers) if any(name.startswith("net.blocks.") for name in names)]
-        end = (blocks or [len(layers) - 1])[-1] + 1
-        return {f"backbone.net.{name}": decay ** max(end - i, 0) for i, names in enumerate(layers) for name in names}
+        last = blocks[-1] if blocks else len(layers) - 1
+        depths = {
+            name: 0 if i == last and blocks and not name.startswith("net.blocks.") else max(last + 1 - i, 0)
+            for i, names in enumerate(layers)  # timm adds what follows the blocks to the layer of the last one
+            for name in names
+        }
+        return {f"backbone.net.{name}": decay**depth for name, depth in depths.items()}
 
     def without_decay(self) -> list[nn.Parameter]:
         """Return the parameters without weight decay: positions, tokens, norms and layer scales, as in DINOv2."""

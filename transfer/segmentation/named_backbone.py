@@ -41,6 +41,7 @@ class NamedBackbone(NamedNetwork, BaseModule):
         spec = NamedSpec(name, dict(options or {}), output_stride)
         super().__init__(spec)
         self.outputs = [*outputs(spec)]
+        self.learn_for(self.outputs)
         self.frozen, self.init_cfg = frozen, init_cfg
         self.multiple = needed_multiple(spec) or 1
         if frozen:

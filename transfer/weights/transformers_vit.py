@@ -110,6 +110,13 @@ def _seen(net: Any) -> tuple[Shown, str]:
         or getattr(mlp.act, "approximate", "none") != "none"
     ):
         raise ValueError(f"its activation is {type(mlp.act).__name__}")
+    norms = {type(norm).__name__ for norm in (net.norm, *(n for b in net.blocks for n in (b.norm1, b.norm2)))}
+    if isinstance(net.norm, nn.Identity):
+        raise ValueError("it has no norm after its last block")
+    if not all(isinstance(norm, nn.LayerNorm) for b in net.blocks for norm in (net.norm, b.norm1, b.norm2)):
+        raise ValueError(f"its norms are {', '.join(sorted(norms))}")
+    if "blocks.0.attn.proj.bias" not in state:
+        raise ValueError("its projections have no bias")
     if type(net) is Eva:
         rope = net.rope
         if not (isinstance(rope, RotaryEmbeddingDinoV3) and rope.rotate_half and scaled) or shown.cells:

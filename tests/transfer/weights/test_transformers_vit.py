@@ -159,3 +159,17 @@ def test_networks_that_transformers_does_not_have(name: str, options: dict, says
         state = NamedNetwork(spec).state_dict()
     with pytest.raises(UserError, match=says):
         express(Backbone(spec, state, "it"), "huggingface")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"global_pool": "avg"}, "it has no norm after its last block"),
+        ({"norm_layer": "rmsnorm"}, "its norms are RmsNorm"),
+        ({"proj_bias": False}, "its projections have no bias"),
+    ],
+)
+def test_what_transformers_has_not_is_said_before_anything_is_written(options: dict, says: str) -> None:
+    spec = NETWORKS["vit"]
+    with pytest.raises(UserError, match=says):
+        express(randomised(NamedSpec(spec.name, spec.options | options)), "huggingface")
