@@ -29,6 +29,8 @@ RESULT_FILE = "result.json"
 RESULT_SCHEMA = 2
 """Version of `RESULT_FILE`. Version 1 has no digest, no commit, no curve, and no values of classes and images; tables leave it
 out until `pixbench results upgrade` has rewritten it."""
+ZOO_FILE = "backbone.safetensors"
+"""Name of the weights in the folder of a backbone of the zoo."""
 WEIGHTS_KEY = "pixbench"
 """Key of the description in a written weight file: {"backbone": ..., "pixels": ..., "sha256": digest of the weights}, and
 "pretraining" if the run that the weights come from is known.

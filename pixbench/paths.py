@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel has `configs/` inside this package (see pyproject.toml), a checkout has it next to this package.
 CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir())
 """Folder of the config files: `pretrain/`, `detection/`, `segmentation/`, `protocols/`, `suites/`, `data.yaml`."""
+
+ZOO = Path(os.environ.get("PIXBENCH_ZOO") or _PACKAGE.parent / "zoo")
+"""Folder of the zoo, which a wheel does not hold: one folder for each backbone (docs/zoo.md)."""
 
 RESULT_JSON_SCHEMA = _PACKAGE / "result.schema.json"
 """JSON Schema (draft 2020-12) of a result file; `scripts/generate_docs.py` writes it."""

@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         table,
         transfer,
         weights,
+        zoo,
     )
 
     parser = argparse.ArgumentParser(prog="pixbench", description=__doc__)
@@ -44,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         suite,
         table,
         results,
+        zoo,
     ):
         module.register(commands)
     return parser

@@ -1,4 +1,4 @@
-"""Where weights come from: a file, a folder, a repository of the Hugging Face hub, or a pretrained model of timm.
+"""Where weights come from: a file, a folder, the zoo, a repository of the Hugging Face hub, or a pretrained model of timm.
 
 `locate` returns files on this machine and reads no weights. Files of the hub are kept in its own local cache, which is also
 enough without network.
@@ -15,8 +15,9 @@ from transfer.weights.sources.folders import WEIGHTS, exists, from_file, in_fold
 from transfer.weights.sources.hub import HUB, from_hub
 from transfer.weights.sources.record import Source
 from transfer.weights.sources.timm_models import from_timm
+from transfer.weights.sources.zoo import from_zoo
 
-SCHEMES = ("hf:", "timm:")
+SCHEMES = ("hf:", "timm:", "zoo:")
 """What begins a source that is no path."""
 
 
@@ -24,7 +25,8 @@ def locate(source: str | PathLike[str]) -> Source:
     """Return the files that ``source`` names; files of the hub or of timm are downloaded if they are not in a cache.
 
     Args:
-        source: A file, an index of shards, a folder with one checkpoint, "hf:org/name[@revision][:file]" or "timm:name".
+        source: A file, an index of shards, a folder with one checkpoint, "hf:org/name[@revision][:file]", "timm:name" or
+            "zoo:name".
             Something that exists under this path is never taken for one of the latter.
 
     Raises:
@@ -38,6 +40,8 @@ def locate(source: str | PathLike[str]) -> Source:
         return from_hub(name)
     if name.startswith("timm:"):
         return from_timm(name)
+    if name.startswith("zoo:"):
+        return from_zoo(name)
     text = name.removeprefix("https://huggingface.co/")
     found = HUB.fullmatch(f"hf:{text}")
     hint = ""

@@ -1,0 +1,79 @@
+"""`pixbench zoo`: list, show, copy, check and add the backbones of the zoo (docs/zoo.md)."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pixbench.errors import UserError
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command to the command line."""
+    zoo = subparsers.add_parser("zoo", help="small backbones that come with the project, for use as zoo:NAME")
+    actions = zoo.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, about: str, run: Any) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=about, description=about)
+        added.set_defaults(run=run)
+        return added
+
+    action("list", "list all backbones", _list)
+    show = action("show", "show what is known of a backbone: settings, data, curve, results", _show)
+    get = action("get", "copy a backbone, its settings and its result into a folder", _get)
+    get.add_argument("--out", type=Path, required=True, help="folder that gets a folder of that name")
+    for parser in (show, get):
+        parser.add_argument("name", help="name of the backbone, with or without zoo:")
+    action("verify", "compare all files with their recorded digests, and read each backbone", _verify)
+    add = action("add", "put the backbone of a finished pre-training run into the zoo", _add)
+    add.add_argument("run", type=Path, metavar="RUN", help="folder of the pre-training run")
+    add.add_argument("--name", required=True, help="its name in the zoo")
+
+
+def _list(_args: argparse.Namespace) -> None:
+    from tabulate import tabulate
+
+    from benchmarks.zoo.card import HEADS, row
+    from benchmarks.zoo.entry import entries
+
+    print(tabulate([row(entry) for entry in entries()], HEADS, tablefmt="simple", disable_numparse=True))
+
+
+def _show(args: argparse.Namespace) -> None:
+    from benchmarks.zoo.card import card
+    from benchmarks.zoo.entry import find
+
+    print(card(find(args.name)))
+
+
+def _get(args: argparse.Namespace) -> None:
+    from benchmarks.zoo.entry import find
+    from pixbench.files import make_folder
+
+    entry = find(args.name)
+    place = args.out / entry.name
+    if place.exists():
+        raise UserError(f"{place} exists already; choose another --out")
+    make_folder(args.out)
+    shutil.copytree(entry.folder, place)
+    print(f"copied to {place}; its weights are {place / entry.weights.name}")
+
+
+def _verify(_args: argparse.Namespace) -> int:
+    from benchmarks.zoo.entry import entries
+
+    found = [(entry, entry.problems()) for entry in entries()]
+    for entry, problems in found:
+        print("\n".join(problems or [f"{entry.name}: as recorded"]))
+    wrong = sum(bool(problems) for _, problems in found)
+    print(f"{len(found) - wrong} of {len(found)} backbones are as recorded")
+    return int(wrong > 0)
+
+
+def _add(args: argparse.Namespace) -> None:
+    from benchmarks.zoo.entry import add
+
+    entry = add(args.run, args.name)
+    print(f"zoo:{entry.name} ({entry.weights.stat().st_size / 1e6:.1f} MB)")

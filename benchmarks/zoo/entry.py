@@ -1,0 +1,141 @@
+"""A backbone of the zoo: a folder that holds of its pre-training run what is small.
+
+- `backbone.safetensors`: the backbone, and pyramid and head if it has them; as MMSegmentation or Detectron2 names them.
+- `config.yaml`, `result.json`: those of the run, without the paths of its machine. Tables find settings and curve there.
+- `SHA256SUMS`: their digests, as `sha256sum -c` reads them.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.zoo.portable import portable
+from pixbench.errors import UserError
+from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, ZOO_FILE
+from pixbench.files import sha256, write_text
+from pixbench.paths import ZOO
+from pixbench.results import read_result, rewrite_result
+from transfer.weights.backbone import Backbone
+from transfer.weights.sources.zoo import folder_of, names_in
+
+CONFIG = "config.yaml"
+SUMS = "SHA256SUMS"
+FILES = (ZOO_FILE, CONFIG, RESULT_FILE)
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A backbone of the zoo."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """What stands behind "zoo:"."""
+        return self.folder.name
+
+    @property
+    def weights(self) -> Path:
+        """The file with its weights."""
+        return self.folder / ZOO_FILE
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The result of its pre-training run; raise `UnusableResult` if it is damaged."""
+        return read_result(self.folder / RESULT_FILE)
+
+    def sums(self) -> dict[str, str]:
+        """Return file -> SHA-256, as recorded; a file that cannot be read has none."""
+        try:
+            lines = (self.folder / SUMS).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            return {}
+        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with its files, one sentence each: their digests, the weights and the result."""
+        from transfer.weights.read_file import load
+
+        sums, found = self.sums(), []
+        for name in FILES:
+            path = self.folder / name
+            if not path.is_file():
+                found.append(f"{path} is missing")
+            elif sums.get(name) != sha256(path):
+                found.append(f"{path} is not the file that was recorded in {SUMS}")
+        if not found:
+            for read in (lambda: load(self.weights), lambda: self.result):
+                try:
+                    read()
+                except UserError as error:
+                    found.append(str(error))
+        return found
+
+
+def entries(zoo: Path = ZOO) -> list[Entry]:
+    """Return the backbones of the zoo by name."""
+    return [Entry(zoo / name) for name in names_in(zoo)]
+
+
+def find(name: str, zoo: Path = ZOO) -> Entry:
+    """Return the backbone ``name`` of the zoo; raise `UserError` if there is none."""
+    return Entry(folder_of(name.removeprefix("zoo:"), zoo))
+
+
+def add(run: Path, name: str, zoo: Path = ZOO) -> Entry:
+    """Put the backbone of a finished pre-training run into the zoo; the folder ``zoo/name`` appears complete or not at all.
+
+    Weights of convolutions and linear layers are rounded to half precision, vectors (norms, biases) stay as they are. What is
+    read from the file are the rounded values, in float32: so they are exactly those that its numbers were measured with.
+
+    Raises:
+        UserError: the run is not finished, the name is taken or cannot name a folder, or half precision cannot hold a weight.
+    """
+    from transfer.weights.frameworks import express
+    from transfer.weights.read_file import load
+    from transfer.weights.write_file import write
+
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} cannot be a name in the zoo; use small letters, digits and _ . -")
+    if (zoo / name).exists():
+        raise UserError(f"{zoo / name} exists already; choose another name, or delete that folder first")
+    result = read_result(run / RESULT_FILE)
+    if result["kind"] != "pretrain" or result["status"] != "ok":
+        raise UserError(f"{run} is no finished pre-training run; its {RESULT_FILE} says {result['status']}")
+    result = portable(result, f"zoo/{name}")
+    backbone = load(run / CHECKPOINT_FILE)
+    about = {"config_sha256": result["config_sha256"], "out": result["config"]["out"]}
+    backbone = replace(backbone, pretraining={**(backbone.pretraining or {}), **about})
+    framework = "detectron2_fpn" if backbone.extras else "mmseg"
+    half = rounded(express(backbone, framework))
+    part = zoo / f"{name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write(half, part / ZOO_FILE, framework)
+    write_text(part / CONFIG, yaml.safe_dump(result["config"], sort_keys=False))
+    rewrite_result(part / RESULT_FILE, result)
+    write_text(part / SUMS, "".join(f"{sha256(part / file)}  {file}\n" for file in FILES))
+    part.rename(zoo / name)
+    return Entry(zoo / name)
+
+
+def rounded(backbone: Backbone) -> Backbone:
+    """Return ``backbone`` with its matrices and kernels in half precision; raise `UserError` if one has no such value."""
+    import torch
+
+    def half(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim < 2 or not tensor.is_floating_point():
+            return tensor
+        if not (found := tensor.half()).isfinite().all():
+            raise UserError(f"{backbone.source}: {name} has values that half precision cannot hold")
+        return found
+
+    state, extras = ({n: half(n, t) for n, t in part.items()} for part in (backbone.state, backbone.extras))
+    return replace(backbone, state=state, extras=extras)

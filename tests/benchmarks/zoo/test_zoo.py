@@ -1,0 +1,174 @@
+"""Adding backbones to a zoo, reading them by name, and finding what was changed."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.commands.main import main
+from benchmarks.zoo import card
+from benchmarks.zoo.entry import SUMS, add, entries, find
+from pixbench.errors import UserError
+from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, ZOO_FILE
+from pixbench.paths import CONFIGS
+from pretrain.__main__ import main as pretrain
+from transfer.weights import sources
+from transfer.weights.read_file import load, read
+from transfer.weights.sources import zoo as zoo_source
+
+SMALL = ("--epochs=1", "--batch_size=4", "--backbone.width=0.0625", "--data.image_size=32", "--data.workers=0")
+RECIPES = {"pixpro": ("pixpro_100ep", "mini"), "pyramid": ("pixpro_fpn_head_100ep", "mini", "mini_fpn")}
+
+
+@pytest.fixture(scope="module")
+def runs(mini_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    out = tmp_path_factory.mktemp("runs")
+    for name, recipe in RECIPES.items():
+        files = [word for file in recipe for word in ("--config", f"configs/pretrain/{file}.yaml")]
+        size = ("--data.image_size=64",) if name == "pyramid" else ()
+        words = [*files, *SMALL, *size, "--method.hidden=16", f"--data.root={mini_root}/imagenet"]
+        words += ["--out", str(out / name)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["/somewhere/bin/pixbench", "pretrain", *words])
+            assert pretrain(words) == 0
+    return {name: out / name for name in RECIPES}
+
+
+@pytest.fixture(scope="module")
+def zoo(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("zoo")
+    for name, run in runs.items():
+        add(run, name, root)
+    return root
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_read_is_the_rounded_backbone(name: str, runs: dict[str, Path], zoo: Path) -> None:
+    trained, kept = load(runs[name] / CHECKPOINT_FILE), load(zoo / name / ZOO_FILE)
+    assert kept.spec == trained.spec
+    assert kept.pretraining["config_sha256"] == find(name, zoo).result["config_sha256"]
+    assert bool(kept.extras) == (name == "pyramid")
+    floats = {n: t for n, t in {**trained.state, **trained.extras}.items() if t.is_floating_point()}
+    found = {**kept.state, **kept.extras}
+    assert floats.keys() == {n for n, t in found.items() if t.is_floating_point()}
+    for key, tensor in floats.items():
+        expected = tensor.half().float() if tensor.ndim > 1 else tensor
+        assert torch.equal(found[key], expected), key
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_path_of_the_machine_is_kept(name: str, zoo: Path, runs: dict[str, Path], mini_root: Path) -> None:
+    for file in find(name, zoo).folder.iterdir():
+        content = file.read_bytes()
+        for path in (runs[name].parent, mini_root, CONFIGS):
+            assert str(path).encode() not in content, (file.name, path)
+
+
+def test_its_settings_start_the_same_run(zoo: Path, runs: dict[str, Path], mini_root: Path, tmp_path: Path) -> None:
+    words = [
+        "--config",
+        str(zoo / "pixpro" / "config.yaml"),
+        f"--data.root={mini_root}/imagenet",
+        f"--out={tmp_path / 'run'}",
+    ]
+    assert pretrain(words) == 0
+    again, first = (
+        torch.load(run / CHECKPOINT_FILE, weights_only=True)["model"] for run in (tmp_path / "run", runs["pixpro"])
+    )
+    assert all(torch.equal(tensor, first[name]) for name, tensor in again.items())
+
+
+def test_a_name_stands_for_the_file(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo_source, "ZOO", zoo)
+    assert read("zoo:pixpro").backbone.spec == load(zoo / "pixpro" / ZOO_FILE).spec
+    with pytest.raises(UserError, match=r"no backbone 'pixpr'; did you mean pixpro\?"):
+        sources.locate("zoo:pixpr")
+    monkeypatch.setattr(zoo_source, "ZOO", zoo / "nothing")
+    with pytest.raises(UserError, match="PIXBENCH_ZOO"):
+        sources.locate("zoo:pixpro")
+
+
+def test_a_sound_zoo_has_no_problems(zoo: Path) -> None:
+    assert {entry.name: entry.problems() for entry in entries(zoo)} == {name: [] for name in RECIPES}
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        (ZOO_FILE, "shorter"),
+        ("config.yaml", "other"),
+        (RESULT_FILE, "other"),
+        (RESULT_FILE, "missing"),
+        (SUMS, "missing"),
+    ],
+)
+def test_each_change_is_found(file: str, change: str, zoo: Path, tmp_path: Path) -> None:
+    shutil.copytree(zoo / "pixpro", tmp_path / "pixpro")
+    path = tmp_path / "pixpro" / file
+    if change == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-7] if change == "shorter" else path.read_bytes() + b"\n")
+    found = find("zoo:pixpro", tmp_path).problems()
+    assert any(file in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("Pix Pro", "cannot be a name"), ("../x", "cannot be a name"), ("pixpro", "exists already")]
+)
+def test_names_that_are_refused(name: str, reason: str, runs: dict[str, Path], zoo: Path) -> None:
+    with pytest.raises(UserError, match=reason):
+        add(runs["pixpro"], name, zoo)
+    assert {entry.name for entry in entries(zoo)} == set(RECIPES)
+
+
+def test_a_weight_too_large_for_half_precision_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs["pixpro"], tmp_path / "run")
+    content = torch.load(run / CHECKPOINT_FILE, weights_only=True)
+    content["model"]["backbone.layer1.0.conv1.weight"][0] = 1e6
+    torch.save(content, run / CHECKPOINT_FILE)
+    with pytest.raises(UserError, match=r"layer1\.0\.conv1\.weight has values that half precision cannot hold"):
+        add(run, "large", tmp_path / "zoo")
+    assert entries(tmp_path / "zoo") == []
+
+
+def test_the_card_says_how_it_was_made(zoo: Path) -> None:
+    entry = find("pixpro", zoo)
+    text = card.card(entry, {"voc_c4": {"AP": 12.34}})
+    for part in (
+        "# zoo:pixpro",
+        "pixbench pretrain --config configs/pretrain/pixpro_100ep.yaml",
+        entry.sums()[ZOO_FILE],
+        "12.3",
+    ):
+        assert part in text
+    assert card.row(entry)[:4] == ("pixpro", "pixpro", "0", "12")
+
+
+def test_the_command(
+    zoo: Path,
+    runs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from benchmarks.zoo import entry as module
+
+    root = shutil.copytree(zoo, tmp_path / "zoo")
+    for function in (module.entries, module.find, module.add):
+        monkeypatch.setattr(function, "__defaults__", (root,))
+    assert main(["zoo", "list"]) == 0
+    assert "pixpro" in capsys.readouterr().out
+    assert main(["zoo", "show", "zoo:pixpro"]) == 0
+    assert main(["zoo", "add", str(runs["pixpro"]), "--name", "again"]) == 0
+    assert main(["zoo", "verify"]) == 0
+    assert "3 of 3" in capsys.readouterr().out
+    assert main(["zoo", "get", "again", "--out", str(tmp_path / "copy")]) == 0
+    assert (tmp_path / "copy" / "again" / ZOO_FILE).read_bytes() == (root / "again" / ZOO_FILE).read_bytes()
+    assert main(["zoo", "get", "again", "--out", str(tmp_path / "copy")]) == 1
+    (root / "again" / "config.yaml").write_text("{}\n")
+    assert main(["zoo", "verify"]) == 1

@@ -1,0 +1,33 @@
+"""Backbones of the zoo, by their names (docs/zoo.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pixbench.errors import UserError, did_you_mean, listed
+from pixbench.file_versions import ZOO_FILE
+from pixbench.paths import ZOO
+from transfer.weights.sources.record import Source
+
+
+def names_in(zoo: Path) -> list[str]:
+    """Return the names of the backbones in the folder ``zoo``."""
+    return sorted(file.parent.name for file in zoo.glob(f"*/{ZOO_FILE}"))
+
+
+def folder_of(name: str, zoo: Path) -> Path:
+    """Return the folder of the backbone ``name`` below ``zoo``; raise `UserError` if there is none."""
+    known = names_in(zoo)
+    if not known:
+        raise UserError(
+            f"there is no zoo in {zoo} (an installed wheel holds none): clone the project, and name its folder zoo/ in the "
+            "environment variable PIXBENCH_ZOO"
+        )
+    if name not in known:
+        raise UserError(f"the zoo has no backbone {name!r}{did_you_mean(name, known)}; it has {listed(known)}")
+    return zoo / name
+
+
+def from_zoo(name: str) -> Source:
+    """Return the weights that ``name``, such as "zoo:pixpro_s0", gives."""
+    return Source(name, (folder_of(name.removeprefix("zoo:"), ZOO) / ZOO_FILE,))
