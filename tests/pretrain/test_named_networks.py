@@ -234,7 +234,10 @@ def test_layers_of_a_resnet_are_its_blocks() -> None:
 def test_methods_that_need_a_hierarchy_take_one_and_refuse_a_vit(name: str) -> None:
     settings = METHODS[name].Config(**({"classes": 3} if name == "cds" else {"hidden": 8, "dim": 8, "channels": 32}))
     METHODS[name](NamedNetwork(CONVNEXT), settings, 1)
-    with pytest.raises(UserError, match=r"needs maps of several strides.*its maps have stride 8"):
+    with pytest.raises(
+        UserError,
+        match=r"needs maps of several strides \(.*8, 16, 32 pixels\), but this backbone has maps of stride 8 only",
+    ):
         METHODS[name](NamedNetwork(VIT), settings, 1)
 
 

@@ -209,6 +209,40 @@ def test_a_batch_that_has_no_halves_is_refused(mini_root: Path, tmp_path: Path) 
         run_transfer(replace(job, accumulate=4))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("train_dataloader.dataset.fraction", 3, r"no list of 1/3 .* \(train_dataloader.dataset.fraction\); .* 4, 8, 16"),
+        ("train_dataloader.dataset.fraction", 1, r"fraction is 1, but .* from 2"),
+        ("train_dataloader.dataset.published", "VOC2012", r"published is 'VOC2012', but .* VOC2012aug, cityscapes"),
+        ("model.mixing", "mixup", r"model.mixing is 'mixup', but .* cutmix, cutout, classmix"),
+        ("model.epochs", 0, "model.epochs is 0, but .* from 1"),
+        ("model.epochs", 1, r"train_cfg.max_iters is 4, but .* model.epochs × model.epoch_iterations = 2 iterations"),
+        ("model.epoch_iterations", 0, "model.epoch_iterations is 0, but .* from 1"),
+        ("model.warm_up_epochs", -1, "model.warm_up_epochs is -1, but .* from 0"),
+        ("model.ema_decay", 1.5, "model.ema_decay is 1.5, but .* from 0 to 1"),
+        ("model.drop_percent", 0, "model.drop_percent is 0, but .* above 0 to 100"),
+        ("model.low_entropy_threshold", 101, "model.low_entropy_threshold is 101, but .* from 0 to 100"),
+        ("model.contrast.num_queries", 0, "model.contrast.num_queries is 0, but .* from 1"),
+        ("model.contrast.num_negatives", -5, "model.contrast.num_negatives is -5, but .* from 1"),
+        ("model.contrast.temperature", 0, "model.contrast.temperature is 0, but .* above 0"),
+        ("model.memory", [0, 3], r"model.memory is \(0, 3\), but .* two numbers from 1"),
+    ],
+)
+def test_settings_that_would_stop_or_hang_a_run_are_refused_before_it(
+    mini_root: Path, tmp_path: Path, key: str, value: Any, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        run_transfer(short("voc12aug_u2pl_16th", mini_root, tmp_path / "run", **{key: value}))
+    assert not [*(tmp_path / "run").glob("iter_*")]
+
+
+def test_ohem_out_of_range_is_refused(mini_root: Path, tmp_path: Path) -> None:
+    job = short("cityscapes_u2pl_4th", mini_root, tmp_path / "run", **{"model.ohem.min_kept": 0})
+    with pytest.raises(UserError, match=r"model.ohem.min_kept is 0, but .* from 1"):
+        run_transfer(job)
+
+
 def gathered(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
     memory = Memory([3, 9], D)
