@@ -25,7 +25,7 @@ FAMILIES: dict[str, Spec] = {
     "own, hierarchical": NamedSpec("benchmarks.own_networks:Hierarchical"),
     "own, plain": NamedSpec("benchmarks.own_networks:Plain"),
 }
-"""Each family -> an example of it. DINOv2 has patches of 14 pixels; ViTs without a name are those of `transfer.weights.vit_spec`."""
+"""Each family -> an example. DINOv2 has patches of 14 pixels; ViTs without a name are those of `transfer.weights.vit_spec`."""
 OWN = "my_backbone:Net"
 """Name of a user's network in texts, in the place of the examples in `benchmarks.own_networks`."""
 FILE = "your file"

@@ -54,6 +54,7 @@ def test_a_terminal_has_a_bar() -> None:
     ours, terminal = pty.openpty()
     code = COUNTED.replace("0.05", "0.1")
     subprocess.run([sys.executable, "-c", code], stdout=terminal, stderr=terminal, timeout=60, check=True)
-    os.close(terminal)
     said = os.read(ours, 1 << 16).decode()
+    os.close(terminal)
+    os.close(ours)
     assert "\rmini world:" in said

@@ -212,7 +212,11 @@ def test_a_batch_that_has_no_halves_is_refused(mini_root: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("train_dataloader.dataset.fraction", 3, r"no list of 1/3 .* \(train_dataloader.dataset.fraction\); .* 4, 8, 16"),
+        (
+            "train_dataloader.dataset.fraction",
+            3,
+            r"no list of 1/3 .* \(train_dataloader.dataset.fraction\); .* 4, 8, 16",
+        ),
         ("train_dataloader.dataset.fraction", 1, r"fraction is 1, but .* from 2"),
         ("train_dataloader.dataset.published", "VOC2012", r"published is 'VOC2012', but .* VOC2012aug, cityscapes"),
         ("model.mixing", "mixup", r"model.mixing is 'mixup', but .* cutmix, cutout, classmix"),

@@ -19,6 +19,7 @@ from pixbench.files import make_folder
 from pixbench.interrupt import StopSignal
 from transfer.batch_scaling import divided
 from transfer.job import Outcome, TransferJob, unpublished
+from transfer.segmentation import u2pl
 from transfer.segmentation.classes import data_sets
 from transfer.segmentation.config import (
     backbone_spec,
@@ -29,7 +30,6 @@ from transfer.segmentation.config import (
     train_on_cpus,
 )
 from transfer.segmentation.evaluation import evaluation, random_backbone
-from transfer.segmentation import u2pl
 
 if TYPE_CHECKING:
     from mmengine.config import Config

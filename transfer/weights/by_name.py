@@ -30,7 +30,8 @@ from transfer.weights.known_networks import flat
 from transfer.weights.sources import Source
 from transfer.weights.tensors import as_tensor
 
-_CLASSIFIER = re.compile(r"(?:head|heads|head_dist|fc|classifier|last_linear|pooler)\..*")
+CLASSIFIER = re.compile(r"(?:head|heads|head_dist|fc|classifier|last_linear|pooler)\..*")
+"""Names of a classifier's weights."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def read_named(spec: NamedSpec, contents: Contents, path: object, prefix: str | 
     if (fitting := _for_its_positions(spec, network.net, source)) != spec:
         return read_named(fitting, contents, path, prefix, container)
     found = _by_timm(network.net, source)
-    classifier = [name for name in found if name not in names and _CLASSIFIER.fullmatch(name)]
+    classifier = [name for name in found if name not in names and CLASSIFIER.fullmatch(name)]
     from_file = {x.untyped_storage().data_ptr() for x in source.values()}
     taken = {x.untyped_storage().data_ptr() for x in found.values()}
     computed = [name for name, x in found.items() if x.untyped_storage().data_ptr() not in from_file]
@@ -166,12 +167,17 @@ def _place(
         raise UserError(
             f"{path} holds no weights with names of this network; `pixbench weights inspect` shows what it holds"
         )
-    if len(best) > 1:
+    return only(best, path)
+
+
+def only(places: list[tuple[str, str]], path: object) -> tuple[str, str]:
+    """Return the one container and prefix of ``places``; raise UserError that says how to choose if there are several."""
+    if len(places) > 1:
         options = "; ".join(
-            f"--container {place or chr(39) * 2} --prefix {under or chr(39) * 2}" for place, under in best
+            f"--container {place or chr(39) * 2} --prefix {under or chr(39) * 2}" for place, under in places
         )
         raise UserError(f"{path} holds this network several times; choose one with {options}")
-    return best[0]
+    return places[0]
 
 
 def _for_its_positions(spec: NamedSpec, net: Any, source: dict[str, Tensor]) -> NamedSpec:

@@ -21,6 +21,7 @@ from pixbench.errors import UserError
 from transfer.detection.subsets import subset
 from transfer.segmentation.u2pl import LISTS
 
+
 def labelled_names(names: Sequence[str], published: str, fraction: int) -> set[str]:
     """Return the names of the labelled pictures: the published ones, or 1/``fraction`` of ``names`` if ``published`` is "".
 
