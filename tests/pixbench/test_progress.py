@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,7 @@ def test_short_work_says_nothing_without_a_terminal(capsys: pytest.CaptureFixtur
 
 def test_a_terminal_has_a_bar() -> None:
     ours, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     code = COUNTED.replace("0.05", "0.1")
     subprocess.run([sys.executable, "-c", code], stdout=terminal, stderr=terminal, timeout=60, check=True)
     said = os.read(ours, 1 << 16).decode()

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pixbench.errors import UserError, did_you_mean
+from pixbench.errors import UserError, an, did_you_mean
 from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
 from pretrain.models.named_spec import NamedSpec
 from transfer.batch_scaling import KEYS
@@ -76,14 +76,14 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
     spec = spec or backbone_spec(config)
     if isinstance(spec, VitSpec):
         raise UserError(
-            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} is for a ResNet or a network by "
+            f"{job.weights or job.like} holds {an(spec.title)}, but {job.protocol.name} is for a ResNet or a network by "
             "name; name it with `pixbench convert --from timm:NAME --to timm`, or choose another protocol"
         )
     if isinstance(spec, NamedSpec):
         put_named(config, spec, job)
     elif config.model.backbone.type == named_config.TYPE:
         raise UserError(
-            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} is for networks by name, such as "
+            f"{job.weights or job.like} holds {an(spec.title)}, but {job.protocol.name} is for networks by name, such as "
             f"{config.model.backbone.name}; choose another protocol"
         )
     else:
@@ -132,8 +132,8 @@ def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
     frozen = job.freeze == "backbone" or job.protocol.kind == "frozen"
     if "dcn" in model.backbone:
         raise UserError(
-            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} has deformable convolutions, which are for "
-            "ResNets; choose another protocol"
+            f"{job.weights or job.like} holds {an(spec.title)}, but {job.protocol.name} has deformable convolutions, which are "
+            "for ResNets; choose another protocol"
         )
     named_config.check_sizes(spec, tuple(model.data_preprocessor.size), model.test_cfg.mode == "whole")
     if config.optim_wrapper.get("constructor") == named_config.BY_STAGE:
@@ -165,7 +165,7 @@ def take_stride(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
     """
     if spec.basic and spec.output_stride < spec.natural_stride:
         raise UserError(
-            f"{job.weights or job.like} holds a {spec.title} of output stride {spec.output_stride}, but MMSegmentation dilates "
+            f"{job.weights or job.like} holds {an(spec.title)} of output stride {spec.output_stride}, but MMSegmentation dilates "
             "only one of the two convolutions of a basic block; its map would be another one"
         )
     strides, dilations = [1], [1]
@@ -187,7 +187,7 @@ def stride_of(config: Config) -> int:
 
 def fit_backbone(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
     """Set the backbone and the channels of the heads from ``spec``; raise UserError if that changes them at paper scale."""
-    what, model = f"{job.weights or job.like or 'model.backbone'} holds a {spec.title}", config.model
+    what, model = f"{job.weights or job.like or 'model.backbone'} holds {an(spec.title)}", config.model
     wanted = {f"model.backbone.{name}": value for name, value in _backbone_options(spec, what).items()}
     if spec.basic and "dcn" in model.backbone:
         raise UserError(

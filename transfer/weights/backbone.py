@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pixbench.errors import UserError, printable
+from pixbench.errors import UserError, an, printable
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.named_spec import NamedSpec
 from transfer.weights.expected_shapes import Shape, expected
@@ -45,7 +45,7 @@ class Backbone:
         """Return ``spec`` if the backbone is a ResNet; raise `UserError` otherwise."""
         if isinstance(self.spec, BackboneSpec):
             return self.spec
-        raise UserError(f"{self.source} holds a {self.spec.title}, but a ResNet is needed; choose another checkpoint")
+        raise UserError(f"{self.source} holds {an(self.spec.title)}, but a ResNet is needed; choose another checkpoint")
 
     @property
     def pretrainable(self) -> BackboneSpec | NamedSpec:

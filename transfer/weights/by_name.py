@@ -57,11 +57,13 @@ def spec_named(words: str) -> NamedSpec:
     name, brace, options = words.partition("{")
     try:
         given = yaml.safe_load(brace + options) if brace else {}
-        if not isinstance(given, dict):
-            raise ValueError("options in braces are written as {key: value}")
-        return NamedSpec(name.strip(), given)
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"--from {words}: {' '.join(str(error).split())}") from error
+        if isinstance(given, dict):
+            return NamedSpec(name.strip(), given)
+    except yaml.YAMLError:
+        pass
+    except ValueError as error:
+        raise UserError(f"--from {words}: {error}") from error
+    raise UserError(f"--from {words}: the options cannot be read; write them as 'timm:NAME {{key: value}}'")
 
 
 def spec_of(source: Source) -> NamedSpec | None:
@@ -111,10 +113,22 @@ def read_named(spec: NamedSpec, contents: Contents, path: object, prefix: str | 
         "classifier": classifier,
         "no part of timm's network": left,
     }
+    _refuse_other_shapes(spec, path, network.net, found)
     state = {f"net.{name}": x for name, x in found.items() if name not in classifier}
     notes = [f"{', '.join(computed)} was computed from several tensors of the file"] if computed else []
     notes += _rounded(network.net, source, path)
     return ByName(spec, state, {why: keys for why, keys in dropped.items() if keys}, notes, container)
+
+
+def _refuse_other_shapes(spec: NamedSpec, path: object, net: torch.nn.Module, found: dict[str, Tensor]) -> None:
+    """Raise UserError if tensors have other shapes than in the network, as if it had another width."""
+    wanted = {name: x.shape for name, x in net.state_dict().items()}
+    if wrong := [name for name, x in found.items() if name in wanted and x.shape != wanted[name]]:
+        first, more = wrong[0], f", and {len(wrong) - 1} more tensors differ" if wrong[1:] else ""
+        raise UserError(
+            f"{path} holds another network than {spec.title}: {first} is {tuple(found[first].shape)}, but should be "
+            f"{tuple(wanted[first])}{more}; name the fitting one"
+        )
 
 
 def _is_chunked(names: Iterable[str]) -> bool:
