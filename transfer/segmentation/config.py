@@ -35,6 +35,11 @@ BY_OPTION = {
     r"model\.backbone\.frozen(_stages)?": "--freeze",
 }
 """Patterns of config keys that cannot be overridden -> the command-line option that sets them."""
+ABOVE_0 = re.compile(
+    r"train_cfg\.(max_iters|val_interval)|default_hooks\.checkpoint\.interval|auto_scale_lr\.base_batch_size|"
+    r"\w+_dataloader\.batch_size|(model|\w+_dataloader)\..*\b(size|crop_size|num_queries)"
+)
+"""Keys of settings that must be a number above 0, or numbers above 0."""
 BACKBONE_TYPES: dict[tuple[Literal["7x7", "deep", "3x3"], bool], str] = {
     ("7x7", False): "ResNet",
     ("deep", False): "ResNetV1c",
@@ -69,6 +74,9 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
         if option := next((option for taken, option in BY_OPTION.items() if re.fullmatch(taken, key)), None):
             raise UserError(f"{key} cannot be overridden; it is set by {option}")
         override(config, key, value)
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if ABOVE_0.fullmatch(key) and any(isinstance(n, int | float) and not n > 0 for n in numbers):
+            raise UserError(f"{key} is {value}, but must be above 0; correct it, or leave it out")
     check_held(config, before, job.protocol.name, job.classes)
     check_packages(config, job.protocol.name)
     if job.classes:

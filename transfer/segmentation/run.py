@@ -59,7 +59,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     if BATCH not in job.all_overrides:
         whole = config.auto_scale_lr.base_batch_size
         config.train_dataloader.batch_size = divided(whole, job.accumulate, processes())
-    u2pl.check(config)
+    u2pl.check(config, processes())
     if backbone:
         check_pixels(config, job, backbone.pixels)
     described = config_as_dict(config)

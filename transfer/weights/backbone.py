@@ -136,7 +136,9 @@ def check(backbone: Backbone) -> None:
     problems.add("with NaN or infinite values", (name for name in sound if not is_finite(held[name])))
     variances = [name for name, shape in found.items() if name.endswith("running_var") and shape == wanted[name]]
     problems.add("with a negative variance", (name for name in variances if bool((held[name] < 0).any())))
+    own = isinstance(backbone.spec, NamedSpec) and backbone.spec.family != "timm"
     problems.raise_if_any(
         f"{backbone.source} does not hold a valid {backbone.spec.title}",
-        "use a complete checkpoint of this type of backbone",
+        "use a complete checkpoint of this type of backbone"
+        + own * ", or that module as it was when the file was written",
     )

@@ -39,8 +39,8 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 """Key of a setting -> its smallest and its largest value, and both in words."""
 
 
-def check(config: Config) -> None:
-    """Raise UserError if ``config`` is one of U2PL and would stop, or never begin, because of its settings."""
+def check(config: Config, processes: int = 1) -> None:
+    """Raise UserError if ``config`` is one of U2PL and would stop, or never begin, in so many ``processes``."""
     loader, model = config.train_dataloader, config.model
     if loader.sampler.type != "InTurns":
         return
@@ -62,6 +62,11 @@ def check(config: Config) -> None:
         raise UserError(
             f"train_cfg.max_iters is {wanted}, but the share of unreliable pixels falls to 0 over model.epochs × "
             f"model.epoch_iterations = {last} iterations; raise one of these"
+        )
+    if loader.batch_size == 2 and processes == 1:
+        raise UserError(
+            "a batch of U2PL with 1 labelled picture has no statistics for the batch norm of its pooled map; give 4 pictures or "
+            "more (auto_scale_lr.base_batch_size), or fewer parts (--accumulate)"
         )
     if loader.batch_size % 2:
         raise UserError(
