@@ -221,7 +221,13 @@ def test_what_is_frozen_stays_so_in_methods_that_take_several_maps(
                     f"--out={tmp_path / 'run'}",
                 ),
                 *("--backbone.name", CONVNEXT.name, "--backbone.options", json.dumps(CONVNEXT.options)),
-                *("--freeze=[net.stem]", "--batch_size=4", "--data.image_size=64", "--precision=fp32", "--epochs=1"),
+                *(
+                    "--freeze=[net.stem]",
+                    "--batch_size=4",
+                    "--data.image_size=64",
+                    "--precision=fp32",
+                    "--schedule.warmup_epochs=0",
+                ),
             ]
         ),
         torch.device("cpu"),

@@ -206,7 +206,7 @@ def test_a_run_that_goes_on_ends_as_an_uninterrupted_one(
 def test_a_batch_that_has_no_halves_is_refused(mini_root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"one GPU would get 3 pictures at a time .* give an even number"):
         run_transfer(short("voc12aug_u2pl_16th", mini_root, tmp_path, **{"train_dataloader.batch_size": 3}))
-    with pytest.raises(UserError, match="with 1 labelled picture has no statistics .* give 4 pictures or more"):
+    with pytest.raises(UserError, match=r"with 1 labelled picture has no statistics .* give 4 pictures or more"):
         run_transfer(short("voc12aug_u2pl_16th", mini_root, tmp_path, **{"train_dataloader.batch_size": 2}))
     job = short("cityscapes_u2pl_4th", mini_root, tmp_path / "run")
     with pytest.raises(UserError, match="one GPU would get 1 pictures at a time"):
@@ -226,7 +226,7 @@ def test_a_batch_that_has_no_halves_is_refused(mini_root: Path, tmp_path: Path) 
         ("model.ema_decay", 1.5, "model.ema_decay is 1.5, but .* from 0 to 1"),
         ("model.drop_percent", 0, "model.drop_percent is 0, but .* above 0 to 100"),
         ("model.low_entropy_threshold", 101, "model.low_entropy_threshold is 101, but .* from 0 to 100"),
-        ("model.contrast.num_queries", 0, "model.contrast.num_queries is 0, but .* from 1"),
+        ("model.contrast.num_queries", 0, "model.contrast.num_queries is 0, but must be above 0"),
         ("model.contrast.num_negatives", -5, "model.contrast.num_negatives is -5, but .* from 1"),
         ("model.contrast.temperature", 0, "model.contrast.temperature is 0, but .* above 0"),
         ("model.ohem.min_kept", 0, "model.ohem.min_kept is 0, but .* from 1"),
