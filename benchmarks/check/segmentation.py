@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from benchmarks.check.built import Built, Resolved, sizes
 from transfer.batch_scaling import divided
 from transfer.job import TransferJob
-from transfer.segmentation import linear_head, named_backbone, stage_decay, u2pl  # noqa: F401  registers them
+from transfer.segmentation import linear_head, named_backbone, stage_decay  # noqa: F401  registers them
 from transfer.segmentation.config import backbone_spec, check_pixels, config_as_dict, train_on_cpus
 from transfer.segmentation.config import resolve as config_of
 from transfer.segmentation.run import BATCH
+from transfer.segmentation.u2pl import register
+from transfer.segmentation.u2pl.settings import check
 from transfer.weights import Backbone, load_into
 
 SIDE = 96
@@ -44,7 +46,7 @@ def resolve(job: TransferJob, backbone: Backbone | None, processes: int) -> Reso
     if BATCH in job.all_overrides:  # of one process
         batch = config.train_dataloader.batch_size * processes
     config.train_dataloader.batch_size = divided(batch, job.accumulate, processes)
-    u2pl.check(config, processes)
+    check(config, processes)
     kept = config.default_hooks.checkpoint.max_keep_ckpts + 1
     return Resolved(config, config_as_dict(config), backbone_spec(config), batch, config.train_cfg.max_iters, kept)
 
@@ -55,7 +57,7 @@ def build(job: TransferJob, config: Config, backbone: Backbone) -> Built:
     Raises:
         UserError: the backbone does not fit the model.
     """
-    u2pl.register()
+    register()
     init_default_scope(config.default_scope)  # parts of the model are looked for there
     model: Any = revert_sync_batchnorm(MODELS.build(config.model))
     load_into(model, backbone, job.protocol.weights_framework)

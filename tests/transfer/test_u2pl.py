@@ -236,13 +236,13 @@ def test_a_batch_that_has_no_halves_is_refused(mini_root: Path, tmp_path: Path) 
 def test_settings_that_would_stop_or_hang_a_run_are_refused_before_it(
     mini_root: Path, tmp_path: Path, key: str, value: Any, said: str
 ) -> None:
-    from transfer.segmentation import u2pl
     from transfer.segmentation.config import resolve
+    from transfer.segmentation.u2pl.settings import check
 
     name = "cityscapes_u2pl_4th" if "ohem" in key else "voc12aug_u2pl_16th"
-    u2pl.check(resolve(short(name, mini_root, tmp_path)))
+    check(resolve(short(name, mini_root, tmp_path)))
     with pytest.raises(UserError, match=said):
-        u2pl.check(resolve(short(name, mini_root, tmp_path, **{key: value})))
+        check(resolve(short(name, mini_root, tmp_path, **{key: value})))
 
 
 @pytest.mark.parametrize("name", ["voc12aug_u2pl_16th", "cityscapes_u2pl_4th"])

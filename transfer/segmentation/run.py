@@ -19,7 +19,6 @@ from pixbench.files import make_folder
 from pixbench.interrupt import StopSignal
 from transfer.batch_scaling import divided
 from transfer.job import Outcome, TransferJob, unpublished
-from transfer.segmentation import u2pl
 from transfer.segmentation.classes import data_sets
 from transfer.segmentation.config import (
     backbone_spec,
@@ -30,6 +29,8 @@ from transfer.segmentation.config import (
     train_on_cpus,
 )
 from transfer.segmentation.evaluation import evaluation, random_backbone
+from transfer.segmentation.u2pl import register
+from transfer.segmentation.u2pl.settings import check
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -59,7 +60,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     if BATCH not in job.all_overrides:
         whole = config.auto_scale_lr.base_batch_size
         config.train_dataloader.batch_size = divided(whole, job.accumulate, processes())
-    u2pl.check(config, processes())
+    check(config, processes())
     if backbone:
         check_pixels(config, job, backbone.pixels)
     described = config_as_dict(config)
@@ -131,7 +132,7 @@ def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: 
     from transfer.segmentation import datasets, hooks, linear_head, metrics, named_backbone, one_cycle, stage_decay  # noqa: F401  registers its own classes
     from transfer.segmentation.runner import QuietRunner
 
-    u2pl.register()
+    register()
     config.launcher = "pytorch" if processes() > 1 else "none"
     config.work_dir, config.randomness.seed = str(job.out), job.seed
     config.experiment_name = f"{job.protocol.name}-{uuid.uuid4().hex}"  # mmengine shares loggers by this name

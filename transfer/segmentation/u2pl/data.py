@@ -19,7 +19,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 
 from pixbench.errors import UserError
 from transfer.detection.subsets import subset
-from transfer.segmentation.u2pl import LISTS
+from transfer.segmentation.u2pl.settings import LISTS
 
 
 def labelled_names(names: Sequence[str], published: str, fraction: int) -> set[str]:
