@@ -81,6 +81,7 @@ def show_protocol(args: argparse.Namespace) -> None:
     for line in _answers(protocol):
         print(f"    {line}")
     print(f"  start it with: {_command(protocol)}")
+    print("  a network of your own: write PIXBENCH_NETWORKS=MODULE before the command (docs/methods/backbones.md)")
     if rows := protocol_facts.settings(protocol):
         print("\n" + tabulate(rows, protocol_facts.HEADERS, disable_numparse=True))
 
@@ -95,7 +96,8 @@ def _answers(protocol: Protocol) -> Iterator[str]:
         yield f"not known here: {protocol.framework} is not installed ({error}); run scripts/install.sh (make install)"
         return
     for family, answer in found.items():
-        yield f"{family} ({example(family)}): {': '.join(filter(None, answer))}"
+        verdict = answer.verdict.replace("not published", "but published for other networks")
+        yield f"{family} ({example(family)}): {': '.join(filter(None, (verdict, answer.reason)))}"
     if any(answer.verdict == "no" for answer in found.values()):
         yield "which protocols take the others: docs/protocols/README.md"
 
