@@ -14,48 +14,54 @@ from transfer.weights.backbone import Backbone
 from transfer.weights.spec import Spec
 from transfer.weights.vit_spec import VitSpec
 
-FAMILIES: dict[str, tuple[Spec, ...]] = {
-    "ResNet": (BackboneSpec(),),
-    "hierarchical, by name": tuple(
-        NamedSpec(f"timm:{name}") for name in ("convnext_tiny", "swin_tiny_patch4_window7_224", "pvt_v2_b0")
-    ),
-    "plain ViT, by name": tuple(
-        NamedSpec(f"timm:{name}") for name in ("vit_base_patch16_224", "vit_small_patch14_reg4_dinov2")
-    ),
-    "plain ViT, recognised": (VitSpec(),),
-    "own module, hierarchical": (NamedSpec("benchmarks.own_networks:Hierarchical"),),
-    "own module, plain": (NamedSpec("benchmarks.own_networks:Plain"),),
+FAMILIES: dict[str, Spec] = {
+    "ResNet": BackboneSpec(),
+    "ConvNeXt": NamedSpec("timm:convnext_tiny"),
+    "Swin": NamedSpec("timm:swin_tiny_patch4_window7_224"),
+    "PVT": NamedSpec("timm:pvt_v2_b0"),
+    "ViT": NamedSpec("timm:vit_base_patch16_224"),
+    "DINOv2": NamedSpec("timm:vit_small_patch14_reg4_dinov2"),
+    "ViT without a name": VitSpec(),
+    "own, hierarchical": NamedSpec("benchmarks.own_networks:Hierarchical"),
+    "own, plain": NamedSpec("benchmarks.own_networks:Plain"),
 }
-"""Each family -> examples of it: with channels last, with class token, with registers. ViTs that are recognised by their weights
-are those of `transfer.weights.vit_spec`."""
+"""Each family -> an example. DINOv2 has patches of 14 pixels; ViTs without a name are those of `transfer.weights.vit_spec`."""
+OWN = "my_backbone:Net"
+"""Name of a user's network in texts, in the place of the examples in `benchmarks.own_networks`."""
+FILE = "your file"
+"""What texts call the file of the backbone."""
 
 
 class Answer(NamedTuple):
     """Whether a protocol takes a family."""
 
     verdict: str
-    """"yes"; "yes, not published": for this kind of network; "some": of the examples; "no"."""
+    """"yes"; "yes, not published": for this kind of network; "no"."""
     reason: str
-    """Why it refuses the first example that it refuses; "" if it takes all."""
+    """Why it refuses the example; "" if it takes it."""
 
 
 def answers(protocol: Protocol) -> dict[str, Answer]:
     """Return for each family whether a run of ``protocol`` at paper scale takes it."""
     found = {}
-    for family, examples in FAMILIES.items():
-        reasons = [refusal(protocol, spec) for spec in examples]
-        published = any(not unpublished(_job(protocol), spec) for spec in examples)
-        taken = "some" if any(reasons) else "yes" if published else "yes, not published"
-        found[family] = Answer("no" if all(reasons) else taken, next(filter(None, reasons), ""))
+    for family, spec in FAMILIES.items():
+        reason = refusal(protocol, spec).replace(spec.title, example(family))
+        taken = "yes, not published" if unpublished(_job(protocol), spec) else "yes"
+        found[family] = Answer("no" if reason else taken, reason)
     return found
 
 
+def example(family: str) -> str:
+    """Return the example of ``family`` as texts name it."""
+    return OWN if family.startswith("own") else FAMILIES[family].title
+
+
 def refusal(protocol: Protocol, spec: Spec) -> str:
-    """Return why a run of ``protocol`` from a FILE with a backbone of ``spec`` ends before it starts; "" if it does not.
+    """Return why a run of ``protocol`` from a file with a backbone of ``spec`` ends before it starts; "" if it does not.
 
     The config is resolved as in a run. It knows the network from one without values, so no weights are needed.
     """
-    job, backbone = _job(protocol), Backbone(spec, {}, "FILE")
+    job, backbone = _job(protocol), Backbone(spec, {}, FILE)
     try:
         _resolve(job, backbone)
     except UserError as error:
@@ -64,7 +70,7 @@ def refusal(protocol: Protocol, spec: Spec) -> str:
 
 
 def _job(protocol: Protocol) -> TransferJob:
-    return TransferJob(protocol, Path("DATA"), Path("RUN"), weights=Path("FILE"))
+    return TransferJob(protocol, Path("DATA"), Path("RUN"), weights=Path(FILE))
 
 
 def _resolve(job: TransferJob, backbone: Backbone) -> None:

@@ -37,16 +37,17 @@ class OtherProcessStopped(UserError):
         """Whether the other process records the cause itself."""
 
 
-def run_command(command: Callable[[], int | None], *, name: str, debug: bool = False) -> int:
+def run_command(command: Callable[[], int | None], *, name: str, debug: bool = False, continues: bool = False) -> int:
     """Run ``command``. If it raises an exception, print one sentence on stderr. Return an exit code.
 
     Exit codes: 0 success, 1 finished with failures (returned by the command itself), 2 an error that the user can correct,
     70 a defect in PixBench, 130 interrupted, 141 the reader of the output closed the pipe (as after SIGPIPE).
-    With ``debug``, the traceback is shown instead of the sentence.
+    With ``debug``, the traceback is shown instead of the sentence. ``continues`` says that the same command, started again after
+    an interruption, goes on with what is finished.
     A process that is still in a group of processes after an error exits here and does not return (`pixbench.process_group`).
     """
-    global _name, _debug
-    _name, _debug = name, debug
+    global _name, _debug, _continues
+    _name, _debug, _continues = name, debug, continues
     try:
         with _interruptible():
             code = command() or 0
@@ -60,7 +61,7 @@ def run_command(command: Callable[[], int | None], *, name: str, debug: bool = F
     return code
 
 
-_name, _debug = "pixbench", False
+_name, _debug, _continues = "pixbench", False, False
 """Of the command that runs."""
 
 
@@ -72,7 +73,8 @@ def _say(error: Exception | KeyboardInterrupt) -> int:
     if isinstance(error, BrokenPipeError):  # the reader closed the pipe, as in `pixbench table RUNS | head`
         return 141
     if isinstance(error, KeyboardInterrupt):
-        _print(f"\n{_name}: interrupted; all finished work is kept, start the same command again to continue")
+        advice = "; all finished work is kept, start the same command again to continue" if _continues else ""
+        _print(f"\n{_name}: interrupted{advice}")
         return 130
     _print(printable(f"{_name}: error: {explain(error)}", kept="\n"))
     return 2 if isinstance(error, UserError | OSError) or is_out_of_memory(error) else 70

@@ -1,9 +1,10 @@
-"""Report how far a run is: in `progress.json`, and in the progress lines that a fine-tuning run prints."""
+"""Report how far work is: in `progress.json`, in the progress lines that a fine-tuning run prints, and in counts of files."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ PROGRESS_S = 3.0
 LINES = 10
 """Number of progress lines of a short run. A long run prints at least one line every `MOST_S` seconds."""
 MOST_S = 60.0
+LINE_S = 10.0
+"""Seconds between the lines that stand for a progress bar if there is no terminal."""
 
 
 class ProgressLines:
@@ -62,6 +65,32 @@ class ProgressLines:
         self._say(
             f"iteration {done:>{len(str(total))}}/{total}  loss {loss:.3f}  lr {rate:.5f}  {pace:.2f} s/it  {left} left"
         )
+
+
+@contextmanager
+def counting(total: int, title: str, unit: str) -> Iterator[Callable[[int], object]]:
+    """Show on stderr how many of ``total`` are done: a bar in a terminal, otherwise a line every `LINE_S` seconds.
+
+    Yield the function that counts further ones.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=title, unit=f" {unit}", leave=False, delay=1, mininterval=1) as bar:
+            yield bar.update
+        return
+    done, began = 0, time.monotonic()
+    last = began
+
+    def count(more: int) -> None:
+        nonlocal done, last
+        done, now = done + more, time.monotonic()
+        if now - last < LINE_S:
+            return
+        last, left = now, timedelta(seconds=round((now - began) / done * (total - done)))
+        show(f"{title}: {done} of {total} {unit}, {left} left", sys.stderr)
+
+    yield count
 
 
 def show(text: str, stream: TextIO) -> None:

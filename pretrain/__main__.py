@@ -31,7 +31,7 @@ def main(
         config = parse(argv)
         return train(config, initial_weights(config))
 
-    return run_command(command, name=name, debug="--debug" in argv)
+    return run_command(command, name=name, debug="--debug" in argv, continues=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,9 @@ def build_parser(name: str | None, backbone: str = RESNET) -> ArgumentParser:
     parser.add_class_arguments(METHODS[name].Config, "method", help=f"{METHODS[name].title} (method.name: {name})")
     family: type = BackboneSpec if backbone == RESNET else NamedSpec
     names = "resnet, timm:NAME for a network of timm, or MODULE:FUNCTION for one of your own"
-    parser.add_argument("--backbone.name", default=RESNET, help=f"{names}; the settings below are those of {backbone}")
+    parser.add_argument(
+        "--backbone.name", default=backbone, help=f"{names}; the settings below are those of {backbone}"
+    )
     parser.add_class_arguments(family, "backbone", skip={"name"}, help="the network that is pre-trained")
     return parser
 
@@ -209,13 +212,20 @@ def _check_keys(content: dict[str, Any], parser: ArgumentParser, name: str, path
             )
     for key in keys:
         if key not in settings:
-            raise UserError(f"config {path}: {key} is not a setting of method {name}; {_hint(key, settings, name)}")
+            what = "a network by name" if parser.get_default("backbone.name") != RESNET else "a ResNet"
+            owner = what if key.startswith("backbone.") else f"method {name}"
+            raise UserError(f"config {path}: {key} is not a setting of {owner}; {_hint(key, settings, name)}")
 
 
 def _settings(parser: ArgumentParser) -> list[str]:
     return [action.dest for action in parser._actions if action.dest not in {"help", "config", "debug"}]
 
 
+RESNETS, NAMED = (
+    {field.name for field in fields(mine)} - {field.name for field in fields(other)}
+    for mine, other in ((BackboneSpec, NamedSpec), (NamedSpec, BackboneSpec))
+)
+"""Names of the settings of a backbone that only a ResNet has, and that only a network by name has."""
 RENAMED = {"trunk": "backbone"}
 """Groups of settings that had another name before version 0.2 -> their name."""
 
@@ -224,6 +234,13 @@ def _hint(key: str, settings: list[str], name: str, dashes: str = "") -> str:
     """Name the setting that ``key`` probably means, or the command that lists the settings of method ``name``."""
     if (renamed := RENAMED.get(key.partition(".")[0])) is not None:
         return f"since version 0.2 it is called {dashes}{renamed}{key[len(key.partition('.')[0]) :]}"
+    if key.removeprefix("backbone.") in RESNETS:
+        return (
+            f"it belongs to a ResNet; leave it out, or name the backbone after it: {dashes}backbone.name NAME, or a later config "
+            "that does, such as mini_vit.yaml after mini.yaml"
+        )
+    if key.removeprefix("backbone.") in NAMED:
+        return f"it belongs to a network by name; give one with {dashes}backbone.name"
     near = difflib.get_close_matches(key, settings, n=1, cutoff=0.8)
     near += [setting for setting in settings if setting.endswith(f".{key}")]
     if near:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
-from pixbench.errors import UserError
+from pixbench.errors import UserError, an
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.named_spec import NamedSpec
 
@@ -51,7 +51,7 @@ def check_backbone(initial: InitialWeights, wanted: BackboneSpec | NamedSpec) ->
             differing.append("output_stride")
         options = " ".join(f"--backbone.{name} {_word(held[name])}" for name in differing)
         raise UserError(
-            f"init_from {initial.source} holds a {initial.spec.title}, but the run has a {wanted.title}; give {options}, or "
+            f"init_from {initial.source} holds {an(initial.spec.title)}, but the run has {an(wanted.title)}; give {options}, or "
             "choose other weights"
         )
 

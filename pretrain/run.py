@@ -144,7 +144,6 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     torch.manual_seed(config.seed)
     check_crops(config)
     backbone = build_backbone(config.backbone, config.zero_init_residual)
-    freeze(backbone, config.freeze)
     if initial is not None:
         check_backbone(initial, config.backbone)
         backbone.load_state_dict(initial.state)  # before the momentum encoder copies it
@@ -152,6 +151,7 @@ def build(config: RunConfig, device: torch.device, initial: InitialWeights | Non
     # As in the official code (its variable K), the last, incomplete batch of an epoch counts here although it is left out.
     updates = int(len(order) / config.batch_size * config.epochs)
     method = METHODS[config.method.name](backbone, config.method.settings, updates)
+    freeze(backbone, config.freeze)  # after the method, which says whose maps it takes, and so what learns
     teacher = find_teacher(config.method.settings, content.get("teacher") if content is not None else None)
     add_teacher(method, teacher)
     if teacher is not None and content is None:
@@ -206,8 +206,13 @@ def freeze(backbone: nn.Module, prefixes: Sequence[str]) -> None:
     """Keep the parameters of ``backbone`` whose names begin with one of ``prefixes`` as they are.
 
     Raises:
-        UserError: No parameter has such a name.
+        UserError: No parameter has such a name, or none learns even without ``prefixes``.
     """
+    if not any(weight.requires_grad for weight in backbone.parameters()):
+        raise UserError(
+            "the maps of this backbone depend on none of its parameters, so nothing in it can learn; leave out what cuts the "
+            "gradient in its forward, such as detach() or torch.no_grad()"
+        )
     for prefix in prefixes:
         found = [weight for name, weight in backbone.named_parameters() if name.startswith(prefix)]
         if not found:

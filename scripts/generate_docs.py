@@ -21,7 +21,7 @@ from tabulate import tabulate
 
 from benchmarks import protocol_facts
 from benchmarks.commands.protocols import HEADERS, protocol_rows
-from benchmarks.families import FAMILIES, answers
+from benchmarks.families import FAMILIES, answers, example
 from benchmarks.gpu_day import report as gpu_day_report
 from benchmarks.results import schema
 from benchmarks.speed import frozen as frozen_page
@@ -54,8 +54,7 @@ def families() -> str:
         row = [f"[`{protocol.name}`]({protocol.name}.md)"]
         for family, answer in answers(protocol).items():
             reason = answer.reason.replace(protocol.name, "this protocol")
-            for spec in FAMILIES[family]:
-                reason = reason.replace(spec.title, "NETWORK")
+            reason = reason.replace(example(family), "NETWORK")
             row.append(answer.verdict + (f" ({reasons.setdefault(reason, len(reasons) + 1)})" if reason else ""))
         rows.append(row)
     table = tabulate(rows, ("protocol", *FAMILIES), tablefmt="github", disable_numparse=True)

@@ -179,10 +179,9 @@ def settings_explained(job: TransferJob) -> Iterator[None]:
     except (UserError, OSError, MemoryError):
         raise
     except Exception as error:
-        own = {key: value for key, value in job.overrides.items() if not key.endswith(NEUTRAL)}
-        if not own or is_out_of_memory(error):
+        if not job.overrides or is_out_of_memory(error):
             raise
-        listed = " ".join(f"--set {key}={_brief(value)}" for key, value in own.items())
+        listed = " ".join(f"--set {key}={_brief(value)}" for key, value in job.overrides.items())
         reason = (str(error).strip().splitlines() or [""])[0][:300]
         raise UserError(
             f"{job.protocol.framework} stopped ({type(error).__name__}: {reason}); this run has settings of its own that may not "

@@ -1,4 +1,4 @@
-"""Build the segmentor of a job on the CPU, load its backbone, and send two small pictures through it."""
+"""Build the segmentor of a job on the CPU, load its backbone, and send small pictures through it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ from transfer.segmentation import linear_head, named_backbone, stage_decay  # no
 from transfer.segmentation.config import backbone_spec, check_pixels, config_as_dict, train_on_cpus
 from transfer.segmentation.config import resolve as config_of
 from transfer.segmentation.run import BATCH
+from transfer.segmentation.u2pl import register
+from transfer.segmentation.u2pl.settings import check
 from transfer.weights import Backbone, load_into
 
 SIDE = 96
 """Side of the pictures in pixels."""
-PICTURES = 2
-"""Their number: batch norm needs two values where a map has a single cell."""
+PICTURES = 4
+"""Their number: batch norm needs two values where a map has a single cell, in the labelled half of U2PL's batch too."""
 
 
 def resolve(job: TransferJob, backbone: Backbone | None, processes: int) -> Resolved:
@@ -43,17 +45,19 @@ def resolve(job: TransferJob, backbone: Backbone | None, processes: int) -> Reso
     batch = config.auto_scale_lr.base_batch_size
     if BATCH in job.all_overrides:  # of one process
         batch = config.train_dataloader.batch_size * processes
-    divided(batch, job.accumulate, processes)
+    config.train_dataloader.batch_size = divided(batch, job.accumulate, processes)
+    check(config, processes)
     kept = config.default_hooks.checkpoint.max_keep_ckpts + 1
     return Resolved(config, config_as_dict(config), backbone_spec(config), batch, config.train_cfg.max_iters, kept)
 
 
 def build(job: TransferJob, config: Config, backbone: Backbone) -> Built:
-    """Build the model and the optimiser that ``config`` describes, and compute the losses of two pictures.
+    """Build the model and the optimiser that ``config`` describes, and compute the losses of a few pictures.
 
     Raises:
         UserError: the backbone does not fit the model.
     """
+    register()
     init_default_scope(config.default_scope)  # parts of the model are looked for there
     model: Any = revert_sync_batchnorm(MODELS.build(config.model))
     load_into(model, backbone, job.protocol.weights_framework)

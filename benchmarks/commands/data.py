@@ -76,7 +76,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     prepare.add_argument(
         "--write", action="store_true", help="write the files (default: only report what would be written)"
     )
-    prepare.set_defaults(run=run_prepare)
+    prepare.set_defaults(run=run_prepare, continues=lambda args: args.write)
     data_index.register(commands)
     data_broken.register(commands)
 

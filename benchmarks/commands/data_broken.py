@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from pixbench.errors import UserError
+    from pixbench.progress import counting
     from pretrain.data.broken import broken_line, reasons
     from pretrain.data.pixel_range import find_range
     from pretrain.settings import DataConfig
@@ -62,12 +63,13 @@ def run(args: argparse.Namespace) -> int:
     elif wide := find_range(source):
         source = replace(source, pixel_range=(wide.low, wide.high))
     total = len(source)
-    progress = tqdm(reasons(source, "opencv", workers), total=total, unit="img", disable=not sys.stderr.isatty())
-    for index, reason in enumerate(progress):
-        if reason:
-            count += 1
-            tqdm.write(broken_line(source.names[index], reason))
-            sys.stdout.flush()
+    with counting(total, "decoded", "images") as decoded:
+        for index, reason in enumerate(reasons(source, "opencv", workers)):
+            decoded(1)
+            if reason:
+                count += 1
+                tqdm.write(broken_line(source.names[index], reason))  # above the bar
+                sys.stdout.flush()
     print(
         f"{args.root}: {count or 'none'} of {total} images broken, found in {time.perf_counter() - start:.0f} s"
         + f"; a run skips up to {DataConfig().most_skipped(total)} of them (data.max_skipped)" * bool(count),

@@ -30,6 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="pixbench", description=__doc__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(
+        continues=lambda args: False
+    )  # whether it goes on after an interruption; commands that do say so
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (
         doctor,
@@ -61,4 +64,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return pretrain(argv[argv.index("pretrain") + 1 :] + ["--debug"] * debug)
     args = build_parser().parse_args(words)
-    return run_command(lambda: args.run(args), name="pixbench", debug=debug)
+    return run_command(lambda: args.run(args), name="pixbench", debug=debug, continues=args.continues(args))

@@ -70,7 +70,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         "'*_knn:images.size=448'; may be repeated",
     )
     add_cache_options(parser)
-    parser.set_defaults(run=probe)
+    parser.set_defaults(run=probe, continues=lambda args: True)
 
 
 def probe(args: argparse.Namespace) -> None:

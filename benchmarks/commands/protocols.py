@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,20 +77,36 @@ def show_protocol(args: argparse.Namespace) -> None:
         print(f"  {name + ':':<11}{text}")
     for name, text in protocol_facts.facts(protocol):
         print(f"  {name}: {text}")
-    print("  networks:")
-    for family, answer in _answers(protocol).items():
-        print(f"    {family}: {answer}")
+    print("  networks, with an example of each family:")
+    for line in _answers(protocol):
+        print(f"    {line}")
+    print(f"  start it with: {_command(protocol)}")
+    print("  a network of your own: write PIXBENCH_NETWORKS=MODULE before the command (docs/methods/backbones.md)")
     if rows := protocol_facts.settings(protocol):
         print("\n" + tabulate(rows, protocol_facts.HEADERS, disable_numparse=True))
 
 
-def _answers(protocol: Protocol) -> dict[str, str]:
-    from benchmarks.families import answers
+def _answers(protocol: Protocol) -> Iterator[str]:
+    """Yield a line for each family of networks: whether the protocol takes it, and if not, why."""
+    from benchmarks.families import answers, example
 
     try:
-        return {family: ": ".join(filter(None, answer)) for family, answer in answers(protocol).items()}
+        found = answers(protocol)
     except ImportError as error:
-        return {"not known here": f"{protocol.framework} is not installed ({error})"}
+        yield f"not known here: {protocol.framework} is not installed ({error}); run scripts/install.sh (make install)"
+        return
+    for family, answer in found.items():
+        verdict = answer.verdict.replace("not published", "but published for other networks")
+        yield f"{family} ({example(family)}): {': '.join(filter(None, (verdict, answer.reason)))}"
+    if any(answer.verdict == "no" for answer in found.values()):
+        yield "which protocols take the others: docs/protocols/README.md"
+
+
+def _command(protocol: Protocol) -> str:
+    """Return the command that runs the protocol from a checkpoint; its last words are for a trial."""
+    run = "probe checkpoint.pth --protocols" if protocol.framework == "frozen" else "transfer"
+    weights = "" if protocol.framework == "frozen" else " --weights checkpoint.pth"
+    return f"pixbench {run} {protocol.name}{weights} --data-root DATA --out runs/{protocol.name} [--scale mini]"
 
 
 def diff_protocols(args: argparse.Namespace) -> None:

@@ -60,7 +60,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         action="store_true",
         help="find the mistakes of all jobs without training, print their cost, and stop",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, continues=lambda args: not args.check and not args.dry_run)
 
 
 def devices(text: str | None, imagined: bool = False) -> list[str]:

@@ -89,7 +89,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         metavar="HOURS",
         help=f"how long a process waits for the others, such as for the one that evaluates (default: {PROCESS_TIMEOUT_H:g})",
     )
-    parser.set_defaults(run=transfer)
+    parser.set_defaults(run=transfer, continues=lambda args: True)
 
 
 def add_cache_options(parser: argparse.ArgumentParser) -> None:

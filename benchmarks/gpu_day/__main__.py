@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
     parser.add_argument("--on-cpu", action="store_true", help="try it without GPUs: what can run, at the smallest size")
     parser.add_argument("--list", action="store_true", help="print the steps and stop")
     args = parser.parse_args(argv)
-    return run_command(lambda: day(args, steps), name="gpu_day")
+    return run_command(lambda: day(args, steps), name="gpu_day", continues=True)
 
 
 def day(args: argparse.Namespace, steps: Sequence[Step]) -> int:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.miniworld import ade20k, cityscapes, coco, imagenet, voc
 from benchmarks.miniworld.everyday import Everyday
@@ -32,6 +31,7 @@ from benchmarks.miniworld.shapes import Shapes
 from pixbench.errors import UserError
 from pixbench.file_versions import MINI_WORLD_FILE, MINI_WORLD_VERSIONS
 from pixbench.lock import CLAIMS, owned
+from pixbench.progress import counting
 
 IMAGES = imagenet.SPLITS["train"]
 LEAST = 12  # minimum number of scenes in each split, however few images are requested
@@ -140,21 +140,27 @@ def generate(root: Path, world: World, workers: int) -> bool:
 def drawn(tasks: list[Task], root: Path, world: World, workers: int) -> Iterator[Any]:
     """Draw the scenes of ``tasks`` in worker processes; yield their records in order."""
     job = partial(draw, root=root, world=world)
-    bar = partial(tqdm, total=len(tasks), desc="mini world", unit=" scenes", mininterval=1)
     if workers == 1:
-        yield from bar(map(job, tasks))
+        yield from _counted(map(job, tasks), len(tasks))
         return
     ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # only the parent process handles Ctrl-C
     context = multiprocessing.get_context("spawn")  # fork is unsafe if a library has started threads
     with ProcessPoolExecutor(workers, context, initializer=ignore) as pool:
         try:
-            yield from bar(pool.map(job, tasks, chunksize=16))
+            yield from _counted(pool.map(job, tasks, chunksize=16), len(tasks))
         except BrokenProcessPool:
             raise UserError(
                 "a worker process that draws scenes was killed (out of memory?); use fewer with --workers"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _counted(records: Iterator[Any], total: int) -> Iterator[Any]:
+    with counting(total, "mini world", "scenes") as count:
+        for record in records:
+            count(1)
+            yield record
 
 
 def is_there(root: Path, world: World) -> bool:

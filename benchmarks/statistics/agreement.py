@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from benchmarks.statistics.intervals import LEVEL
 
@@ -38,7 +38,7 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> Agreement:
     variance 0.437 / (n − 4). It is about which rows were compared; the noise of their numbers makes τ smaller.
     """
     n = len(one)
-    found = stats.kendalltau(one, other) if n > 1 else None
+    found = scipy.stats.kendalltau(one, other) if n > 1 else None
     tau, p = (float(found.statistic), float(found.pvalue)) if found else (float("nan"), float("nan"))
     if np.isnan(tau):
         return Agreement(tau, n, p, reason="there is no order: a list has fewer than two different numbers")
@@ -47,10 +47,10 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> Agreement:
     if abs(tau) > 1 - 1e-9:
         orders = "the same" if tau > 0 else "opposite"
         return Agreement(tau, n, p, reason=f"both orders are {orders}; then the formula has no interval")
-    reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * float(np.sqrt(0.437 / (n - 4)))
+    reach = float(scipy.stats.norm.ppf((1 + LEVEL) / 2)) * float(np.sqrt(0.437 / (n - 4)))
     return Agreement(tau, n, p, float(np.tanh(np.arctanh(tau) - reach)), float(np.tanh(np.arctanh(tau) + reach)))
 
 
 def ranks(values: Sequence[float]) -> list[float]:
     """Return the rank of each number; 1 is the largest, and equal numbers share the mean of their ranks."""
-    return [float(rank) for rank in stats.rankdata([-value for value in values])]
+    return [float(rank) for rank in scipy.stats.rankdata([-value for value in values])]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from benchmarks.statistics.intervals import LEVEL, SAME, Samples, independent, too_few
 
@@ -69,7 +69,7 @@ def compare(row: Samples, baseline: Samples) -> Comparison:
         spread, test = float(np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2)), "Welch's t"
     if spread <= 1e-12 * max(abs(a).max(), abs(b).max()):  # nothing but rounding
         return Comparison(difference, n, reason=SAME_DIFFERENCE if test == "paired t" else SAME)
-    found = stats.ttest_rel(a, b) if test == "paired t" else stats.ttest_ind(a, b, equal_var=False)
+    found = scipy.stats.ttest_rel(a, b) if test == "paired t" else scipy.stats.ttest_ind(a, b, equal_var=False)
     low, high = found.confidence_interval(LEVEL)
     return Comparison(difference, n, test, float(found.pvalue), float(low), float(high), difference / spread)
 

@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from benchmarks.statistics.intervals import LEVEL, Estimate
 from pixbench.errors import UserError
@@ -50,8 +50,8 @@ def over_images(runs: Sequence[Arrays], baseline: Sequence[Arrays] = (), seed: i
         reason = f"{len(names)} images are too few to say: at least {FEWEST} are needed"
         return Estimate(value, None, len(names), reason=reason)
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):  # of equal resamples, see below
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        found = scipy.stats.bootstrap(
             (images,), metric, n_resamples=RESAMPLES, batch=100, vectorized=True, confidence_level=LEVEL,
             method="BCa", rng=np.random.default_rng(seed),
         )  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 Samples = Mapping[tuple[Hashable, int], float]
 """(pre-training run, seed of the evaluation) -> number."""
@@ -22,7 +22,7 @@ SAME = "all seeds gave the same number, so the seed has no effect and says nothi
 
 def t_factor(n: int) -> float:
     """Return by how many standard errors the 95 % interval of the mean of ``n`` numbers reaches to each side."""
-    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    return float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1))
 
 
 def too_few(n: int) -> str:
@@ -78,5 +78,5 @@ def over_seeds(samples: Samples) -> Estimate:
     std = float(np.std(values, ddof=1))
     if reason := too_few(n) or (SAME if std == 0 else ""):
         return Estimate(mean, std, n, reason=reason)
-    low, high = stats.t.interval(LEVEL, n - 1, mean, std / np.sqrt(n))
+    low, high = scipy.stats.t.interval(LEVEL, n - 1, mean, std / np.sqrt(n))
     return Estimate(mean, std, n, float(low), float(high))

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
-from pixbench.progress import screen_may_be_gone
+from pixbench.progress import LINE_S, screen_may_be_gone
 
-LINE_SECONDS = 10.0
-"""Seconds between progress lines if there is no terminal for a progress bar."""
 SHOWN = {
     "loss": "loss {:.4f}",
     "lr": "lr {:.3g}",
@@ -59,7 +57,7 @@ class Screen:
                 self._bar.set_description_str(epoch, refresh=False)
                 self._bar.set_postfix_str(speed, refresh=False)
                 self._values.set_description_str(values)
-        elif (now := time.monotonic()) - self._last_line >= LINE_SECONDS or step == self._total:
+        elif (now := time.monotonic()) - self._last_line >= LINE_S or step == self._total:
             self._last_line = now
             left = tqdm.format_interval((self._total - step) / record["steps_per_s"])
             tell(f"{epoch}step {step}/{self._total}, {speed}, {left} left\n    {values}")

@@ -75,16 +75,20 @@ class Stages(Protocol):
         """As in `FeatureNetwork`."""
 
 
+STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
+"""Stages of hierarchical networks -> side of a cell in pixels."""
+
+
 def needed(backbone: Stages, stages: tuple[str, ...], what: str) -> dict[str, int]:
     """Return the numbers of channels of ``stages``, which ``what`` needs.
 
     Raises:
         UserError: The backbone has no such stages.
     """
-    if missing := [stage for stage in stages if stage not in backbone.stage_channels]:
+    if any(stage not in backbone.stage_channels for stage in stages):
         strides = ", ".join(map(str, dict.fromkeys(backbone.stage_strides.values())))
         raise UserError(
-            f"{what} needs maps of several strides ({', '.join(stages)}), but this backbone has none for {', '.join(missing)}: "
-            f"its maps have stride {strides}; choose a hierarchical backbone, such as a ResNet, ConvNeXt or Swin"
+            f"{what} needs maps of several strides ({', '.join(str(STRIDES[stage]) for stage in stages)} pixels), but this "
+            f"backbone has maps of stride {strides} only; choose a hierarchical backbone, such as a ResNet, ConvNeXt or Swin"
         )
     return {stage: backbone.stage_channels[stage] for stage in stages}

@@ -86,6 +86,30 @@ def say(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("line", "continues"),
+    [
+        ("transfer coco_fpn_1x --init random --data-root D --out R", True),
+        ("probe F --data-root D --out R", True),
+        ("suite S", True),
+        ("suite S --check", False),
+        ("suite S --dry-run", False),
+        ("data prepare cityscapes --root D --write", True),
+        ("data prepare cityscapes --root D", False),
+        ("data mini --root D", False),
+        ("data broken --root D", False),
+        ("weights inspect F", False),
+        ("convert F --to timm -o G", False),
+        ("protocols show coco_fpn_1x", False),
+        ("table R", False),
+        ("doctor", False),
+    ],
+)
+def test_commands_that_go_on_after_an_interruption_are_known(line: str, continues: bool) -> None:
+    args = build_parser().parse_args(line.split())
+    assert args.continues(args) is continues
+
+
 def test_protocols_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     listing = say(capsys, "protocols")
     for word in ("voc_c4", "coco_fpn_1x_2fc", "cityscapes_fcn16s", "VOC2007, VOC2012", "AP75", "74 V100"):

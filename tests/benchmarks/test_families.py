@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.commands.main import build_parser, main
 from benchmarks.families import FAMILIES, Answer, answers, refusal
 from pixbench.errors import UserError
 from pretrain.models.named_spec import NamedSpec
@@ -15,7 +17,7 @@ from transfer.job import TransferJob
 from transfer.protocols import find_protocol
 
 pytestmark = pytest.mark.frameworks
-HIERARCHICAL, PLAIN = (FAMILIES[f"own module, {kind}"][0] for kind in ("hierarchical", "plain"))
+HIERARCHICAL, PLAIN = (FAMILIES[f"own, {kind}"] for kind in ("hierarchical", "plain"))
 
 
 def verdicts(protocol: str) -> list[str]:
@@ -24,17 +26,31 @@ def verdicts(protocol: str) -> list[str]:
 
 def test_each_family_is_taken_or_refused_with_the_reason() -> None:
     new = "yes, not published"
-    assert verdicts("voc_c4") == ["yes", "no", "no", "no", "no", "no"]
-    assert verdicts("coco_fpn_1x") == ["yes", new, "no", "no", new, "no"]
-    assert verdicts("ade20k_upernet") == ["yes", new, new, "no", new, new]
-    assert verdicts("ade20k_incontext") == ["yes", "yes", "some", "yes", "yes", "yes"]
+    assert verdicts("voc_c4") == ["yes", *["no"] * 8]
+    assert verdicts("coco_fpn_1x") == ["yes", new, new, new, "no", "no", "no", new, "no"]
+    assert verdicts("ade20k_upernet") == ["yes", *[new] * 5, "no", new, new]
+    assert verdicts("ade20k_incontext") == [*["yes"] * 5, "no", *["yes"] * 3]
+    assert verdicts("coco_convnext_t_fpn_3x")[:4] == ["no", "yes", "no", "no"]
     found = answers(find_protocol("coco_fpn_1x"))
     assert found["ResNet"] == Answer("yes", "")
-    assert "a feature pyramid needs maps of several strides" in found["plain ViT, by name"].reason
-    assert (
-        "14_reg4_dinov2 does not take images of 512"
-        in answers(find_protocol("ade20k_incontext"))["plain ViT, by name"].reason
+    assert found["ViT"].reason.startswith(
+        "a feature pyramid needs maps of several strides (4, 8, 16, 32 pixels), but this backbone has maps of stride 16 only"
     )
+    assert "14_reg4_dinov2 does not take images of 512" in answers(find_protocol("ade20k_incontext"))["DINOv2"].reason
+
+
+@pytest.mark.parametrize("name", ["voc_c4", "coco_convnext_t_fpn_3x", "ade20k_upernet_swin", "ade20k_incontext"])
+def test_what_is_shown_names_what_a_user_can_type(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["protocols", "show", name]) == 0
+    said = capsys.readouterr().out
+    lines = [line.strip() for line in said.partition("networks, with an example of each family:\n")[2].splitlines()]
+    assert [line.partition(" (")[0] for line in lines[: len(FAMILIES)]] == [*FAMILIES]
+    assert "FILE" not in said
+    assert "benchmarks." not in said
+    (command,) = (line.partition("pixbench ")[2] for line in lines if line.startswith("start it with: "))
+    args = build_parser().parse_args(shlex.split(command.replace("[", "").replace("]", "")))
+    assert args.scale == "mini"
+    assert str(args.weights) == "checkpoint.pth"
 
 
 @pytest.mark.parametrize("spec", [HIERARCHICAL, PLAIN], ids=["hierarchical", "plain"])

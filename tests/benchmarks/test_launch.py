@@ -152,7 +152,7 @@ def command():
             (folder / "saved").touch()
         raise AgreedStop
 
-sys.exit(run_command(command, name="pixbench"))
+sys.exit(run_command(command, name="pixbench", continues=True))
 """
 
 

@@ -45,6 +45,20 @@ def test_one_sentence_and_a_code(
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("continues", "said"),
+    [
+        (False, "x: interrupted"),
+        (True, "x: interrupted; all finished work is kept, start the same command again to continue"),
+    ],
+)
+def test_only_a_command_that_goes_on_is_to_be_started_again(
+    continues: bool, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(lambda: raising(KeyboardInterrupt()), name="x", continues=continues) == 130
+    assert capsys.readouterr().err.strip() == said
+
+
 def test_debug_shows_the_traceback() -> None:
     with pytest.raises(UserError):
         run_command(lambda: raising(UserError("x")), name="x", debug=True)

@@ -31,7 +31,9 @@ def two(tmp_path: Path, body: str) -> tuple[int, str]:
     """Return exit code and output of two processes that do ``body`` in `run_command`."""
     script = tmp_path / "script.py"
     indented = "".join(f"    {line}\n" for line in body.strip().splitlines())
-    script.write_text(f"{BEGIN}\ndef command():\n{indented}\nsys.exit(run_command(command, name='pixbench'))\n")
+    script.write_text(
+        f"{BEGIN}\ndef command():\n{indented}\nsys.exit(run_command(command, name='pixbench', continues=True))\n"
+    )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     environment = {
         **os.environ,

@@ -148,6 +148,15 @@ def test_one_sentence_for_each_mistake(tmp_path: Path) -> None:
     assert "; pixbench methods pixpro lists them" in complaint(*good, "--config", file("method: {queue_size: 2}\n"))
     assert "--method.name pixpro --help lists them" in complaint(*good, "--config", file("data: {colour: 2}\n"))
     assert "method.temperature" in complaint(*good, "--method.temperature", "2")
+    named = ("--config", file("backbone: {name: 'timm:vit_tiny_patch16_224'}\n"))
+    assert (
+        "backbone.width is not a setting of a network by name; it belongs to a ResNet; leave it out, or "
+        in complaint(*good, *named, "--config", file("backbone: {width: 0.25}\n"))
+    )
+    assert "it belongs to a ResNet; leave it out" in complaint(*good, *named, "--backbone.width", "0.25")
+    assert "backbone.options is not a setting of a ResNet; it belongs to a network by name; give one" in complaint(
+        *good, "--config", file("backbone: {options: {}}\n")
+    )
     assert "data is 3" in complaint(*good, "--config", file("data: 3\n"))
     assert "epochs" in complaint(*good, "--config", file("epochs: many\n"))
     assert "method.gamma" in complaint(*good, "--method.gamma", "much")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from pretrain.models.families import build_backbone, map_stride
 from pretrain.models.named_network import NamedNetwork, check_size, look
 from pretrain.models.named_spec import NamedSpec
 from pretrain.optim import lr_scales, parameter_groups
+from pretrain.run import freeze, setup
 
 VIT = NamedSpec(
     "timm:vit_tiny_patch16_224", {"img_size": 64, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
@@ -150,6 +153,12 @@ def reads_weights():
     network = net()
     network.scale = network.one.weight.std().item()
     return network
+
+def detached():
+    network = net()
+    network.one.requires_grad_(False)
+    network.two.requires_grad_(False)
+    return network
 """
 
 
@@ -193,6 +202,40 @@ def test_a_network_that_reads_values_cannot_be_measured(own: str, name: str) -> 
         look(NamedSpec(f"{own}:{name}"))
 
 
+def test_a_network_without_a_gradient_is_refused(own: str) -> None:
+    """Its maps would stay as they are, and the loss would fall all the same, because the heads learn."""
+    with pytest.raises(UserError, match=r"depend on none of its parameters, .* such as detach\(\)"):
+        freeze(build_backbone(NamedSpec(f"{own}:detached")), [])
+
+
+def test_what_is_frozen_stays_so_in_methods_that_take_several_maps(
+    image_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = setup(
+        parse(
+            [
+                *(
+                    "--method.name=cds",
+                    "--method.classes=2",
+                    f"--data.root={image_tree(2, 4)}",
+                    f"--out={tmp_path / 'run'}",
+                ),
+                *("--backbone.name", CONVNEXT.name, "--backbone.options", json.dumps(CONVNEXT.options)),
+                *(
+                    "--freeze=[net.stem]",
+                    "--batch_size=4",
+                    "--data.image_size=64",
+                    "--precision=fp32",
+                    "--schedule.warmup_epochs=0",
+                ),
+            ]
+        ),
+        torch.device("cpu"),
+    )
+    learning = {name.split(".")[1] for name, x in run.method.backbone.named_parameters() if x.requires_grad}
+    assert learning == {"stages"}
+
+
 def test_a_name_begins_the_description_of_a_backbone_anew(tmp_path: Path) -> None:
     """What mini.yaml says of a ResNet is not for another network, wherever that is named."""
     named = tmp_path / "named.yaml"
@@ -234,7 +277,10 @@ def test_layers_of_a_resnet_are_its_blocks() -> None:
 def test_methods_that_need_a_hierarchy_take_one_and_refuse_a_vit(name: str) -> None:
     settings = METHODS[name].Config(**({"classes": 3} if name == "cds" else {"hidden": 8, "dim": 8, "channels": 32}))
     METHODS[name](NamedNetwork(CONVNEXT), settings, 1)
-    with pytest.raises(UserError, match=r"needs maps of several strides.*its maps have stride 8"):
+    with pytest.raises(
+        UserError,
+        match=r"needs maps of several strides \(.*8, 16, 32 pixels\), but this backbone has maps of stride 8 only",
+    ):
         METHODS[name](NamedNetwork(VIT), settings, 1)
 
 

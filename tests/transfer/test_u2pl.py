@@ -146,6 +146,8 @@ def test_published_lists_have_the_authors_numbers_and_missing_pictures_are_named
         assert tuple(len(labelled_names(names, dataset, fraction)) for fraction in (16, 8, 4)) == counts
         with pytest.raises(UserError, match=r"1 of the \d+ published labelled pictures .* draw others with --set"):
             labelled_names(sorted(labelled_names(names, dataset, 16))[1:], dataset, 16)
+    with pytest.raises(UserError, match=r"no list of 1/3 .* \(train_dataloader.dataset.fraction\); .* 4, 8, 16"):
+        labelled_names(names, "cityscapes", 3)
     assert labelled_names([*"abcdefgh"], "", 4) == labelled_names([*"hgfedcba"], "", 4)
 
 
@@ -204,9 +206,55 @@ def test_a_run_that_goes_on_ends_as_an_uninterrupted_one(
 def test_a_batch_that_has_no_halves_is_refused(mini_root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"one GPU would get 3 pictures at a time .* give an even number"):
         run_transfer(short("voc12aug_u2pl_16th", mini_root, tmp_path, **{"train_dataloader.batch_size": 3}))
+    with pytest.raises(UserError, match=r"with 1 labelled picture has no statistics .* give 4 pictures or more"):
+        run_transfer(short("voc12aug_u2pl_16th", mini_root, tmp_path, **{"train_dataloader.batch_size": 2}))
     job = short("cityscapes_u2pl_4th", mini_root, tmp_path / "run")
     with pytest.raises(UserError, match="one GPU would get 1 pictures at a time"):
         run_transfer(replace(job, accumulate=4))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("train_dataloader.dataset.fraction", 1, r"fraction is 1, but .* from 2"),
+        ("train_dataloader.dataset.published", "VOC2012", r"published is 'VOC2012', but .* VOC2012aug, cityscapes"),
+        ("model.mixing", "mixup", r"model.mixing is 'mixup', but .* cutmix, cutout, classmix"),
+        ("model.epochs", 0, "model.epochs is 0, but .* from 1"),
+        ("model.epochs", 1, r"train_cfg.max_iters is 4, but .* model.epochs × model.epoch_iterations = 2 iterations"),
+        ("model.epoch_iterations", 0, "model.epoch_iterations is 0, but .* from 1"),
+        ("model.warm_up_epochs", -1, "model.warm_up_epochs is -1, but .* from 0"),
+        ("model.ema_decay", 1.5, "model.ema_decay is 1.5, but .* from 0 to 1"),
+        ("model.drop_percent", 0, "model.drop_percent is 0, but .* above 0 to 100"),
+        ("model.low_entropy_threshold", 101, "model.low_entropy_threshold is 101, but .* from 0 to 100"),
+        ("model.contrast.num_queries", 0, "model.contrast.num_queries is 0, but must be above 0"),
+        ("model.contrast.num_negatives", -5, "model.contrast.num_negatives is -5, but .* from 1"),
+        ("model.contrast.temperature", 0, "model.contrast.temperature is 0, but .* above 0"),
+        ("model.ohem.min_kept", 0, "model.ohem.min_kept is 0, but .* from 1"),
+        ("model.memory", [0, 3], r"model.memory is \(0, 3\), but .* two numbers from 1"),
+    ],
+)
+def test_settings_that_would_stop_or_hang_a_run_are_refused_before_it(
+    mini_root: Path, tmp_path: Path, key: str, value: Any, said: str
+) -> None:
+    from transfer.segmentation.config import resolve
+    from transfer.segmentation.u2pl.settings import check
+
+    name = "cityscapes_u2pl_4th" if "ohem" in key else "voc12aug_u2pl_16th"
+    check(resolve(short(name, mini_root, tmp_path)))
+    with pytest.raises(UserError, match=said):
+        check(resolve(short(name, mini_root, tmp_path, **{key: value})))
+
+
+@pytest.mark.parametrize("name", ["voc12aug_u2pl_16th", "cityscapes_u2pl_4th"])
+def test_a_suite_is_checked_with_it(mini_root: Path, tmp_path: Path, name: str) -> None:
+    from benchmarks.check import segmentation
+    from transfer.initial_weights import random_backbone
+
+    job = TransferJob(find_protocol(name), mini_root, tmp_path, scale="mini")
+    resolved = segmentation.resolve(job, None, 1)
+    assert segmentation.build(job, resolved.config, random_backbone(resolved.spec, 0)).trained > 0
+    with pytest.raises(UserError, match="one GPU would get 1 pictures at a time"):
+        segmentation.resolve(replace(job, accumulate=int(resolved.batch)), None, 1)
 
 
 def gathered(rank: int, folder: Path) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
+from pixbench.progress import counting
 from transfer.datasets.boxes import check_place
 from transfer.datasets.classes import Classes, plain
 from transfer.datasets.coco_file import Content, Entry, Image, decode, fit
-from transfer.datasets.parallel import check_all, progress
+from transfer.datasets.parallel import check_all
 from transfer.datasets.pictures import Wanted, check_pictures
 from transfer.datasets.report import Report
 from transfer.datasets.segments import LEAST, apart, look_at_keypoints, look_at_mask, overlap
@@ -204,10 +205,10 @@ class Checker:
     def check_annotations(self, entries: list[Entry]) -> None:
         """Check all entries of "annotations"."""
         ids: set[Any] = set()
-        with progress(len(entries), f"annotations of {self.path.name}") as bar:
+        with counting(len(entries), self.path.name, "annotations") as count:
             for number, entry in enumerate(entries, 1):
                 if number % 1000 == 0:
-                    bar.update(1000)
+                    count(1000)
                 place = f"annotation {entry.id!r}" if entry.id is not None else f"entry {number} of annotations"
                 if type(entry.id) not in (int, str):
                     self.problem("annotation id", place, "has no id (a whole number)", "number the annotations")

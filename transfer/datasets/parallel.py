@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
+from pixbench.progress import counting
 from transfer.datasets.report import Report
 
 Item = TypeVar("Item")
@@ -21,20 +19,15 @@ PIECE = 256
 def check_all(check: Callable[[Sequence[Item]], Report], items: Sequence[Item], title: str) -> Report:
     """Return the merged reports of ``check``, which gets ``items`` in pieces; the order of ``items`` decides what comes first.
 
-    ``check`` must be a function of a module, so that other processes can call it. The bar appears only in a terminal.
+    ``check`` must be a function of a module, so that other processes can call it.
     """
     pieces = [items[i : i + PIECE] for i in range(0, len(items), PIECE)]
     whole = Report()
-    with progress(len(items), title) as bar:
+    with counting(len(items), title, "files") as count:
         for piece, found in zip(pieces, _results(check, pieces), strict=True):
             whole.merge(found)
-            bar.update(len(piece))
+            count(len(piece))
     return whole
-
-
-def progress(total: int, title: str) -> Any:
-    """Return a progress bar on stderr that only a terminal shows."""
-    return tqdm(total=total, desc=title, unit=" files", leave=False, disable=not sys.stderr.isatty(), delay=1)
 
 
 def _results(check: Callable[[Any], Report], pieces: list[Any]) -> Any:

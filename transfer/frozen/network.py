@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixbench.errors import UserError
+from pixbench.errors import UserError, an
 from pretrain.models.families import is_plain, map_stride
 from pretrain.models.feature_network import FeatureNetwork
 from transfer.frozen.views import Images, need_whole
@@ -102,7 +102,7 @@ def at_stride(backbone: Backbone, output_stride: int | None) -> Spec:
         map_stride(spec)
     except (UserError, ValueError) as error:
         raise UserError(
-            f"{backbone.source} holds a {spec.title}, whose cells cannot be of {output_stride} pixels ({error}); choose "
+            f"{backbone.source} holds {an(spec.title)}, whose cells cannot be of {output_stride} pixels ({error}); choose "
             "another protocol, or set images.output_stride"
         ) from error
     return spec

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pixbench.errors import UserError, did_you_mean
+from pixbench.errors import UserError, an, did_you_mean
 from pretrain.models.backbone_spec import BASIC_BLOCKS, BackboneSpec, width_per_group
 from pretrain.models.named_spec import NamedSpec
 from transfer.batch_scaling import KEYS
@@ -35,6 +35,11 @@ BY_OPTION = {
     r"model\.backbone\.frozen(_stages)?": "--freeze",
 }
 """Patterns of config keys that cannot be overridden -> the command-line option that sets them."""
+ABOVE_0 = re.compile(
+    r"train_cfg\.(max_iters|val_interval)|default_hooks\.checkpoint\.interval|auto_scale_lr\.base_batch_size|"
+    r"\w+_dataloader\.batch_size|(model|\w+_dataloader)\..*\b(size|crop_size|num_queries)"
+)
+"""Keys of settings that must be a number above 0, or numbers above 0."""
 BACKBONE_TYPES: dict[tuple[Literal["7x7", "deep", "3x3"], bool], str] = {
     ("7x7", False): "ResNet",
     ("deep", False): "ResNetV1c",
@@ -69,6 +74,9 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
         if option := next((option for taken, option in BY_OPTION.items() if re.fullmatch(taken, key)), None):
             raise UserError(f"{key} cannot be overridden; it is set by {option}")
         override(config, key, value)
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if ABOVE_0.fullmatch(key) and any(isinstance(n, int | float) and not n > 0 for n in numbers):
+            raise UserError(f"{key} is {value}, but must be above 0; correct it, or leave it out")
     check_held(config, before, job.protocol.name, job.classes)
     check_packages(config, job.protocol.name)
     if job.classes:
@@ -76,14 +84,14 @@ def resolve(job: TransferJob, spec: Spec | None = None) -> Config:
     spec = spec or backbone_spec(config)
     if isinstance(spec, VitSpec):
         raise UserError(
-            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} is for a ResNet or a network by "
+            f"{job.weights or job.like} holds {an(spec.title)}, but {job.protocol.name} is for a ResNet or a network by "
             "name; name it with `pixbench convert --from timm:NAME --to timm`, or choose another protocol"
         )
     if isinstance(spec, NamedSpec):
         put_named(config, spec, job)
     elif config.model.backbone.type == named_config.TYPE:
         raise UserError(
-            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} is for networks by name, such as "
+            f"{job.weights or job.like} holds {an(spec.title)}, but {job.protocol.name} is for networks by name, such as "
             f"{config.model.backbone.name}; choose another protocol"
         )
     else:
@@ -132,8 +140,8 @@ def put_named(config: Config, spec: NamedSpec, job: TransferJob) -> None:
     frozen = job.freeze == "backbone" or job.protocol.kind == "frozen"
     if "dcn" in model.backbone:
         raise UserError(
-            f"{job.weights or job.like} holds a {spec.title}, but {job.protocol.name} has deformable convolutions, which are for "
-            "ResNets; choose another protocol"
+            f"{job.weights or job.like} holds {an(spec.title)}, but {job.protocol.name} has deformable convolutions, which are "
+            "for ResNets; choose another protocol"
         )
     named_config.check_sizes(spec, tuple(model.data_preprocessor.size), model.test_cfg.mode == "whole")
     if config.optim_wrapper.get("constructor") == named_config.BY_STAGE:
@@ -165,7 +173,7 @@ def take_stride(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
     """
     if spec.basic and spec.output_stride < spec.natural_stride:
         raise UserError(
-            f"{job.weights or job.like} holds a {spec.title} of output stride {spec.output_stride}, but MMSegmentation dilates "
+            f"{job.weights or job.like} holds {an(spec.title)} of output stride {spec.output_stride}, but MMSegmentation dilates "
             "only one of the two convolutions of a basic block; its map would be another one"
         )
     strides, dilations = [1], [1]
@@ -187,7 +195,7 @@ def stride_of(config: Config) -> int:
 
 def fit_backbone(config: Config, job: TransferJob, spec: BackboneSpec) -> None:
     """Set the backbone and the channels of the heads from ``spec``; raise UserError if that changes them at paper scale."""
-    what, model = f"{job.weights or job.like or 'model.backbone'} holds a {spec.title}", config.model
+    what, model = f"{job.weights or job.like or 'model.backbone'} holds {an(spec.title)}", config.model
     wanted = {f"model.backbone.{name}": value for name, value in _backbone_options(spec, what).items()}
     if spec.basic and "dcn" in model.backbone:
         raise UserError(

@@ -29,7 +29,8 @@ from transfer.segmentation.config import (
     train_on_cpus,
 )
 from transfer.segmentation.evaluation import evaluation, random_backbone
-from transfer.segmentation.u2pl import check_pairs, register
+from transfer.segmentation.u2pl import register
+from transfer.segmentation.u2pl.settings import check
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -59,7 +60,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
     if BATCH not in job.all_overrides:
         whole = config.auto_scale_lr.base_batch_size
         config.train_dataloader.batch_size = divided(whole, job.accumulate, processes())
-    check_pairs(config)
+    check(config, processes())
     if backbone:
         check_pixels(config, job, backbone.pixels)
     described = config_as_dict(config)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pixbench.errors import UserError, printable
+from pixbench.errors import UserError, an, printable
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.named_spec import NamedSpec
 from transfer.weights.expected_shapes import Shape, expected
@@ -45,7 +45,7 @@ class Backbone:
         """Return ``spec`` if the backbone is a ResNet; raise `UserError` otherwise."""
         if isinstance(self.spec, BackboneSpec):
             return self.spec
-        raise UserError(f"{self.source} holds a {self.spec.title}, but a ResNet is needed; choose another checkpoint")
+        raise UserError(f"{self.source} holds {an(self.spec.title)}, but a ResNet is needed; choose another checkpoint")
 
     @property
     def pretrainable(self) -> BackboneSpec | NamedSpec:
@@ -136,7 +136,9 @@ def check(backbone: Backbone) -> None:
     problems.add("with NaN or infinite values", (name for name in sound if not is_finite(held[name])))
     variances = [name for name, shape in found.items() if name.endswith("running_var") and shape == wanted[name]]
     problems.add("with a negative variance", (name for name in variances if bool((held[name] < 0).any())))
+    own = isinstance(backbone.spec, NamedSpec) and backbone.spec.family != "timm"
     problems.raise_if_any(
         f"{backbone.source} does not hold a valid {backbone.spec.title}",
-        "use a complete checkpoint of this type of backbone",
+        "use a complete checkpoint of this type of backbone"
+        + own * ", or that module as it was when the file was written",
     )

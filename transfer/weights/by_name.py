@@ -30,7 +30,8 @@ from transfer.weights.known_networks import flat
 from transfer.weights.sources import Source
 from transfer.weights.tensors import as_tensor
 
-_CLASSIFIER = re.compile(r"(?:head|heads|head_dist|fc|classifier|last_linear|pooler)\..*")
+CLASSIFIER = re.compile(r"(?:head|heads|head_dist|fc|classifier|last_linear|pooler)\..*")
+"""Names of a classifier's weights."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,13 @@ def spec_named(words: str) -> NamedSpec:
     name, brace, options = words.partition("{")
     try:
         given = yaml.safe_load(brace + options) if brace else {}
-        if not isinstance(given, dict):
-            raise ValueError("options in braces are written as {key: value}")
-        return NamedSpec(name.strip(), given)
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"--from {words}: {' '.join(str(error).split())}") from error
+        if isinstance(given, dict):
+            return NamedSpec(name.strip(), given)
+    except yaml.YAMLError:
+        pass
+    except ValueError as error:
+        raise UserError(f"--from {words}: {error}") from error
+    raise UserError(f"--from {words}: the options cannot be read; write them as 'timm:NAME {{key: value}}'")
 
 
 def spec_of(source: Source) -> NamedSpec | None:
@@ -99,7 +102,7 @@ def read_named(spec: NamedSpec, contents: Contents, path: object, prefix: str | 
     if (fitting := _for_its_positions(spec, network.net, source)) != spec:
         return read_named(fitting, contents, path, prefix, container)
     found = _by_timm(network.net, source)
-    classifier = [name for name in found if name not in names and _CLASSIFIER.fullmatch(name)]
+    classifier = [name for name in found if name not in names and CLASSIFIER.fullmatch(name)]
     from_file = {x.untyped_storage().data_ptr() for x in source.values()}
     taken = {x.untyped_storage().data_ptr() for x in found.values()}
     computed = [name for name, x in found.items() if x.untyped_storage().data_ptr() not in from_file]
@@ -110,10 +113,22 @@ def read_named(spec: NamedSpec, contents: Contents, path: object, prefix: str | 
         "classifier": classifier,
         "no part of timm's network": left,
     }
+    _refuse_other_shapes(spec, path, network.net, found)
     state = {f"net.{name}": x for name, x in found.items() if name not in classifier}
     notes = [f"{', '.join(computed)} was computed from several tensors of the file"] if computed else []
     notes += _rounded(network.net, source, path)
     return ByName(spec, state, {why: keys for why, keys in dropped.items() if keys}, notes, container)
+
+
+def _refuse_other_shapes(spec: NamedSpec, path: object, net: torch.nn.Module, found: dict[str, Tensor]) -> None:
+    """Raise UserError if tensors have other shapes than in the network, as if it had another width."""
+    wanted = {name: x.shape for name, x in net.state_dict().items()}
+    if wrong := [name for name, x in found.items() if name in wanted and x.shape != wanted[name]]:
+        first, more = wrong[0], f", and {len(wrong) - 1} more tensors differ" if wrong[1:] else ""
+        raise UserError(
+            f"{path} holds another network than {spec.title}: {first} is {tuple(found[first].shape)}, but should be "
+            f"{tuple(wanted[first])}{more}; name the fitting one"
+        )
 
 
 def _is_chunked(names: Iterable[str]) -> bool:
@@ -166,12 +181,17 @@ def _place(
         raise UserError(
             f"{path} holds no weights with names of this network; `pixbench weights inspect` shows what it holds"
         )
-    if len(best) > 1:
+    return only(best, path)
+
+
+def only(places: list[tuple[str, str]], path: object) -> tuple[str, str]:
+    """Return the one container and prefix of ``places``; raise UserError that says how to choose if there are several."""
+    if len(places) > 1:
         options = "; ".join(
-            f"--container {place or chr(39) * 2} --prefix {under or chr(39) * 2}" for place, under in best
+            f"--container {place or chr(39) * 2} --prefix {under or chr(39) * 2}" for place, under in places
         )
         raise UserError(f"{path} holds this network several times; choose one with {options}")
-    return best[0]
+    return places[0]
 
 
 def _for_its_positions(spec: NamedSpec, net: Any, source: dict[str, Tensor]) -> NamedSpec:

@@ -78,7 +78,7 @@ def spec_in_file(contents: Contents, fmt: Format, state: Mapping[str, Tensor], p
     if spec.family != "timm" and spec.family not in permitted:
         raise UserError(
             f"{path} holds a backbone of {spec.name}, and building it runs the code of that module; if you trust it, permit it: "
-            f"{PERMIT}={spec.family}"
+            f"write {PERMIT}={spec.family} before the command"
         )
     return spec
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import asdict
 from os import PathLike
@@ -35,10 +36,11 @@ def inspect(
     located = locate(source)
     content, path = files.read_source(located, checked=False), located.name
     contents = Contents(content.value)
-    found = discovery.find(contents)
+    found: list[discovery.Inside] = []
     if known := known_network(contents, located, choice):
-        described, found = {known.format.name: _describe_known(contents, known, located, choice)}, []
+        described = {known.format.name: _describe_known(contents, known, located, choice)}
     else:
+        found = discovery.find(contents)
         matches = [] if choice != Choice() else recognition.candidates(contents)
         if matches and matches[0].sorted.unknown and (only := discovery.only_one(contents, path)):
             matches = [only]
@@ -61,25 +63,46 @@ def inspect(
 
 
 def _describe_known(contents: Contents, known: Known, source: Source, choice: Choice) -> dict[str, Any]:
+    """Describe a network of timm that was recognised. timm is not asked, because importing it takes seconds."""
+    backbone: dict[str, Any] = {"title": known.spec.title, **known.spec.as_dict()}
     try:
-        held = by_name.read_named(known.spec, contents, source.name, choice.prefix, choice.container)
+        container, prefix = by_name.only(_places(contents, choice), source.name)
     except UserError as error:
-        held = by_name.ByName(known.spec, {}, {}, [], "")
-        backbone: dict[str, Any] = {"title": f"{known.spec.title}, which cannot be read: {error}"}
-    else:
-        backbone = {"title": held.spec.title, **held.spec.as_dict()}
+        container, prefix = _places(contents, choice)[0]
+        backbone = {"title": f"{known.spec.title}, which cannot be read: {error}"}
+    tensors = {
+        key: x for key, value in contents.table(container).weights.items() if (x := as_tensor(value)) is not None
+    }
+    names = [key.removeprefix(prefix) for key in tensors if key.startswith(prefix)]
+    left = {
+        "beside the backbone": len(tensors) - len(names),
+        "classifier": sum(by_name.CLASSIFIER.fullmatch(name) is not None for name in names),
+    }
     return {
         "title": known.format.title,
         "problem": "",
         "backbone": backbone,
         "branches": ["student"],
-        "pixels": asdict(as_the_file_says(contents, known.format, held.spec, source)[1]),
-        "types": dict(Counter(map(type_name, held.state.values()))),
-        "converted": len(held.state),
-        "dropped": {reason: len(keys) for reason, keys in held.dropped.items()},
+        "pixels": asdict(as_the_file_says(contents, known.format, known.spec, source)[1]),
+        "types": dict(Counter(type_name(x) for key, x in tensors.items() if key.startswith(prefix))),
+        "converted": len(names) - left["classifier"],
+        "dropped": {reason: number for reason, number in left.items() if number},
         "unknown": [],
-        "beside the weights": contents.beside(held.container),
+        "beside the weights": contents.beside(container),
     }
+
+
+def _places(contents: Contents, choice: Choice) -> list[tuple[str, str]]:
+    """Return the container and the prefix of each vision transformer that the file holds, or of those that the user chose."""
+    places = contents.containers if choice.container is None else [choice.container]
+    found = [
+        (place, under) for place in places for under in dict.fromkeys(_PATCHES.findall(contents.table(place).text))
+    ]
+    prefix = choice.prefix and choice.prefix.removesuffix(".") + "."
+    return [(place, under) for place, under in found if prefix in (None, under)]
+
+
+_PATCHES = re.compile(r"^(.*?)(?:patch_embed|embeddings\.patch_embeddings)\.", re.MULTILINE)
 
 
 def _describe(contents: Contents, match: Match, source: Source, inside: list[discovery.Inside]) -> dict[str, Any]:
@@ -117,7 +140,7 @@ def report(found: dict[str, Any]) -> str:
     lines.append(f"sha256   {found['sha256']}")
     for name, about in found["formats"].items():
         pixels = about["pixels"]
-        numbers = [f"{about['converted']} to convert"]
+        numbers = [f"{about['converted']} of the backbone"]
         if about["dropped"]:
             dropped = ", ".join(f"{number} {reason}" for reason, number in about["dropped"].items())
             numbers.append(f"dropped: {dropped}")

@@ -126,7 +126,10 @@ def test_student_and_teacher_are_chosen_by_their_prefix(tmp_path: Path) -> None:
     [
         ("timm:vit_tiny_patch16_224 {embed_dim: 32, depth: 3, num_heads: 2}", r"missing \(net.blocks.2"),
         ("timm:vit_tiny_patch16_224 {embed_dim: 32, depth: 1, num_heads: 2}", r"unexpected \(net.blocks.1"),
-        ("timm:vit_tiny_patch16_224 {embed_dim: 48, depth: 2, num_heads: 2}", "of the wrong shape"),
+        (
+            "timm:vit_tiny_patch16_224 {embed_dim: 48, depth: 2, num_heads: 2}",
+            r"is \(1, 1, 32\), but should be \(1, 1, 48\), and 29 more tensors differ",
+        ),
         ("timm:vit_tiny_patch16_224 {embed_dim: 32, depth: 2, num_heads: 2, patch_size: 8}", "timm would resize"),
         (
             "timm:vit_tiny_patch16_224 {embed_dim: 32, depth: 2, num_heads: 2, img_size: 96}",

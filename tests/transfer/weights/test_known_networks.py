@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -158,14 +160,15 @@ def test_a_file_of_the_authors_needs_no_name(fmt: str, name: str, tmp_path: Path
     with torch.device("meta"):
         shapes = {n: x.shape for n, x in timm.create_model(name, num_classes=0).state_dict().items()}
     state = {n: torch.full(shape, i % 17 - 8.0) for i, (n, shape) in enumerate(shapes.items())}
-    torch.save({"teacher": {f"backbone.{n}": x for n, x in authors(state, 6, False).items()}}, tmp_path / "it.pth")
+    written = {f"backbone.{n}": x for n, x in authors(state, 6, False).items()}
+    torch.save({"teacher": written}, tmp_path / "it.pth")
     found = read(tmp_path / "it.pth")
     assert (found.format, found.backbone.spec, found.backbone.pixels) == (fmt, NamedSpec(f"timm:{name}"), Pixels())
     assert found.backbone.state.keys() == {f"net.{n}" for n in state}
     assert all(torch.equal(found.backbone.state[f"net.{n}"], x) for n, x in state.items())
     about = inspection.inspect(tmp_path / "it.pth")["formats"]
     assert {key: (about[fmt][key], about[fmt]["backbone"]["name"]) for key in ("converted", "unknown")} == {
-        "converted": (len(state), f"timm:{name}"),
+        "converted": (len(written), f"timm:{name}"),  # as in the file: timm is not asked
         "unknown": ([], f"timm:{name}"),
     }
 
@@ -206,3 +209,33 @@ def test_a_network_for_satellite_images_has_its_pixels() -> None:
     assert sat.networks == tuple(
         row for row in formats()["dinov3"].networks if row["width"] == 1024 and "gated" not in row
     )
+
+
+def test_a_file_is_inspected_without_importing_timm(tmp_path: Path) -> None:
+    """Importing it takes many times as long as reading the names in a file."""
+    with torch.device("meta"):
+        shapes = timm.create_model("vit_small_patch14_dinov2", num_classes=0).state_dict()
+    state = {name: torch.zeros(x.shape) for name, x in shapes.items()}
+    torch.save({**state, "mask_token": torch.zeros(1, 384)}, tmp_path / "it.pth")
+    code = (
+        "import sys\nfrom transfer.weights import inspection\n"
+        f"found = inspection.inspect({str(tmp_path / 'it.pth')!r})\n"
+        "assert found['formats']['dinov2']['backbone']['name'] == 'timm:vit_small_patch14_dinov2', found\n"
+        "print(*(name for name in ('timm', 'transformers', 'scipy.stats') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_a_file_with_two_such_networks_is_described_with_the_way_to_choose(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        shapes = timm.create_model("vit_small_patch14_dinov2", num_classes=0).state_dict()
+    state = {name: torch.zeros(x.shape) for name, x in shapes.items()}
+    both = {f"{part}.{name}": x for part in ("student", "teacher") for name, x in state.items()}
+    torch.save(both, tmp_path / "it.pth")
+    title = inspection.inspect(tmp_path / "it.pth")["formats"]["dinov2"]["backbone"]["title"]
+    assert "holds this network several times; choose one with" in title
+    assert "--prefix teacher." in title
+    chosen = inspection.inspect(tmp_path / "it.pth", prefix="teacher.")["formats"]["dinov2"]
+    assert chosen["backbone"]["title"] == "timm:vit_small_patch14_dinov2"
+    assert chosen["dropped"] == {"beside the backbone": len(state)}

@@ -18,23 +18,27 @@ from mmengine.registry import DATA_SAMPLERS
 from mmseg.registry import DATASETS, TRANSFORMS
 
 from pixbench.errors import UserError
-from pixbench.paths import CONFIGS
 from transfer.detection.subsets import subset
-
-LISTS = CONFIGS / "segmentation" / "lists"
+from transfer.segmentation.u2pl.settings import LISTS
 
 
 def labelled_names(names: Sequence[str], published: str, fraction: int) -> set[str]:
     """Return the names of the labelled pictures: the published ones, or 1/``fraction`` of ``names`` if ``published`` is "".
 
     Raises:
-        UserError: a published picture is not among ``names``.
+        UserError: no such list was published, or one of its pictures is not among ``names``.
     """
     if not published:
         return set(subset(names, 100 / fraction, 0))
     lines = (LISTS / f"{published}.txt").read_text(encoding="ascii").splitlines()
-    pairs = (line.split() for line in lines if not line.startswith("#"))
-    chosen = {name for name, lists in pairs if str(fraction) in lists.split(",")}
+    pairs = [(name, lists.split(",")) for name, lists in (line.split() for line in lines if not line.startswith("#"))]
+    chosen = {name for name, lists in pairs if str(fraction) in lists}
+    if not chosen:
+        known = sorted({int(number) for _, lists in pairs for number in lists})
+        raise UserError(
+            f"there is no list of 1/{fraction} of the pictures of {published} (train_dataloader.dataset.fraction); choose one of "
+            f"{', '.join(map(str, known))}, or draw pictures with --set 'train_dataloader.dataset.published=\"\"'"
+        )
     if missing := sorted(chosen - set(names)):
         raise UserError(
             f"{len(missing)} of the {len(chosen)} published labelled pictures of {published} are not among the training pictures "

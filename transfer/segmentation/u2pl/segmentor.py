@@ -49,7 +49,7 @@ class U2PL(EncoderDecoder):
         ema_decay: of the teacher.
         drop_percent: share of reliable pixels at the start, in percent.
         low_entropy_threshold: share of pixels that are reliable or unreliable in the contrastive loss at the start, in percent.
-        mixing: one of `mixing.MODES`, in half of the iterations.
+        mixing: one of `settings.MODES`, in half of the iterations.
         ohem: settings of `losses.supervised`.
         contrast_weight: weight of the contrastive loss. The authors' gradient of it is divided by the number of GPUs.
         contrast: settings of `Contrast`.

@@ -71,7 +71,8 @@ def _lacks(rules: Framework, backbone: Backbone) -> str | None:
     """Return what the framework supports, if it does not support the backbone; otherwise None."""
     if backbone.spec.variant not in rules.variants:
         variants = [variant for variant in rules.variants if variant != "named"]
-        return f"backbones of variant {' / '.join(variants)}, not {backbone.spec.variant}"
+        given = f"networks by name such as {backbone.spec.title}" if isinstance(backbone.spec, NamedSpec) else ""
+        return f"backbones of variant {' / '.join(variants)}, not {given or backbone.spec.variant}"
     if reason := rules.lacks(backbone):
         return f"no {reason}"
     pixels = _in_rgb(backbone).pixels

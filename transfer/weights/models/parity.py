@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from pixbench.errors import UserError
+from pixbench.errors import UserError, an
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.named_network import usual_side
 from pretrain.models.named_spec import NamedSpec
@@ -224,7 +224,7 @@ def _same_kind(backbone: Backbone, path: str | PathLike[str]) -> Reading:
     mine, theirs = (replace(_undilated(t), state={}, extras={}, source="") for t in (backbone, other.backbone))
     if mine.spec != theirs.spec:
         raise UserError(
-            f"{path} holds a {theirs.spec.title}, {backbone.source} a {mine.spec.title}"
+            f"{path} holds {an(theirs.spec.title)}, {backbone.source} {an(mine.spec.title)}"
             f"{_other_fields(mine.spec, theirs.spec)}; different networks cannot have equal weights; "
             "give two files of the same network"
         )
