@@ -16,7 +16,9 @@ from pretrain.config import from_dict, parse
 from pretrain.methods import METHODS
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.families import build_backbone, map_stride
-from pretrain.models.named_network import NamedNetwork, check_size, look
+from pretrain.models.named_look import look
+from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_sizes import check_size
 from pretrain.models.named_spec import NamedSpec
 from pretrain.optim import lr_scales, parameter_groups
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from pixbench.errors import UserError
 from pretrain.models.feature_network import needed
-from pretrain.models.named_network import NamedNetwork, check_size, look
+from pretrain.models.named_look import look
+from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_sizes import check_size
 from pretrain.models.named_spec import NamedSpec
 from transfer.detection import adamw
 from transfer.weights.expected_shapes import expected

@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 
 from pixbench.errors import UserError
-from pretrain.models.named_network import NamedNetwork, check_size, look, usual_side
+from pretrain.models.named_look import look, usual_side
+from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_sizes import check_size
 from pretrain.models.named_spec import NamedSpec
 from transfer.detection.named_backbone import PYRAMIDS
 from transfer.detection.plain_network import PlainNetwork, attentions, dropping

@@ -23,7 +23,7 @@ def outputs(spec: NamedSpec) -> dict[str, int]:
     Raises:
         UserError: The network has fewer than four.
     """
-    from pretrain.models.named_network import look
+    from pretrain.models.named_look import look
 
     seen = look(spec)
     names = [*seen.stages]
@@ -48,7 +48,7 @@ def as_spec(options: Any) -> NamedSpec:
 
 def check_sizes(spec: NamedSpec, crop: tuple[int, int], whole: bool) -> None:
     """Raise UserError if the network does not take padded crops (height, width), or other sizes if pictures are tested whole."""
-    from pretrain.models.named_network import check_size, needed_multiple
+    from pretrain.models.named_sizes import check_size, needed_multiple
 
     multiple = needed_multiple(spec) or 1
     for more in (0, LONGER) if whole else (0,):

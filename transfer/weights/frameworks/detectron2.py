@@ -38,7 +38,7 @@ def _settings(backbone: Backbone) -> dict[str, Any]:
 
 def _strides(spec: NamedSpec) -> set[int]:
     """Return the strides of the maps of a network."""
-    from pretrain.models.named_network import look
+    from pretrain.models.named_look import look
 
     return {stage.stride for stage in look(spec).stages.values()}
 

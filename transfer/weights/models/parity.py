@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pixbench.errors import UserError
 from pretrain.models.backbone_spec import BackboneSpec
-from pretrain.models.named_network import usual_side
+from pretrain.models.named_look import usual_side
 from pretrain.models.named_spec import NamedSpec
 from transfer.weights import pyramid_head
 from transfer.weights.backbone import Backbone
