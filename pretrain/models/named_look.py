@@ -67,10 +67,10 @@ def look(spec: NamedSpec) -> Seen:
     Raises:
         UserError: As for `NamedNetwork`.
     """
-    net, side = empty(spec), usual_side(spec)
+    net, size = empty(spec), usual_size(spec)
     with torch.enable_grad():
-        found = maps_of_empty(spec, net, side, side)
-    strides = [_stride(spec, side, side, x) for x in found]
+        found = maps_of_empty(spec, net, *size)
+    strides = [_stride(spec, *size, x) for x in found]
     if len(set(strides)) == 1:
         ends = sorted({round(len(found) * quarter / BLOCKS) - 1 for quarter in range(1, BLOCKS + 1)} - {-1})
         stages = {f"block {i + 1}": Stage(i, found[i].shape[1], strides[i]) for i in ends}
@@ -88,15 +88,24 @@ def look(spec: NamedSpec) -> Seen:
     return Seen(stages, taken, behind)
 
 
-def usual_side(spec: NamedSpec) -> int:
-    """Return the side in pixels of images that the network takes."""
-    if spec.family != "timm" or "img_size" in spec.options:
-        side = spec.options.get("img_size", USUAL)
-        return int(side[0] if isinstance(side, list) else side)
-    import timm
+def usual_size(spec: NamedSpec) -> tuple[int, int]:
+    """Return height and width in pixels of images that the network takes: its option img_size, or those of its weights.
 
-    usual = timm.get_pretrained_cfg(spec.function)
-    return int(usual.input_size[-1]) if usual else USUAL
+    Raises:
+        UserError: The option is no size.
+    """
+    given = spec.options.get("img_size")
+    if given is None and spec.family == "timm":
+        import timm
+
+        usual = timm.get_pretrained_cfg(spec.function)
+        given = [*usual.input_size[-2:]] if usual else None
+    sides = [USUAL if given is None else given] * 2 if not isinstance(given, list) else given
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise UserError(
+            f"backbone.options.img_size is {given!r}; give {spec.name} a number of pixels, or [height, width]"
+        )
+    return sides[0], sides[1]
 
 
 def maps_of(net: Any, x: Tensor, indices: Sequence[int] | None) -> list[Tensor]:

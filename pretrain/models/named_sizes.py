@@ -8,7 +8,7 @@ import torch
 
 from pixbench.errors import UserError
 from pretrain.models.named_build import empty
-from pretrain.models.named_look import look, maps_of_empty, usual_side
+from pretrain.models.named_look import look, maps_of_empty, usual_size
 from pretrain.models.named_spec import NamedSpec
 
 
@@ -27,11 +27,11 @@ def needed_multiple(spec: NamedSpec) -> int | None:
     It is 1 for a network that takes any size, and the side of the smallest cell for one that cuts images into patches. Two
     images of odd sizes show it.
     """
-    side, cell = usual_side(spec), min(stage.stride for stage in look(spec).stages.values())
+    (height, width), cell = usual_size(spec), min(stage.stride for stage in look(spec).stages.values())
     for multiple in (1, cell):
         try:
             with torch.no_grad():
-                maps_of_empty(spec, empty(spec), side + multiple, side + 3 * multiple)
+                maps_of_empty(spec, empty(spec), height + multiple, width + 3 * multiple)
         except UserError:
             continue
         return multiple

@@ -189,7 +189,10 @@ def test_patches_of_14_are_resized_as_published(tmp_path: Path) -> None:
     assert torch.equal(whole.state[key], kernel)
     assert all(torch.equal(whole.state[name], x) for name, x in backbone.state.items() if name != key)
     assert "patches of 14 pixels resized to 16" in departures(cfg, backbone)
-    assert "patches of 14 pixels resized to 16" not in departures(cfg, whole)
+    assert "patches of 14 pixels resized to 16" in departures(cfg, whole), (
+        "as a file that `pixbench convert` has resized"
+    )
+    assert "patches of 14 pixels resized to 16" not in departures(cfg, lively(whole.spec))
 
 
 def test_a_vit_of_detectron2s_kind_with_patches_of_14_is_resized_too(tmp_path: Path) -> None:

@@ -104,6 +104,8 @@ def _seen(net: Any) -> tuple[Shown, str]:
     shown, state = shown_by(net.state_dict()), net.state_dict()
     if type(net) not in (VisionTransformer, Eva) or shown is None or "cls_token" not in state:
         raise ValueError("transformers has ViT, DINOv2 and DINOv3")
+    if shown.cells and net.patch_embed.grid_size != (shown.cells, shown.cells):
+        raise ValueError("its positions are not those of square images")
     mlp, scaled = net.blocks[0].mlp, any(n in state for n in ("blocks.0.ls1.gamma", "blocks.0.gamma_1"))
     if (
         not isinstance(mlp.act, nn.SiLU if shown.gated else nn.GELU)
