@@ -1,7 +1,4 @@
-"""Build networks by their name: those of timm, and those of one's own.
-
-A network can be built without values, on PyTorch's meta device, to look at it.
-"""
+"""Build networks by their name: those of timm, and those of one's own."""
 
 from __future__ import annotations
 
@@ -12,17 +9,17 @@ import sys
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import nn
 
 from pixbench.errors import UserError, did_you_mean
 from pretrain.models.named_spec import NamedSpec
+from pretrain.models.shapes_only import shapes_only
 
 
 @lru_cache(maxsize=16)
 def empty(spec: NamedSpec) -> nn.Module:
-    """Return the network with parameters that have a shape, but no values. It is shared: do not change it."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    """Return the network of ``spec`` without values. It is shared: do not change it."""
+    with shapes_only():
         return build(spec)
 
 

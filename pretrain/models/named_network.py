@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from pretrain.models.feature_network import FeatureNetwork
 from pretrain.models.named_build import build
 from pretrain.models.named_look import look, maps_of
 from pretrain.models.named_spec import NamedSpec
+from pretrain.models.shapes_only import shapes_only
 
 _BETWEEN_STAGES = re.compile(r"net\.(?:stages|layers)\.\d+\.downsample\.")
 """Layers of ConvNeXt, Swin and their relatives that begin a stage; shortcuts of blocks have other names."""
@@ -128,6 +130,13 @@ class NamedNetwork(FeatureNetwork):
 
         groups = group_parameters(self.net, self.net.group_matcher(coarse=coarse))
         return [[f"net.{name}" for name in groups[layer]] for layer in sorted(groups)]
+
+
+@lru_cache(maxsize=16)
+def with_shapes_only(spec: NamedSpec) -> NamedNetwork:
+    """Return the network of ``spec`` without values. It is shared: do not change it."""
+    with shapes_only():
+        return NamedNetwork(spec)
 
 
 def _has_tokens(net: nn.Module) -> bool:

@@ -16,9 +16,10 @@ from detectron2.config import CfgNode
 
 from pixbench.errors import UserError
 from pretrain.models.named_look import look
-from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_network import with_shapes_only
 from pretrain.models.named_sizes import check_size
 from pretrain.models.named_spec import NamedSpec
+from pretrain.models.shapes_only import shapes_only
 from transfer.detection.plain_network import PlainNetwork, attentions, dropping
 from transfer.protocols import names_with
 from transfer.weights.larger_patches import PATCH, RESIZED
@@ -39,9 +40,8 @@ class Parts(NamedTuple):
 
 @lru_cache(maxsize=64)
 def parts(spec: NamedSpec) -> Parts:
-    """Return what the network of ``spec`` has. The global random state does not change."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        network = NamedNetwork(spec)
+    """Return what the network of ``spec`` has."""
+    network = with_shapes_only(spec)
     return Parts(
         len(attentions(network.net)),
         drop_path=_works(look, dropping(spec, 0.1)),
@@ -121,8 +121,11 @@ def _works(function: Any, *arguments: Any) -> bool:
 def _try(described: dict[str, Any], side: int) -> None:
     """Raise UserError if the network that ``described`` builds does not compute with its windows, for images of this side."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
-            PlainNetwork(**described)(torch.empty(2, 3, side, side))
+        with torch.no_grad():
+            with shapes_only():
+                network = PlainNetwork(**described)
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                network(torch.empty(2, 3, side, side))
     except (RuntimeError, ZeroDivisionError) as error:
         raise UserError(
             f"{described['name']} does not compute with windows of {described['window_size']} cells "

@@ -22,7 +22,7 @@ import yaml
 from torch import Tensor
 
 from pixbench.errors import UserError
-from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_network import with_shapes_only
 from pretrain.models.named_spec import NamedSpec
 from transfer.weights import huggingface_vit
 from transfer.weights.contents import Contents
@@ -71,8 +71,7 @@ def spec_of(source: Source) -> NamedSpec | None:
     from timm.models.vision_transformer import VisionTransformer
 
     spec = NamedSpec(f"timm:{source.architecture}")
-    with torch.device("meta"):
-        net = NamedNetwork(spec).net
+    net = with_shapes_only(spec).net
     plain = (
         type(net) is VisionTransformer and net.num_prefix_tokens == 1 and "blocks.0.ls1.gamma" not in net.state_dict()
     )
@@ -85,8 +84,7 @@ def read_named(spec: NamedSpec, contents: Contents, path: object, prefix: str | 
     Raises:
         UserError: They are not there, or several times; the message says how to choose.
     """
-    with torch.device("meta"):
-        network = NamedNetwork(spec)
+    network = with_shapes_only(spec)
     names = {name.removeprefix("net.") for name in network.state_dict()}
     container, prefix = _place(contents, names, path, prefix, container)
     table = contents.table(container)

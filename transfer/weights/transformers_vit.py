@@ -11,14 +11,13 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_network import with_shapes_only
 from pretrain.models.named_spec import NamedSpec
 from transfer.weights import huggingface_vit
 from transfer.weights.frameworks.record import FrameworkModel
@@ -87,13 +86,7 @@ def config_of(backbone: Backbone) -> dict[str, Any]:
 
 def _network(backbone: Backbone) -> Any:
     assert isinstance(backbone.spec, NamedSpec)
-    return _without_values(backbone.spec)
-
-
-@lru_cache(maxsize=8)
-def _without_values(spec: NamedSpec) -> NamedNetwork:
-    with torch.device("meta"):
-        return NamedNetwork(spec)
+    return with_shapes_only(backbone.spec)
 
 
 def _seen(net: Any) -> tuple[Shown, str]:
