@@ -70,7 +70,7 @@ def look(spec: NamedSpec) -> Seen:
     net, size = empty(spec), usual_size(spec)
     with torch.enable_grad():
         found = maps_of_empty(spec, net, *size)
-    strides = [_stride(spec, *size, x) for x in found]
+    strides = _strides(spec, net, *size, found)
     if len(set(strides)) == 1:
         ends = sorted({round(len(found) * quarter / BLOCKS) - 1 for quarter in range(1, BLOCKS + 1)} - {-1})
         stages = {f"block {i + 1}": Stage(i, found[i].shape[1], strides[i]) for i in ends}
@@ -138,7 +138,9 @@ def maps_of_empty(spec: NamedSpec, net: nn.Module, height: int, width: int) -> l
             f"backbone.options.img_size"
         ) from error
     if spec.family != "timm":
-        seen = [(x.shape[1], _stride(spec, height, width, x)) for x in found]
+        seen = [
+            (x.shape[1], stride) for x, stride in zip(found, _strides(spec, net, height, width, found), strict=True)
+        ]
         declared: Any = net
         channels, strides = [*declared.channels], [*declared.strides]
         if (channels, strides) != ([c for c, _ in seen], [s for _, s in seen]):
@@ -149,14 +151,22 @@ def maps_of_empty(spec: NamedSpec, net: nn.Module, height: int, width: int) -> l
     return found
 
 
-def _stride(spec: NamedSpec, height: int, width: int, x: Tensor) -> int:
+def _strides(spec: NamedSpec, net: Any, height: int, width: int, found: Sequence[Tensor]) -> list[int]:
+    """Return the side of a cell of each map of images of ``height`` × ``width`` pixels.
+
+    The number of cells alone may be that of several strides: 4 cells make 56 pixels with strides of 14 and of 16. Then the
+    stride is the one that the network declares.
+    """
+    declared = [stage["reduction"] for stage in getattr(net, "feature_info", ())] or [*getattr(net, "strides", ())]
+    declared += [0] * len(found)
+    return [_stride(spec, height, width, x, stride) for x, stride in zip(found, declared, strict=False)]
+
+
+def _stride(spec: NamedSpec, height: int, width: int, x: Tensor, declared: int) -> int:
     """Return the side of a cell of the map ``x`` (B, C, h, w) of images of ``height`` × ``width`` pixels."""
     cells = tuple(x.shape[2:])
-    likely = [
-        *(2**power for power in range(8)),
-        round(height / max(cells[0], 1)),
-    ]  # 4 cells of 64 pixels, not of 56, make 224
-    stride = next((s for s in likely if s and (-(-height // s), -(-width // s)) == cells), 0)
+    likely = [declared, *(2**power for power in range(8)), round(height / max(cells[0], 1))]
+    stride = next((s for s in likely if type(s) is int and s > 0 and (-(-height // s), -(-width // s)) == cells), 0)
     if not stride:
         raise UserError(
             f"backbone {spec.name} makes a map of {cells[0]} × {cells[1]} cells of an image of {height} × {width} pixels, so a "

@@ -8,7 +8,6 @@ Shapes: B images of H × W pixels, C channels.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -17,15 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from pixbench.errors import UserError
-from pretrain.models.backbone_spec import STAGES
 from pretrain.models.feature_network import FeatureNetwork
 from pretrain.models.named_build import build
 from pretrain.models.named_look import look, maps_of
 from pretrain.models.named_spec import NamedSpec
 from pretrain.models.shapes_only import shapes_only
-
-_BETWEEN_STAGES = re.compile(r"net\.(?:stages|layers)\.\d+\.downsample\.")
-"""Layers of ConvNeXt, Swin and their relatives that begin a stage; shortcuts of blocks have other names."""
 
 
 class NamedNetwork(FeatureNetwork):
@@ -100,27 +95,6 @@ class NamedNetwork(FeatureNetwork):
 
     def layer_groups(self) -> list[list[str]]:
         """Return the names of the parameters in layers, by the ``group_matcher`` of timm's networks."""
-        return self._groups(coarse=False)
-
-    def stage_places(self) -> dict[str, int]:
-        """Return the name of each parameter -> 0 for the stem and for downsampling, or the number of its stage, from 1.
-
-        Raises:
-            UserError: The network has no such order.
-        """
-        behind = look(self.spec).behind
-        stages = [frozenset(f"net.{name}" for name in behind.get(stage, ())) for stage in STAGES[1:]]
-        places = {name: place for place, names in enumerate(self._groups(coarse=True)) for name in names}
-        for name, place in places.items():
-            first = next((number for number, names in enumerate(stages, 1) if name in names), place)
-            if place and place != first:
-                raise UserError(
-                    f"{self.spec.title} has no learning rates by stage: its group_matcher puts {name} into part {place}, but it "
-                    f"belongs to stage {first}; choose a protocol without a learning rate by stage"
-                )
-        return {name: 0 if _BETWEEN_STAGES.match(name) else place for name, place in places.items()}
-
-    def _groups(self, coarse: bool) -> list[list[str]]:
         if not hasattr(self.net, "group_matcher"):
             raise UserError(
                 f"backbone {self.spec.name} has no method group_matcher, as timm's networks have, so its layers are not known; "
@@ -128,7 +102,7 @@ class NamedNetwork(FeatureNetwork):
             )
         from timm.models import group_parameters
 
-        groups = group_parameters(self.net, self.net.group_matcher(coarse=coarse))
+        groups = group_parameters(self.net, self.net.group_matcher())
         return [[f"net.{name}" for name in groups[layer]] for layer in sorted(groups)]
 
 

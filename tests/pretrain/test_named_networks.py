@@ -259,17 +259,3 @@ def test_every_network_of_timm_has_what_we_ask_of_it() -> None:
             assert isinstance(network := timm.create_model(name), nn.Module)
         assert hasattr(network, "forward_intermediates")
         assert hasattr(network, "feature_info")
-
-
-def test_parts_of_a_network_are_stages_only_if_its_maps_say_so() -> None:
-    """The parts of ResNets and ConvNeXts in timm are stages, those of ReXNet are blocks. Shortcuts belong to their stage."""
-    resnet = NamedNetwork(NamedSpec("timm:resnet18")).stage_places()
-    assert resnet["net.layer2.0.downsample.0.weight"] == resnet["net.layer2.1.conv1.weight"] == 2
-    assert resnet["net.conv1.weight"] == 0
-    convnext = NamedNetwork(
-        NamedSpec("timm:convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]})
-    ).stage_places()
-    assert convnext["net.stages.1.downsample.1.weight"] == convnext["net.stem.0.weight"] == 0
-    assert convnext["net.stages.3.blocks.0.conv_dw.weight"] == 4
-    with torch.device("meta"), pytest.raises(UserError, match=r"no learning rates by stage: .* belongs to stage"):
-        NamedNetwork(NamedSpec("timm:rexnet_100")).stage_places()

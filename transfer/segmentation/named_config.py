@@ -70,13 +70,13 @@ def neck(spec: NamedSpec, given: Any) -> dict[str, Any]:
 def check_stages(spec: NamedSpec) -> None:
     """Raise UserError if the network has no stages, which a learning rate by stage needs."""
     from pretrain.models.families import is_plain
-    from pretrain.models.named_network import with_shapes_only
+    from pretrain.models.named_stages import stage_places
 
     if is_plain(spec):
         raise UserError(
             f"{spec.title} has no stages, for which this protocol has learning rates of their own; choose a protocol for ViTs"
         )
-    with_shapes_only(spec).stage_places()
+    stage_places(spec)
 
 
 def stride(spec: NamedSpec) -> int:
