@@ -94,7 +94,10 @@ class NamedNetwork(FeatureNetwork):
         self.net.set_grad_checkpointing(True)
 
     def layer_groups(self) -> list[list[str]]:
-        """Return the names of the parameters in layers, by the ``group_matcher`` of timm's networks."""
+        """Return the names of the parameters in layers, by the ``group_matcher`` of timm's networks.
+
+        Left out are those that no map depends on, such as a classifier's norm, which timm counts as a layer after all others.
+        """
         if not hasattr(self.net, "group_matcher"):
             raise UserError(
                 f"backbone {self.spec.name} has no method group_matcher, as timm's networks have, so its layers are not known; "
@@ -102,8 +105,13 @@ class NamedNetwork(FeatureNetwork):
             )
         from timm.models import group_parameters
 
-        groups = group_parameters(self.net, self.net.group_matcher())
-        return [[f"net.{name}" for name in groups[layer]] for layer in sorted(groups)]
+        matcher = self.net.group_matcher()
+        if isinstance(matcher, dict) and isinstance(matcher.get("stem"), str):
+            # Learnt frequencies of rotary positions have no place in eva.py; qwen3_vit.py and deepseek_vit.py have them here.
+            matcher = {**matcher, "stem": rf"{matcher['stem']}|^rope\b"}
+        groups, used = group_parameters(self.net, matcher), frozenset[str]().union(*look(self.spec).behind.values())
+        layers = [[f"net.{name}" for name in groups[layer] if name in used] for layer in sorted(groups)]
+        return [names for names in layers if names]
 
 
 @lru_cache(maxsize=16)

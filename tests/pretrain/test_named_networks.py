@@ -225,6 +225,18 @@ def test_layers_decay_from_the_last_to_the_first() -> None:
     assert {group["lr_scale"] for group in groups} == {*scales.values(), 1.0}
 
 
+def test_what_is_no_block_belongs_to_the_layer_at_which_it_acts() -> None:
+    """Learnt rotary frequencies act in the first block; the norm before a classifier that is not there, in none."""
+    mixed = NamedNetwork(NamedSpec("timm:vit_small_patch16_rope_mixed_224", VIT.options)).layer_groups()
+    assert "net.rope.freqs" in mixed[0]
+    assert len(mixed) == 5
+    convnext = NamedNetwork(CONVNEXT)
+    layers = convnext.layer_groups()
+    assert "net.stages.3.blocks.0.norm.weight" in layers[-1]
+    assert "net.head.norm.weight" in dict(convnext.named_parameters())
+    assert not any(name.startswith("net.head.") for names in layers for name in names)
+
+
 def test_layers_of_a_resnet_are_its_blocks() -> None:
     network = build_backbone(BackboneSpec(18, 0.25))
     groups = network.layer_groups()

@@ -269,7 +269,14 @@ def test_a_run(mini_root: Path, tmp_path: Path) -> None:
     assert (final["backbone.net.net.reg_token"] != backbone.state["net.reg_token"]).any()
 
 
-@pytest.mark.parametrize("spec", [VIT, DINOV3], ids=["vit", "dinov3"])
+def test_learnt_rotary_frequencies_learn_as_slowly_as_the_patches() -> None:
+    network = PlainNetwork(MIXED.name, json.dumps(MIXED.options))
+    scales = network.lr_scales(0.5)
+    assert scales["backbone.net.net.rope.freqs"] == scales["backbone.net.net.patch_embed.proj.weight"] == 1 / 32
+    assert any(parameter is network.net.rope.freqs for parameter in network.without_decay())
+
+
+@pytest.mark.parametrize("spec", [VIT, DINOV3, MIXED], ids=["vit", "dinov3", "mixed"])
 def test_the_norm_after_the_blocks_learns_as_fast_as_the_heads(spec: NamedSpec) -> None:
     """As in Detectron2's `get_vit_lr_decay_rate`: the first layer slowest, each block faster, the rest as the heads."""
     scales = PlainNetwork(spec.name, json.dumps(spec.options)).lr_scales(0.5)
