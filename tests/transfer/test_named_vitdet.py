@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import build_model
@@ -97,6 +98,17 @@ def test_a_window_is_computed_as_an_image_of_its_size(spec: NamedSpec) -> None:
     quarters = [own_maps(backbone, x) for row in images.split(side, 2) for x in row.split(side, 3)]
     wanted = torch.cat([torch.cat(quarters[:2], 3), torch.cat(quarters[2:], 3)], 2)
     torch.testing.assert_close(maps(backbone, images, 4, [0]), wanted)
+
+
+@pytest.mark.parametrize("spec", [DINOV3, EVA02, MIXED], ids=lambda spec: spec.function)
+@torch.no_grad()
+def test_rotary_positions_at_other_sizes_are_those_of_timms_network_for_that_size(spec: NamedSpec) -> None:
+    alone = replace(spec, options=spec.options | {"use_abs_pos_emb": False})
+    backbone, images = lively(alone), torch.randn(2, 3, 64, 96)
+    theirs = timm.create_model(spec.function, num_classes=0, **alone.options | {"img_size": (64, 96)}).eval()
+    theirs.load_state_dict({name.removeprefix("net."): x for name, x in backbone.state.items()})
+    [wanted] = theirs.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+    torch.testing.assert_close(maps(backbone, images), wanted)
 
 
 @pytest.mark.parametrize("window", [4, 3])
