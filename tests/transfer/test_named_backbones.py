@@ -245,7 +245,11 @@ def test_images_that_are_no_whole_patches_are_padded(frozen: bool, before: tuple
     [
         ("detectron2_fpn", VIT, r"no plain networks such as .*; convert it with --to detectron2 --detector vitdet"),
         ("detectron2_vitdet", CONVNEXT, r"no hierarchical networks such as .*--detector fpn or --to mmseg"),
-        ("detectron2_vitdet", NamedSpec("timm:mixer_s32_224", {"patch_size": 28}), "no patches of 28 pixels"),
+        (
+            "detectron2_vitdet",
+            NamedSpec(VIT.name, VIT.options | {"patch_size": 12, "img_size": 96}),
+            "no patches of 12 pixels",
+        ),
     ],
 )
 def test_what_a_detector_cannot_take_is_not_written(framework: str, spec: NamedSpec, says: str, tmp_path: Path) -> None:
