@@ -22,6 +22,7 @@ from pretrain.data.views import Views
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method, TwoPassMethod
 from pretrain.models.families import Spec, build_backbone
+from pretrain.models.shapes_only import shapes_only
 from pretrain.settings import MethodConfig, RunConfig
 from pretrain.step import PRECISIONS
 from pretrain.teacher import add_teacher, find_teacher
@@ -80,7 +81,7 @@ def without_values(config: RunConfig) -> Method:
 
 def _method(method: MethodConfig, backbone: Spec) -> Method:
     teacher = find_teacher(method.settings)
-    with torch.device("meta"):
+    with shapes_only():
         built = METHODS[method.name](build_backbone(backbone), method.settings, 1)
         add_teacher(built, teacher and replace(teacher, state=None))
     return built

@@ -33,7 +33,7 @@ ZOO_FILE = "backbone.safetensors"
 """Name of the weights in the folder of a backbone of the zoo."""
 WEIGHTS_KEY = "pixbench"
 """Key of the description in a written weight file: {"backbone": ..., "pixels": ..., "sha256": digest of the weights}, and
-"pretraining" if the run that the weights come from is known.
+"pretraining" if the run that the weights come from is known, and "resized" if patches became larger after it.
 
 Files written before 0.2 have "trunk" instead of "backbone".
 """

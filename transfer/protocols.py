@@ -127,6 +127,11 @@ def find_protocol(name: str) -> Protocol:
     )
 
 
+def names_with(weights_framework: str) -> str:
+    """Return the names of the protocols with this `Protocol.weights_framework`, for messages."""
+    return ", ".join(p.name for p in protocols().values() if p.weights_framework == weights_framework)
+
+
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the dotted keys and the values of nested dicts; elements of lists that hold dicts are named by number."""
     if isinstance(config, list) and any(isinstance(value, dict) for value in config):

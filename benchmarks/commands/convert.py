@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
 
 def report(done: Conversion) -> str:
     """Return the text that the command prints."""
-    lines = [*_read(done.reading), f"written  {done.written}"]
+    lines = [*_read(done.reading), *(f"changed  {line}" for line in done.changes), f"written  {done.written}"]
     if done.parity is None:
         lines.append("verified no (--no-verify)")
     else:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.feature_network import FeatureNetwork
-from pretrain.models.named_network import NamedNetwork, check_size, look
+from pretrain.models.named_look import look
+from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_sizes import check_size
 from pretrain.models.named_spec import NamedSpec
 from pretrain.models.resnet import build_resnet
 

@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from tiny import backbone_for, views
+from tiny import VIT, backbone_for, views
 from torch.nn.parallel import DistributedDataParallel
 
 from pixbench.distributed import all_gather_cat, rank, world_size
 from pretrain.data.views import Views
 from pretrain.methods import METHODS
 from pretrain.methods.base import Method
+from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_spec import NamedSpec
 from pretrain.models.resnet import ResNet
 
 pytestmark = pytest.mark.slow
@@ -38,8 +40,14 @@ VARIANTS = {name: {} for name in METHODS} | {
         "mask_spreads": (0.0,),
         "mask_shape": "random",
     },  # else the processes draw other masks
+    **{f"{name} on {family}": {} for name in ("pixpro", "densecl") for family in ("vit", "convnext")},
 }
 """Name of a method, and what tells a variant of it -> its further knobs."""
+NETWORKS = {
+    "vit": VIT,
+    "convnext": NamedSpec("timm:convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}, output_stride=16),
+}
+"""Last word of a variant -> its backbone, if it is no ResNet."""
 LABELS = {"cds semi": [0, -1, -1, -1]}
 """Variant -> labels; the second process may have none."""
 
@@ -48,7 +56,9 @@ def build(variant: str) -> Method:
     method = METHODS[variant.split()[0]]
     knobs = {f.name: KNOBS[f.name] for f in fields(method.Config) if f.name in KNOBS} | VARIANTS[variant]
     torch.manual_seed(0)
-    model = method(backbone_for(variant.split()[0]), method.Config(**knobs), total_steps=10)
+    named = NETWORKS.get(variant.split()[-1])
+    network = NamedNetwork(named) if named else backbone_for(variant.split()[0])
+    model = method(network, method.Config(**knobs), total_steps=10)
     if variant == "cds distilled":
         model.take_teacher(method(ResNet((1, 1, 1, 1), width=1 / 16), method.Config(classes=BATCH), total_steps=10))
     return model.double().eval()

@@ -173,6 +173,20 @@ def test_nothing_is_masked_before_its_epoch() -> None:
     assert losses[2] > 0
 
 
+@pytest.mark.parametrize("crops", [0, 1])
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+def test_no_patch_or_every_patch_may_be_masked(ratio: float, crops: int) -> None:
+    """Every parameter gets a gradient in any case, without which several processes would wait for it."""
+    built = method(mask_ratios=(ratio,), mask_spreads=(0.0,), mask_shape="random")
+    built.update_momentum_encoder()
+    scalars = built(batch(crops))
+    scalars["loss"].backward()
+    assert (scalars["loss_patch"] != 0) == (ratio > 0)
+    trained = {name: x.grad for name, x in built.named_parameters() if x.requires_grad}
+    assert all(grad is not None and grad.isfinite().all() for grad in trained.values())
+    assert trained["mask_token"].any() == (ratio > 0)
+
+
 def test_the_temperature_grows_epoch_by_epoch() -> None:
     wanted = [*np.linspace(0.04, 0.07, 30), 0.07, 0.07]
     assert [teacher_temperature(0.04, 0.07, epoch, 30) for epoch in range(32)] == pytest.approx(wanted)
@@ -246,6 +260,14 @@ def test_a_continued_run_equals_an_uninterrupted_one(config, tmp_path: Path) -> 
     engine.train(config("half"))
     whole, half = (torch.load(tmp_path / name / "checkpoint.pth", weights_only=True) for name in ("whole", "half"))
     assert all(torch.equal(value, half["model"][name]) for name, value in whole["model"].items())
+
+
+@pytest.mark.parametrize(("setting", "sides"), [("image_size", "60 × 60"), ("local_size", "30 × 30")])
+def test_sizes_of_no_whole_patches_are_refused_before_training(config, setting: str, sides: str) -> None:
+    run = config("run")
+    changed = replace(run, data=replace(run.data, **{setting: int(sides[:2])}))
+    with pytest.raises(UserError, match=f"does not take images of {sides} pixels"):
+        setup(changed, torch.device("cpu"))
 
 
 def test_local_crops_are_for_methods_that_use_them(config) -> None:

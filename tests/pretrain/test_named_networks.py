@@ -18,7 +18,9 @@ from pretrain.config import from_dict, parse
 from pretrain.methods import METHODS
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.families import build_backbone, map_stride
-from pretrain.models.named_network import NamedNetwork, check_size, look
+from pretrain.models.named_look import look
+from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_sizes import check_size
 from pretrain.models.named_spec import NamedSpec
 from pretrain.optim import lr_scales, parameter_groups
 from pretrain.run import freeze, setup
@@ -266,6 +268,18 @@ def test_layers_decay_from_the_last_to_the_first() -> None:
     assert {group["lr_scale"] for group in groups} == {*scales.values(), 1.0}
 
 
+def test_what_is_no_block_belongs_to_the_layer_at_which_it_acts() -> None:
+    """Learnt rotary frequencies act in the first block; the norm before a classifier that is not there, in none."""
+    mixed = NamedNetwork(NamedSpec("timm:vit_small_patch16_rope_mixed_224", VIT.options)).layer_groups()
+    assert "net.rope.freqs" in mixed[0]
+    assert len(mixed) == 5
+    convnext = NamedNetwork(CONVNEXT)
+    layers = convnext.layer_groups()
+    assert "net.stages.3.blocks.0.norm.weight" in layers[-1]
+    assert "net.head.norm.weight" in dict(convnext.named_parameters())
+    assert not any(name.startswith("net.head.") for names in layers for name in names)
+
+
 def test_layers_of_a_resnet_are_its_blocks() -> None:
     network = build_backbone(BackboneSpec(18, 0.25))
     groups = network.layer_groups()
@@ -303,17 +317,3 @@ def test_every_network_of_timm_has_what_we_ask_of_it() -> None:
             assert isinstance(network := timm.create_model(name), nn.Module)
         assert hasattr(network, "forward_intermediates")
         assert hasattr(network, "feature_info")
-
-
-def test_parts_of_a_network_are_stages_only_if_its_maps_say_so() -> None:
-    """The parts of ResNets and ConvNeXts in timm are stages, those of ReXNet are blocks. Shortcuts belong to their stage."""
-    resnet = NamedNetwork(NamedSpec("timm:resnet18")).stage_places()
-    assert resnet["net.layer2.0.downsample.0.weight"] == resnet["net.layer2.1.conv1.weight"] == 2
-    assert resnet["net.conv1.weight"] == 0
-    convnext = NamedNetwork(
-        NamedSpec("timm:convnext_atto", {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]})
-    ).stage_places()
-    assert convnext["net.stages.1.downsample.1.weight"] == convnext["net.stem.0.weight"] == 0
-    assert convnext["net.stages.3.blocks.0.conv_dw.weight"] == 4
-    with torch.device("meta"), pytest.raises(UserError, match=r"no learning rates by stage: .* belongs to stage"):
-        NamedNetwork(NamedSpec("timm:rexnet_100")).stage_places()

@@ -204,7 +204,12 @@ def test_the_lines_that_a_conversion_prints_load_all_weights(framework: Any, tmp
 @pytest.mark.parametrize(
     ("protocol", "spec", "says"),
     [
-        ("voc_c4", CONVNEXT, "protocols with a feature pyramid"),
+        (
+            "voc_c4",
+            CONVNEXT,
+            r"protocols with a feature pyramid \(coco_fpn_1x, .*coco_swin_t_fpn_1x, coco_convnext_t_fpn_3x\)",
+        ),
+        ("coco_c4_1x", VIT, r"protocols for plain networks \(coco_vitdet\)"),
         ("coco_fpn_1x", VIT, "a feature pyramid needs maps of several strides"),
         ("coco_fpn_1x", NamedSpec("timm:hiera_tiny_224"), "does not take images of 320 × 416"),
         ("ade20k_fcn_80k", NamedSpec("timm:hiera_tiny_224"), "does not take images of 128 × 128"),
@@ -242,8 +247,8 @@ def test_images_that_are_no_whole_patches_are_padded(frozen: bool, before: tuple
         ("detectron2_vitdet", CONVNEXT, r"no hierarchical networks such as .*--detector fpn or --to mmseg"),
         (
             "detectron2_vitdet",
-            NamedSpec(VIT.name, VIT.options | {"patch_size": 14, "img_size": 112}),
-            "no patches of 14 pixels",
+            NamedSpec(VIT.name, VIT.options | {"patch_size": 12, "img_size": 96}),
+            "no patches of 12 pixels",
         ),
     ],
 )

@@ -137,7 +137,7 @@ def test_the_neck_is_for_equal_maps_only() -> None:
     [
         ("ade20k_upernet_vit", BackboneSpec(), "is for networks by name, such as timm:vit_base_patch16_224"),
         ("ade20k_upernet_convnext", VIT, "has no stages, for which this protocol has learning rates"),
-        ("ade20k_upernet_convnext", OWN, "has no method group_matcher"),
+        ("ade20k_upernet_convnext", OWN, "declares no four stages of strides 4 to 32"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(name: str, spec: Any, says: str) -> None:

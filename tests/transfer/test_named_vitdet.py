@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import build_model
@@ -97,6 +98,17 @@ def test_a_window_is_computed_as_an_image_of_its_size(spec: NamedSpec) -> None:
     quarters = [own_maps(backbone, x) for row in images.split(side, 2) for x in row.split(side, 3)]
     wanted = torch.cat([torch.cat(quarters[:2], 3), torch.cat(quarters[2:], 3)], 2)
     torch.testing.assert_close(maps(backbone, images, 4, [0]), wanted)
+
+
+@pytest.mark.parametrize("spec", [DINOV3, EVA02, MIXED], ids=lambda spec: spec.function)
+@torch.no_grad()
+def test_rotary_positions_at_other_sizes_are_those_of_timms_network_for_that_size(spec: NamedSpec) -> None:
+    alone = replace(spec, options=spec.options | {"use_abs_pos_emb": False})
+    backbone, images = lively(alone), torch.randn(2, 3, 64, 96)
+    theirs = timm.create_model(spec.function, num_classes=0, **alone.options | {"img_size": (64, 96)}).eval()
+    theirs.load_state_dict({name.removeprefix("net."): x for name, x in backbone.state.items()})
+    [wanted] = theirs.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+    torch.testing.assert_close(maps(backbone, images), wanted)
 
 
 @pytest.mark.parametrize("window", [4, 3])
@@ -189,7 +201,10 @@ def test_patches_of_14_are_resized_as_published(tmp_path: Path) -> None:
     assert torch.equal(whole.state[key], kernel)
     assert all(torch.equal(whole.state[name], x) for name, x in backbone.state.items() if name != key)
     assert "patches of 14 pixels resized to 16" in departures(cfg, backbone)
-    assert "patches of 14 pixels resized to 16" not in departures(cfg, whole)
+    assert "patches of 14 pixels resized to 16" in departures(cfg, whole), (
+        "as a file that `pixbench convert` has resized"
+    )
+    assert "patches of 14 pixels resized to 16" not in departures(cfg, lively(whole.spec))
 
 
 def test_a_vit_of_detectron2s_kind_with_patches_of_14_is_resized_too(tmp_path: Path) -> None:
@@ -266,7 +281,14 @@ def test_a_run(mini_root: Path, tmp_path: Path) -> None:
     assert (final["backbone.net.net.reg_token"] != backbone.state["net.reg_token"]).any()
 
 
-@pytest.mark.parametrize("spec", [VIT, DINOV3], ids=["vit", "dinov3"])
+def test_learnt_rotary_frequencies_learn_as_slowly_as_the_patches() -> None:
+    network = PlainNetwork(MIXED.name, json.dumps(MIXED.options))
+    scales = network.lr_scales(0.5)
+    assert scales["backbone.net.net.rope.freqs"] == scales["backbone.net.net.patch_embed.proj.weight"] == 1 / 32
+    assert any(parameter is network.net.rope.freqs for parameter in network.without_decay())
+
+
+@pytest.mark.parametrize("spec", [VIT, DINOV3, MIXED], ids=["vit", "dinov3", "mixed"])
 def test_the_norm_after_the_blocks_learns_as_fast_as_the_heads(spec: NamedSpec) -> None:
     """As in Detectron2's `get_vit_lr_decay_rate`: the first layer slowest, each block faster, the rest as the heads."""
     scales = PlainNetwork(spec.name, json.dumps(spec.options)).lr_scales(0.5)

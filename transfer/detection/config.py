@@ -15,11 +15,12 @@ from pretrain.models.named_spec import NamedSpec
 from transfer.detection import adamw, vitdet
 from transfer.detection.data_settings import fit_classes, number_of_classes
 from transfer.detection.named_backbone import BUILDER, named_options, named_spec
-from transfer.detection.named_vitdet import PATCH, RESIZING, of_plain, plain_options, resized
+from transfer.detection.named_vitdet import of_plain, plain_options
 from transfer.job import TransferJob
 from transfer.protocols import Protocol, leaves
 from transfer.weights.backbone import Backbone
 from transfer.weights.file_format import Pixels
+from transfer.weights.larger_patches import PATCH, RESIZING, resized
 from transfer.weights.spec import Spec
 from transfer.weights.vit_spec import VitSpec
 
@@ -119,7 +120,7 @@ def departures(cfg: CfgNode, backbone: Backbone | None) -> tuple[str, ...]:
     """Return a sentence for each way in which the model of ``cfg`` is not the published one because of ``backbone``."""
     if "VITDET" not in cfg:
         return ()
-    spec, changed = backbone_spec(cfg), backbone is not None and fitted(cfg, backbone) is not backbone
+    spec, changed = backbone_spec(cfg), backbone is not None and fitted(cfg, backbone).resized
     return (*(of_plain(spec) if isinstance(spec, NamedSpec) else ()), *((RESIZING,) if changed else ()))
 
 

@@ -12,10 +12,14 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P
 from torch import Tensor
 
 from pixbench.errors import UserError
+from pretrain.models.families import is_plain
 from pretrain.models.feature_network import needed
-from pretrain.models.named_network import NamedNetwork, check_size, look
+from pretrain.models.named_look import look
+from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_sizes import check_size
 from pretrain.models.named_spec import NamedSpec
 from transfer.detection import adamw
+from transfer.protocols import names_with
 from transfer.weights.expected_shapes import expected
 
 BUILDER = "build_named_fpn_backbone"
@@ -30,8 +34,6 @@ TOPS = {
     "build_fcos_resnet_fpn_backbone": "p5",
 }
 """Builders of pyramids on a ResNet -> what the levels above P5 are made from."""
-PYRAMIDS = "coco_fpn_*, coco_retinanet_1x, coco_fcos_1x, coco_keypoint_fpn, cityscapes_instance, lvis_fpn"
-"""Protocols that take hierarchical networks, for messages."""
 
 
 class BottomUp(NamedNetwork, Backbone):
@@ -64,9 +66,14 @@ def named_options(cfg: CfgNode, spec: NamedSpec) -> None:
     """
     published = cfg.MODEL.NAMED if cfg.MODEL.BACKBONE.NAME == BUILDER else None
     if not published and cfg.MODEL.BACKBONE.NAME not in TOPS:
+        others = (
+            ("for plain networks", "detectron2_vitdet")
+            if is_plain(spec)
+            else ("with a feature pyramid", "detectron2_fpn")
+        )
         raise UserError(
-            f"{spec.title} can be the backbone of protocols with a feature pyramid ({PYRAMIDS}); in this one, the last stage of "
-            "a ResNet is the head"
+            f"{spec.title} cannot be the backbone of this protocol, in which the last stage of a ResNet is the head; choose one "
+            f"of the protocols {others[0]} ({names_with(others[1])})"
         )
     needed(look(spec), tuple(FEATURES[name] for name in cfg.MODEL.FPN.IN_FEATURES), "a feature pyramid")
     check_size(spec, *PICTURE)

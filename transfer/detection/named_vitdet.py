@@ -8,31 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode
 
 from pixbench.errors import UserError
-from pretrain.models.named_network import NamedNetwork, check_size, look, usual_side
+from pretrain.models.named_look import look
+from pretrain.models.named_network import with_shapes_only
+from pretrain.models.named_sizes import check_size
 from pretrain.models.named_spec import NamedSpec
-from transfer.detection.named_backbone import PYRAMIDS
+from pretrain.models.shapes_only import shapes_only
 from transfer.detection.plain_network import PlainNetwork, attentions, dropping
-from transfer.weights.backbone import Backbone
-from transfer.weights.spec import Spec
-from transfer.weights.vit_spec import VitSpec
+from transfer.protocols import names_with
+from transfer.weights.larger_patches import PATCH, RESIZED
 
 NET = "VITDET.MODEL.backbone.net"
 """Node of the config that describes the network."""
-PATCH = 16
-"""Side of a cell in pixels for which the heads of the protocol are made: its pyramid has strides 4 to 32."""
-RESIZED = 14
-"""Side of patches that are resized to `PATCH`."""
-RESIZING = f"patches of {RESIZED} pixels resized to {PATCH}"
-"""What a result says of `resized`."""
 
 
 class Parts(NamedTuple):
@@ -47,9 +40,8 @@ class Parts(NamedTuple):
 
 @lru_cache(maxsize=64)
 def parts(spec: NamedSpec) -> Parts:
-    """Return what the network of ``spec`` has. The global random state does not change."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        network = NamedNetwork(spec)
+    """Return what the network of ``spec`` has."""
+    network = with_shapes_only(spec)
     return Parts(
         len(attentions(network.net)),
         drop_path=_works(look, dropping(spec, 0.1)),
@@ -70,7 +62,7 @@ def plain_options(cfg: CfgNode, spec: NamedSpec, given: Mapping[str, Any]) -> No
     if len({stage.stride for stage in stages}) > 1:
         raise UserError(
             f"{spec.title} has maps of several strides, but ViTDet makes its pyramid from the one map of a plain network; "
-            f"choose a protocol with a feature pyramid of its maps ({PYRAMIDS})"
+            f"choose a protocol with a feature pyramid of its maps ({names_with('detectron2_fpn')})"
         )
     if (stride := next(iter(stages)).stride) != PATCH:
         raise UserError(
@@ -112,35 +104,6 @@ def of_plain(spec: NamedSpec) -> tuple[str, ...]:
     )
 
 
-def resized(backbone: Backbone) -> Backbone:
-    """Return ``backbone`` with its patches of 14 pixels resized to 16, or itself if it has other patches.
-
-    The kernel is interpolated as in EVA-01/eva/interpolate_patch_14to16.py; ViTDet's own ViT-H starts from such a file. The
-    positions keep their grid.
-    """
-    spec, wanted = backbone.spec, _with_larger_patches(backbone.spec)
-    if wanted is None:
-        return backbone
-    key = "net.patch_embed.proj.weight" if isinstance(spec, NamedSpec) else "patch_embed.proj.weight"
-    if not backbone.state:  # only the spec is of interest
-        return replace(backbone, spec=wanted)
-    if key not in backbone.state:
-        return backbone
-    kernel = F.interpolate(backbone.state[key], (PATCH, PATCH), mode="bicubic", align_corners=False)
-    return replace(backbone, spec=wanted, state=backbone.state | {key: kernel})
-
-
-def _with_larger_patches(spec: Spec) -> Spec | None:
-    """Return ``spec`` with patches of 16 pixels in place of 14; None if it has others, or if the network has no such option."""
-    if isinstance(spec, VitSpec):
-        return replace(spec, patch=PATCH, image=spec.image // RESIZED * PATCH) if spec.patch == RESIZED else None
-    if not isinstance(spec, NamedSpec) or {*look(spec).stage_strides.values()} != {RESIZED}:
-        return None
-    sizes = {"patch_size": PATCH, "img_size": usual_side(spec) // RESIZED * PATCH}
-    wanted = replace(spec, options=spec.options | sizes)
-    return wanted if _works(look, wanted) else None
-
-
 def spread(depth: int, whole: int) -> list[int]:
     """Return the blocks that get windows if each of ``whole`` equal parts of ``depth`` blocks ends with one that has none."""
     ends = {round(depth * part / whole) - 1 for part in range(1, whole + 1)}
@@ -158,8 +121,11 @@ def _works(function: Any, *arguments: Any) -> bool:
 def _try(described: dict[str, Any], side: int) -> None:
     """Raise UserError if the network that ``described`` builds does not compute with its windows, for images of this side."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
-            PlainNetwork(**described)(torch.empty(2, 3, side, side))
+        with torch.no_grad():
+            with shapes_only():
+                network = PlainNetwork(**described)
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                network(torch.empty(2, 3, side, side))
     except (RuntimeError, ZeroDivisionError) as error:
         raise UserError(
             f"{described['name']} does not compute with windows of {described['window_size']} cells "

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pixbench.errors import UserError, an
 from pretrain.models.families import is_plain, map_stride
 from pretrain.models.feature_network import FeatureNetwork
+from pretrain.models.shapes_only import shapes_only
 from transfer.frozen.views import Images, need_whole
 from transfer.weights.backbone import Backbone
 from transfer.weights.models.networks import build_network
@@ -136,7 +137,7 @@ def cells_along(spec: Spec, side: int) -> tuple[int, int]:
 @lru_cache(maxsize=32)
 def _without_weights(spec: Spec) -> FeatureNetwork | ViT:
     """Return the network on the device "meta", which computes nothing but shapes."""
-    with torch.device("meta"):
+    with shapes_only():
         return build_network(spec).eval()
 
 

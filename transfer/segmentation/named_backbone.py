@@ -12,7 +12,8 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from pretrain.models.named_network import NamedNetwork, needed_multiple
+from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_sizes import needed_multiple
 from pretrain.models.named_spec import NamedSpec
 from transfer.segmentation.named_config import outputs
 

@@ -23,7 +23,7 @@ def outputs(spec: NamedSpec) -> dict[str, int]:
     Raises:
         UserError: The network has fewer than four.
     """
-    from pretrain.models.named_network import look
+    from pretrain.models.named_look import look
 
     seen = look(spec)
     names = [*seen.stages]
@@ -48,7 +48,7 @@ def as_spec(options: Any) -> NamedSpec:
 
 def check_sizes(spec: NamedSpec, crop: tuple[int, int], whole: bool) -> None:
     """Raise UserError if the network does not take padded crops (height, width), or other sizes if pictures are tested whole."""
-    from pretrain.models.named_network import check_size, needed_multiple
+    from pretrain.models.named_sizes import check_size, needed_multiple
 
     multiple = needed_multiple(spec) or 1
     for more in (0, LONGER) if whole else (0,):
@@ -69,17 +69,14 @@ def neck(spec: NamedSpec, given: Any) -> dict[str, Any]:
 
 def check_stages(spec: NamedSpec) -> None:
     """Raise UserError if the network has no stages, which a learning rate by stage needs."""
-    import torch
-
     from pretrain.models.families import is_plain
-    from pretrain.models.named_network import NamedNetwork
+    from pretrain.models.named_stages import stage_places
 
     if is_plain(spec):
         raise UserError(
             f"{spec.title} has no stages, for which this protocol has learning rates of their own; choose a protocol for ViTs"
         )
-    with torch.device("meta"):
-        NamedNetwork(spec).stage_places()
+    stage_places(spec)
 
 
 def stride(spec: NamedSpec) -> int:

@@ -12,6 +12,7 @@ from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_stages import stage_places
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -28,7 +29,7 @@ class StageDecay(DefaultOptimWrapperConstructor):
         rate, depth = self.paramwise_cfg["decay_rate"], self.paramwise_cfg["num_layers"]
         network: Any = module.backbone
         assert isinstance(network, NamedNetwork)
-        stages = {f"backbone.{name}": place for name, place in network.stage_places().items()}
+        stages = {f"backbone.{name}": place for name, place in stage_places(network.spec).items()}
         groups: dict[tuple[float, float], dict[str, Any]] = {}
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:

@@ -39,6 +39,8 @@ class Backbone:
     reads it: it is no part of ``state``, because ViTDet has none."""
     pretraining: dict[str, Any] | None = None
     """The pre-training run that the weights come from, as `pixbench.result_schema.Pretraining`; None if it is not known."""
+    resized: bool = False
+    """Whether its patches were smaller in pre-training, see `transfer.weights.larger_patches`."""
 
     @property
     def resnet(self) -> BackboneSpec:

@@ -12,7 +12,7 @@ import io
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +22,7 @@ import yaml
 from torch import Tensor
 
 from pixbench.errors import UserError
-from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_network import with_shapes_only
 from pretrain.models.named_spec import NamedSpec
 from transfer.weights import huggingface_vit
 from transfer.weights.contents import Contents
@@ -74,8 +74,7 @@ def spec_of(source: Source) -> NamedSpec | None:
     from timm.models.vision_transformer import VisionTransformer
 
     spec = NamedSpec(f"timm:{source.architecture}")
-    with torch.device("meta"):
-        net = NamedNetwork(spec).net
+    net = with_shapes_only(spec).net
     plain = (
         type(net) is VisionTransformer and net.num_prefix_tokens == 1 and "blocks.0.ls1.gamma" not in net.state_dict()
     )
@@ -88,10 +87,9 @@ def read_named(spec: NamedSpec, contents: Contents, path: object, prefix: str | 
     Raises:
         UserError: They are not there, or several times; the message says how to choose.
     """
-    with torch.device("meta"):
-        network = NamedNetwork(spec)
+    network = with_shapes_only(spec)
     names = {name.removeprefix("net.") for name in network.state_dict()}
-    container, prefix = _place(contents, names, path, prefix, container)
+    container, prefix = _place(contents, network.net, names, path, prefix, container)
     table = contents.table(container)
     tensors = {key: x for key, value in table.weights.items() if (x := as_tensor(value)) is not None}
     source = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
@@ -157,7 +155,7 @@ def _rounded(net: Any, source: dict[str, Tensor], path: object) -> list[str]:
 
 
 def _place(
-    contents: Contents, names: set[str], path: object, prefix: str | None, container: str | None
+    contents: Contents, net: Any, names: set[str], path: object, prefix: str | None, container: str | None
 ) -> tuple[str, str]:
     """Return the container and the prefix under which most of ``names`` stand."""
     found: Counter[tuple[str, str]] = Counter()
@@ -173,6 +171,8 @@ def _place(
                 if (name if chunked else flat(name)) in names:
                     found[place, ".".join(parts[:start]) + "." * (start > 0)] += 1
                     break
+        if max(found.values(), default=0) < len(names) / 2:
+            found.update({(place, under): count for under, count in _translated(net, names, table.weights).items()})
     if prefix is not None:
         plain = prefix if not prefix or prefix.endswith(".") else f"{prefix}."
         found = Counter({where: count for where, count in found.items() if where[1] == plain})
@@ -192,6 +192,21 @@ def only(places: list[tuple[str, str]], path: object) -> tuple[str, str]:
         )
         raise UserError(f"{path} holds this network several times; choose one with {options}")
     return places[0]
+
+
+def _translated(net: Any, names: set[str], weights: Mapping[str, Any]) -> dict[str, int]:
+    """Return the prefixes under which timm finds weights by the authors' names -> how many; of ConvNeXt all are others."""
+    tensors = {key: x for key, value in weights.items() if (x := as_tensor(value)) is not None}
+    starts = Counter(key[:dot] for key in tensors for dot in (0, *(i + 1 for i, c in enumerate(key) if c == ".")))
+    found = {}
+    for under in (start for start, count in starts.items() if count >= len(names) / 2):
+        try:
+            made = _by_timm(net, {key.removeprefix(under): x for key, x in tensors.items() if key.startswith(under)})
+        except Exception:  # these are not the names that it translates
+            continue
+        if count := len(made.keys() & names):
+            found[under] = count
+    return found
 
 
 def _for_its_positions(spec: NamedSpec, net: Any, source: dict[str, Tensor]) -> NamedSpec:

@@ -17,6 +17,7 @@ from pixbench.provenance import versions
 from transfer.weights.backbone import Counts
 from transfer.weights.contents import grouped
 from transfer.weights.frameworks import express, find_framework
+from transfer.weights.larger_patches import RESIZING
 from transfer.weights.read_file import Reading, read
 from transfer.weights.sources import Source, locate
 from transfer.weights.write_file import check_suffix, write, write_config
@@ -33,6 +34,8 @@ class Conversion:
     written: Counts
     parity: Parity | None
     """None if verification was skipped."""
+    changes: tuple[str, ...]
+    """What the framework needs otherwise than the source has it, one sentence each."""
     output: Path
     record: Path
     """JSON file next to the output: sha256 of both files, counts, differences."""
@@ -71,6 +74,7 @@ def convert(
     digest = ThreadPoolExecutor(1).submit(lambda: located.sha256)  # beside the conversion; hashing leaves Python free
     reading = read(located, branch, format_name, **place)
     backbone = express(reading.backbone, framework)
+    changes = (RESIZING,) if backbone.resized and not reading.backbone.resized else ()
     check_suffix(output, framework, backbone)
     with atomic_path(record) as record_part, atomic_path(output) as part:
         written = write(backbone, part, framework)
@@ -84,11 +88,11 @@ def convert(
             parity.require(output)
         write_json(
             record_part,
-            _record(reading, written, parity, located, digest.result(), sha256(part), output.name, framework),
+            _record(reading, changes, written, parity, located, digest.result(), sha256(part), output.name, framework),
         )
     write_config(backbone, output, framework)
     usage = find_framework(framework).usage(backbone, output)
-    return Conversion(reading, written, parity, output, record, usage)
+    return Conversion(reading, written, parity, changes, output, record, usage)
 
 
 def _equal(file: Path, other: Path) -> bool:
@@ -104,7 +108,7 @@ def _equal(file: Path, other: Path) -> bool:
         return False
     old, new = one.backbone, two.backbone
     tensors, wanted = {**old.state, **old.extras}, {**new.state, **new.extras}
-    alike = (old.spec, old.pixels, tensors.keys()) == (new.spec, new.pixels, wanted.keys())
+    alike = (old.spec, old.pixels, old.resized, tensors.keys()) == (new.spec, new.pixels, new.resized, wanted.keys())
     return alike and all(torch.equal(tensors[name], wanted[name]) for name in wanted)
 
 
@@ -126,7 +130,9 @@ def prove(
     located, other = locate(source), Path(other)
     reading = read(located, branch, format_name, **place)
     parity, record = verify(reading.backbone, other), other.with_name(other.name + ".verified.json")
-    found = _record(reading, None, parity, located, located.sha256, sha256(other), other.name, parity.framework)
+    found = _record(
+        reading, parity.changes, None, parity, located, located.sha256, sha256(other), other.name, parity.framework
+    )
     try:
         write_json(record, found)
     except OSError:  # the folder may be read-only
@@ -136,6 +142,7 @@ def prove(
 
 def _record(
     reading: Reading,
+    changes: tuple[str, ...],
     written: Counts | None,
     parity: Parity | None,
     source: Source,
@@ -159,7 +166,13 @@ def _record(
             "architecture": reading.architecture,
             "pretraining": reading.backbone.pretraining,
         },
-        "output": {"file": name, "sha256": output, "framework": framework, "counts": written and written.as_dict()},
+        "output": {
+            "file": name,
+            "sha256": output,
+            "framework": framework,
+            "changes": changes,
+            "counts": written and written.as_dict(),
+        },
         "parity": parity and parity.as_dict(),
         "versions": versions(),
     }

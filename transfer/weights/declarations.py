@@ -98,6 +98,11 @@ def pretraining_in(contents: Contents) -> dict[str, Any] | None:
         return None
 
 
+def resized_in(contents: Contents) -> bool:
+    """Whether a file of this project says that `transfer.weights.larger_patches` changed its weights."""
+    return (entries(contents.entries.get(WEIGHTS_KEY)) or {}).get("resized") is True
+
+
 def is_checkpoint(content: Mapping[Any, Any]) -> bool:
     """Whether ``content`` is that of a pre-training checkpoint of this project."""
     kind = content.get("format")

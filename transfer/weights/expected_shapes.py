@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from pretrain.models.backbone_spec import BLOCKS, GROUPS, TOWER_DEPTH, BackboneSpec
 from pretrain.models.families import stage_channels
-from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_network import with_shapes_only
 from pretrain.models.named_spec import NamedSpec
 from transfer.weights import pyramid_head
 from transfer.weights.naming import COUNTER
@@ -104,9 +103,7 @@ def _vit(spec: VitSpec) -> Entries:
 
 
 def _named(spec: NamedSpec) -> Entries:
-    with torch.device("meta"):
-        network = NamedNetwork(spec)
-    for name, tensor in network.state_dict().items():
+    for name, tensor in with_shapes_only(spec).state_dict().items():
         yield name, Shape(tuple(tensor.shape), type_name(tensor))
 
 

@@ -9,7 +9,7 @@ from os import PathLike
 from typing import Any
 
 from pixbench.errors import UserError, printable
-from transfer.weights import by_name, discovery, files, other_networks, recognition
+from transfer.weights import by_name, discovery, files, known_networks, other_networks, recognition
 from transfer.weights.contents import Contents
 from transfer.weights.declarations import as_the_file_says, spec_in_file
 from transfer.weights.file_format import formats
@@ -89,6 +89,7 @@ def _describe_known(contents: Contents, known: Known, source: Source, choice: Ch
         "dropped": {reason: number for reason, number in left.items() if number},
         "unknown": [],
         "beside the weights": contents.beside(container),
+        "notes": known_networks.notes(source, known.format),
     }
 
 
@@ -130,6 +131,7 @@ def _describe(contents: Contents, match: Match, source: Source, inside: list[dis
         "dropped": dict(Counter(sorting.dropped.values())),
         "unknown": [match.table.written[key] for key in sorting.unknown],
         "beside the weights": contents.beside(match.container),
+        "notes": [],
     }
 
 
@@ -158,6 +160,7 @@ def report(found: dict[str, Any]) -> str:
                 f"unknown  {len(about['unknown'])} keys, which `pixbench convert` refuses: "
                 f"{', '.join(map(printable, about['unknown'][:_FEW]))}{_more(about['unknown'])}"
             )
+        lines += [f"note     {note}" for note in about["notes"]]
         if about["beside the weights"]:
             lines.append(f"other    {', '.join(about['beside the weights'])}")
     if len(found["formats"]) > 1:

@@ -1,7 +1,8 @@
 """Recognise networks of timm in files that do not name them: by the numbers that weights show, and by config.json beside them.
 
-No weight shows how many heads a vision transformer has. So the weights must be those of a published network, whose heads are
-known (`Format.networks`), or `transformers`' config.json must say it.
+No weight shows how many heads a vision transformer has. So names and shapes must be those of a published network, whose heads
+are known (`Format.networks`), or `transformers`' config.json must say it. Names and shapes show no more: a DINOv2 with
+registers whose registers were taken out of the file is taken for DINOv2.
 """
 
 from __future__ import annotations
@@ -97,6 +98,11 @@ def flat(name: str) -> str:
 def notes(source: Source, fmt: Format) -> list[str]:
     """Return what a user should know of a network that was recognised in a file of ``fmt``, one sentence each."""
     found = []
+    if fmt.networks and fmt.name != "huggingface_vit":
+        found.append(
+            "the network was recognised by names and shapes; whether something was taken out of the file, such as registers, "
+            "cannot be seen"
+        )
     kind = huggingface_vit.MODELS.get(source.config.get("model_type", "")) if fmt.name == "huggingface_vit" else None
     if kind and source.config.get("layer_norm_eps", kind.settings["layer_norm_eps"][0]) == 1e-12:
         found.append("config.json says layer_norm_eps 1e-12; the network takes 1e-6, as timm and the authors' code do")
@@ -173,6 +179,12 @@ def _declared(source: Source, shown: Shown, named: Mapping[str, Tensor]) -> Name
             raise UserError(
                 f"{source.name} has {key} {value!r} in its config.json, where timm's network has {allowed[0]!r}; it cannot be "
                 "converted"
+            )
+    held = {"hidden_size": shown.width, "num_hidden_layers": shown.depth, "patch_size": shown.patch}
+    for key, number in (held | {"num_register_tokens": shown.registers}).items():
+        if (value := config.get(key, number)) != number:
+            raise UserError(
+                f"{source.name} has {key} {value!r} in its config.json, but its weights have {number}; download it again"
             )
     if kind.format == "dinov3" and (config.get("hidden_act") == "silu") != shown.gated:
         raise UserError(

@@ -15,7 +15,7 @@ from pretrain.models.named_spec import NamedSpec
 from transfer.weights import by_name, discovery, files, known_networks, other_networks, pyramid_head, recognition
 from transfer.weights.backbone import Backbone, Counts, Problems, check
 from transfer.weights.contents import Contents
-from transfer.weights.declarations import as_the_file_says, pretraining_in, spec_in_file
+from transfer.weights.declarations import as_the_file_says, pretraining_in, resized_in, spec_in_file
 from transfer.weights.expected_shapes import expected
 from transfer.weights.file_format import Format, formats
 from transfer.weights.known_networks import Known
@@ -139,7 +139,7 @@ def read(
     counts = Counts(len(state) + len(extras), dropped, _fill_norms(state, extras, fmt, spec, path), types)
     spec, pixels = as_the_file_says(contents, fmt, spec, located)
     norm = _last_norm(match, sorting, spec, path)
-    backbone = Backbone(spec, state, path, extras, pixels, norm, pretraining_in(contents))
+    backbone = Backbone(spec, state, path, extras, pixels, norm, pretraining_in(contents), resized_in(contents))
     check(backbone)
     if "heads" not in fmt.backbone and _has_undecided_heads(state):
         raise UserError(
@@ -192,7 +192,7 @@ def _by_name(spec: NamedSpec, contents: Contents, source: Source, choice: Choice
     state = {name: _uniform(name, in_order(tensor), types) for name, tensor in found.state.items()}
     fmt = fmt or formats()["timm_named"]
     _, pixels = as_the_file_says(contents, fmt, found.spec, source)
-    backbone = Backbone(found.spec, state, source.name, {}, pixels, {}, pretraining_in(contents))
+    backbone = Backbone(found.spec, state, source.name, {}, pixels, {}, pretraining_in(contents), resized_in(contents))
     check(backbone)
     counts = Counts(len(state), {reason: len(keys) for reason, keys in found.dropped.items()}, {}, dict(types))
     notes, beside = found.notes + known_networks.notes(source, fmt), contents.beside(found.container)

@@ -11,14 +11,13 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.named_network import NamedNetwork
+from pretrain.models.named_network import with_shapes_only
 from pretrain.models.named_spec import NamedSpec
 from transfer.weights import huggingface_vit
 from transfer.weights.frameworks.record import FrameworkModel
@@ -87,13 +86,7 @@ def config_of(backbone: Backbone) -> dict[str, Any]:
 
 def _network(backbone: Backbone) -> Any:
     assert isinstance(backbone.spec, NamedSpec)
-    return _without_values(backbone.spec)
-
-
-@lru_cache(maxsize=8)
-def _without_values(spec: NamedSpec) -> NamedNetwork:
-    with torch.device("meta"):
-        return NamedNetwork(spec)
+    return with_shapes_only(backbone.spec)
 
 
 def _seen(net: Any) -> tuple[Shown, str]:
@@ -104,6 +97,8 @@ def _seen(net: Any) -> tuple[Shown, str]:
     shown, state = shown_by(net.state_dict()), net.state_dict()
     if type(net) not in (VisionTransformer, Eva) or shown is None or "cls_token" not in state:
         raise ValueError("transformers has ViT, DINOv2 and DINOv3")
+    if shown.cells and net.patch_embed.grid_size != (shown.cells, shown.cells):
+        raise ValueError("its positions are not those of square images")
     mlp, scaled = net.blocks[0].mlp, any(n in state for n in ("blocks.0.ls1.gamma", "blocks.0.gamma_1"))
     if (
         not isinstance(mlp.act, nn.SiLU if shown.gated else nn.GELU)

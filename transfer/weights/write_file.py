@@ -79,8 +79,9 @@ def write(backbone: Backbone, path: Path, framework: str) -> Counts:
     rules = find_framework(framework)
     taken: set[int] = set()
     state = {name: alone(in_order(tensor), taken) for name, tensor in to_framework(backbone, framework).items()}
-    about = {"backbone": backbone.spec.as_dict(), "pixels": vars(backbone.pixels)}
+    about: dict[str, Any] = {"backbone": backbone.spec.as_dict(), "pixels": vars(backbone.pixels)}
     about |= {"pretraining": backbone.pretraining} if backbone.pretraining else {}
+    about |= {"resized": True} if backbone.resized else {}
     if path.suffix == ".safetensors":
         _safetensors(state, about, path)
     elif path.suffix == ".pkl":

@@ -154,3 +154,24 @@ def test_biases_that_the_network_lacks_are_not_lost(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"holds biases that .* does not have"):
         load(tmp_path / "model.safetensors", format_name=words.replace("_qkvb", ""))
+
+
+@pytest.mark.parametrize("prefix", ["", "module.backbone."])
+def test_a_convnext_of_its_authors(prefix: str, tmp_path: Path) -> None:
+    """facebookresearch/ConvNeXt and DINOv3, models/convnext.py: none of its names is one of timm's."""
+    name, options = "timm:convnext_tiny", "{depths: [1, 1, 2, 1], dims: [8, 16, 24, 32]}"
+    ours = randomised(timm.create_model("convnext_tiny", num_classes=0, depths=[1, 1, 2, 1], dims=[8, 16, 24, 32]))
+    theirs = {}
+    for key, x in ours.state_dict().items():
+        key = re.sub(
+            r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1.", key.replace("stem.", "downsample_layers.0.")
+        )
+        key = re.sub(r"^stages\.(\d)\.blocks\.", r"stages.\1.", key).replace("conv_dw", "dwconv")
+        theirs[prefix + key.replace("mlp.fc", "pwconv").replace("head.norm", "norm")] = x
+    theirs |= {f"{prefix}norms.3.weight": torch.ones(32), **({"head.weight": torch.ones(2)} if prefix else {})}
+    torch.save({"model": theirs}, tmp_path / "it.pth")
+    found = read(tmp_path / "it.pth", format_name=f"{name} {options}")
+    assert found.backbone.state.keys() == {f"net.{key}" for key in ours.state_dict()}
+    assert all(torch.equal(found.backbone.state[f"net.{key}"], x) for key, x in ours.state_dict().items())
+    with pytest.raises(UserError, match=r"of no known format.*(?s:.)*--from timm:"):
+        load(tmp_path / "it.pth")

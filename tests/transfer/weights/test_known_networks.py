@@ -166,7 +166,10 @@ def test_a_file_of_the_authors_needs_no_name(fmt: str, name: str, tmp_path: Path
     assert (found.format, found.backbone.spec, found.backbone.pixels) == (fmt, NamedSpec(f"timm:{name}"), Pixels())
     assert found.backbone.state.keys() == {f"net.{n}" for n in state}
     assert all(torch.equal(found.backbone.state[f"net.{n}"], x) for n, x in state.items())
-    about = inspection.inspect(tmp_path / "it.pth")["formats"]
+    assert "such as registers, cannot be seen" in " ".join(found.notes)
+    seen = inspection.inspect(tmp_path / "it.pth")
+    assert "note     the network was recognised by names and shapes" in inspection.report(seen)
+    about = seen["formats"]
     assert {key: (about[fmt][key], about[fmt]["backbone"]["name"]) for key in ("converted", "unknown")} == {
         "converted": (len(written), f"timm:{name}"),  # as in the file: timm is not asked
         "unknown": ([], f"timm:{name}"),

@@ -100,6 +100,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"layer_norm_eps": 1e-6}, "has layer_norm_eps 1e-06 .* has 1e-05"),
         ({"rope_theta": 10}, "has rope_theta 10 "),
         ({"num_attention_heads": 5}, "no valid num_attention_heads"),
+        ({"num_hidden_layers": 3}, "has num_hidden_layers 3 .* but its weights have 2"),
+        ({"num_register_tokens": 0}, "has num_register_tokens 0 .* but its weights have 4"),
         ({"model_type": "beit"}, "of no known format"),
     ],
 )

@@ -46,7 +46,7 @@ def express(backbone: Backbone, framework: str) -> Backbone:
     """Return ``backbone`` in a form that ``framework`` can represent exactly.
 
     If pixels are not a setting of the framework, a BGR backbone becomes an RGB one: the input channels of its first
-    convolution are reversed.
+    convolution are reversed. For ViTDet, patches of 14 pixels are resized to 16.
 
     Raises:
         UserError: If the framework cannot represent the backbone; the message says why.
@@ -56,6 +56,7 @@ def express(backbone: Backbone, framework: str) -> Backbone:
         able = [other.options for other in FRAMEWORKS.values() if not _lacks(other, backbone)]
         advice = f"convert it with {' or '.join(able)}" if able else "no framework supports it"
         raise UserError(f"{backbone.source}: {an(rules.title)} supports {reason}; {advice}")
+    backbone = rules.fit(backbone) if rules.fit else backbone
     return _in_rgb(backbone) if not rules.pixels else backbone
 
 
@@ -73,7 +74,7 @@ def _lacks(rules: Framework, backbone: Backbone) -> str | None:
         variants = [variant for variant in rules.variants if variant != "named"]
         given = f"networks by name such as {backbone.spec.title}" if isinstance(backbone.spec, NamedSpec) else ""
         return f"backbones of variant {' / '.join(variants)}, not {given or backbone.spec.variant}"
-    if reason := rules.lacks(backbone):
+    if reason := rules.lacks(rules.fit(backbone) if rules.fit else backbone):
         return f"no {reason}"
     pixels = _in_rgb(backbone).pixels
     return None if rules.pixels or pixels == Pixels() else f"no pixels other than {Pixels()}, but these need {pixels}"

@@ -38,7 +38,7 @@ def _settings(backbone: Backbone) -> dict[str, Any]:
 
 def _strides(spec: NamedSpec) -> set[int]:
     """Return the strides of the maps of a network."""
-    from pretrain.models.named_network import look
+    from pretrain.models.named_look import look
 
     return {stage.stride for stage in look(spec).stages.values()}
 
@@ -199,6 +199,12 @@ def _plain_settings(spec: NamedSpec) -> dict[str, Any]:
     return {"name": spec.name, "options": json.dumps(spec.options)}
 
 
+def _larger_patches(backbone: Backbone) -> Backbone:
+    from transfer.weights.larger_patches import resized
+
+    return resized(backbone)
+
+
 def _lacks_vitdet(backbone: Backbone) -> str | None:
     spec: Any = backbone.spec
     stride, *others = _strides(spec) if isinstance(spec, NamedSpec) else {spec.patch}
@@ -298,6 +304,7 @@ RECORDS = (
         },
         usage=_vitdet_usage,
         counters=True,
+        fit=_larger_patches,
         lacks=_lacks_vitdet,
         by_design={
             "relative positions": re.compile(r"backbone\.net\.blocks\.\d+\.attn\.rel_pos_[hw]"),

@@ -82,6 +82,8 @@ class Framework:
     """Whether a pyramid and a head can be written, see `transfer.weights.pyramid_head`."""
     pixels: bool = True
     """Whether channel order, mean and std of pixels are settings. If not, they are RGB and those of ImageNet."""
+    fit: Callable[[Backbone], Backbone] | None = None
+    """Return a backbone as its model takes it, if that needs other weights; the backbone itself if it does not."""
     lacks: Callable[[Backbone], str | None] = nothing
     """Return what a backbone of its variants has that the framework has no network for; None if it has one."""
     translate: Callable[[Backbone], dict[str, Tensor]] | None = None

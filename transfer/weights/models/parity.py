@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from pixbench.errors import UserError, an
 from pretrain.models.backbone_spec import BackboneSpec
-from pretrain.models.named_network import usual_side
+from pretrain.models.named_look import usual_size
 from pretrain.models.named_spec import NamedSpec
 from transfer.weights import pyramid_head
 from transfer.weights.backbone import Backbone
 from transfer.weights.frameworks import FRAMEWORKS, FrameworkModel, express, find_framework
+from transfer.weights.larger_patches import RESIZING, resized
 from transfer.weights.models import pyramid_head_model
 from transfer.weights.models.framework_models import loaded
 from transfer.weights.models.load_into import same, unequal
@@ -71,6 +72,8 @@ class Parity:
     """Differences between our network and the network that the source was made for, where its library is installed."""
     source_network: str | None = None
     """That network, in words; None if there was none to compare with."""
+    changes: tuple[str, ...] = ()
+    """What the file says was changed when it was written, one sentence each; the backbone was changed alike to compare."""
 
     @property
     def title(self) -> str:
@@ -93,6 +96,7 @@ class Parity:
         """Return the lines that a command prints: differences of each stage, and a note if maps could not be compared."""
         rows = [(stage, f"{d.max_abs:.2e}", f"{d.relative:.2e}") for stage, d in self.stages.items()]
         lines = ["", tabulate(rows, headers=("stage", "max abs difference", "relative"), disable_numparse=True), ""]
+        lines += [f"changed  {line}" for line in self.changes]
         if self.source_network:
             largest = max((d.relative for d in self.source.values()), default=None)
             said = "does not take these weights" if largest is None else f"computes the same maps within {largest:.2e}"
@@ -175,23 +179,27 @@ def _with_source(source: Reading, network: SourceNetwork, images: Tensor) -> dic
 
 def prove_same(backbone: Backbone, path: str | PathLike[str]) -> Parity:
     """Compare with the backbone in ``path``, in the framework that reads its format or else in our own network."""
-    other = _same_kind(backbone, path)
+    other = read(path)
     framework = next((name for name, rules in FRAMEWORKS.items() if other.format in rules.reads), None)
+    changed = other.backbone.resized and not backbone.resized
+    backbone = resized(backbone) if changed else backbone
+    _check_same_kind(backbone, other.backbone, path)
     expressed = express(backbone, framework) if framework else backbone
     if other.backbone.pixels != expressed.pixels:
         raise UserError(
             f"{path} needs input pixels {other.backbone.pixels}, but {backbone.source} needs {backbone.pixels}; "
             "choose the format of the latter with --from, or compare backbones with the same pixels"
         )
+    changes = (RESIZING,) if changed else ()
     if framework:
-        return prove_written(expressed, Path(path), framework)
+        return replace(prove_written(expressed, Path(path), framework), changes=changes)
     backbone = _undilated(backbone)
     images = probe(backbone.spec)
     with torch.no_grad():
         wanted, found = _own(backbone, images), _own(_undilated(other.backbone), images)
     held = other.backbone.state
     wrong = [name for name, t in backbone.state.items() if not is_counter(name) and not same(held.get(name), t)]
-    return _parity(None, backbone, wanted, found, wrong)
+    return replace(_parity(None, backbone, wanted, found, wrong), changes=changes)
 
 
 def _parity(
@@ -218,17 +226,15 @@ def _undilated(backbone: Backbone) -> Backbone:
     return replace(backbone, spec=replace(spec, output_stride=spec.natural_stride))
 
 
-def _same_kind(backbone: Backbone, path: str | PathLike[str]) -> Reading:
-    """Read ``path``; raise `UserError` if its backbone has another spec than ``backbone``."""
-    other = read(path)
-    mine, theirs = (replace(_undilated(t), state={}, extras={}, source="") for t in (backbone, other.backbone))
+def _check_same_kind(backbone: Backbone, other: Backbone, path: str | PathLike[str]) -> None:
+    """Raise `UserError` if the backbone in ``path`` has another spec than ``backbone``."""
+    mine, theirs = (replace(_undilated(t), state={}, extras={}, source="") for t in (backbone, other))
     if mine.spec != theirs.spec:
         raise UserError(
             f"{path} holds {an(theirs.spec.title)}, {backbone.source} {an(mine.spec.title)}"
             f"{_other_fields(mine.spec, theirs.spec)}; different networks cannot have equal weights; "
             "give two files of the same network"
         )
-    return other
 
 
 def _other_fields(mine: Spec, theirs: Spec) -> str:
@@ -244,7 +250,7 @@ def probe(spec: Spec | None = None) -> Tensor:
 
     For a backbone by name they have the size that its network usually takes, because it may take no other.
     """
-    size = (usual_side(spec),) * 2 if isinstance(spec, NamedSpec) else (64, 96)
+    size = usual_size(spec) if isinstance(spec, NamedSpec) else (64, 96)
     random = torch.Generator().manual_seed(0)
     coarse = torch.randn(2, 3, 5, 7, generator=random)
     smooth = F.interpolate(coarse, size=size, mode="bicubic", align_corners=True)
