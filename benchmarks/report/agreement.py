@@ -6,6 +6,8 @@ import math
 from itertools import product
 from typing import Any
 
+from markupsafe import Markup
+
 from benchmarks.report.charts import SCRIPT, figure, legend
 from benchmarks.report.markup import fill
 from benchmarks.report.palette import scales
@@ -21,7 +23,8 @@ LEAST = 2
 
 def section(contents: Contents) -> Section | None:
     """Return a chart for each pair of a frozen and a fine-tuned protocol of one scale; None without such a pair."""
-    charts, shown = [], dict[str, str]()
+    parts, shown = dict[str, list[Markup]](), dict[str, str]()
+    count = 0
     for group in beside(contents.groups):
         if not all(first_columns(group, kind) for kind in KINDS):
             continue
@@ -39,16 +42,18 @@ def section(contents: Contents) -> Section | None:
             rows = [(titles[label], f"{x:g}", f"{y:g}") for label, x, y in places]
             heads = ("Row", f"Rank, {frozen[2]}", f"Rank, {tuned[2]}")
             spec = _spec(contents, places, titles, frozen[2], tuned[2])
-            title = f"{frozen[2]} and {tuned[2]}: {tau}"
             about = "; ".join(f"{name}: {x} frozen, {y} fine-tuned" for name, x, y in rows)
-            charts.append(figure(f"agreement-{len(charts)}", spec, title, about, heads, rows))
-    if not charts:
+            chart = figure(f"agreement-{count}", spec, tau, about, heads, rows)
+            parts.setdefault(f"{group.scale.capitalize()} scale", []).append(chart)
+            count += 1
+    if not parts:
         return None
     intro = (
-        "Do frozen and fine-tuned protocols rank the rows in the same order? On the diagonal they agree. "
+        "Do frozen and fine-tuned protocols rank the rows in the same order? Ranks under a frozen protocol are across, those under "
+        "a fine-tuned one upwards; on the diagonal they agree. "
         "Kendall's τ is 1 for the same order and −1 for the opposite one; with few rows it says little."
     )
-    body = fill("charts.html.j2", charts=charts, legend=legend([*shown], contents.series, shown))
+    body = fill("charts.html.j2", parts=parts.items(), small=True, legend=legend([*shown], contents.series, shown))
     return Section("agreement", "Agreement", intro, body, script=SCRIPT)
 
 
@@ -57,40 +62,23 @@ def _spec(
 ) -> dict[str, Any]:
     values = [{"row": label, "title": titles[label], "x": x, "y": y} for label, x, y in places]
     axis = {"tickMinStep": 1, "format": "d"}
-    scale = {"domain": [len(values) + 0.5, 0.5], "nice": False}
-    diagonal = [{"x": place, "y": place} for place in (1, len(values))]
+    scale = {"domain": [0.5, len(values) + 0.5], "reverse": True, "nice": False, "zero": False}
+    about = {"type": "quantitative", "scale": scale, "axis": axis}
+    tip = [{"field": "title", "title": "row"}, {"field": "x", "title": "frozen"}, {"field": "y", "title": "fine-tuned"}]
     return {
-        "height": 240,
+        "height": 190,
+        "encoding": {"x": {"field": "x", "title": frozen, **about}, "y": {"field": "y", "title": tuned, **about}},
         "layer": [
             {
-                "data": {"values": diagonal},
+                "data": {"values": [{"x": place, "y": place} for place in (1, len(values))]},
                 "mark": {"type": "line", "color": "var(--line)", "strokeWidth": 2},
-                "encoding": {"x": {"field": "x", "type": "quantitative"}, "y": {"field": "y", "type": "quantitative"}},
             },
             {
                 "data": {"values": values},
-                "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
+                "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
                 "encoding": {
-                    "x": {
-                        "field": "x",
-                        "type": "quantitative",
-                        "title": f"rank, frozen: {frozen}",
-                        "axis": axis,
-                        "scale": scale,
-                    },
-                    "y": {
-                        "field": "y",
-                        "type": "quantitative",
-                        "title": f"rank, fine-tuned: {tuned}",
-                        "axis": axis,
-                        "scale": scale,
-                    },
                     "color": scales([value["row"] for value in values], contents.series)["color"],
-                    "tooltip": [
-                        {"field": "title", "title": "row"},
-                        {"field": "x", "title": "frozen"},
-                        {"field": "y", "title": "fine-tuned"},
-                    ],
+                    "tooltip": tip,
                 },
             },
         ],

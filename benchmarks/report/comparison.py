@@ -13,10 +13,7 @@ def section(contents: Contents) -> Section | None:
     if not contents.groups:
         return None
     document = compared(contents.groups, (), contents.options)
-    intro = (
-        "Mean over the seeds ± standard deviation, [95 % interval]. ↑ and ↓ mark a significant difference from the baseline, "
-        "≈ one within noise, ? too few seeds to say. A heading sorts its table."
-    )
+    intro = "A column is a metric of a protocol, and its best number is bold. A heading sorts its table."
     body = fill("comparison.html.j2", tables=document.tables, symbols=SYMBOLS, beside=_beside)
     return Section("tables", "Comparison", intro, body, script="tables.js")
 

@@ -41,7 +41,8 @@ def section(contents: Contents) -> Section | None:
         host, finished = result.get("host") or {}, (result.get("finished") or "–").replace("T", " ")[:16]
         hours = f"{result['wall_time_s'] / 3600:.2f}" if "wall_time_s" in result else "–"
         about = (str(len(texts)), _commit(result), host.get("device", "–"), hours, finished)
-        lines.append((contents.short(item.path), *row(item)[1:], *about))
+        *which, metrics = row(item)[1:]
+        lines.append((contents.short(item.path), *which, *about, metrics))
     versions = {(name, version) for _, result in found for name, version in (result.get("versions") or {}).items()}
     body = fill(
         "provenance.html.j2",

@@ -3,10 +3,12 @@
   const config = JSON.parse(document.getElementById("chart-config").textContent);
   const options = { config, renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: { theme: "page" } };
   const waiting = new Set(document.querySelectorAll("figure.chart"));
+  let left = waiting.size;
   const draw = async (figure) => {
     if (!waiting.delete(figure)) return;
     await vegaEmbed(figure.querySelector(".plot"), JSON.parse(figure.querySelector("script").textContent), options);
-    figure.dataset.drawn = "yes";
+    left -= 1;
+    if (!left) document.documentElement.dataset.charts = "drawn";
   };
   const later = window.requestIdleCallback || ((run) => setTimeout(run, 50));
   const rest = async () => {
