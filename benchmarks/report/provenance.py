@@ -5,24 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.report.comparison import TABLES
 from benchmarks.report.markup import fill
 from benchmarks.report.section import Contents, Section
 from benchmarks.results.rows import row
 
 HEADS = (
-    "Run",
-    "Kind",
-    "What",
-    "Row",
-    "Scale",
-    "Seed",
-    "Status",
+    *("Run", "Kind", "What", "Row", "Scale", "Seed", "Status", "Deviations", "Commit", "On", "Hours", "Finished"),
     "Metrics",
-    "Deviations",
-    "Commit",
-    "On",
-    "Hours",
-    "Finished",
 )
 
 
@@ -52,7 +42,7 @@ def section(contents: Contents) -> Section | None:
         versions=sorted(versions),
     )
     intro = "Every run, with what made it. A commit with a star had local changes."
-    return Section("provenance", "Runs and deviations", intro, body, script="tables.js")
+    return Section("provenance", "Runs and deviations", intro, body, script=TABLES)
 
 
 def _commit(result: Mapping[str, Any]) -> str:
