@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.published import published, title
-from benchmarks.results.reading import read_all
+from benchmarks.results.reading import Results, read_all
 from benchmarks.statistics.intervals import Samples
 from pixbench.errors import UserError, listed
 from pixbench.file_versions import RESULT_FILE
@@ -113,34 +113,48 @@ class Group:
 
 
 def collect(runs: Path | Sequence[Path]) -> tuple[list[Group], list[str]]:
-    """Read every result below ``runs``, one folder or several; return the groups, and one line per run that is left out.
+    """Read every result below ``runs``, one folder or several, and return what `grouped` makes of them.
+
+    Raises:
+        UserError: see `grouped`; or there is no result.
+    """
+    folders = [runs] if isinstance(runs, Path) else [*runs]
+    results = read_all(folders, heavy=True)
+    groups, left_out = grouped(results, folders)
+    if not groups:
+        raise UserError(
+            f"no finished transfer run of a known protocol below {listed(map(str, folders))}; run `pixbench transfer`, `pixbench "
+            "probe` or `pixbench suite` first" + (f"; {results.summary()}" if results.left_out else "")
+        )
+    return groups, left_out
+
+
+def grouped(results: Results, folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
+    """Return the ``results`` below ``folders`` in groups, and one line per run that is left out.
 
     A file that is damaged, foreign, of another schema or changed by hand is left out too; a last line counts such files.
     Groups of full scale come first; of each scale, what was fine-tuned comes before what was frozen. The weight files of a row
     may differ between protocols, because one backbone is converted for each framework.
 
     Raises:
-        UserError: there is no result, or two of one row, protocol and scale have the same seed, or other weights or settings.
+        UserError: two results of one row, protocol and scale have the same seed, or other weights or settings.
     """
     groups: dict[tuple[str, str], Group] = {}
     left_out: list[str] = []
     seen: dict[tuple[Any, ...], Path] = {}
     starts: dict[tuple[str, ...], tuple[str | None, Path, dict[str, Any]]] = {}
-    folders = [runs] if isinstance(runs, Path) else [*runs]
-    results = read_all(folders, heavy=True)
 
     def short_name(path: Path) -> Path:
         return path.parent.relative_to(folders[0]) if len(folders) == 1 else path.parent
 
     for path, result in results.found:
-        where_it_is = short_name(path)
         if (kind := result.get("kind")) not in KINDS:
             continue
         if result["status"] != "ok":
-            left_out.append(f"{where_it_is}: {result.get('reason', 'failed')}")
+            left_out.append(f"{short_name(path)}: {result.get('reason', 'failed')}")
             continue
         if result["protocol"] not in protocols():
-            left_out.append(f"{where_it_is}: there is no protocol {result['protocol']} any more")
+            left_out.append(f"{short_name(path)}: there is no protocol {result['protocol']} any more")
             continue
         label = row_of(result)
         task = Task(result["protocol"], tuple(result.get("classes") or ()))
@@ -166,11 +180,6 @@ def collect(runs: Path | Sequence[Path]) -> tuple[list[Group], list[str]]:
         entry.paths.append(path)
     left_out += [f"{short_name(file.path)}: {RESULT_FILE} {file.reason}" for file in results.left_out]
     left_out += [results.summary()] if results.left_out else []
-    if not seen:
-        raise UserError(
-            f"no finished transfer run of a known protocol below {listed(map(str, folders))}; run `pixbench transfer`, `pixbench "
-            "probe` or `pixbench suite` first" + (f"; {results.summary()}" if results.left_out else "")
-        )
     kinds = list(KINDS)
     order = sorted(groups, key=lambda key: (key[0] != "paper", key[0], kinds.index(key[1])))
     return [groups[key] for key in order], left_out
@@ -182,9 +191,13 @@ def _other_settings(first: dict[str, Any], run: dict[str, Any]) -> Iterator[str]
     What only one of them has set is compared with the resolved config of the other. Configs are not compared as a whole: they
     also hold what follows from the machine, such as the part of a batch for each process.
     """
-    set_by_user = dict.fromkeys(key for result in (first, run) for key in result.get("overrides") or ())
+    overrides = first.get("overrides") or {}, run.get("overrides") or {}
+    alike = (
+        overrides[0].keys() == overrides[1].keys()
+    )  # then nothing is asked of a config, whose hundreds of keys take time
+    before, now = (_settings(result, with_config=not alike) for result in (first, run))
+    set_by_user = {**overrides[0], **overrides[1]}
     options = "freeze", "accumulate"
-    before, now = _settings(first), _settings(run)
     digests, read = first.get("files") or {}, run.get("files") or {}
     for key in (*options, *set_by_user):
         if key.endswith((*NEUTRAL, "seed")):
@@ -197,11 +210,12 @@ def _other_settings(first: dict[str, Any], run: dict[str, Any]) -> Iterator[str]
             yield f"{name} {short(today)} instead of {short(then)}"
 
 
-def _settings(run: dict[str, Any]) -> dict[str, Any]:
+def _settings(run: dict[str, Any], with_config: bool) -> dict[str, Any]:
     """Return the settings of a result by their dotted keys, and the options that are no settings of the framework."""
     accumulate = (run.get("scaling") or {}).get("accumulate", 1)
     options = {"freeze": run.get("freeze", "none"), "accumulate": accumulate}
-    return dict(leaves(run.get("config") or {})) | (run.get("overrides") or {}) | options
+    config = dict(leaves(run.get("config") or {})) if with_config else {}
+    return config | (run.get("overrides") or {}) | options
 
 
 def columns(used: Iterable[Task], also: Callable[[Task], Iterable[str]] = lambda _: ()) -> list[tuple[Task, str, str]]:
