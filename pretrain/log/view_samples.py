@@ -1,0 +1,48 @@
+"""Keep the two views of a few images of the first step, their boxes and their positive pairs, for the report of the run.
+
+Shapes: S images; (H, W) map of cells, cell index y·W + x; P positive pairs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from pixbench.thumbnails import small, to_jpeg
+from pretrain.data.views import Views
+from pretrain.log.pictures import IMAGES, to_uint8
+from pretrain.losses.geometry import positive_mask
+from pretrain.models.families import map_stride
+from pretrain.run import Run
+
+
+def view_samples(run: Run, views: Views) -> dict[str, np.ndarray]:
+    """Return the first images of a batch as arrays.
+
+    Returns:
+        "images" (S,), names; "cells" (), H = W of C5; "threshold" (), NaN if the method has none. Of each image i: "picture_i",
+        "view1_i" and "view2_i", the bytes of JPEG files; "boxes_i" (2, 4) float32, those of the views as in `pretrain.data.views`;
+        and, if there is a threshold, "pairs_i" (P, 2) int32, the cells of view 1 and view 2 that are a positive pair.
+    """
+    few = {name: part[:IMAGES] for name, part in views._asdict().items() if part is not None}
+    views = views._replace(**few).ready()
+    threshold = getattr(run.config.method.settings, "threshold", None)
+    cells = -(-run.config.data.image_size // map_stride(run.config.backbone))
+    indices = views.image_index.tolist()
+    arrays = {
+        "images": np.array([run.source.names[index] for index in indices], str),
+        "cells": np.array(cells),
+        "threshold": np.array(math.nan if threshold is None else threshold),
+    }
+    for number, index in enumerate(indices):
+        boxes = views.box1[number].double().cpu(), views.box2[number].double().cpu()
+        arrays[f"picture_{number}"] = to_jpeg(small(run.source.load(index)))
+        for name, view in (("view1", views.view1[number]), ("view2", views.view2[number])):
+            arrays[f"{name}_{number}"] = to_jpeg(Image.fromarray(to_uint8(view)))
+        arrays[f"boxes_{number}"] = np.stack([box.numpy() for box in boxes]).astype(np.float32)
+        if threshold is not None:
+            mask = positive_mask(boxes[0][None], boxes[1][None], (cells, cells), threshold)[0]
+            arrays[f"pairs_{number}"] = mask.nonzero().numpy().astype(np.int32)
+    return arrays
