@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.published import published, title
-from benchmarks.results.reading import read_all
+from benchmarks.results.reading import Results, read_all
 from benchmarks.statistics.intervals import Samples
 from pixbench.errors import UserError, listed
 from pixbench.file_versions import RESULT_FILE
@@ -113,21 +113,36 @@ class Group:
 
 
 def collect(runs: Path | Sequence[Path]) -> tuple[list[Group], list[str]]:
-    """Read every result below ``runs``, one folder or several; return the groups, and one line per run that is left out.
+    """Read every result below ``runs``, one folder or several, and return what `grouped` makes of them.
+
+    Raises:
+        UserError: see `grouped`; or there is no result.
+    """
+    folders = [runs] if isinstance(runs, Path) else [*runs]
+    results = read_all(folders, heavy=True)
+    groups, left_out = grouped(results, folders)
+    if not groups:
+        raise UserError(
+            f"no finished transfer run of a known protocol below {listed(map(str, folders))}; run `pixbench transfer`, `pixbench "
+            "probe` or `pixbench suite` first" + (f"; {results.summary()}" if results.left_out else "")
+        )
+    return groups, left_out
+
+
+def grouped(results: Results, folders: Sequence[Path]) -> tuple[list[Group], list[str]]:
+    """Return the ``results`` below ``folders`` in groups, and one line per run that is left out.
 
     A file that is damaged, foreign, of another schema or changed by hand is left out too; a last line counts such files.
     Groups of full scale come first; of each scale, what was fine-tuned comes before what was frozen. The weight files of a row
     may differ between protocols, because one backbone is converted for each framework.
 
     Raises:
-        UserError: there is no result, or two of one row, protocol and scale have the same seed, or other weights or settings.
+        UserError: two results of one row, protocol and scale have the same seed, or other weights or settings.
     """
     groups: dict[tuple[str, str], Group] = {}
     left_out: list[str] = []
     seen: dict[tuple[Any, ...], Path] = {}
     starts: dict[tuple[str, ...], tuple[str | None, Path, dict[str, Any]]] = {}
-    folders = [runs] if isinstance(runs, Path) else [*runs]
-    results = read_all(folders, heavy=True)
 
     def short_name(path: Path) -> Path:
         return path.parent.relative_to(folders[0]) if len(folders) == 1 else path.parent
@@ -166,11 +181,6 @@ def collect(runs: Path | Sequence[Path]) -> tuple[list[Group], list[str]]:
         entry.paths.append(path)
     left_out += [f"{short_name(file.path)}: {RESULT_FILE} {file.reason}" for file in results.left_out]
     left_out += [results.summary()] if results.left_out else []
-    if not seen:
-        raise UserError(
-            f"no finished transfer run of a known protocol below {listed(map(str, folders))}; run `pixbench transfer`, `pixbench "
-            "probe` or `pixbench suite` first" + (f"; {results.summary()}" if results.left_out else "")
-        )
     kinds = list(KINDS)
     order = sorted(groups, key=lambda key: (key[0] != "paper", key[0], kinds.index(key[1])))
     return [groups[key] for key in order], left_out
