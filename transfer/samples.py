@@ -1,7 +1,7 @@
 """The few test pictures that a run keeps, small, with their truth and with what the run found in them.
 
-All runs on one data set keep the same pictures: those whose names have the smallest SHA-256 digests. So the choice needs no list of
-all pictures, and depends neither on their order nor on the number of processes.
+All runs on one data set keep the same pictures: those whose names have the smallest SHA-256 digests. So the choice needs no
+list of all pictures, and depends neither on their order nor on the number of processes.
 
 Shapes: S pictures; a small picture has h × w pixels; H × W pixels at full size; K classes; n objects with J keypoints.
 """
@@ -19,6 +19,8 @@ from pixbench.thumbnails import small, to_jpeg
 
 SAMPLES = "samples"
 """Name of the file with what `together` returns, without ".npz"."""
+FEATURES = "features"
+"""Name of the file with what `transfer.frozen.samples.features` returns, without ".npz"."""
 PICTURES = 6
 """S, if the test set has as many."""
 OBJECTS = 20
@@ -77,12 +79,13 @@ def with_objects(picture: Image.Image, truth: Sample, found: Sample) -> Sample:
 
     Args:
         picture: the picture, (W, H).
-        truth: "boxes" (n, 4), x1, y1, x2, y2 in pixels; "classes" (n,); and maybe "masks" (n, H, W) bool and "keypoints" (n, J, 3),
-            x and y in pixels and how visible.
+        truth: "boxes" (n, 4), x1, y1, x2, y2 in pixels; "classes" (n,); and maybe "masks" (n, H, W) bool and "keypoints"
+            (n, J, 3), x and y in pixels and how visible.
         found: the same, and "scores" (n,).
 
     Returns:
-        Boxes and keypoints in shares of the picture's sides, float32, and masks of the small picture, packed: (n, ⌈h·w / 8⌉) uint8.
+        Boxes and keypoints in shares of the picture's sides, float32, and masks of the small picture, packed:
+        (n, ⌈h·w / 8⌉) uint8.
     """
     shown, scale = small(picture), np.array(picture.size, np.float32)
     sample = {"picture": to_jpeg(shown)}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pixbench.thumbnails import small, to_jpeg
 from pretrain.data.views import Views
-from pretrain.log.pictures import IMAGES, to_uint8
+from pretrain.log.pictures import IMAGES, overlap, to_uint8
 from pretrain.losses.geometry import positive_mask
 from pretrain.models.families import map_stride
 from pretrain.run import Run
@@ -23,7 +23,8 @@ def view_samples(run: Run, views: Views) -> dict[str, np.ndarray]:
 
     Returns:
         "images" (S,), names; "cells" (), H = W of C5; "threshold" (), NaN if the method has none. Of each image i: "picture_i",
-        "view1_i" and "view2_i", the bytes of JPEG files; "boxes_i" (2, 4) float32, those of the views as in `pretrain.data.views`;
+        "view1_i" and "view2_i", the bytes of JPEG files; "boxes_i" (2, 4) float32, as in `pretrain.data.views`;
+        "common_i" (2, 4), what the other view shows of each view: left, top, right, bottom in shares of its side, NaN if nothing;
         and, if there is a threshold, "pairs_i" (P, 2) int32, the cells of view 1 and view 2 that are a positive pair.
     """
     few = {name: part[:IMAGES] for name, part in views._asdict().items() if part is not None}
@@ -42,6 +43,8 @@ def view_samples(run: Run, views: Views) -> dict[str, np.ndarray]:
         for name, view in (("view1", views.view1[number]), ("view2", views.view2[number])):
             arrays[f"{name}_{number}"] = to_jpeg(Image.fromarray(to_uint8(view)))
         arrays[f"boxes_{number}"] = np.stack([box.numpy() for box in boxes]).astype(np.float32)
+        common = [overlap(box, other) or (math.nan,) * 4 for box, other in (boxes, boxes[::-1])]
+        arrays[f"common_{number}"] = np.array(common, np.float32)
         if threshold is not None:
             mask = positive_mask(boxes[0][None], boxes[1][None], (cells, cells), threshold)[0]
             arrays[f"pairs_{number}"] = mask.nonzero().numpy().astype(np.int32)

@@ -114,7 +114,10 @@ class Cells:
         return Scored(iou.nanmean().item(), confusion.metrics(pictures=pictures)["aAcc"], iou, confusion)
 
     def kept(self, scored: Scored, predicted: Tensor) -> Kept:
-        """Return what a run keeps of the scores of all pictures and of the ``predicted`` labels; ignored pixels are the last class."""
+        """Return what a run keeps of the scores of all pictures, and of the labels that `score` compared.
+
+        Ignored pixels are the last class.
+        """
         kept, scenes = Kept(), self.split.views.scenes
         classes = [*scenes.classes.names, IGNORED_CLASS]
         kept.add_areas(("mIoU", "aAcc"), scenes.names, classes, scored.confusion.areas())

@@ -18,11 +18,12 @@ from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.methods import METHODS
 from transfer.frozen.network import FrozenNetwork, for_images
 from transfer.frozen.parallel import by_first, processes
-from transfer.frozen.samples import FEATURES, features
+from transfer.frozen.samples import features
 from transfer.frozen.scenes import Pictures, Scenes, scenes
 from transfer.frozen.views import Views, need_whole_cells
 from transfer.job import Outcome, TransferJob
 from transfer.run_folder import is_main
+from transfer.samples import FEATURES
 from transfer.weights.backbone import Backbone
 from transfer.weights.vit_spec import VitSpec
 

@@ -18,8 +18,6 @@ from transfer.frozen.scenes import Scenes
 from transfer.kept import Kept
 from transfer.samples import SAMPLES, chosen, labelled, together
 
-FEATURES = "features"
-"""Name of the file with what `features` returns, without ".npz"."""
 NUMBERS = (8, 16, 24, 32, 48)
 """Values of D to choose from."""
 ERROR = 0.02
@@ -70,8 +68,8 @@ def features(split: Split) -> dict[str, np.ndarray]:
 def averaged(cells: Tensor) -> Tensor:
     """Return a map (h, w, C) with at most `CELLS` cells along a side; cells of a larger one are averaged."""
     scale = min(1.0, CELLS / max(cells.shape[:2]))
-    shape = [max(1, round(scale * side)) for side in cells.shape[:2]]
-    return F.adaptive_avg_pool2d(cells.permute(2, 0, 1), shape).permute(1, 2, 0)
+    height, width = (max(1, round(scale * side)) for side in cells.shape[:2])
+    return F.adaptive_avg_pool2d(cells.permute(2, 0, 1), (height, width)).permute(1, 2, 0)
 
 
 def unit(cells: Tensor) -> Tensor:

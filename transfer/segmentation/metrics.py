@@ -41,7 +41,8 @@ class ObjectIoU(IoUMetric):
     def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict[str, Any]]) -> None:
         """Compare label maps as IoUMetric does.
 
-        Each comparison gets the name of its picture, the pairs of labels and, if the picture may be kept, the picture with both maps.
+        Each comparison gets the name of its picture, the pairs of labels and, if the picture may be kept, the picture with
+        both maps.
         """
         before = len(self.results)
         super().process(data_batch, data_samples)
