@@ -20,10 +20,13 @@ def build_parser() -> argparse.ArgumentParser:
         probe,
         protocols,
         replay,
+        report,
         results,
+        serve,
         suite,
         table,
         transfer,
+        watch,
         weights,
     )
 
@@ -42,7 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
         transfer,
         probe,
         suite,
+        watch,
         table,
+        report,
+        serve,
         results,
     ):
         module.register(commands)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands.choice import add_choices, chosen, options_of
 from benchmarks.tables import (
     BEGIN,
     END,
@@ -24,49 +25,23 @@ from benchmarks.tables.collected import Task, collect
 from benchmarks.tables.cost import cost_document
 from benchmarks.tables.footnotes import FULL
 from benchmarks.tables.formats.markdown import to_markdown
-from benchmarks.tables.options import NO_BASELINE, USUAL_BASELINE, Options
+from benchmarks.tables.options import Options
 from benchmarks.tables.per_class import per_class
-from benchmarks.tables.pretraining import joined
 from pixbench.errors import UserError
-from transfer.protocols import KINDS, SCALES, find_protocol
+from transfer.protocols import find_protocol
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser("table", help="make tables from finished runs")
-    parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUNS", help="folders with result.json files, at any depth; all are read together"
-    )  # fmt: skip
+    add_choices(parser)
     parser.add_argument(
         "--out",
         type=Path,
         help="folder for the table as Markdown, CSV, LaTeX, HTML and JSON (default: RUNS, if it is one folder)",
     )
     parser.add_argument("--into", type=Path, help=f"document to insert the table into, between {BEGIN} and {END}")
-    parser.add_argument("--rows", nargs="+", default=(), metavar="LABEL", help="rows that come first, in this order")
-    parser.add_argument(
-        "--baseline",
-        metavar="LABEL",
-        help=f"row that the others are compared with (default: {USUAL_BASELINE}, if there is one; {NO_BASELINE}: no comparison)",
-    )
-    parser.add_argument(
-        "--metrics",
-        choices=("first", "table", "all"),
-        default="table",
-        help="show the first metric of each protocol, the main ones, or every metric that the results hold",
-    )
     parser.add_argument(FULL, action="store_true", help="list every deviation from the protocols word by word")
-    parser.add_argument(
-        "--join-seeds", action="store_true", help="make one row of those whose pre-training differs in the seed alone"
-    )
-    parser.add_argument(
-        "--interval",
-        choices=("seeds", "images"),
-        default="seeds",
-        help="of what the 95 %% intervals are; images: where results store values of each, in seconds for each cell",
-    )
-    parser.add_argument("--scale", choices=SCALES, help="results of this scale only")
-    parser.add_argument("--kind", choices=tuple(KINDS.values()), help="fine-tuned or frozen results only")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--beside", action="store_true", help="frozen beside fine-tuned results, in groups of columns")
     kind.add_argument(
@@ -93,13 +68,8 @@ def run(args: argparse.Namespace) -> None:
         )
     out = args.out or args.runs[0]
     groups, left_out = collect(args.runs)
-    groups = [group for group in groups if args.scale in (None, group.scale)]
-    groups = [group for group in groups if args.kind in (None, KINDS[group.kind])]
-    if not groups:
-        raise UserError("there are no results of this --scale and --kind below these folders")
-    if args.join_seeds:
-        groups = [joined(group) for group in groups]
-    options = Options(args.rows, args.baseline, args.metrics, args.interval, args.full)
+    groups = chosen(groups, args)
+    options = options_of(args)
     labels = list(dict.fromkeys(label for group in groups for label in group.rows))
     if not args.by:
         options.check(labels)

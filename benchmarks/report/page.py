@@ -5,46 +5,70 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from datetime import datetime, timezone
+from importlib import metadata
 
 from markupsafe import Markup
 
-from benchmarks.report import summary
+from benchmarks.report import (
+    agreement,
+    bars,
+    charts,
+    classes,
+    comparison,
+    learning,
+    pretraining,
+    provenance,
+    running,
+    summary,
+)
 from benchmarks.report.markup import fill, static
-from benchmarks.report.section import Contents, Section, read_contents
-from benchmarks.tables.options import Options
-from pixbench.files import write_text
+from benchmarks.report.palette import variables
+from benchmarks.report.section import Contents, Section
 
-SECTIONS: tuple[Callable[[Contents], Section | None], ...] = (summary.section,)
+SECTIONS: tuple[Callable[[Contents], Section | None], ...] = (
+    *(summary.section, running.section, bars.section, comparison.section, pretraining.section, learning.section),
+    *(classes.section, agreement.section, provenance.section),
+)
 """In the order of the page. None: there is nothing to show."""
 TITLE = "PixBench report"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {scripts}; connect-src {connect}; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""What the browser lets the page do: run the scripts that are in it, and load nothing."""
 
 
-def write_report(folders: Sequence[Path], out: Path, options: Options) -> Contents:
-    """Write the report of the results below ``folders`` to the file ``out``; return what it is made from.
+def page(contents: Contents, version: str = "") -> str:
+    """Return the report as HTML; see `assembled`."""
+    return assembled([section for make in SECTIONS if (section := make(contents))], version)
 
-    Raises:
-        UserError: see `read_contents`.
+
+def assembled(sections: Sequence[Section], version: str = "") -> str:
+    """Return a page of ``sections`` as HTML.
+
+    Args:
+        sections: in their order.
+        version: names this state of the page, for one that asks its server for a newer one, and for nothing else. "": it asks
+            for nothing.
     """
-    contents = read_contents([*folders], options)
-    write_text(out, page(contents))
-    return contents
-
-
-def page(contents: Contents) -> str:
-    """Return the page as HTML. It loads nothing, and its policy lets nothing else run than the scripts in it."""
-    sections = [section for make in SECTIONS if (section := make(contents))]
-    scripts = [Markup(static(name)) for name in dict.fromkeys(part.script for part in sections if part.script)]
-    styles = [
-        Markup(static(name)) for name in ("page.css", *dict.fromkeys(part.style for part in sections if part.style))
-    ]
+    names = dict.fromkeys([*(part.script for part in sections if part.script), *(["refresh.js"] if version else [])])
+    scripts = [Markup(static(name)) for name in names]
+    if charts.SCRIPT in names:
+        scripts.insert(0, Markup(charts.bundle()))
+    styles = dict.fromkeys(("page.css", *(part.style for part in sections if part.style)))
     return fill(
         "page.html.j2",
         title=TITLE,
+        version=version,
+        made=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, PixBench {metadata.version('pixbench')}",
         sections=sections,
+        chart_config=charts.CONFIG,
         scripts=scripts,
-        styles=styles,
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {_digests(scripts)}; base-uri 'none'; form-action 'none'",
+        styles=[Markup(static(name)) for name in styles],
+        light=Markup(variables(dark=False)),
+        dark=Markup(variables(dark=True)),
+        policy=POLICY.format(scripts=_digests(scripts), connect="'self'" if version else "'none'"),
     )
 
 

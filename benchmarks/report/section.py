@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +44,26 @@ class Contents:
     """Those of transfer runs with status "ok"; see `benchmarks.tables.collected.grouped`."""
     left_out: list[str] = field(default_factory=list)
     """A line for each run that is in no group."""
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
         """Labels of all rows, in the order of the tables."""
         return self.options.ordered(list(dict.fromkeys(label for group in self.groups for label in group.rows)))
 
-    @property
-    def pretraining(self) -> list[Found]:
-        """Results of finished pre-training runs."""
-        return [
-            found
-            for found in self.results.found
-            if (found.result["kind"], found.result["status"]) == ("pretrain", "ok")
+    @cached_property
+    def pretraining(self) -> dict[str, Found]:
+        """Name -> result of each finished pre-training run. The name is that of its folder, if no other run has it."""
+        found = [
+            item for item in self.results.found if (item.result["kind"], item.result["status"]) == ("pretrain", "ok")
         ]
+        often = Counter(item.path.parent.name for item in found)
+        return {name if often[name := item.path.parent.name] == 1 else self.short(item.path): item for item in found}
+
+    @cached_property
+    def series(self) -> list[str]:
+        """Names of all bars and lines, which have the same colours all over the page: the labels, then pre-training runs."""
+        return list(dict.fromkeys([*self.labels, *self.pretraining]))
 
     def short(self, path: Path) -> str:
         """Return the folder of the result at ``path`` as the report names it: below the folder that was given."""
@@ -77,3 +84,10 @@ def read_contents(folders: list[Path], options: Options) -> Contents:
     results = read_all(folders, heavy=True)
     groups, left_out = grouped(results, folders)
     return Contents(folders, results, groups, left_out, options)
+
+
+def row_titles(group: Group) -> dict[str, str]:
+    """Return label -> title of each row of ``group``; the label itself where another row has the same title."""
+    titles = {label: group.title(label) for label in group.rows}
+    often = Counter(titles.values())
+    return {label: title if often[title] == 1 else label for label, title in titles.items()}

@@ -24,7 +24,7 @@ def agreement_document(group: Group) -> Document:
     Raises:
         UserError: there are not results of both kinds.
     """
-    tuned, frozen = (_of_kind(group, kind) for kind in ("transfer", "frozen"))
+    tuned, frozen = (first_columns(group, kind) for kind in ("transfer", "frozen"))
     if not tuned or not frozen:
         raise UserError(
             f"agreement needs results of fine-tuned and of frozen protocols at one scale; at {group.scale} scale there are only "
@@ -52,7 +52,8 @@ def agreement_document(group: Group) -> Document:
     return Document("Agreement between protocols", [Table(title, heads, body, intro=intro, sections=notes)], records)
 
 
-def _of_kind(group: Group, kind: str) -> list[Column]:
+def first_columns(group: Group, kind: str) -> list[Column]:
+    """Return the columns of the first metric of each protocol of ``kind``."""
     return [column for column in chosen_columns(group, "first") if column[0].about.kind == kind]
 
 
@@ -80,7 +81,7 @@ def scatter(group: Group) -> bytes:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    tuned, frozen = (_of_kind(group, kind) for kind in ("transfer", "frozen"))
+    tuned, frozen = (first_columns(group, kind) for kind in ("transfer", "frozen"))
     figure, grid = pyplot.subplots(
         len(frozen), len(tuned), figsize=(4 * len(tuned), 3.6 * len(frozen)), squeeze=False, layout="constrained"
     )

@@ -1,0 +1,49 @@
+"""`pixbench report`: write all results as one HTML page (docs/report.md)."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.commands.choice import add_choices, chosen, options_of
+from pixbench.errors import UserError
+
+
+def register(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser("report", help="write all results as one HTML page, with charts and pictures")
+    add_choices(parser)
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default: report.html)"
+    )
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="also write the main figure, for a README or a paper (.png or .svg)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the page; with --figure, also the main figure."""
+    from benchmarks.report.bars import write_main_figure
+    from benchmarks.report.page import page
+    from benchmarks.report.section import read_contents
+    from benchmarks.report.summary import FIRST
+    from pixbench.files import write_text
+
+    contents = read_contents(args.runs, options_of(args))
+    if not contents.results.found:
+        summary = f" ({contents.results.summary()})" if contents.results.left_out else ""
+        raise UserError(
+            f"there are no results below {', '.join(map(str, args.runs))}{summary}; run something first, for example: {FIRST[0]}"
+        )
+    contents = replace(contents, groups=chosen(contents.groups, args))
+    contents.options.check(contents.labels)
+    write_text(args.out, page(contents))
+    for line in contents.left_out:
+        print(f"left out: {line}")
+    print(f"written: {args.out} ({args.out.stat().st_size / 1e6:.1f} MB, {len(contents.results.found)} results)")
+    if args.figure:
+        write_main_figure(contents, args.figure)
+        print(f"written: {args.figure}")

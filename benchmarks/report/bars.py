@@ -1,0 +1,135 @@
+"""Bars with intervals: each row under each protocol. They are the main figure too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report.charts import SCRIPT, figure, picture
+from benchmarks.report.markup import fill
+from benchmarks.report.palette import scales
+from benchmarks.report.section import Contents, Section, row_titles
+from benchmarks.statistics.intervals import over_seeds
+from benchmarks.tables.collected import Group
+from benchmarks.tables.options import Column, chosen_columns
+from pixbench.errors import UserError
+from transfer.protocols import KINDS
+
+
+def section(contents: Contents) -> Section | None:
+    """Return a chart for the first metric of each protocol; None without results of transfer runs."""
+    charts = []
+    for group, column in _columns(contents):
+        task, metric, head = column
+        values = [*_values(contents, group, column)]
+        written = [
+            (
+                value["title"],
+                task.about.written(metric, value["mean"]),
+                "–"
+                if value["low"] is None
+                else f"{task.about.written(metric, value['low'])} to {task.about.written(metric, value['high'])}",
+                ", ".join(task.about.written(metric, number) for number in value["seeds"]),
+            )
+            for value in values
+        ]
+        title = f"{head} – {_group(group)}"
+        about = f"Bars of {metric} under {task.protocol}. " + "; ".join(f"{name}: {mean}" for name, mean, *_ in written)
+        heads = ("Row", f"Mean {metric}", "95 % interval", "Seeds")
+        charts.append(figure(f"bars-{len(charts)}", _spec(contents, column, values), title, about, heads, written))
+    if not charts:
+        return None
+    intro = (
+        "A bar is the mean over the seeds, a circle a seed, a line the 95 % interval of the mean (three seeds or more)."
+    )
+    return Section("bars", "Main results", intro, fill("charts.html.j2", charts=charts), script=SCRIPT)
+
+
+def write_main_figure(contents: Contents, path: Path) -> None:
+    """Write the bars of the first group of results to ``path``, a .png or .svg file.
+
+    Raises:
+        UserError: there are no results of transfer runs, or the ending is another.
+    """
+    found = [(group, column) for group, column in _columns(contents) if group is contents.groups[0]]
+    if not found:
+        raise UserError(f"--figure {path}: there are no results of transfer runs to draw; run `pixbench suite` first")
+    charts = []
+    for group, column in found:
+        title = {"title": column[2]}
+        charts.append({**_spec(contents, column, [*_values(contents, group, column)]), **title, "width": 300})
+    whole = {
+        "title": {"text": _group(found[0][0]), "fontSize": 15, "offset": 12},
+        "concat": charts,
+        "columns": 2,
+        "spacing": 28,
+    }
+    picture(whole, path)
+
+
+def _columns(contents: Contents) -> Iterator[tuple[Group, Column]]:
+    for group in contents.groups:
+        for column in chosen_columns(group, "first"):
+            yield group, column
+
+
+def _group(group: Group) -> str:
+    return f"{KINDS[group.kind]}, {group.scale} scale"
+
+
+def _values(contents: Contents, group: Group, column: Column) -> Iterator[dict[str, Any]]:
+    """Yield a row each that has numbers under the protocol."""
+    task, metric, _ = column
+    titles = row_titles(group)
+    for label in contents.options.ordered([*group.rows]):
+        if entry := group.rows[label].get(task):
+            found = over_seeds(entry.samples(metric))
+            seeds = [value for value in entry.values(metric) if not math.isnan(value)]
+            mean = None if math.isnan(found.mean) else found.mean
+            about = {"row": label, "title": titles[label], "mean": mean}
+            yield {**about, "low": found.low, "high": found.high, "seeds": seeds}
+
+
+def _spec(contents: Contents, column: Column, values: list[dict[str, Any]]) -> dict[str, Any]:
+    task, metric, _ = column
+    form = f".{task.about.digits.get(metric, 1)}f"
+    unit = "" if task.about.unit(metric) == "1" else " (%)"
+    names = {"field": "title", "type": "nominal", "title": None, "sort": [value["title"] for value in values]}
+    shown = scales([value["row"] for value in values], contents.series)["color"]
+    number = {"type": "quantitative", "title": f"{metric}{unit}"}
+    tip = [
+        {"field": "title", "title": "row"},
+        *(
+            {"field": name, "title": words, "format": form}
+            for name, words in (("mean", metric), ("low", "from"), ("high", "to"))
+        ),
+    ]
+    return {
+        "data": {"values": values},
+        "height": {"step": 26},
+        "encoding": {"y": names},
+        "layer": [
+            {
+                "mark": {"type": "bar", "height": 15, "cornerRadiusEnd": 2, "opacity": 0.85},
+                "encoding": {"x": {"field": "mean", **number}, "color": shown, "tooltip": tip},
+            },
+            {
+                "transform": [{"filter": "isValid(datum.low)"}],
+                "mark": {"type": "rule", "color": "var(--ink)", "strokeWidth": 1.5},
+                "encoding": {"x": {"field": "low", **number}, "x2": {"field": "high"}},
+            },
+            {
+                "transform": [{"flatten": ["seeds"], "as": ["seed"]}],
+                "mark": {
+                    "type": "point",
+                    "color": "var(--ink)",
+                    "fill": "var(--paper)",
+                    "size": 22,
+                    "strokeWidth": 1.2,
+                },
+                "encoding": {"x": {"field": "seed", **number}},
+            },
+        ],
+    }

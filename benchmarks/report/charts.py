@@ -1,0 +1,93 @@
+"""Charts by Vega-Lite: in the page, where the browser draws them, and as a picture without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from benchmarks.report.markup import fill
+from benchmarks.report.palette import colour, dash, resolved
+from pixbench.errors import UserError
+from pixbench.files import atomic_path, finite
+
+VEGA_LITE = "6.4"
+"""Version of the language of the charts, as vl-convert names it."""
+SCRIPT = "charts.js"
+FONT = "system-ui, sans-serif"
+CONFIG: dict[str, Any] = {
+    "aria": False,  # the figure has a description, and its numbers stand in a table: a screen reader needs no list of marks
+    "background": "transparent",
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": {
+        **{"labelColor": "var(--quiet)", "titleColor": "var(--quiet)", "gridColor": "var(--line)", "domain": False},
+        **{"tickColor": "var(--line)", "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
+        **{"labelLimit": 170, "titlePadding": 6},
+    },
+    "axisY": {"ticks": False, "labelPadding": 6},
+    "legend": {"labelColor": "var(--quiet)", "titleColor": "var(--quiet)", "titleFontWeight": "normal"},
+    "line": {"strokeWidth": 2},
+    "title": {"color": "var(--ink)", "fontSize": 13, "anchor": "start", "fontWeight": 600},
+}
+Rows = Sequence[Sequence[str]]
+
+
+def figure(name: str, spec: dict[str, Any], title: str, about: str, heads: Sequence[str], rows: Rows) -> Markup:
+    """Return a figure with the chart ``spec``, and its numbers as a table below it.
+
+    Args:
+        name: unique in the page, of letters, digits and hyphens.
+        spec: a chart of Vega-Lite.
+        title: stands above the chart.
+        about: what the chart shows, for those who do not see it.
+        heads: headings of the table.
+        rows: texts of the table.
+    """
+    whole = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}, **spec}
+    return fill("figure.html.j2", name=name, spec=whole, title=title, about=about, heads=heads, rows=rows)
+
+
+def legend(names: Sequence[str], all_names: Sequence[str], titles: dict[str, str] | None = None) -> Markup:
+    """Return the legend of the series ``names``; each has its colour and dashes by its place in ``all_names``."""
+    places = [all_names.index(name) for name in names]
+    entries = [
+        (colour(place), " ".join(map(str, dash(place))), (titles or {}).get(name, name))
+        for place, name in zip(places, names, strict=True)
+    ]
+    return fill("legend.html.j2", entries=entries)
+
+
+@cache
+def bundle() -> str:
+    """Return the scripts of Vega, Vega-Lite and Vega-Embed in one, from the package, not from the network."""
+    return _converter().javascript_bundle(vl_version=VEGA_LITE)
+
+
+def picture(spec: dict[str, Any], path: Path) -> None:
+    """Write the chart ``spec`` to ``path``, a .png or .svg file, with light colours.
+
+    Raises:
+        UserError: the name has another ending.
+    """
+    whole = finite(resolved({**spec, "config": {**CONFIG, "background": "white", "font": "sans-serif"}}))
+    converter = _converter()
+    if path.suffix == ".png":
+        content = converter.vegalite_to_png(whole, vl_version=VEGA_LITE, scale=2)
+    elif path.suffix == ".svg":
+        content = converter.vegalite_to_svg(whole, vl_version=VEGA_LITE).encode()
+    else:
+        raise UserError(f"--figure {path}: the main figure is a .png or .svg file; choose one of these endings")
+    with atomic_path(path) as part:
+        part.write_bytes(content)
+
+
+def _converter() -> Any:
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise UserError('the charts need the package vl-convert-python: pip install "pixbench[report]"') from error
+    return vl_convert

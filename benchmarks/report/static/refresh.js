@@ -1,0 +1,48 @@
+// Ask the server now and then whether the report has changed, and load it again without losing the reader's place.
+(() => {
+  const EVERY_MS = 10000;
+  const version = document.querySelector('meta[name="version"]').content;
+  const name = (element) => (element.closest("[id]")?.id || "") + "/" + (element.ariaLabel || element.textContent);
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const filters = () => all(".filter input").map((input) => [input.closest(".filter").nextElementSibling, input]);
+
+  const keep = () => {
+    const top = all("section").filter((section) => section.getBoundingClientRect().top < innerHeight / 2).pop();
+    const state = {
+      section: top?.id,
+      offset: top?.getBoundingClientRect().top,
+      heights: all(".plot").map((plot) => [plot.parentElement.id, plot.offsetHeight]),
+      open: all("details[open] > summary").map(name),
+      words: filters().map(([region, input]) => [name(region), input.value]),
+      sorted: all("th[aria-sort]").map((head) => [name(head.closest(".scroll")), head.cellIndex, head.ariaSort]),
+    };
+    sessionStorage.setItem("place", JSON.stringify(state));
+  };
+
+  const restore = (state) => {
+    for (const [id, height] of state.heights) document.getElementById(id)?.querySelector(".plot").style.setProperty("min-height", height + "px");
+    for (const summary of all("details > summary")) summary.parentElement.open = state.open.includes(name(summary));
+    for (const [region, input] of filters()) {
+      input.value = state.words.find(([other]) => other === name(region))?.[1] || "";
+      input.dispatchEvent(new Event("input"));
+    }
+    for (const [region, place, order] of state.sorted) {
+      const table = all(".scroll").find((other) => name(other) === region)?.querySelector("table");
+      const head = table && [...table.tHead.rows].pop().cells[place];
+      for (let click = 0; head && click < 2 && head.ariaSort !== order; click++) head.querySelector("button").click();
+    }
+    const top = document.getElementById(state.section);
+    if (top) scrollBy(0, top.getBoundingClientRect().top - state.offset);
+  };
+
+  const kept = sessionStorage.getItem("place");
+  sessionStorage.removeItem("place");
+  if (kept) restore(JSON.parse(kept));
+  setInterval(async () => {
+    if (document.hidden) return;
+    const answer = await fetch("/", { method: "HEAD" }).catch(() => null); // the server may have ended
+    if (!answer?.ok || answer.headers.get("ETag") === `"${version}"`) return;
+    keep();
+    location.reload();
+  }, EVERY_MS);
+})();
