@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from benchmarks.report.charts import SCRIPT, figure, picture
 from benchmarks.report.markup import fill
 from benchmarks.report.palette import scales
@@ -20,8 +22,8 @@ from transfer.protocols import KINDS
 
 def section(contents: Contents) -> Section | None:
     """Return a chart for the first metric of each protocol; None without results of transfer runs."""
-    charts = []
-    for group, column in _columns(contents):
+    parts = dict[str, list[Markup]]()
+    for place, (group, column) in enumerate(_columns(contents)):
         task, metric, head = column
         values = [*_values(contents, group, column)]
         written = [
@@ -35,16 +37,17 @@ def section(contents: Contents) -> Section | None:
             )
             for value in values
         ]
-        title = f"{head} – {_group(group)}"
         about = f"Bars of {metric} under {task.protocol}. " + "; ".join(f"{name}: {mean}" for name, mean, *_ in written)
         heads = ("Row", f"Mean {metric}", "95 % interval", "Seeds")
-        charts.append(figure(f"bars-{len(charts)}", _spec(contents, column, values), title, about, heads, written))
-    if not charts:
+        chart = figure(f"bars-{place}", _spec(contents, column, values), head, about, heads, written)
+        parts.setdefault(_name(group), []).append(chart)
+    if not parts:
         return None
     intro = (
         "A bar is the mean over the seeds, a circle a seed, a line the 95 % interval of the mean (three seeds or more)."
     )
-    return Section("bars", "Main results", intro, fill("charts.html.j2", charts=charts), script=SCRIPT)
+    body = fill("charts.html.j2", parts=parts.items(), small=True)
+    return Section("bars", "Main results", intro, body, script=SCRIPT)
 
 
 def write_main_figure(contents: Contents, path: Path) -> None:
@@ -61,7 +64,7 @@ def write_main_figure(contents: Contents, path: Path) -> None:
         title = {"title": column[2]}
         charts.append({**_spec(contents, column, [*_values(contents, group, column)]), **title, "width": 300})
     whole = {
-        "title": {"text": _group(found[0][0]), "fontSize": 15, "offset": 12},
+        "title": {"text": _name(found[0][0]), "fontSize": 15, "offset": 12},
         "concat": charts,
         "columns": 2,
         "spacing": 28,
@@ -75,8 +78,8 @@ def _columns(contents: Contents) -> Iterator[tuple[Group, Column]]:
             yield group, column
 
 
-def _group(group: Group) -> str:
-    return f"{KINDS[group.kind]}, {group.scale} scale"
+def _name(group: Group) -> str:
+    return f"{KINDS[group.kind].capitalize()}, {group.scale} scale"
 
 
 def _values(contents: Contents, group: Group, column: Column) -> Iterator[dict[str, Any]]:
@@ -108,7 +111,7 @@ def _spec(contents: Contents, column: Column, values: list[dict[str, Any]]) -> d
     ]
     return {
         "data": {"values": values},
-        "height": {"step": 26},
+        "height": 26 * len(values),
         "encoding": {"y": names},
         "layer": [
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from markupsafe import Markup
 
 from benchmarks.report.markup import fill
 from benchmarks.report.palette import colour, dash, resolved
+from benchmarks.results import database
 from pixbench.errors import UserError
-from pixbench.files import atomic_path, finite
+from pixbench.files import atomic_path, finite, write_text
 
 VEGA_LITE = "6.4"
 """Version of the language of the charts, as vl-convert names it."""
@@ -36,7 +38,9 @@ CONFIG: dict[str, Any] = {
 Rows = Sequence[Sequence[str]]
 
 
-def figure(name: str, spec: dict[str, Any], title: str, about: str, heads: Sequence[str], rows: Rows) -> Markup:
+def figure(
+    name: str, spec: dict[str, Any], title: str, about: str, heads: Sequence[str], rows: Rows, tall: bool = False
+) -> Markup:
     """Return a figure with the chart ``spec``, and its numbers as a table below it.
 
     Args:
@@ -46,9 +50,10 @@ def figure(name: str, spec: dict[str, Any], title: str, about: str, heads: Seque
         about: what the chart shows, for those who do not see it.
         heads: headings of the table.
         rows: texts of the table.
+        tall: whether the chart has to be scrolled.
     """
-    whole = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}, **spec}
-    return fill("figure.html.j2", name=name, spec=whole, title=title, about=about, heads=heads, rows=rows)
+    whole = {"width": "container", **spec}
+    return fill("figure.html.j2", name=name, spec=whole, title=title, about=about, heads=heads, rows=rows, tall=tall)
 
 
 def legend(names: Sequence[str], all_names: Sequence[str], titles: dict[str, str] | None = None) -> Markup:
@@ -63,8 +68,18 @@ def legend(names: Sequence[str], all_names: Sequence[str], titles: dict[str, str
 
 @cache
 def bundle() -> str:
-    """Return the scripts of Vega, Vega-Lite and Vega-Embed in one, from the package, not from the network."""
-    return _converter().javascript_bundle(vl_version=VEGA_LITE)
+    """Return the scripts of Vega, Vega-Lite and Vega-Embed in one. The package makes it from its own files, without a network.
+
+    That takes seconds, so it is kept in the user's cache folder.
+    """
+    converter = _converter()
+    kept = database.place().with_name(f"vega-{converter.__version__}-{VEGA_LITE}.js")
+    with suppress(OSError, UnicodeDecodeError):
+        return kept.read_text(encoding="utf-8")
+    script: str = converter.javascript_bundle(vl_version=VEGA_LITE)
+    with suppress(OSError, UserError):  # it is only a cache
+        write_text(kept, script)
+    return script
 
 
 def picture(spec: dict[str, Any], path: Path) -> None:

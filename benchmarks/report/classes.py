@@ -35,23 +35,23 @@ def section(contents: Contents) -> Section | None:
             about = f"A heat map of {len(classes)} classes and {len(table.heads) - 1} rows."
             heads = ["Class", *(titles[label] for label in dict.fromkeys(r["label"] for r in document.records))]
             spec = _spec(values, classes, heads[1:], f"{metric} (%)")
-            charts.append(figure(f"classes-{len(charts)}", spec, title, about, heads, rows))
+            charts.append(figure(f"classes-{len(charts)}", spec, title, about, heads, rows, tall=len(classes) > FEW))
     if not charts:
         return None
     intro = "The brighter, the better; the mean over the seeds. An empty cell: the test set has no such class."
-    return Section("classes", "Classes", intro, fill("charts.html.j2", charts=charts), script=SCRIPT)
+    return Section("classes", "Classes", intro, fill("charts.html.j2", parts=[("", charts)]), script=SCRIPT)
 
 
 def _spec(values: list[dict[str, object]], classes: list[str], names: list[str], metric: str) -> dict[str, object]:
     return {
         "data": {"values": values},
-        "height": {"step": 18 if len(classes) <= FEW else 12},
+        "height": (18 if len(classes) <= FEW else 12) * len(classes),
         "mark": {"type": "rect"},
         "encoding": {
             "y": {"field": "class", "type": "nominal", "title": None, "sort": classes, "axis": {"labelFontSize": 11}},
             "x": {
                 **{"field": "title", "type": "nominal", "title": None, "sort": names},
-                "axis": {"orient": "top", "labelAngle": -30, "labelAlign": "left", "ticks": False},
+                "axis": {"orient": "top", "labelAngle": 30, "labelAlign": "right", "ticks": False},
             },
             "color": {
                 **{"field": "mean", "type": "quantitative", "title": metric, "scale": {"scheme": "viridis"}},

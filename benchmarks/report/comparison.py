@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from benchmarks.report.markup import fill
 from benchmarks.report.section import Contents, Section
 from benchmarks.tables import compared
-from benchmarks.tables.table import SYMBOLS, Cell
+from benchmarks.tables.table import SYMBOLS, Cell, Document
+
+TABLES = "tables.js"
 
 
 def section(contents: Contents) -> Section | None:
@@ -13,12 +17,13 @@ def section(contents: Contents) -> Section | None:
     if not contents.groups:
         return None
     document = compared(contents.groups, (), contents.options)
-    intro = (
-        "Mean over the seeds ± standard deviation, [95 % interval]. ↑ and ↓ mark a significant difference from the baseline, "
-        "≈ one within noise, ? too few seeds to say. A heading sorts its table."
-    )
-    body = fill("comparison.html.j2", tables=document.tables, symbols=SYMBOLS, beside=_beside)
-    return Section("tables", "Comparison", intro, body, script="tables.js")
+    intro = "A column is a metric of a protocol, and its best number is bold. A heading sorts its table."
+    return Section("tables", "Comparison", intro, tables_of(document), script=TABLES)
+
+
+def tables_of(document: Document) -> Markup:
+    """Return the tables of ``document``; a script sorts and filters them."""
+    return fill("comparison.html.j2", tables=document.tables, symbols=SYMBOLS, beside=_beside)
 
 
 def _beside(cell: Cell) -> str:

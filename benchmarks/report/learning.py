@@ -37,7 +37,7 @@ def section(contents: Contents) -> Section | None:
         "A line is the mean over the seeds, its band reaches from the lowest to the highest seed. "
         "A protocol that is evaluated only at the end shows its training loss."
     )
-    body = fill("charts.html.j2", charts=charts, legend=legend([*shown], contents.series, shown))
+    body = fill("charts.html.j2", parts=[("", charts)], legend=legend([*shown], contents.series, shown))
     return Section("learning", "Learning curves", intro, body, script=SCRIPT)
 
 

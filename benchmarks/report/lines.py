@@ -41,32 +41,29 @@ def line_chart(
         for name, points in series.items()
         for place, found in points.items()
     ]
-    about = {"type": "quantitative", "title": y, "scale": {"zero": False}}
     drawn = scales([*series], names)
     tip = [{"field": "title", "title": "row"}, {"field": "x", "title": x}, {"field": "y", "title": y, "format": ".4~g"}]
     few = max((len(points) for points in series.values()), default=0) <= 30
+    about = {"type": "quantitative", "title": y, "scale": {"zero": False}}
+    band = {
+        "transform": [{"filter": "isValid(datum.low)"}],
+        "mark": {"type": "area", "opacity": 0.18},
+        "encoding": {"y": {"field": "low", **about}, "y2": {"field": "high"}},
+    }
+    line = {
+        "mark": {"type": "line", "point": {"size": 24} if few else False},
+        "encoding": {"y": {"field": "y", **about}, "strokeDash": drawn["strokeDash"]},
+    }
+    under_the_pointer = {
+        "mark": {"type": "point", "opacity": 0, "filled": True, "size": 120},
+        "encoding": {"y": {"field": "y", **about}, "tooltip": tip},
+    }
+    place = {"field": "x", "type": "quantitative", "title": x, "axis": {"grid": False}, "scale": {"nice": False}}
     return {
         "data": {"values": values},
         "height": 220,
-        "encoding": {
-            "x": {"field": "x", "type": "quantitative", "title": x, "axis": {"grid": False}, "scale": {"nice": False}},
-            "color": drawn["color"],
-        },
-        "layer": [
-            {
-                "transform": [{"filter": "isValid(datum.low)"}],
-                "mark": {"type": "area", "opacity": 0.18},
-                "encoding": {"y": {"field": "low", **about}, "y2": {"field": "high"}},
-            },
-            {
-                "mark": {"type": "line", "point": {"size": 24} if few else False},
-                "encoding": {"y": {"field": "y", **about}, "strokeDash": drawn["strokeDash"]},
-            },
-            {
-                "mark": {"type": "point", "opacity": 0, "filled": True, "size": 120},
-                "encoding": {"y": {"field": "y", **about}, "tooltip": tip},
-            },
-        ],
+        "encoding": {"x": place, "color": drawn["color"]},
+        "layer": [*([band] if any("low" in value for value in values) else []), line, under_the_pointer],
     }
 
 

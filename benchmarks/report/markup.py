@@ -32,6 +32,15 @@ def embedded(value: Any) -> Markup:
     return Markup("".join(IN_SCRIPT.get(character, character) for character in text))
 
 
+def coded(text: str) -> Markup:
+    """Return ``text`` with what stands between backticks as code."""
+    parts = [
+        Markup("<code>{}</code>" if place % 2 else "{}").format(_shown(part))
+        for place, part in enumerate(text.split("`"))
+    ]
+    return Markup("").join(parts)
+
+
 def static(name: str) -> str:
     """Return the content of the file ``name`` of `static/`."""
     return (HERE / "static" / name).read_text(encoding="utf-8")
@@ -47,7 +56,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["embedded"] = embedded
+    found.filters |= {"embedded": embedded, "coded": coded}
     return found
 
 

@@ -5,24 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.report.comparison import TABLES
 from benchmarks.report.markup import fill
 from benchmarks.report.section import Contents, Section
 from benchmarks.results.rows import row
 
 HEADS = (
-    "Run",
-    "Kind",
-    "What",
-    "Row",
-    "Scale",
-    "Seed",
-    "Status",
+    *("Run", "Kind", "What", "Row", "Scale", "Seed", "Status", "Deviations", "Commit", "On", "Hours", "Finished"),
     "Metrics",
-    "Deviations",
-    "Commit",
-    "On",
-    "Hours",
-    "Finished",
 )
 
 
@@ -41,7 +31,8 @@ def section(contents: Contents) -> Section | None:
         host, finished = result.get("host") or {}, (result.get("finished") or "–").replace("T", " ")[:16]
         hours = f"{result['wall_time_s'] / 3600:.2f}" if "wall_time_s" in result else "–"
         about = (str(len(texts)), _commit(result), host.get("device", "–"), hours, finished)
-        lines.append((contents.short(item.path), *row(item)[1:], *about))
+        *which, metrics = row(item)[1:]
+        lines.append((contents.short(item.path), *which, *about, metrics))
     versions = {(name, version) for _, result in found for name, version in (result.get("versions") or {}).items()}
     body = fill(
         "provenance.html.j2",
@@ -51,7 +42,7 @@ def section(contents: Contents) -> Section | None:
         versions=sorted(versions),
     )
     intro = "Every run, with what made it. A commit with a star had local changes."
-    return Section("provenance", "Runs and deviations", intro, body, script="tables.js")
+    return Section("provenance", "Runs and deviations", intro, body, script=TABLES)
 
 
 def _commit(result: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.report.comparison import TABLES
 from benchmarks.report.markup import fill
 from benchmarks.report.progress import HEADS, begun, ended
 from benchmarks.report.section import Contents, Section
@@ -19,5 +20,5 @@ def section(contents: Contents) -> Section | None:
         "In progress",
         intro,
         fill("running.html.j2", heads=HEADS, lines=lines, failed=failed),
-        script="tables.js",
+        script=TABLES,
     )
