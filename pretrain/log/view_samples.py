@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from pixbench.thumbnails import small, to_jpeg
 from pretrain.data.views import Views
 from pretrain.log.pictures import IMAGES, overlap, to_uint8
-from pretrain.losses.geometry import positive_mask
+from pretrain.losses.geometry import cell_distances
 from pretrain.models.families import map_stride
 from pretrain.run import Run
 
@@ -25,7 +27,7 @@ def view_samples(run: Run, views: Views) -> dict[str, np.ndarray]:
         "images" (S,), names; "cells" (), H = W of C5; "threshold" (), NaN if the method has none. Of each image i: "picture_i",
         "view1_i" and "view2_i", the bytes of JPEG files; "boxes_i" (2, 4) float32, as in `pretrain.data.views`;
         "common_i" (2, 4), what the other view shows of each view: left, top, right, bottom in shares of its side, NaN if nothing;
-        and, if there is a threshold, "pairs_i" (P, 2) int32, the cells of view 1 and view 2 that are a positive pair.
+        and, if there is a threshold, "pairs_i", see `positive_pairs`.
     """
     few = {name: part[:IMAGES] for name, part in views._asdict().items() if part is not None}
     views = views._replace(**few).ready()
@@ -46,6 +48,14 @@ def view_samples(run: Run, views: Views) -> dict[str, np.ndarray]:
         common = [overlap(box, other) or (math.nan,) * 4 for box, other in (boxes, boxes[::-1])]
         arrays[f"common_{number}"] = np.array(common, np.float32)
         if threshold is not None:
-            mask = positive_mask(boxes[0][None], boxes[1][None], (cells, cells), threshold)[0]
-            arrays[f"pairs_{number}"] = mask.nonzero().numpy().astype(np.int32)
+            arrays[f"pairs_{number}"] = positive_pairs(*boxes, cells, threshold)
     return arrays
+
+
+def positive_pairs(box1: Tensor, box2: Tensor, cells: int, threshold: float) -> np.ndarray:
+    """Return the cells of view 1 and view 2 that are a positive pair, (P, 2) int32: cell by cell of view 1, the nearest first."""
+    distances = cell_distances(box1[None], box2[None], (cells, cells))[0]
+    order = distances.argsort(dim=1, stable=True)
+    positive = (distances < threshold).gather(1, order)
+    first = torch.arange(cells**2)[:, None].expand_as(order)
+    return torch.stack((first[positive], order[positive]), dim=1).numpy().astype(np.int32)

@@ -57,7 +57,10 @@ def test_pairs_and_boxes_of_the_first_step(
             continue
         unit = max(np.hypot(box[2] - box[0], box[3] - box[1]) / cells for box in boxes)
         distances = np.linalg.norm(centres(one, cells)[:, None] - centres(other, cells)[None], axis=2) / unit
-        assert np.array_equal(np.argwhere(distances < threshold), found[f"pairs_{number}"])
+        pairs = found[f"pairs_{number}"]
+        assert np.array_equal(np.argwhere(distances < threshold), np.array(sorted(pairs.tolist())).reshape(-1, 2))
+        ordered = [(cell, distances[cell, partner]) for cell, partner in pairs.tolist()]
+        assert ordered == sorted(ordered)  # the nearest partner of each cell comes first
 
 
 def test_what_is_common_is_the_same_part_of_the_image(tiny: Callable[..., RunConfig]) -> None:

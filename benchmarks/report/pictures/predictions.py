@@ -15,6 +15,8 @@ from benchmarks.report.pictures.kept import Row, Sampled, in_turns, opened, samp
 from benchmarks.report.section import Contents, Section
 from transfer.samples import unpacked
 
+OPEN = 3
+"""Pictures that are shown before more are asked for."""
 BUDGET = 5_000_000
 """Bytes that the pictures may take; there are fewer pictures where there are more rows."""
 
@@ -84,7 +86,7 @@ def section(contents: Contents) -> Section | None:
         "The same few test pictures in each protocol, chosen by the digests of their names, and what the first seed of each row "
         "found in them."
     )
-    body = fill("pictures_predictions.html.j2", grids=grids, overlap=IOU)
+    body = fill("pictures_predictions.html.j2", grids=grids, overlap=IOU, open=OPEN)
     return Section("predictions", "Predictions", intro, body, style="pictures.css")
 
 

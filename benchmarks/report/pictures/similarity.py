@@ -61,8 +61,11 @@ def section(contents: Contents) -> Section | None:
         "Choose a cell of a picture: bright cells have similar features (cosine). A backbone that knows objects lights up the "
         "whole object and little else."
     )
+    baseline = contents.options.baseline_of([*titles])
+    first, *others = sorted(titles, key=lambda label: label == baseline)  # it comes last
     data = {
         "titles": titles,
+        "start": [first, baseline or (others or [first])[0]],
         "groups": [{"title": task.title, "pictures": [one.data for one in shown]} for task, shown in groups],
     }
     return Section("similarity", "Similarity maps", intro, body, data, "pictures_similarity.js", "pictures.css")

@@ -150,7 +150,7 @@ def _common(parts: np.ndarray, width: float) -> list[tuple[float, float, float, 
 
 def spread(pairs: list[list[int]]) -> list[list[int]]:
     """Return up to `DRAWN` pairs, evenly spread over the cells of view 1 that have a partner."""
-    first = {one: other for one, other in reversed(pairs)}
+    first = {one: other for one, other in reversed(pairs)}  # the nearest partner is the first
     cells = sorted(first)
     count = min(DRAWN, len(cells))
     return [

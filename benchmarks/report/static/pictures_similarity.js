@@ -77,13 +77,14 @@
     }
   };
 
-  const mean = (values) => (values.length ? (values.reduce((a, b) => a + b, 0) / values.length).toFixed(2) : "none");
+  const written = (value) => value.toFixed(2).replace("-", "−");
+  const mean = (values) => (values.length ? written(values.reduce((a, b) => a + b, 0) / values.length) : "none");
 
   // Say in words what the map shows: the most similar cell, and cells of the same class against all others.
   const sentence = (title, map, values, chosen) => {
     const others = [...values.keys()].filter((cell) => cell !== chosen);
     const best = others.reduce((a, b) => (values[b] > values[a] ? b : a), others[0] ?? chosen);
-    const at = `row ${Math.floor(best / map.width) + 1}, column ${(best % map.width) + 1} (${values[best].toFixed(2)})`;
+    const at = `row ${Math.floor(best / map.width) + 1}, column ${(best % map.width) + 1} (${written(values[best])})`;
     const kind = map.labels[chosen];
     const name = picture.classes[kind];
     if (name === undefined) return `${title}: most similar is ${at}.`;
@@ -110,8 +111,8 @@
       const own = part("range").value === "own";
       const [low, high] = own ? [Math.min(...values), Math.max(...values)] : [0, 1];
       draw(canvas, map, values, cell, low, high);
-      part(`${side}-low`).textContent = low.toFixed(2);
-      part(`${side}-high`).textContent = high.toFixed(2);
+      part(`${side}-low`).textContent = written(low);
+      part(`${side}-high`).textContent = written(high);
       canvas.setAttribute("aria-label", `${data.titles[label]}, picture ${picture.name}, ${map.width} × ${map.height} cells`);
       if (!words.length) {
         const name = picture.classes[map.labels[chosen]];
@@ -145,7 +146,7 @@
     part("picture").append(list);
   });
   for (const side of SIDES) for (const [label, title] of Object.entries(data.titles)) part(side).append(option(label, title));
-  part("right").selectedIndex = Math.max(0, Object.keys(data.titles).length - 1);
+  SIDES.forEach((side, i) => (part(side).value = data.start[i]));
 
   part("picture").addEventListener("change", async () => {
     picture = pictures[part("picture").value];

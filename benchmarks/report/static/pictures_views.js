@@ -18,7 +18,7 @@
     if (!pairs) continue;
     const squares = [...svg.querySelectorAll(".cell")]; // of view 1, then of view 2
     const group = svg.querySelector(".pairs");
-    const caption = svg.parentElement.querySelector("figcaption");
+    const caption = svg.closest("figure").querySelector("figcaption");
     const number = (square, key) => Number(square.getAttribute(key));
     let chosen = Math.floor(cells / 2) * (cells + 1);
 
