@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from transfer.datasets.classes import Classes
 from transfer.datasets.colours import colours_of
 from transfer.frozen.method import Split
 from transfer.frozen.scenes import Scenes
@@ -31,12 +32,24 @@ OUTSIDE = 0.01
 
 
 def keep_labels(
-    kept: Kept, scenes: Scenes, classes: Sequence[str], maps: Mapping[int, tuple[np.ndarray, np.ndarray]]
+    kept: Kept,
+    scenes: Scenes,
+    names: Sequence[str],
+    maps: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    classes: Classes | None = None,
 ) -> None:
-    """Keep pictures with their true and their predicted label maps, by their numbers in ``scenes``."""
+    """Keep pictures with their true and their predicted label maps.
+
+    Args:
+        kept: what the run keeps.
+        scenes: the pictures.
+        names: the class of each number in the maps.
+        maps: number of a picture in ``scenes`` -> both maps, of any size.
+        classes: whose colours are taken, if not those of ``scenes``.
+    """
     samples = {scenes.names[index]: labelled(scenes.picture(index), *both) for index, both in maps.items()}
-    colours = colours_of(scenes.classes, classes)
-    kept.arrays[SAMPLES] = together(samples, classes=np.array(classes, str), colours=colours)
+    colours = colours_of(classes or scenes.classes, names)
+    kept.arrays[SAMPLES] = together(samples, classes=np.array(names, str), colours=colours)
 
 
 def features(split: Split) -> dict[str, np.ndarray]:
