@@ -19,6 +19,10 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
         signal.signal(number, usual)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", type=Path, help="folder for the pictures that tests in a browser take of the report")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_checked_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let nothing that a test checks be remembered in the user's cache."""

@@ -109,30 +109,23 @@ def _spec(contents: Contents, column: Column, values: list[dict[str, Any]]) -> d
             for name, words in (("mean", metric), ("low", "from"), ("high", "to"))
         ),
     ]
+    mean = {
+        "mark": {"type": "bar", "height": 15, "cornerRadiusEnd": 2, "opacity": 0.85},
+        "encoding": {"x": {"field": "mean", **number}, "color": shown, "tooltip": tip},
+    }
+    interval = {
+        "transform": [{"filter": "isValid(datum.low)"}],
+        "mark": {"type": "rule", "color": "var(--ink)", "strokeWidth": 1.5},
+        "encoding": {"x": {"field": "low", **number}, "x2": {"field": "high"}},
+    }
+    seeds = {
+        "transform": [{"flatten": ["seeds"], "as": ["seed"]}],
+        "mark": {"type": "point", "color": "var(--ink)", "fill": "var(--paper)", "size": 22, "strokeWidth": 1.2},
+        "encoding": {"x": {"field": "seed", **number}},
+    }
     return {
         "data": {"values": values},
         "height": 26 * len(values),
         "encoding": {"y": names},
-        "layer": [
-            {
-                "mark": {"type": "bar", "height": 15, "cornerRadiusEnd": 2, "opacity": 0.85},
-                "encoding": {"x": {"field": "mean", **number}, "color": shown, "tooltip": tip},
-            },
-            {
-                "transform": [{"filter": "isValid(datum.low)"}],
-                "mark": {"type": "rule", "color": "var(--ink)", "strokeWidth": 1.5},
-                "encoding": {"x": {"field": "low", **number}, "x2": {"field": "high"}},
-            },
-            {
-                "transform": [{"flatten": ["seeds"], "as": ["seed"]}],
-                "mark": {
-                    "type": "point",
-                    "color": "var(--ink)",
-                    "fill": "var(--paper)",
-                    "size": 22,
-                    "strokeWidth": 1.2,
-                },
-                "encoding": {"x": {"field": "seed", **number}},
-            },
-        ],
+        "layer": [mean, *([interval] if any(value["low"] is not None for value in values) else []), seeds],
     }

@@ -17,7 +17,7 @@ from pixbench.errors import printable
 from pixbench.files import finite
 
 HERE = Path(__file__).parent
-IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+IN_SCRIPT = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 """What could end a script element, or begin a comment in it -> the same character in JSON."""
 
 
@@ -29,7 +29,7 @@ def fill(template: str, **values: Any) -> Markup:
 def embedded(value: Any) -> Markup:
     """Return ``value`` as JSON that cannot end the script element it stands in. NaN and infinities become null."""
     text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Markup("".join(IN_SCRIPT.get(character, character) for character in text))
+    return Markup(text.translate(IN_SCRIPT))
 
 
 def coded(text: str) -> Markup:

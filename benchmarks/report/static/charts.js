@@ -8,7 +8,7 @@
   const draw = (figure) => {
     if (!waiting.delete(figure)) return;
     const spec = JSON.parse(figure.querySelector("script").textContent);
-    drawn.push(vegaEmbed(figure.querySelector(".plot"), spec, options));
+    drawn.push(vegaEmbed(figure.querySelector(".plot > div"), spec, options));
   };
   const later = window.requestIdleCallback || ((run) => setTimeout(run, 50));
   const rest = async () => {

@@ -1,0 +1,176 @@
+"""The report in a real browser: it draws, sorts, filters, asks for nothing, and is usable by keyboard and screen reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import many_runs
+import pytest
+
+from benchmarks.report.page import page
+from benchmarks.report.section import read_contents
+from benchmarks.tables.options import Options
+
+pytestmark = pytest.mark.browser
+ROWS = ("random", "moco_v2", "pixpro")
+FEW = ("voc_c4", "cityscapes_fcn16s", "voc12aug_knn", "ade20k_statistics")
+DESKTOP = {"viewport": {"width": 1280, "height": 900}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "device_scale_factor": 2}
+DARK = {**DESKTOP, "color_scheme": "dark"}
+
+
+@dataclass
+class Visit:
+    """An open page, and what happened in it."""
+
+    page: Any
+    said: list[str] = field(default_factory=list)
+    """Lines of the console and errors of scripts."""
+    asked: list[str] = field(default_factory=list)
+    """Addresses that the page asked for."""
+
+
+@contextmanager
+def opened(browser: Any, file: Path, **options: Any) -> Iterator[Visit]:
+    """Open ``file`` and wait until all charts are drawn."""
+    context = browser.new_context(**options)
+    try:
+        visit = Visit(context.new_page())
+        visit.page.on("console", lambda message: visit.said.append(message.text))
+        visit.page.on("pageerror", lambda error: visit.said.append(str(error)))
+        visit.page.on("dialog", lambda dialog: (visit.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        visit.page.on("request", lambda request: visit.asked.append(request.url))
+        visit.page.goto(file.as_uri())
+        visit.page.wait_for_selector("html[data-charts=drawn]", state="attached")
+        yield visit
+    finally:
+        context.close()
+
+
+def written(folder: Path, runs: Path) -> Path:
+    file = folder / "report.html"
+    file.write_text(page(read_contents([runs], Options())), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Report of runs with all that goes wrong now and then."""
+    folder = tmp_path_factory.mktemp("report")
+    many_runs.accidents(many_runs.make(folder / "runs", ROWS, FEW, points=30))
+    return written(folder, folder / "runs")
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Report of runs whose names try to act."""
+    folder = tmp_path_factory.mktemp("hostile")
+    many_runs.make(folder / "runs", many_runs.HOSTILE, FEW[1:3], seeds=1, points=10)
+    return written(folder, folder / "runs")
+
+
+@pytest.fixture(scope="module")
+def visit(browser: Any, report: Path) -> Iterator[Visit]:
+    """The report in one window, for tests that leave it as they found it."""
+    with opened(browser, report, **DESKTOP) as found:
+        yield found
+
+
+@pytest.mark.parametrize(("name", "options"), [("desktop", DESKTOP), ("phone", PHONE), ("dark", DARK)])
+def test_it_draws_asks_for_nothing_fits_and_is_accessible(
+    browser: Any, report: Path, shots: Path, name: str, options: dict[str, Any]
+) -> None:
+    sync = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+    with opened(browser, report, **options) as visit:
+        visit.page.screenshot(path=shots / f"{name}.png", full_page=True)
+        assert (visit.said, visit.asked) == ([], [report.as_uri()])
+        assert visit.page.locator("figure svg.marks").count() == visit.page.locator("figure:visible").count() > 10
+        assert visit.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+        visit.page.evaluate("() => document.querySelectorAll('details').forEach(each => each.open = true)")
+        found = (
+            sync.Axe().run(visit.page, context={"exclude": ["svg.marks"]}).response
+        )  # hidden; a table has their numbers
+    assert [(rule["id"], node["html"][:200]) for rule in found["violations"] for node in rule["nodes"]] == []
+    assert len(found["passes"]) > 20
+
+
+def test_prints_in_dark_too(browser: Any, report: Path, shots: Path) -> None:
+    with opened(browser, report, **DARK) as visit:
+        visit.page.pdf(path=shots / "print.pdf")
+        visit.page.emulate_media(media="print")
+        visit.page.set_viewport_size({"width": 1032, "height": 700})
+        visit.page.screenshot(path=shots / "print.png", full_page=True)
+        assert not visit.page.locator("nav").is_visible()
+        paper = visit.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+        wide = visit.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+    assert paper == "rgb(255, 255, 255)"
+    assert wide <= 0
+
+
+def column(table: Any, place: int) -> list[str]:
+    return [row.locator("th, td").nth(place).inner_text() for row in table.locator("tbody tr:visible").all()]
+
+
+def test_headings_sort_by_mouse_and_by_keyboard(visit: Visit) -> None:
+    table = visit.page.locator("#tables table").first
+    head = table.locator("thead th").nth(1)
+    means = [float(text.split()[0]) for text in column(table, 1)]
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"  # the best first
+    assert [float(text.split()[0]) for text in column(table, 1)] == sorted(means, reverse=True) != means
+    head.locator("button").focus()
+    visit.page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert [float(text.split()[0]) for text in column(table, 1)] == sorted(means)
+    names = column(table, 0)
+    table.locator("thead th").nth(0).locator("button").click()
+    assert column(table, 0) == sorted(names) != names
+    assert table.locator("[aria-sort]").count() == 1
+
+
+def test_a_table_is_filtered_by_words_in_any_order(visit: Visit) -> None:
+    runs = visit.page.locator("#provenance table").first
+    total = len(column(runs, 0))
+    visit.page.locator("#provenance input").first.fill("seed1 PIXPRO voc_c4")
+    assert column(runs, 0) == ["runs/pixpro/voc_c4/seed1"]
+    assert visit.page.locator("#provenance output").first.inner_text() == f"1 of {total} rows"
+    visit.page.locator("#provenance input").first.fill("")
+    assert len(column(runs, 0)) == total == 40
+
+
+def test_a_chart_answers_the_pointer(visit: Visit) -> None:
+    visit.page.locator("#bars-0 .mark-rect path").first.hover()
+    assert "AP" in visit.page.locator("#vg-tooltip-element").inner_text()
+
+
+def test_charts_that_are_folded_are_drawn_when_they_are_opened(visit: Visit) -> None:
+    folded = visit.page.locator("#agreement details.part:not([open])").first
+    assert folded.locator("svg.marks").count() == 0
+    folded.locator("summary").first.click()
+    visit.page.locator("#agreement details.part").nth(1).locator("svg.marks").first.wait_for()
+
+
+def test_hostile_names_are_shown_and_do_nothing(browser: Any, hostile: Path, shots: Path) -> None:
+    with opened(browser, hostile, **DESKTOP) as visit:
+        visit.page.screenshot(path=shots / "hostile.png", full_page=True)
+        assert (visit.said, visit.asked) == ([], [hostile.as_uri()])
+        assert visit.page.locator("img").count() == 0
+        shown = column(visit.page.locator("#tables table").first, 0)
+    for name in many_runs.HOSTILE:
+        assert (name if name.isprintable() else r"a\u202eb\x00c\nd") in shown
+
+
+def test_its_policy_stops_a_script_and_a_request_that_got_into_it(browser: Any, report: Path, tmp_path: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    bad = "<script>document.title = 'hacked'</script><img src='http://127.0.0.1:9/x'>"
+    bad += "<p onclick=\"document.title = 'hacked'\">press</p>"
+    broken = tmp_path / "broken.html"
+    broken.write_text(text.replace("<main", f"{bad}<main", 1), encoding="utf-8")
+    with opened(browser, broken, **DESKTOP) as visit:
+        visit.page.get_by_text("press", exact=True).click()
+        assert visit.page.title() == "PixBench report"
+        assert len([line for line in visit.said if "Content Security Policy" in line]) == 3
