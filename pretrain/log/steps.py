@@ -6,16 +6,15 @@ import time
 from typing import Any
 
 from pixbench.curve import cut_back, note_point
-from pixbench.file_versions import STEP_LOG, VIEWS_FILE
+from pixbench.file_versions import STEP_LOG
 from pixbench.progress import note_progress
-from pixbench.results import write_arrays
 from pretrain.data.loader import ViewLoader
 from pretrain.data.views import Views
 from pretrain.log.memory import Memory
 from pretrain.log.pictures import is_due, picture
 from pretrain.log.screen import Screen, tell
 from pretrain.log.trackers import Reports
-from pretrain.log.view_samples import view_samples
+from pretrain.log.view_samples import keep_views
 from pretrain.methods.base import MomentumMethod
 from pretrain.run import Run
 from pretrain.watcher import Watcher
@@ -66,7 +65,7 @@ class StepLog(Watcher):
         if is_logged(run) or "knn" in values:
             self._write(run, {name: float(value) for name, value in values.items()})
         if step == 1:
-            write_arrays(run.out / VIEWS_FILE, view_samples(run, views))
+            keep_views(run, views)
         if is_due(run):
             self._board.add_image("views", picture(run.config, views), step, dataformats="HWC")
         run.seconds = self.seconds

@@ -12,12 +12,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pixbench.errors import UserError, explain
+from pixbench.file_versions import VIEWS_FILE
+from pixbench.results import write_arrays
 from pixbench.thumbnails import small, to_jpeg
 from pretrain.data.views import Views
 from pretrain.log.pictures import IMAGES, overlap, to_uint8
+from pretrain.log.screen import tell
 from pretrain.losses.geometry import cell_distances
 from pretrain.models.families import map_stride
 from pretrain.run import Run
+
+
+def keep_views(run: Run, views: Views) -> None:
+    """Write what `view_samples` returns into the folder of ``run``. An image that cannot be read again does not stop the run."""
+    try:
+        write_arrays(run.out / VIEWS_FILE, view_samples(run, views))
+    except (UserError, OSError) as error:
+        tell(f"the views of the first step are not kept for the report ({explain(error)})")
 
 
 def view_samples(run: Run, views: Views) -> dict[str, np.ndarray]:

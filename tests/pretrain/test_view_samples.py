@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from pretrain.data.loader import Batches, ViewLoader
 from pretrain.data.views import Views
 from pretrain.engine import open_views
-from pretrain.log.view_samples import view_samples
+from pretrain.log.view_samples import keep_views, view_samples
 from pretrain.run import Run, build
 from pretrain.settings import RunConfig
 
@@ -61,6 +62,17 @@ def test_pairs_and_boxes_of_the_first_step(
         assert np.array_equal(np.argwhere(distances < threshold), np.array(sorted(pairs.tolist())).reshape(-1, 2))
         ordered = [(cell, distances[cell, partner]) for cell, partner in pairs.tolist()]
         assert ordered == sorted(ordered)  # the nearest partner of each cell comes first
+
+
+def test_an_image_that_is_gone_after_its_first_step_does_not_stop_the_run(
+    tiny: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, views = first_batch(tiny("run"))
+    run.out.mkdir()
+    Path(run.source.where(int(views.image_index[1]))).unlink()
+    keep_views(run, views)
+    assert "the views of the first step are not kept for the report" in capsys.readouterr().out
+    assert not any(run.out.iterdir())
 
 
 def test_what_is_common_is_the_same_part_of_the_image(tiny: Callable[..., RunConfig]) -> None:
