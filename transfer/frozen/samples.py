@@ -19,10 +19,10 @@ from transfer.frozen.scenes import Scenes
 from transfer.kept import Kept
 from transfer.samples import SAMPLES, chosen, labelled, together
 
-NUMBERS = (8, 16, 24, 32, 48)
+NUMBERS = (8, 16, 24, 32, 48, 64, 96)
 """Values of D to choose from."""
 ERROR = 0.02
-"""Largest error of a cosine that is wanted."""
+"""Largest error of the cosine of two cells that is wanted. That of a cell with itself is 1 and need not be computed."""
 CELLS = 32
 """Most cells along a side; larger maps are averaged down to them."""
 STEPS = 127
@@ -57,7 +57,7 @@ def features(split: Split) -> dict[str, np.ndarray]:
 
     Returns:
         "images" (S,), names. Of each picture i "cells_i" (h, w, D) int8 and "scale_i" (): the inner product of two cells
-        times scale² is about the cosine of their features. "error_i" () is the largest error of all pairs, and "pca_i" (h, w, 3)
+        times scale² is about the cosine of their features. "error_i" () is the largest error of any two cells, and "pca_i" (h, w, 3)
         uint8 the first three principal components of the cells of all these pictures, as R, G and B.
     """
     scenes = split.views.scenes
@@ -91,7 +91,7 @@ def unit(cells: Tensor) -> Tensor:
 
 
 def reduced(cells: Tensor) -> tuple[np.ndarray, float, float]:
-    """Return few whole numbers of cells (n, C) of length 1: (n, D) int8, their scale, and the largest error of a cosine.
+    """Return few whole numbers of cells (n, C) of length 1: (n, D) int8, their scale, and the largest error of two cells.
 
     The cells are projected on the directions that keep most of their inner products, without subtracting a mean. D is the
     smallest of `NUMBERS` with an error of at most `ERROR`, or the largest one.
@@ -103,7 +103,8 @@ def reduced(cells: Tensor) -> tuple[np.ndarray, float, float]:
         some = places[:, :count]
         scale = max(float(some.abs().max()), 1e-12) / STEPS
         numbers = (some / scale).round()
-        error = float((numbers @ numbers.T * scale**2 - cosines).abs().max())
+        errors = (numbers @ numbers.T * scale**2 - cosines).abs()
+        error = float(errors.fill_diagonal_(0).max())
         if error <= ERROR or count >= places.shape[1]:
             break
     return numbers.to(torch.int8).numpy(), scale, error

@@ -4,7 +4,7 @@
   const data = JSON.parse(document.getElementById("similarity-data").textContent);
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
   const said = document.getElementById("similarity-said");
-  const SIDES = ["left", "right"];
+  const SIDES = ["left", "right"].slice(0, Object.keys(data.titles).length); // one row has nothing beside it
   const STOPS = [[68, 1, 84], [65, 68, 135], [42, 120, 142], [34, 168, 132], [122, 209, 81], [253, 231, 37]]; // viridis
   const pictures = data.groups.flatMap((group, g) =>
     group.pictures.map((picture, i) => ({ ...picture, group: group.title, image: root.querySelector(`[data-picture="${g}-${i}"]`) })));
@@ -45,6 +45,7 @@
       for (let i = 0; i < size; i++) sum += numbers[cell * size + i] * numbers[chosen * size + i];
       found[cell] = clamp(sum * map.scale, -1, 1);
     }
+    found[chosen] = 1; // kept numbers give all pairs but this one
     return found;
   };
 
@@ -170,5 +171,6 @@
     });
   }
   for (const hidden of root.querySelectorAll("[hidden]")) hidden.hidden = false;
+  for (const name of ["right", "right-map"]) part(name).closest("label, figure").hidden = SIDES.length === 1;
   part("picture").dispatchEvent(new Event("change"));
 })();
