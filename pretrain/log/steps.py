@@ -65,7 +65,9 @@ class StepLog(Watcher):
         if is_logged(run) or "knn" in values:
             self._write(run, {name: float(value) for name, value in values.items()})
         if step == 1:
+            began = time.monotonic()
             keep_views(run, views)
+            run.aside += time.monotonic() - began
         if is_due(run):
             self._board.add_image("views", picture(run.config, views), step, dataformats="HWC")
         run.seconds = self.seconds

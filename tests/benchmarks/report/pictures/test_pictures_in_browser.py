@@ -58,17 +58,18 @@ def said(page: Any) -> str:
     return found
 
 
-def red(page: Any, side: str, columns: range, rows: range) -> float:
-    """The mean red of the middles of cells of a map: low similarities have little of it."""
-    found: float = page.evaluate(
-        """([side, columns, rows]) => {
-        const map = document.querySelector(`[data-part="${side}-map"]`), pen = map.getContext("2d");
+def reds(page: Any, side: str, *parts: tuple[range, range]) -> list[float]:
+    """The mean red of the middles of the cells in ``parts`` (columns, rows) of a map: low similarities have little of it."""
+    found: list[float] = page.evaluate(
+        """([side, parts]) => {
+        const map = document.querySelector(`[data-part="${side}-map"]`);
+        const pixels = map.getContext("2d").getImageData(0, 0, map.width, map.height).data;
         const at = (cell, cells, length) => Math.floor(((cell + 0.5) / cells) * length);
-        const one = (x, y) => pen.getImageData(at(x, 10, map.width), at(y, 7, map.height), 1, 1).data[0];
-        const found = columns.flatMap((x) => rows.map((y) => one(x, y)));
-        return found.reduce((a, b) => a + b) / found.length;
+        const one = (x, y) => pixels[4 * (at(y, 7, map.height) * map.width + at(x, 10, map.width))];
+        const mean = (values) => values.reduce((a, b) => a + b) / values.length;
+        return parts.map(([columns, rows]) => mean(columns.flatMap((x) => rows.map((y) => one(x, y)))));
         }""",
-        [side, [*columns], [*rows]],
+        [side, [[[*columns], [*rows]] for columns, rows in parts]],
     )
     return found
 
@@ -99,7 +100,8 @@ def test_a_click_on_a_cell_shows_what_is_similar(browser: Any, report: Path) -> 
             float, re.search(r"car (\d\.\d+), of all other cells (−?\d\.\d+)", said(page).replace("−", "-")).groups()
         )  # type: ignore[union-attr]
         assert same > other + 0.5
-        assert red(page, "left", range(1, 4), range(2, 4)) > red(page, "left", range(5, 10), range(0, 7)) + 60
+        inside, outside = reds(page, "left", (range(1, 4), range(2, 4)), (range(5, 10), range(7)))
+        assert inside > outside + 60
         before = canvas.screenshot()
         page.locator('[data-part="left"]').select_option("random")
         assert "random" in said(page).lower().partition(".")[2]
