@@ -20,7 +20,9 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--screenshots", type=Path, help="folder for the pictures that tests in a browser take of the report")
+    parser.addoption(
+        "--screenshots", type=Path, help="folder for the pictures that tests in a browser take of the report"
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

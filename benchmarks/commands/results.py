@@ -146,11 +146,9 @@ def _upgrade(args: argparse.Namespace) -> None:
 def _read(folders: list[Path], query: str | None, heavy: bool = False) -> Results:
     """Return the results below ``folders`` that fulfil ``query``; raise `UserError` if there is no file at all."""
     from benchmarks.results import query as queries
-    from benchmarks.results.reading import Results, read_all
+    from benchmarks.results.reading import Results, check_folders, read_all
 
-    for folder in folders:
-        if not folder.exists():
-            raise UserError(f"{folder} does not exist; give folders that hold results")
+    check_folders(folders)
     results = read_all(folders, heavy=heavy or bool(query and queries.heavy(query)))
     if not results.found and not results.left_out:
         raise UserError(f"there is no result below {', '.join(map(str, folders))}; give folders of runs")

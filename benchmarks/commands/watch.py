@@ -24,6 +24,9 @@ def run(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.live import Live
 
+    from benchmarks.results.reading import check_folders
+
+    check_folders(args.runs)
     console = Console()
     if args.once or not console.is_terminal:
         console.print(_shown(args.runs))

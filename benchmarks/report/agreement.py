@@ -24,7 +24,7 @@ LEAST = 2
 
 def section(contents: Contents) -> Section | None:
     """Return Kendall's τ and a chart for each pair of a frozen and a fine-tuned protocol of one scale; None without a pair."""
-    parts, shown = [], dict[str, str]()
+    parts, shown = list[tuple[Markup, dict[str, list[Markup]]]](), dict[str, str]()
     for group in beside(contents.groups):
         frozen, tuned = (first_columns(group, kind) for kind in ("frozen", "transfer"))
         if frozen and tuned:
@@ -80,7 +80,7 @@ def _spec(
                 "data": {"values": values},
                 "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
                 "encoding": {
-                    "color": scales([value["row"] for value in values], contents.series)["color"],
+                    "color": scales([label for label, _, _ in places], contents.series)["color"],
                     "tooltip": tip,
                 },
             },

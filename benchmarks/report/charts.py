@@ -13,7 +13,7 @@ from markupsafe import Markup
 from benchmarks.report.markup import fill
 from benchmarks.report.palette import colour, dash, resolved
 from benchmarks.results import database
-from pixbench.errors import UserError
+from pixbench.errors import UserError, printable
 from pixbench.files import atomic_path, finite, write_text
 
 VEGA_LITE = "6.4"
@@ -52,7 +52,7 @@ def figure(
         rows: texts of the table.
         tall: whether the chart has to be scrolled.
     """
-    whole = {"width": "container", **spec}
+    whole = _printable({"width": "container", **spec})
     return fill("figure.html.j2", name=name, spec=whole, title=title, about=about, heads=heads, rows=rows, tall=tall)
 
 
@@ -88,7 +88,7 @@ def picture(spec: dict[str, Any], path: Path) -> None:
     Raises:
         UserError: the name has another ending.
     """
-    whole = finite(resolved({**spec, "config": {**CONFIG, "background": "white", "font": "sans-serif"}}))
+    whole = finite(resolved({**_printable(spec), "config": {**CONFIG, "background": "white", "font": "sans-serif"}}))
     converter = _converter()
     if path.suffix == ".png":
         content = converter.vegalite_to_png(whole, vl_version=VEGA_LITE, scale=2)
@@ -98,6 +98,15 @@ def picture(spec: dict[str, Any], path: Path) -> None:
         raise UserError(f"--figure {path}: the main figure is a .png or .svg file; choose one of these endings")
     with atomic_path(path) as part:
         part.write_bytes(content)
+
+
+def _printable(value: Any) -> Any:
+    """Return ``value`` with unprintable characters escaped, as they are in the rest of the page."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {key: _printable(part) for key, part in value.items()}
+    return [_printable(part) for part in value] if isinstance(value, list) else value
 
 
 def _converter() -> Any:

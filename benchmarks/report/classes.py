@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from benchmarks.report.charts import SCRIPT, figure
 from benchmarks.report.markup import fill
 from benchmarks.report.section import Contents, Section, row_titles
@@ -14,7 +16,7 @@ FEW = 40
 
 def section(contents: Contents) -> Section | None:
     """Return a heat map for each protocol whose results hold values of classes; None without any."""
-    charts = []
+    charts = list[Markup]()
     for group in contents.groups:
         titles = row_titles(group)
         for task in group.tasks():

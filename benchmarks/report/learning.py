@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from markupsafe import Markup
+
 from benchmarks.report.charts import SCRIPT, figure, legend
 from benchmarks.report.lines import ENDS, Points, ends, gathered, line_chart
 from benchmarks.report.markup import fill
@@ -16,7 +18,7 @@ LOSS = "loss"
 
 def section(contents: Contents) -> Section | None:
     """Return a chart for each protocol whose runs have curves; None without any."""
-    charts, shown = [], dict[str, str]()
+    charts, shown = list[Markup](), dict[str, str]()
     for group in contents.groups:
         titles = row_titles(group)
         for task, metric, head in chosen_columns(group, "first"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from benchmarks.published import title as title_of
 from benchmarks.report.charts import SCRIPT, figure, legend
 from benchmarks.report.lines import ENDS, ends, gathered, line_chart
@@ -23,7 +25,7 @@ def section(contents: Contents) -> Section | None:
         for method in dict.fromkeys(methods.values())
     ]
     titles = {name: title_of(name) for name in runs}
-    charts = []
+    charts = list[Markup]()
     for title, axis, key, names in wanted:
         by_epoch = all("epoch" in point for name in names for point in curves[name])
         place = "epoch" if by_epoch else "step"

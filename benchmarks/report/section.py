@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from benchmarks.results.reading import Found, Results, read_all
+from benchmarks.results.reading import Found, Results, check_folders, read_all
 from benchmarks.tables.collected import Group, grouped
 from benchmarks.tables.options import Options
 
@@ -79,8 +79,9 @@ def read_contents(folders: list[Path], options: Options) -> Contents:
     """Return what a report of the results below ``folders`` is made from.
 
     Raises:
-        UserError: see `benchmarks.tables.collected.grouped`.
+        UserError: a folder does not exist; see also `benchmarks.tables.collected.grouped`.
     """
+    check_folders(folders)
     results = read_all(folders, heavy=True)
     groups, left_out = grouped(results, folders)
     return Contents(folders, results, groups, left_out, options)

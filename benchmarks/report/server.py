@@ -97,7 +97,7 @@ def server(pages: Pages, port: int) -> ThreadingHTTPServer:
             self._answer(with_page=False)
 
         def _answer(self, with_page: bool) -> None:
-            if self.headers.get("Host", "").rpartition(":")[0] not in HOSTS:
+            if self.headers.get("Host", "").partition(":")[0] not in HOSTS:
                 self.send_error(HTTPStatus.FORBIDDEN, f"ask for http://{ADDRESS}")
                 return
             if self.path != "/":

@@ -13,6 +13,7 @@ import msgspec
 
 from benchmarks.results import database
 from benchmarks.results.database import File, Row
+from pixbench.errors import UserError
 from pixbench.file_versions import RESULT_FILE
 from pixbench.results import UnusableResult, read_result
 
@@ -60,6 +61,13 @@ TITLES = {
     "newer": "of a newer schema",
     "edited": "changed by hand",
 }
+
+
+def check_folders(folders: Sequence[Path]) -> None:
+    """Raise `UserError` if one of ``folders`` does not exist."""
+    for folder in folders:
+        if not folder.exists():
+            raise UserError(f"{folder} does not exist; give folders that hold results")
 
 
 def read_all(folders: Path | Sequence[Path], heavy: bool = False, cache: Path | None = None) -> Results:

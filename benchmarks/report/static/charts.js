@@ -16,7 +16,10 @@
     if (figure) draw(figure);
     await Promise.all(drawn);
     if (figure) later(rest);
-    else document.documentElement.dataset.charts = "drawn";
+    else {
+      document.documentElement.dataset.charts = "drawn";
+      document.dispatchEvent(new Event("charts-drawn"));
+    }
   };
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) draw(entry.target);

@@ -32,7 +32,11 @@
       for (let click = 0; head && click < 2 && head.ariaSort !== order; click++) head.querySelector("button").click();
     }
     const top = document.getElementById(state.section);
-    if (top) scrollBy(0, top.getBoundingClientRect().top - state.offset);
+    const place = () => top && scrollBy(0, top.getBoundingClientRect().top - state.offset);
+    place();
+    document.addEventListener("charts-drawn", place, { once: true }); // before, the page may have been too short
+    for (const moved of ["wheel", "touchmove", "keydown", "mousedown"])
+      addEventListener(moved, () => document.removeEventListener("charts-drawn", place), { once: true });
   };
 
   const kept = sessionStorage.getItem("place");

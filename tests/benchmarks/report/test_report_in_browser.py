@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pytest
 
 from benchmarks.report.page import page
 from benchmarks.report.section import read_contents
+from benchmarks.report.server import Pages, server
 from benchmarks.tables.options import Options
 
 pytestmark = pytest.mark.browser
@@ -174,3 +176,41 @@ def test_its_policy_stops_a_script_and_a_request_that_got_into_it(browser: Any, 
         visit.page.get_by_text("press", exact=True).click()
         assert visit.page.title() == "PixBench report"
         assert len([line for line in visit.said if "Content Security Policy" in line]) == 3
+
+
+def test_a_served_report_refreshes_itself_and_keeps_the_readers_place(browser: Any, tmp_path: Path) -> None:
+    runs = many_runs.make(tmp_path / "runs", ROWS, ("voc_c4",), points=5)
+    running = server(Pages([runs], lambda: read_contents([runs], Options()), fresh_s=0.0), 0)
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{running.server_port}/"
+    context = browser.new_context(**DESKTOP)
+    try:
+        visit = Visit(context.new_page())
+        visit.page.on("console", lambda message: visit.said.append(message.text))
+        visit.page.on("request", lambda request: visit.asked.append(request.url))
+        visit.page.clock.install()
+        visit.page.goto(address)
+        visit.page.wait_for_selector("html[data-charts=drawn]", state="attached")
+        version = visit.page.locator("meta[name=version]").get_attribute("content")
+        visit.page.locator("#provenance input").first.fill("pixpro")
+        visit.page.locator("#provenance thead th").nth(5).locator("button").click()
+        visit.page.locator("#tables summary", has_text="All deviations").first.click()
+        visit.page.evaluate("() => document.getElementById('provenance').scrollIntoView()")
+        before = visit.page.locator("#provenance").bounding_box()["y"]
+        visit.page.clock.fast_forward(10000)  # nothing has changed, so nothing happens
+        many_runs.make(runs / "more", ("simclr",), ("voc_c4",), points=5)
+        visit.page.clock.fast_forward(10000)
+        visit.page.wait_for_selector(f"meta[name=version]:not([content='{version}'])", state="attached")
+        visit.page.wait_for_selector("html[data-charts=drawn]", state="attached")
+        assert visit.page.locator("#provenance input").first.input_value() == "pixpro"
+        assert visit.page.locator("#provenance thead th").nth(5).get_attribute("aria-sort") == "descending"
+        assert visit.page.locator("#tables details[open] summary").all_inner_texts() == ["All deviations"]
+        assert abs(visit.page.locator("#provenance").bounding_box()["y"] - before) < 40
+        assert "SimCLR" in column(visit.page.locator("#tables table").first, 0)
+        assert (visit.said, set(visit.asked)) == ([], {address})
+    finally:
+        context.close()
+        running.shutdown()
+        running.server_close()
+        thread.join()
