@@ -57,8 +57,8 @@ def features(split: Split) -> dict[str, np.ndarray]:
 
     Returns:
         "images" (S,), names. Of each picture i "cells_i" (h, w, D) int8 and "scale_i" (): the inner product of two cells
-        times scale² is about the cosine of their features. "error_i" () is the largest error of any two cells, and "pca_i" (h, w, 3)
-        uint8 the first three principal components of the cells of all these pictures, as R, G and B.
+        times scale² is about the cosine of their features. "error_i" () is the largest error of any two cells, and "pca_i"
+        (h, w, 3) uint8 the first three principal components of the cells of all these pictures, as R, G and B.
     """
     scenes = split.views.scenes
     places = chosen(scenes.names)
