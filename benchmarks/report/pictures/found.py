@@ -66,7 +66,7 @@ def _iou(one: np.ndarray, other: np.ndarray) -> float:
 def in_words(found: Objects, names: list[str]) -> str:
     """Return the objects as "person 0.91, car 0.80"; those of the truth without scores."""
     if not len(found.boxes):
-        return "nothing"
+        return "no object" if found.scores is None else "nothing found"
     if found.scores is None:
         return ", ".join(names[kind] for kind in found.classes)
     return ", ".join(f"{names[kind]} {score:.2f}" for kind, score in zip(found.classes, found.scores, strict=True))

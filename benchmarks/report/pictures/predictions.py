@@ -140,11 +140,11 @@ def _objects_cell(picture: Image.Image, arrays: dict[str, np.ndarray], number: i
     count = max(1, len(truth.boxes))  # scores of different runs cannot be compared, so each shows as many as there are
     shown = truth if what == "truth" else objects(arrays, "found", number, count)
     right = [True] * len(shown.boxes) if what == "truth" else matched(shown, truth)
-    note = "" if what == "truth" else f"{sum(right)} of {len(truth.boxes)} right"
+    note = "" if what == "truth" else f"{sum(right)} of {len(truth.boxes)} right" if right else "nothing found"
     masks = None if shown.masks is None else unpacked(shown.masks, picture.size)
     colours = [object_colour(int(kind)) for kind in shown.classes]
     drawn = with_objects(picture, shown.boxes, _words(shown, names), colours, right, masks, shown.keypoints)
-    return drawn, in_words(shown, names) + (f"; {note}" if note else ""), note, {}
+    return drawn, in_words(shown, names) + (f"; {note}" if note and right else ""), note, {}
 
 
 def _words(shown: Objects, names: list[str]) -> list[str]:

@@ -64,6 +64,21 @@ def test_objects_have_words_and_marks_of_right_and_wrong(tmp_path: Path) -> None
     assert texts[places[0] + 2] == "bad: car 0.90, person 0.60; 0 of 2 right"
 
 
+def test_a_run_that_finds_nothing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = made_samples.objects
+    monkeypatch.setattr(
+        made_samples,
+        "objects",
+        lambda number, shift=0, scores=False: {
+            key: value[:0] if scores or number == 0 else value for key, value in objects(number, shift, scores).items()
+        },
+    )
+    made_samples.write_objects(tmp_path / "a", "blind")
+    texts = alts(body(tmp_path))
+    assert texts.count("blind: nothing found") == made_samples.PICTURES
+    assert texts.count("truth: no object") == 1
+
+
 def test_what_is_missing_or_damaged_is_left_out(tmp_path: Path) -> None:
     import made_results
 
