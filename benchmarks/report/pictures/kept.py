@@ -89,15 +89,18 @@ def opened(picture: bytes) -> Image.Image:
 
 
 def in_turns(lists: Sequence[Iterator[T]], size: Callable[[T], int], budget: int) -> list[list[T]]:
-    """Return the items of each list: first the first of each, then the second, until they take more than ``budget`` bytes."""
+    """Return the items of each list that fit into ``budget`` bytes: first the first of each, then the second, and so on.
+
+    As long as there is room, the first of a list is taken, whatever its size.
+    """
     found: list[list[T]] = [[] for _ in lists]
     left = dict(enumerate(lists))
     while left and budget > 0:
         for place, items in [*left.items()]:
             item = next(items, None)
-            if item is None:
+            if item is None or budget <= 0 or (found[place] and size(item) > budget):
                 del left[place]
-            elif budget > 0:
-                found[place].append(item)
-                budget -= size(item)
+                continue
+            found[place].append(item)
+            budget -= size(item)
     return found

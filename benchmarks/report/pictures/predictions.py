@@ -17,7 +17,7 @@ from transfer.samples import unpacked
 
 OPEN = 3
 """Pictures that are shown before more are asked for."""
-BUDGET = 5_000_000
+BUDGET = 3_500_000
 """Bytes that the pictures may take; there are fewer pictures where there are more rows."""
 
 

@@ -19,7 +19,7 @@ from benchmarks.report.pictures.kept import Sampled, in_turns, opened, sampled
 from benchmarks.report.section import Contents, Section
 from transfer.samples import FEATURES, nearest
 
-BUDGET = 4_000_000
+BUDGET = 1_800_000
 """Bytes that pictures and maps may take."""
 
 

@@ -20,7 +20,7 @@ from pixbench.errors import UserError
 from pixbench.file_versions import VIEWS_FILE
 from pixbench.results import read_arrays
 
-BUDGET = 1_500_000
+BUDGET = 700_000
 """Bytes that the pictures may take."""
 IMAGES = 2
 """Most images of a run."""

@@ -120,7 +120,7 @@ def test_more_rows_mean_fewer_pictures(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_items_are_taken_in_turns_until_the_budget_is_spent() -> None:
     assert in_turns([iter([3, 3, 3]), iter([1, 1])], int, 100) == [[3, 3, 3], [1, 1]]
-    assert in_turns([iter([3, 3, 3]), iter([1, 1])], int, 5) == [[3, 3], [1]]
+    assert in_turns([iter([3, 3, 3]), iter([1, 1])], int, 5) == [[3], [1, 1]]
     assert in_turns([iter([9]), iter([9])], int, 5) == [[9], []]
 
 
