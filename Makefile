@@ -17,7 +17,7 @@ test: install ## the default tests: CPU, no network
 	@$(PYTEST)
 
 test-quick: install ## the inner loop: no frameworks, nothing slow
-	@$(PYTEST) -m "not frameworks and not slow and not e2e and not gpu"
+	@$(PYTEST) -m "not frameworks and not slow and not browser and not e2e and not gpu"
 
 test-all: install ## with the long end-to-end runs
 	@$(PYTEST) -m "not gpu"

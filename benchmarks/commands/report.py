@@ -27,22 +27,25 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the page; with --figure, also the main figure."""
     from benchmarks.report.bars import write_main_figure
+    from benchmarks.report.charts import FORMATS
     from benchmarks.report.page import page
     from benchmarks.report.section import read_contents
     from benchmarks.report.summary import FIRST
     from pixbench.files import write_text
 
+    if args.figure and args.figure.suffix not in FORMATS:
+        raise UserError(f"--figure {args.figure}: the main figure is a .png or .svg file; choose one of these endings")
     contents = read_contents(args.runs, options_of(args))
+    for line in contents.left_out:
+        print(f"left out: {line}")
     if not contents.results.found:
-        summary = f" ({contents.results.summary()})" if contents.results.left_out else ""
         raise UserError(
-            f"there are no results below {', '.join(map(str, args.runs))}{summary}; run something first, for example: {FIRST[0]}"
+            f"there are no results below {', '.join(map(str, args.runs))} that can be used; run something first, for example: "
+            f"{FIRST[0]}"
         )
     contents = replace(contents, groups=chosen(contents.groups, args))
     contents.options.check(contents.labels)
     write_text(args.out, page(contents))
-    for line in contents.left_out:
-        print(f"left out: {line}")
     print(f"written: {args.out} ({args.out.stat().st_size / 1e6:.1f} MB, {len(contents.results.found)} results)")
     if args.figure:
         write_main_figure(contents, args.figure)

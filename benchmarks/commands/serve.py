@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -30,4 +31,5 @@ def run(args: argparse.Namespace) -> None:
 
     with server(Pages(args.runs, contents), args.port) as running:
         print(f"the report is at http://127.0.0.1:{running.server_port} on this machine; Ctrl-C ends this", flush=True)
-        running.serve_forever()
+        with suppress(KeyboardInterrupt):
+            running.serve_forever()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     if args.once or not console.is_terminal:
         console.print(_shown(args.runs))
         return
-    with Live(_shown(args.runs), console=console, auto_refresh=False) as live:
+    with suppress(KeyboardInterrupt), Live(_shown(args.runs), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(EVERY_S)
             live.update(_shown(args.runs), refresh=True)

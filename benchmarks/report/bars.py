@@ -51,10 +51,10 @@ def section(contents: Contents) -> Section | None:
 
 
 def write_main_figure(contents: Contents, path: Path) -> None:
-    """Write the bars of the first group of results to ``path``, a .png or .svg file.
+    """Write the bars of the first group of results to ``path``; see `benchmarks.report.charts.picture`.
 
     Raises:
-        UserError: there are no results of transfer runs, or the ending is another.
+        UserError: there are no results of transfer runs.
     """
     found = [(group, column) for group, column in _columns(contents) if group is contents.groups[0]]
     if not found:

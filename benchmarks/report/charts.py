@@ -19,6 +19,8 @@ from pixbench.files import atomic_path, finite, write_text
 VEGA_LITE = "6.4"
 """Version of the language of the charts, as vl-convert names it."""
 SCRIPT = "charts.js"
+FORMATS = (".png", ".svg")
+"""Endings of pictures."""
 FONT = "system-ui, sans-serif"
 CONFIG: dict[str, Any] = {
     "aria": False,  # the figure has a description, and its numbers stand in a table: a screen reader needs no list of marks
@@ -83,19 +85,13 @@ def bundle() -> str:
 
 
 def picture(spec: dict[str, Any], path: Path) -> None:
-    """Write the chart ``spec`` to ``path``, a .png or .svg file, with light colours.
-
-    Raises:
-        UserError: the name has another ending.
-    """
+    """Write the chart ``spec`` to ``path``, whose ending is one of `FORMATS`, with light colours."""
     whole = finite(resolved({**_printable(spec), "config": {**CONFIG, "background": "white", "font": "sans-serif"}}))
     converter = _converter()
-    if path.suffix == ".png":
-        content = converter.vegalite_to_png(whole, vl_version=VEGA_LITE, scale=2)
-    elif path.suffix == ".svg":
+    if path.suffix == ".svg":
         content = converter.vegalite_to_svg(whole, vl_version=VEGA_LITE).encode()
     else:
-        raise UserError(f"--figure {path}: the main figure is a .png or .svg file; choose one of these endings")
+        content = converter.vegalite_to_png(whole, vl_version=VEGA_LITE, scale=2)
     with atomic_path(path) as part:
         part.write_bytes(content)
 

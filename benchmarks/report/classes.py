@@ -30,7 +30,7 @@ def section(contents: Contents) -> Section | None:
                 for record in document.records
                 if record["mean"] is not None
             ]
-            classes = list(dict.fromkeys(record["class"] for record in document.records))
+            classes = list(dict.fromkeys(value["class"] for value in values))
             (table,) = document.tables
             rows = [[cell.text for cell in row] for row in table.rows]
             title = f"{task.protocol}{task.own}: {metric} of each class – {group.scale} scale"

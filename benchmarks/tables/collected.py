@@ -148,14 +148,13 @@ def grouped(results: Results, folders: Sequence[Path]) -> tuple[list[Group], lis
         return path.parent.relative_to(folders[0]) if len(folders) == 1 else path.parent
 
     for path, result in results.found:
-        where_it_is = short_name(path)
         if (kind := result.get("kind")) not in KINDS:
             continue
         if result["status"] != "ok":
-            left_out.append(f"{where_it_is}: {result.get('reason', 'failed')}")
+            left_out.append(f"{short_name(path)}: {result.get('reason', 'failed')}")
             continue
         if result["protocol"] not in protocols():
-            left_out.append(f"{where_it_is}: there is no protocol {result['protocol']} any more")
+            left_out.append(f"{short_name(path)}: there is no protocol {result['protocol']} any more")
             continue
         label = row_of(result)
         task = Task(result["protocol"], tuple(result.get("classes") or ()))
@@ -192,9 +191,11 @@ def _other_settings(first: dict[str, Any], run: dict[str, Any]) -> Iterator[str]
     What only one of them has set is compared with the resolved config of the other. Configs are not compared as a whole: they
     also hold what follows from the machine, such as the part of a batch for each process.
     """
-    set_by_user = dict.fromkeys(key for result in (first, run) for key in result.get("overrides") or ())
+    overrides = first.get("overrides") or {}, run.get("overrides") or {}
+    alike = overrides[0].keys() == overrides[1].keys()  # then nothing is asked of a config, whose hundreds of keys take time
+    before, now = (_settings(result, with_config=not alike) for result in (first, run))
+    set_by_user = {**overrides[0], **overrides[1]}
     options = "freeze", "accumulate"
-    before, now = _settings(first), _settings(run)
     digests, read = first.get("files") or {}, run.get("files") or {}
     for key in (*options, *set_by_user):
         if key.endswith((*NEUTRAL, "seed")):
@@ -207,11 +208,12 @@ def _other_settings(first: dict[str, Any], run: dict[str, Any]) -> Iterator[str]
             yield f"{name} {short(today)} instead of {short(then)}"
 
 
-def _settings(run: dict[str, Any]) -> dict[str, Any]:
+def _settings(run: dict[str, Any], with_config: bool) -> dict[str, Any]:
     """Return the settings of a result by their dotted keys, and the options that are no settings of the framework."""
     accumulate = (run.get("scaling") or {}).get("accumulate", 1)
     options = {"freeze": run.get("freeze", "none"), "accumulate": accumulate}
-    return dict(leaves(run.get("config") or {})) | (run.get("overrides") or {}) | options
+    config = dict(leaves(run.get("config") or {})) if with_config else {}
+    return config | (run.get("overrides") or {}) | options
 
 
 def columns(used: Iterable[Task], also: Callable[[Task], Iterable[str]] = lambda _: ()) -> list[tuple[Task, str, str]]:
