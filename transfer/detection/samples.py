@@ -62,6 +62,9 @@ def of_annotations(given: dict[str, Any], found: Sample) -> Sample:
         if ours not in found or not all(key in thing for thing in things):
             for thing in things:
                 thing.pop(key, None)
+    for thing in things:
+        if "keypoints" in thing:
+            thing["keypoints"] = np.reshape(thing["keypoints"], (-1, 3)).tolist()
     truth = annotations_to_instances(things, (given["height"], given["width"]), mask_format="bitmask")
     true = {"boxes": truth.gt_boxes.tensor.numpy(), "classes": truth.gt_classes.numpy()}
     if truth.has("gt_masks"):

@@ -34,6 +34,7 @@ class ObjectIoU(IoUMetric):
 
     def __init__(self, first_object: int | None, **options: Any) -> None:
         super().__init__(**options)
+        self.collect_dir = options.get("collect_dir")  # which IoUMetric drops
         self.first_object = first_object
         self.kept = Kept()
         self._choice = Choice()
