@@ -9,6 +9,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import made_results
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -73,6 +74,14 @@ def test_configs_formats_and_published_numbers_are_in_the_wheel(installed: Path,
         [str(installed / "python"), "-c", code], cwd=installed, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "PixPro, 100 epochs"
+
+
+def test_templates_scripts_and_styles_of_the_report_are_in_the_wheel(installed: Path, crowded: Path) -> None:
+    made_results.write(crowded / "runs")
+    run(installed, crowded, "report", "runs", "-o", "report.html")
+    text = (crowded / "report.html").read_text(encoding="utf-8")
+    assert "Main results" in text
+    assert "vegaEmbed" in text
 
 
 @pytest.mark.e2e
