@@ -39,6 +39,8 @@ Files written before 0.2 have "trunk" instead of "backbone".
 """
 RUN_LOG = "log.txt"
 """Name of the file in the folder of a transfer run for all that the framework prints."""
+VIEWS_FILE = "views.npz"
+"""Name of the file in the folder of a pre-training run with the views of a few images of its first step."""
 STEP_LOG = "log.jsonl"
 """Name of the file in the folder of a pre-training run with one line for each logged step."""
 MINI_WORLD_FILE = "miniworld.json"

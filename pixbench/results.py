@@ -64,7 +64,7 @@ def write_result(
     """
     stored = {**(result.get("stored") or {})}
     for name, content in (arrays or {}).items():
-        stored[f"{name}.npz"] = _write_arrays(folder / f"{name}.npz", content)
+        stored[f"{name}.npz"] = write_arrays(folder / f"{name}.npz", content)
     about = {"code": code(), "versions": versions(), "host": host(), "command": sys.argv}
     rewrite_result(folder / RESULT_FILE, {**result, **({"stored": stored} if stored else {}), **about})
     return folder / RESULT_FILE
@@ -205,10 +205,15 @@ def read_arrays(path: Path, result: Mapping[str, Any], name: str) -> dict[str, n
         raise UserError(f"{file} cannot be read ({error}); run that job again") from error
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Write an .npz file and return its digest and size."""
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Write an .npz file and return what `stored_file` says about it."""
     if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
         raise TypeError(f"{path.name}: objects would be pickled ({', '.join(objects)})")
     with atomic_path(path) as part:
         np.savez_compressed(part, **dict(arrays))  # type: ignore[arg-type]
-        return {"sha256": sha256(part), "bytes": part.stat().st_size}
+        return stored_file(part)
+
+
+def stored_file(path: Path) -> dict[str, Any]:
+    """Return what "stored" of a result says about a file: its digest and size."""
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}

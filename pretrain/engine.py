@@ -19,13 +19,13 @@ import yaml
 from pixbench.curve import read_curve
 from pixbench.distributed import rank, world_size
 from pixbench.errors import UserError, explain, worker_deaths_explained
-from pixbench.file_versions import BAD_BATCH_FILE, IMAGE_LIST, RESULT_FILE, STEP_LOG
+from pixbench.file_versions import BAD_BATCH_FILE, IMAGE_LIST, RESULT_FILE, STEP_LOG, VIEWS_FILE
 from pixbench.files import make_folder, write_text
 from pixbench.interrupt import SaveSignal, StopSignal
 from pixbench.lock import owned
 from pixbench.process_group import AgreedStop, ends_in_time, may_record, process_deaths_explained, process_group
 from pixbench.provenance import now
-from pixbench.results import config_hash, write_result
+from pixbench.results import config_hash, stored_file, write_result
 from pixbench.usage import Usage
 from pretrain import checkpoint, earlier
 from pretrain.bad_batch import BadBatches
@@ -184,8 +184,10 @@ def conclude(run: Run, status: str, reason: str = "") -> None:
     }
     numbers = {"metrics": measured, "units": {name: UNITS[name] for name in measured}, "curve": curve}
     what = {"kind": "pretrain", "status": status, "reason": reason, "initial": run.initial}
+    views = run.out / VIEWS_FILE
+    stored = {"stored": {views.name: stored_file(views)}} if views.exists() else {}
     times = {"started": run.started, "finished": now()} | ended(run.usage or Usage())
-    write_result(run.out, what | facts | about | numbers | times)
+    write_result(run.out, what | facts | about | numbers | stored | times)
 
 
 def ended(usage: Usage) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     aside: float = 0.0
-    """Seconds of this process that went into no step since it began: k-NN accuracies, and what a profile costs."""
+    """Seconds of this process that went into no step since it began: k-NN accuracies, a profile, keeping the first views."""
     finished: bool = False
     loaded: int = 0
     """Modification time in ns of the newest checkpoint when the run was set up; 0 if there was none."""

@@ -47,6 +47,8 @@ class Protocol:
     protocol uses this project's own network, so no conversion is needed."""
     frozen: bool = False
     """Whether the backbone is not trained. Protocols of the framework "frozen" never train it."""
+    keeps_features: bool = False
+    """Whether its runs keep the features of a few test pictures, reduced, to be shown (`transfer.frozen.samples`)."""
     networks: tuple[str, ...] = ()
     """Patterns of the names of the networks that it was published for, such as "timm:swin_tiny_*"; empty for a ResNet, or a ViT
     that is recognised."""

@@ -24,11 +24,12 @@ from benchmarks.report import (
 )
 from benchmarks.report.markup import fill, static
 from benchmarks.report.palette import variables
+from benchmarks.report.pictures import predictions, similarity, views
 from benchmarks.report.section import Contents, Section
 
 SECTIONS: tuple[Callable[[Contents], Section | None], ...] = (
-    *(summary.section, running.section, bars.section, comparison.section, pretraining.section, learning.section),
-    *(classes.section, agreement.section, provenance.section),
+    *(summary.section, running.section, bars.section, comparison.section, predictions.section, similarity.section),
+    *(pretraining.section, views.section, learning.section, classes.section, agreement.section, provenance.section),
 )
 """In the order of the page. None: there is nothing to show."""
 TITLE = "PixBench report"

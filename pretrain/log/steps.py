@@ -14,6 +14,7 @@ from pretrain.log.memory import Memory
 from pretrain.log.pictures import is_due, picture
 from pretrain.log.screen import Screen, tell
 from pretrain.log.trackers import Reports
+from pretrain.log.view_samples import keep_views
 from pretrain.methods.base import MomentumMethod
 from pretrain.run import Run
 from pretrain.watcher import Watcher
@@ -63,6 +64,10 @@ class StepLog(Watcher):
         note_progress(run.out, step, run.total_steps, self._stepping() / (step - self._first))
         if is_logged(run) or "knn" in values:
             self._write(run, {name: float(value) for name, value in values.items()})
+        if step == 1:
+            began = time.monotonic()
+            keep_views(run, views)
+            run.aside += time.monotonic() - began
         if is_due(run):
             self._board.add_image("views", picture(run.config, views), step, dataformats="HWC")
         run.seconds = self.seconds

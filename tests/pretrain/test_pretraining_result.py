@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pixbench.file_versions import CHECKPOINT_FILE
-from pixbench.results import config_hash, read_result
+from pixbench.results import config_hash, read_arrays, read_result
 from pretrain import engine
 from pretrain.settings import RunConfig
 from transfer import weights
@@ -24,6 +24,9 @@ def test_a_result_and_the_weights_name_the_same_run(tiny: Callable[..., RunConfi
     assert result["metrics"]["loss"] == result["curve"][-1]["loss"]
     assert result["config_sha256"] == config_hash(result["config"])
     assert result["usage"]["peak_memory_gb"] > 0
+    views = read_arrays(out / "result.json", result, "views.npz")
+    assert len(views["images"]) == 4
+    assert {*views["images"].tolist()} < {line.split("\t")[0] for line in (out / "images.txt").read_text().splitlines()}
     backbone = weights.load(out / CHECKPOINT_FILE)
     assert backbone.pretraining == {
         **{name: result[name] for name in ("method", "seed", "images", "config_sha256", "step")},

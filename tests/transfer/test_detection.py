@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -15,12 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from quick_detection import QUARTER, QUICK, converted_backbone
 
 from pixbench.errors import UserError
+from pixbench.results import read_arrays
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.fpn import FPN, Tower
 from transfer import weights
@@ -30,6 +34,7 @@ from transfer.job import TransferJob
 from transfer.protocols import differences, find_protocol, leaves, protocols
 from transfer.published_config import published_config
 from transfer.run import run_transfer
+from transfer.samples import unpacked
 from transfer.weights import Backbone, load, load_into, to_framework
 from transfer.weights.file_format import Pixels
 from transfer.weights.vit_spec import VitSpec
@@ -304,6 +309,7 @@ def test_a_run_starts_from_its_backbone_and_heads_do_not_depend_on_it(
         assert outcome.iterations == 1
         assert {"bbox/AP", "bbox/AP50", "segm/AP", "segm/AP50"} <= set(outcome.metrics)  # NaN when nothing is predicted
         final[start] = torch.load(tmp_path / start / "model_final.pth", weights_only=True)["model"]
+        check_masks(outcome.kept.arrays["samples"])
     backbones["random"] = random_backbone(QUARTER, seed=0)
     for start, backbone in backbones.items():
         assert backbone is not None
@@ -316,12 +322,30 @@ def test_a_run_starts_from_its_backbone_and_heads_do_not_depend_on_it(
     assert all(torch.equal(final["file"][key], final["random"][key]) for key in heads)
 
 
+def check_masks(samples: dict[str, np.ndarray]) -> None:
+    """The true masks that are kept fill the true boxes, and the found ones belong to boxes."""
+    assert len(samples["images"]) == 6
+    for number in range(6):
+        with Image.open(io.BytesIO(samples[f"picture_{number}"].tobytes())) as picture:
+            size = picture.size
+        masks, boxes = unpacked(samples[f"truth_masks_{number}"], size), samples[f"truth_boxes_{number}"]
+        assert len(masks) == len(boxes) > 0
+        for mask, box in zip(masks, boxes, strict=True):
+            rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+            ends = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+            assert ends == pytest.approx(box * (size * 2), abs=2.5)
+        assert len(samples[f"found_masks_{number}"]) == len(samples[f"found_scores_{number}"])
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("name", NAMES)
 def test_every_protocol_starts_and_finishes(mini_root: Path, tmp_path: Path, name: str) -> None:
     result = run_transfer(make_job(name, mini_root, tmp_path / "run"))
     assert (result["status"], result["iterations"]) == ("ok", QUICK["SOLVER.MAX_ITER"])
     assert set(result["metrics"]) == set(find_protocol(name).metrics)
+    samples = read_arrays(tmp_path / "run/result.json", result, "samples.npz")
+    assert len(samples["images"]) == 6
+    assert ("truth_keypoints_0" in samples) == ("found_keypoints_0" in samples) == ("keypoint" in name)
 
 
 def test_a_backbone_that_does_not_fit_stops_the_run_before_its_first_iteration(mini_root: Path, tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from quick_detection import QUICK, converted_backbone
 
 from benchmarks.commands.transfer import register
@@ -20,14 +23,17 @@ from pixbench.file_versions import RESULT_SCHEMA
 from pixbench.files import sha256, write_json
 from pixbench.lock import owned
 from pixbench.paths import RESULT_JSON_SCHEMA
-from pixbench.results import config_hash, per_image, read_result
+from pixbench.results import config_hash, per_image, read_arrays, read_result
 from pretrain.models.backbone_spec import BackboneSpec
+from transfer.datasets import voc
 from transfer.datasets.classes import Classes, published_classes
+from transfer.datasets.report import Report
 from transfer.job import Outcome, TransferJob
 from transfer.protocols import find_protocol, protocols
 from transfer.published_config import published_config
 from transfer.run import _measured, _said, checked_data, deviations, extra_weights, run_transfer
 from transfer.run_folder import claim, finished_result
+from transfer.samples import OBJECTS, chosen
 from transfer.weights.backbone import Backbone
 from transfer.weights.models.networks import build_network
 
@@ -82,9 +88,35 @@ def test_a_result_says_all_there_is_to_say(job: TransferJob, result: dict[str, A
     assert found is not None
     assert len(found["images"]) == stored["evaluation"]["pictures"]["test"]
     checks = {check.what: check.fits for check in verify(job.out / "result.json", stored)}
-    assert checks == dict.fromkeys(("config", "detections_bbox.npz", "AP", "AP50", "AP75"), True)
+    assert checks == dict.fromkeys(("config", "detections_bbox.npz", "samples.npz", "AP", "AP50", "AP75"), True)
     assert (job.out / "config.yaml").exists()
     assert "Starting training" in (job.out / "log.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.frameworks
+def test_a_few_test_pictures_are_kept_with_their_objects(job: TransferJob, result: dict[str, Any]) -> None:
+    path = job.out / "result.json"
+    samples, images = read_arrays(path, read_result(path), "samples.npz"), per_image(path, "AP50")["images"]  # type: ignore[index]
+    assert samples["images"].tolist() == [images[place] for place in chosen(images.tolist())]
+    assert samples["classes"].tolist() == list(published_classes("voc.txt").names)
+    home = job.data_root / "VOC2007"
+    for number, name in enumerate(samples["images"].tolist()):
+        with Image.open(io.BytesIO(samples[f"picture_{number}"].tobytes())) as shown:
+            with Image.open(home / "JPEGImages" / f"{name}.jpg") as picture:
+                assert shown.size == picture.size  # those of the mini world are small already
+            size = np.array(shown.size * 2)
+        annotation = voc.read(home / "Annotations" / f"{name}.xml", Report())
+        assert annotation is not None
+        names = samples["classes"][samples[f"truth_classes_{number}"]].tolist()
+        assert names == [thing.name for thing in annotation.things]
+        boxes = [np.array(thing.box) - (1, 1, 0, 0) for thing in annotation.things]
+        assert samples[f"truth_boxes_{number}"] * size == pytest.approx(np.array(boxes), abs=1e-3)
+        scores = samples[f"found_scores_{number}"]
+        assert (
+            len(scores) == len(samples[f"found_boxes_{number}"]) == len(samples[f"found_classes_{number}"]) <= OBJECTS
+        )
+        assert (np.diff(scores) <= 0).all()
+    assert read_result(path)["stored"]["samples.npz"]["bytes"] < 300_000
 
 
 @pytest.mark.frameworks

@@ -18,15 +18,18 @@ from mmengine.logging import MMLogger
 from PIL import Image
 
 from pixbench.errors import UserError
-from pixbench.results import read_result
+from pixbench.results import read_arrays, read_result
 from pretrain.models.backbone_spec import BackboneSpec
 from transfer import weights
-from transfer.datasets.classes import Classes
+from transfer.datasets.classes import Classes, published_classes
+from transfer.datasets.colours import colours_of
+from transfer.frozen.scenes import scenes as frozen_scenes
 from transfer.initial_weights import random_backbone
 from transfer.job import TransferJob
 from transfer.kept import scores
 from transfer.protocols import find_protocol, protocols
 from transfer.run import run_transfer
+from transfer.samples import chosen, nearest
 from transfer.segmentation.config import resolve
 from transfer.segmentation.run import build_runner, chatter_into, close_log, newest_checkpoint, run
 
@@ -159,8 +162,19 @@ def test_run_with_converted_weights_trains_validates_and_repeats(
         "log.txt",
         "progress.json",
     ]
+    names = first.kept.arrays["areas"]["images"].tolist()
+    samples = first.kept.arrays["samples"]
+    assert samples["images"].tolist() == [names[place] for place in chosen(names)]
+    assert samples["classes"].tolist() == list(published_classes("cityscapes.txt").names)
+    assert samples["colours"].tolist() == colours_of(published_classes("cityscapes.txt")).tolist()
+    scenes = frozen_scenes(job.data_root, "cityscapes", "test")
+    for number, name in enumerate(samples["images"].tolist()):
+        labels = scenes.label_map([*scenes.names].index(name))
+        assert (samples[f"truth_{number}"] == nearest(labels, samples[f"found_{number}"].shape[::-1])).all()
+        assert samples[f"found_{number}"].max() < 19
     elsewhere = run(replace(job, out=tmp_path / "again"), weights.load(converted))
     np.testing.assert_equal(elsewhere.metrics, first.metrics)
+    np.testing.assert_equal(elsewhere.kept.arrays["samples"], samples)
     unreported = run(job, None)  # all iterations are done: it is only validated again
     assert unreported.iterations == 4
     np.testing.assert_equal(unreported.metrics, first.metrics)
@@ -313,17 +327,25 @@ def test_two_processes_on_loopback_share_a_batch(mini_root: Path, tmp_path: Path
     assert result["config"]["train_dataloader"]["batch_size"] == 1
     assert "naiveSyncBN instead of SyncBN, as several CPU processes need" in result["deviations"]
     assert (out / "log.rank1.txt").exists()
+    names = [path.stem for path in (mini_root / "cityscapes/leftImg8bit/val").rglob("*.png")]
+    samples = read_arrays(out / "result.json", result, "samples.npz")
+    assert samples["images"].tolist() == [names[place] for place in chosen(names)]
 
 
-def test_iou_of_what_nobody_labelled_or_predicted_is_no_number() -> None:
+def test_iou_of_what_nobody_labelled_or_predicted_is_no_number(tmp_path: Path) -> None:
     from transfer.segmentation.metrics import ObjectIoU
 
+    Image.new("RGB", (4, 1)).save(tmp_path / "picture.png")
     truth, guess = torch.tensor([[0, 0, 1, 255]]), torch.tensor([[0, 2, 1, 3]])
     found = {}
     for first_object in (None, 3):
         metric = ObjectIoU(first_object=first_object, iou_metrics=["mIoU"])
         metric.dataset_meta = {"classes": tuple("abcd")}
-        sample = {"pred_sem_seg": {"data": guess}, "gt_sem_seg": {"data": truth}, "img_path": "folder/picture.png"}
+        sample = {
+            "pred_sem_seg": {"data": guess},
+            "gt_sem_seg": {"data": truth},
+            "img_path": str(tmp_path / "picture.png"),
+        }
         metric.process({}, [sample])
         found[first_object] = metric.evaluate(1)
     assert found[3]["mIoU"] == pytest.approx(50)  # a 50, b 100, c 0 because it is predicted; d only where it is ignored
@@ -339,7 +361,7 @@ def test_iou_of_what_nobody_labelled_or_predicted_is_no_number() -> None:
     assert scores(kept["confusion"]["counts"], False)["mIoU"] == pytest.approx(50)
 
 
-def test_iou_of_classes_and_objects_by_hand() -> None:
+def test_iou_of_classes_and_objects_by_hand(tmp_path: Path) -> None:
     from mmengine.structures import PixelData
 
     from transfer.segmentation.metrics import ObjectIoU
@@ -350,7 +372,8 @@ def test_iou_of_classes_and_objects_by_hand() -> None:
     guess = torch.tensor([[0, 11, 11, 11, 11]])
     sample = {"pred_sem_seg": PixelData(data=guess), "gt_sem_seg": PixelData(data=truth)}
     pixels = {name: {"data": part.data} for name, part in sample.items()}
-    metric.process({}, [{**pixels, "img_path": "a.png"}])
+    Image.new("RGB", (5, 1)).save(tmp_path / "a.png")
+    metric.process({}, [{**pixels, "img_path": str(tmp_path / "a.png")}])
     found = metric.evaluate(1)
     assert found["fgIoU"] == pytest.approx(100 * 2 / 3, abs=1e-3)
     assert found["IoU/class0"] == pytest.approx(50)

@@ -24,6 +24,7 @@ from transfer.detection import datasets
 from transfer.initial_weights import random_backbone
 from transfer.job import Outcome, TransferJob, unpublished
 from transfer.kept import Kept
+from transfer.samples import SAMPLES
 from transfer.weights import load_into
 from transfer.weights.backbone import Backbone
 
@@ -83,6 +84,7 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
         if comm.is_main_process():
             metrics = flatten(trainer._last_eval_results)
             kept = getattr(trainer.evaluators[0], "kept", kept)
+            kept.arrays[SAMPLES] = trainer.samples[0].arrays
             about = {
                 "spec": backbone.spec.as_dict(),
                 "pictures": {"train": trainer.pictures, "test": datasets.size(cfg.DATASETS.TEST)},

@@ -17,7 +17,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
@@ -34,6 +34,7 @@ from pixbench.process_group import AgreedStop
 from pixbench.progress import ProgressLines
 from transfer.detection import adamw, models, vitdet  # noqa: F401  the last two register models
 from transfer.detection.evaluators import evaluator
+from transfer.detection.samples import TRUTH, SampleKeeper
 from transfer.job import TransferJob
 from transfer.weights.frameworks import FRAMEWORKS, Framework
 
@@ -72,9 +73,11 @@ class Trainer(DefaultTrainer):
         return evaluator(cfg, dataset_name, output_folder or os.path.join(cfg.OUTPUT_DIR, "inference"))
 
     def test(self, cfg: CfgNode, model: nn.Module) -> Any:
-        """Evaluate ``model``, and remember the ``evaluators``: they hold what is kept beside the metrics."""
+        """Evaluate ``model``; remember ``evaluators`` and ``samples``, which hold what is kept beside the metrics."""
         self.evaluators = [self.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
-        results = super().test(cfg, model, self.evaluators)
+        self.samples = [SampleKeeper(name) for name in cfg.DATASETS.TEST]
+        pairs = zip(self.evaluators, self.samples, strict=True)
+        results = super().test(cfg, model, [DatasetEvaluators(pair) for pair in pairs])
         if comm.is_main_process():
             found, metrics = flatten_results_dict(results), self._job.protocol.metrics
             point = {ours: found[theirs] for ours, theirs in metrics.items() if theirs in found}
@@ -167,12 +170,13 @@ def freeze(model: nn.Module, framework: Framework) -> None:
 
 
 class Mapper(DatasetMapper):
-    """Detectron2's mapper, with errors that name the image."""
+    """Detectron2's mapper, with errors that name the image; for evaluation, the annotations come with it."""
 
     def __call__(self, dataset_dict: dict[str, Any]) -> Any:
         """Load and augment one image; raise UserError with its path if it cannot be used."""
         try:
-            return super().__call__(dataset_dict)
+            truth = {} if self.is_train else {TRUTH: dataset_dict.get("annotations", [])}
+            return super().__call__(dataset_dict) | truth
         except (OSError, SyntaxError, SizeMismatchError) as error:  # Pillow raises SyntaxError for a broken PNG
             reason = str(error).partition("\n")[0]
             raise UserError(f"image {dataset_dict['file_name']} cannot be used ({reason}); replace it") from error

@@ -21,9 +21,11 @@ from torch import Tensor
 from pixbench.errors import UserError
 from transfer.datasets.mask_numbers import IGNORED
 from transfer.frozen.method import Split
+from transfer.frozen.samples import keep_labels
 from transfer.frozen.scoring import TEST_PICTURES, Confusion, ScoreAt, labels_to_score
 from transfer.frozen.views import resized_labels
 from transfer.kept import Kept
+from transfer.samples import chosen
 
 PART = 2**24
 """Number of values that are worked on at a time: 64 MiB in float32."""
@@ -111,12 +113,21 @@ class Cells:
         iou = confusion.iou()
         return Scored(iou.nanmean().item(), confusion.metrics(pictures=pictures)["aAcc"], iou, confusion)
 
-    def kept(self, scored: Scored) -> Kept:
-        """Return what a run keeps of the scores of all pictures; ignored pixels are the last class."""
+    def kept(self, scored: Scored, predicted: Tensor) -> Kept:
+        """Return what a run keeps of the scores of all pictures, and of the labels that `score` compared.
+
+        Ignored pixels are the last class.
+        """
         kept, scenes = Kept(), self.split.views.scenes
         classes = [*scenes.classes.names, IGNORED_CLASS]
         kept.add_areas(("mIoU", "aAcc"), scenes.names, classes, scored.confusion.areas())
         kept.add_confusion(scored.confusion.counts.numpy(), classes)
+        maps, starts = {}, self._starts
+        for index in chosen(scenes.names):
+            guess = self._map(predicted[starts[index] : starts[index + 1]], index)
+            found = self._classes(torch.from_numpy(guess), len(scenes.classes))
+            maps[index] = self.split.views.labels(index), found.numpy()
+        keep_labels(kept, scenes, classes, maps)
         return kept
 
     @property

@@ -18,10 +18,12 @@ from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.methods import METHODS
 from transfer.frozen.network import FrozenNetwork, for_images
 from transfer.frozen.parallel import by_first, processes
+from transfer.frozen.samples import features
 from transfer.frozen.scenes import Pictures, Scenes, scenes
 from transfer.frozen.views import Views, need_whole_cells
 from transfer.job import Outcome, TransferJob
 from transfer.run_folder import is_main
+from transfer.samples import FEATURES
 from transfer.weights.backbone import Backbone
 from transfer.weights.vit_spec import VitSpec
 
@@ -48,6 +50,8 @@ def run(job: TransferJob, backbone: Backbone | None) -> Outcome:
                 print(f"features of {', '.join(job.protocol.datasets)}, {name}: {splits[name].features}", flush=True)
         run = Run(job.seed, device, job.out, network.spec)
         measured: Measured = by_first(lambda: method.evaluate(splits, config.settings, run))  # the others wait
+        if job.protocol.keeps_features and is_main():
+            measured.kept.arrays[FEATURES] = features(splits["test"])
     about |= {"backbone": backbone.source}
     record = about | evaluation(config, network, splits) | measured.facts if is_main() else {}
     differs = (*measured.deviations, *of_vits(network))

@@ -15,7 +15,9 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from torch import Tensor
 
+from pretrain.data.pixels import decode
 from transfer.kept import Kept
+from transfer.samples import SAMPLES, Choice, Sample, labelled, together
 
 FIRST_OBJECT = {"CityscapesDataset": 11, "PascalVOCDataset": 1}
 """First label of the countable objects (person to bicycle; all but background), for data sets where they come last."""
@@ -32,17 +34,24 @@ class ObjectIoU(IoUMetric):
 
     def __init__(self, first_object: int | None, **options: Any) -> None:
         super().__init__(**options)
+        self.collect_dir = options.get("collect_dir")  # which IoUMetric drops
         self.first_object = first_object
         self.kept = Kept()
+        self._choice = Choice()
 
     def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict[str, Any]]) -> None:
-        """Compare label maps as IoUMetric does, and add to each comparison the name of its picture and the pairs of labels."""
+        """Compare label maps as IoUMetric does.
+
+        Each comparison gets the name of its picture, the pairs of labels and, if the picture may be kept, the picture with
+        both maps.
+        """
         before = len(self.results)
         super().process(data_batch, data_samples)
         for place, sample in enumerate(data_samples, before):
             guess, truth = (sample[name]["data"].squeeze() for name in ("pred_sem_seg", "gt_sem_seg"))
             name = Path(sample["img_path"]).stem
-            self.results[place] = (self.results[place], name, self._pairs(guess, truth.to(guess)))
+            shown = _sample(sample["img_path"], truth, guess) if self._choice.wants(name) else None
+            self.results[place] = (self.results[place], name, self._pairs(guess, truth.to(guess)), shown)
 
     def _pairs(self, guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pairs that occur in two label maps, as label · K + prediction, and the number of pixels of each."""
@@ -84,13 +93,20 @@ class ObjectIoU(IoUMetric):
         return {**metrics, **objects, **dict(zip(names, iou[:-1], strict=True))}
 
     def _keep(self, results: list[Any]) -> None:
-        images, classes = [name for _, name, _ in results], [*self.dataset_meta["classes"]]
+        images, classes = [name for _, name, *_ in results], [*self.dataset_meta["classes"]]
         parts = [torch.stack([areas[i] for areas, *_ in results]).cpu().numpy() for i in (0, 1, 3)]
         self.kept = Kept()
         self.kept.add_areas(("mIoU", "aAcc", "mAcc"), images, classes, [area[:, :-1] for area in parts])
         if self.first_object is not None:
             self.kept.add_areas(("fgIoU",), images, ["objects"], [area[:, -1:] for area in parts], file="objects")
         counts = np.zeros(len(classes) ** 2, np.int64)
-        for _, _, (pairs, number) in results:
+        for _, _, (pairs, number), _ in results:
             counts[pairs.numpy()] += number.numpy()
         self.kept.add_confusion(counts.reshape(len(classes), -1), classes)
+        samples = {name: sample for _, name, _, sample in results if sample}
+        colours = np.array(self.dataset_meta.get("palette") or (), np.uint8)
+        self.kept.arrays[SAMPLES] = together(samples, classes=classes, colours=colours)
+
+
+def _sample(path: str, truth: Tensor, guess: Tensor) -> Sample:
+    return labelled(decode(Path(path).read_bytes(), path), *(labels.cpu().numpy() for labels in (truth, guess)))

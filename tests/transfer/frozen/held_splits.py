@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from transfer.datasets.classes import Classes
 from transfer.datasets.mask_numbers import Numbering
@@ -19,12 +20,15 @@ from transfer.frozen.views import Images, Views
 
 @dataclass(frozen=True)
 class Held(Scenes):
-    """Scenes whose label maps are held in memory."""
+    """Scenes whose label maps are held in memory, with grey pictures."""
 
     maps: tuple[np.ndarray, ...] = ()
 
     def label_map(self, index: int) -> np.ndarray:
         return self.maps[index]
+
+    def picture(self, index: int) -> Image.Image:
+        return Image.new("RGB", self.maps[index].shape[::-1], "grey")
 
 
 def split(maps: list[np.ndarray], labels: list[np.ndarray], classes: int, zero_ignored: bool = False) -> Split:

@@ -81,6 +81,13 @@ def test_the_threshold_is_the_rounded_precision_of_the_best_division() -> None:
 
 def test_objects_that_stand_out_are_found() -> None:
     measured = evaluate({"train": squares(10, 0), "test": squares(6, 1)}, SETTINGS, run())
+    samples = measured.kept.arrays["samples"]
+    assert samples["classes"].tolist() == ["background", "foreground"]
+    assert samples["colours"].any(1).tolist() == [False, True]
+    values = measured.kept.arrays["images"]["Jaccard"]
+    for number, name in enumerate(samples["images"].tolist()):
+        truth, found = (samples[f"{what}_{number}"] > 0 for what in ("truth", "found"))
+        assert 100 * (truth & found).sum() / (truth | found).sum() == pytest.approx(values[int(name)], abs=1)
     assert measured.metrics["Jaccard"] > 95
     assert measured.facts["all_foreground"] == pytest.approx(16)
     assert measured.deviations == (foreground.SALIENCY,)

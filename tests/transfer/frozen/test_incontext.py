@@ -207,6 +207,23 @@ def test_matching_and_absent_classes(tmp_path: Path) -> None:
     assert both == {"mIoU": pytest.approx(200 / 3), "aAcc": 100, "mIoU_paper": 0}
 
 
+def test_kept_label_maps_are_those_that_are_scored(tmp_path: Path) -> None:
+    """Also after matching, where the swapped numbers are put right, and at other sizes."""
+    rng, maps = np.random.default_rng(0), [noise((4, 4, 8), number) for number in range(8)]
+    labels = [rng.integers(0, 2, (4, 4)) for _ in maps]
+    train = split(tmp_path / "a", labels, maps, 2)
+    test = split(tmp_path / "b", [1 - one for one in labels], maps, 2)
+    for matching, right in ((False, 0), (True, 1)):
+        kept = evaluate(
+            {"train": train, "test": test}, Settings(neighbours=1, matching=matching), Run(0, CPU, Path())
+        ).kept
+        samples = kept.arrays["samples"]
+        assert len(samples["images"]) == 6
+        for number, name in enumerate(samples["images"].tolist()):
+            assert (samples[f"truth_{number}"] == 1 - labels[int(name)]).all()
+            assert ((samples[f"found_{number}"] == samples[f"truth_{number}"]) == right).all()
+
+
 def test_a_bounded_memory_takes_the_patches_of_the_rarest_classes() -> None:
     rng = np.random.default_rng(0)
     labels = rng.choice([0, 0, 0, 1, 2, 255], (16, 16))

@@ -122,6 +122,15 @@ def test_perfect_features_give_100_and_random_ones_chance() -> None:
     assert measured.metrics["mIoU"] == pytest.approx(100 / 7, abs=5)  # four classes: IoU 1/7 each
 
 
+def test_kept_label_maps_are_those_that_are_scored() -> None:
+    perfect = one_hot(12, 4, 2, 5, seed=0)
+    samples = evaluate({"train": perfect, "test": perfect}, Settings(), run()).kept.arrays["samples"]
+    assert len(samples["images"]) == 6
+    for number, name in enumerate(samples["images"].tolist()):
+        assert (samples[f"truth_{number}"] == perfect.views.labels(int(name))).all()
+        assert (samples[f"found_{number}"] == samples[f"truth_{number}"]).all()
+
+
 def test_a_rotation_changes_nothing_in_the_cosine_and_duplicates_nothing_for_one_neighbour() -> None:
     train, test = random_split(12, 3, 2, 4, 5, 0), random_split(4, 3, 2, 4, 5, 1)
     settings = replace(ONE, neighbours=(1, 3))

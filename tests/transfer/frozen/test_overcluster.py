@@ -79,6 +79,11 @@ def test_maps_are_resized_like_the_public_code_does() -> None:
 def test_perfect_features_give_100(score_at: str | int) -> None:
     test = one_hot(6, 5, 8, 4, 0)
     measured = evaluate({"test": test}, replace(SETTINGS, components=3, score_at=score_at), run())
+    samples = measured.kept.arrays["samples"]
+    assert len(samples["images"]) == min(6, len(test))
+    for number in range(len(samples["images"])):
+        truth, found = samples[f"truth_{number}"], samples[f"found_{number}"]
+        assert ((found == truth) | (truth == 255)).all()
     assert measured.metrics == {"mIoU": 100, "aAcc": 100}
     assert measured.facts["matching"] == "each cluster to the class of most of its pixels"
 

@@ -19,13 +19,16 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from pixbench.errors import UserError
+from transfer.datasets.classes import Classes
 from transfer.frozen.kmeans import kmeans, principal
 from transfer.frozen.limits import need, need_order
 from transfer.frozen.method import Measured, Run, Split
-from transfer.frozen.methods.overcluster import resized
+from transfer.frozen.methods.overcluster import resized, spread
 from transfer.frozen.patches import Rows, moments
+from transfer.frozen.samples import keep_labels
 from transfer.frozen.views import Views
 from transfer.kept import Kept
+from transfer.samples import chosen
 
 SPLITS = ("train", "test")
 WHOLE_CELLS = True
@@ -33,6 +36,7 @@ SALIENCY = (
     "salient cells are those that resemble the cell with the fewest similar ones in its picture (the seed of LOST), instead of "
     "those that the class token of a DINO ViT-S/16 attends to"
 )
+TWO = Classes(("background", "foreground"), "the protocol")
 STEP = 0.05
 """Precisions are compared with a multiple of it."""
 
@@ -127,6 +131,12 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     }
     kept = Kept()
     kept.add_values(test.views.scenes.names, {"Jaccard": found.each(foreground).numpy()})
+    maps = {}
+    for index in chosen(test.views.scenes.names):
+        truth = test.views.labels(index) != 0
+        guess = foreground[_clusters(test, members[1], index, settings, truth.shape)]
+        maps[index] = truth.astype(np.uint8), guess.numpy().astype(np.uint8)
+    keep_labels(kept, test.views.scenes, TWO.names, maps, TWO)
     return Measured({"Jaccard": found.jaccard(foreground)}, facts, (SALIENCY,), kept)
 
 
@@ -157,18 +167,23 @@ def _overlap(
     clusters, found = settings.clusters, []
     for index in range(len(split)):
         start, end = split.features.starts[index : index + 2]
-        grid, square = split.features.shapes[index], (settings.compare_at,) * 2
+        grid = split.features.shapes[index]
         if salient:
             truth = salient_cells(points[start:end].view(*grid, -1), settings).long()
         else:
             truth = torch.from_numpy(split.views.labels(index)).long()
         shape = (side, side) if side else tuple(truth.shape)
         truth = resized(truth, shape).flatten() != 0
-        numbers = resized(resized(members[start:end].view(grid), square), shape).flatten()
+        numbers = _clusters(split, members, index, settings, shape).flatten()
         counts = [torch.bincount(some, minlength=clusters) for some in (numbers, numbers[truth])]
         found.append((*counts, truth.sum()))
     areas, hits, total = (torch.stack(some) for some in zip(*found, strict=True))
     return Overlap(areas, hits, total)
+
+
+def _clusters(split: Split, members: Tensor, index: int, settings: Settings, shape: tuple[int, ...]) -> Tensor:
+    """Return the clusters of the cells of picture ``index``, of ``members`` (N,), as a map of ``shape``."""
+    return resized(spread(split, members, index, (settings.compare_at,) * 2), shape)
 
 
 def salient_cells(features: Tensor, settings: Settings) -> Tensor:

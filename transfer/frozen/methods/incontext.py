@@ -15,15 +15,17 @@ import numpy as np
 from pixbench.errors import UserError
 from transfer.frozen.crops import Crops, CropSettings
 from transfer.frozen.limits import need, need_order
-from transfer.frozen.matching import matched
+from transfer.frozen.matching import matched, new_numbers
 from transfer.frozen.memory import Labelling, fill, label_map, retrieved
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.patches import IGNORED_CLASS
 from transfer.frozen.published_lists import own_list, published_list
+from transfer.frozen.samples import keep_labels
 from transfer.frozen.scoring import Confusion, ScoreAt, labels_to_score, need_score_at
 from transfer.frozen.search import Backend, package
 from transfer.frozen.views import Images, Views
 from transfer.kept import Kept
+from transfer.samples import chosen
 
 SPLITS = ("train", "test")
 WHOLE_CELLS = True
@@ -129,6 +131,8 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     for name, step in STEPS.items():
         ways[name] = replace([*ways.values()][-1], **step)
     counts: dict[Any, Confusion] = {}
+    maps: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    shown = {*chosen(test.views.scenes.names)}
     facts: dict[str, Any] = {"score_at": settings.score_at}
     for labelling in dict.fromkeys(Labelling(way.ignored, way.masks) for way in ways.values()):
         memory = fill(train, labelling, settings.memory_size, run.seed)
@@ -141,7 +145,10 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
         ):
             for size in sizes:
                 truth = labelling.numbers(_truth(test.views, index, size, labelling), scenes, False)
-                counts[labelling, size].add(truth, label_map(shares, truth.shape))
+                guess = label_map(shares, truth.shape)
+                counts[labelling, size].add(truth, guess)
+                if index in shown and (labelling, size) == _counted(settings):
+                    maps[index] = truth, guess.cpu().numpy()
     found = {name: metrics(counts[_counted(way)], way) for name, way in ways.items()}
     steps = {name: metric["mIoU"] for name, metric in found.items()}
     *_, paper = steps.values()
@@ -155,6 +162,10 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     kept = Kept()
     kept.add_areas(("mIoU", "aAcc"), test.views.scenes.names, names, final.areas(), settings.absent_counts)
     kept.add_confusion(final.counts.numpy(), names, settings.absent_counts)
+    if settings.matching:
+        numbers = new_numbers(counts[_counted(settings)]).numpy()
+        maps = {index: (truth, numbers[guess]) for index, (truth, guess) in maps.items()}
+    keep_labels(kept, test.views.scenes, names, maps)
     return Measured(found["these settings"] | {"mIoU_paper": paper}, facts, deviations, kept)
 
 

@@ -150,4 +150,4 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
         "score_at": settings.score_at,
         "iou": scored.iou[:-1].tolist(),
     }
-    return Measured({"mIoU": scored.miou, "aAcc": scored.accuracy}, facts, kept=test.kept(scored))
+    return Measured({"mIoU": scored.miou, "aAcc": scored.accuracy}, facts, kept=test.kept(scored, guesses[:, None]))

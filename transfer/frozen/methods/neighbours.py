@@ -111,7 +111,7 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
         "score_at": settings.score_at,
         "iou": scored.iou[:-1].tolist(),
     }
-    return Measured({"mIoU": scored.miou, "aAcc": scored.accuracy}, facts, (PRECISION,), test.kept(scored))
+    return Measured({"mIoU": scored.miou, "aAcc": scored.accuracy}, facts, (PRECISION,), test.kept(scored, found[k]))
 
 
 def _scale(cells: Tensor, fitted: Tensor | None) -> tuple[Tensor, Tensor]:

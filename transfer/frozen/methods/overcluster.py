@@ -19,11 +19,13 @@ from pixbench.errors import UserError
 from transfer.datasets.mask_numbers import IGNORED
 from transfer.frozen.kmeans import kmeans, principal
 from transfer.frozen.limits import need
-from transfer.frozen.matching import matched as one_to_one
+from transfer.frozen.matching import new_numbers
 from transfer.frozen.method import Measured, Run, Split
 from transfer.frozen.patches import IGNORED_CLASS, Rows, moments
+from transfer.frozen.samples import keep_labels
 from transfer.frozen.scoring import Confusion, ScoreAt, need_score_at
 from transfer.kept import Kept
+from transfer.samples import chosen
 
 SPLITS = ("test",)
 WHOLE_CELLS = True
@@ -89,6 +91,12 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     kept = Kept()
     names = [*test.views.scenes.classes.names] + [IGNORED_CLASS] * settings.ignored_is_class
     kept.add_confusion(torch.stack([confusion.counts for confusion in matchings]).numpy(), names, absent_counts=True)
+    maps, owners = {}, owner_of(F.pad(counts[0], (0, int(settings.ignored_is_class))))  # of the first seed
+    for index in chosen(test.views.scenes.names):
+        if index < images:
+            truth = scored_labels(test, index, settings.score_at)
+            maps[index] = truth.numpy(), owners[spread(test, members[0], index, truth.shape)].numpy()
+    keep_labels(kept, test.views.scenes, names, maps)
     return Measured({name: float(np.mean([one[name] for one in each])) for name in ("mIoU", "aAcc")}, facts, kept=kept)
 
 
@@ -125,11 +133,17 @@ def matched(counts: Tensor) -> Confusion:
     If there are as many clusters as classes, each class gets one cluster, so that the sum of IoU is largest. Otherwise each
     cluster gets the class of most of its pixels, the first of several.
     """
-    clusters, classes = counts.shape
+    classes = counts.shape[1]
     confusion = Confusion(classes)
-    if clusters == classes:
-        confusion.counts = counts.T
-        return one_to_one(confusion)
-    owners = torch.zeros(classes, classes, dtype=torch.int64).index_add_(0, counts.argmax(1), counts)
-    confusion.counts = owners.T
+    confusion.counts = torch.zeros(classes, classes, dtype=torch.int64).index_add_(0, owner_of(counts), counts).T
     return confusion
+
+
+def owner_of(counts: Tensor) -> Tensor:
+    """Return the class (K,) of each cluster; see `matched`."""
+    clusters, classes = counts.shape
+    if clusters != classes:
+        return counts.argmax(1)
+    confusion = Confusion(classes)
+    confusion.counts = counts.T
+    return new_numbers(confusion)
