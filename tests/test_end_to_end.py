@@ -63,4 +63,5 @@ def test_the_demo(tmp_path: Path) -> None:
     """What `make demo` runs."""
     assert main(["suite", str(CONFIGS / "suites" / "demo.yaml"), "--out", str(tmp_path)]) == 0
     table = (tmp_path / "table.md").read_text()
+    assert "Views of pre-training" in (tmp_path / "report.html").read_text()
     assert all(f"| {row}" in table for row in ("Random initialisation", "MoCo v2", "SimCLR", "PixPro"))

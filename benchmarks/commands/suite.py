@@ -10,14 +10,19 @@ from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.commands import DATA_ROOT, PIXBENCH, finite
 from benchmarks.jobs import Records
 from benchmarks.suite import plan, read_suite
 from pixbench.errors import UserError
+from pixbench.files import write_text
 from pixbench.lock import owned
 
+if TYPE_CHECKING:
+    from benchmarks.tables.options import Options
+
+REPORT = "report.html"
 TRAINING = ("pretrain", "transfer")
 """Commands whose jobs use GPUs."""
 
@@ -94,7 +99,7 @@ def check_gpu(suite: Path) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the suite and write its tables, or only print its commands (--dry-run); return 1 if a job failed, else 0."""
+    """Run the suite, write tables and report, or only print its commands (--dry-run); return 1 if a job failed, else 0."""
     from benchmarks.launch.interfaces import Launcher
     from benchmarks.launch.scheduler import run_jobs
     from benchmarks.tables import show, write_tables
@@ -146,9 +151,23 @@ def run(args: argparse.Namespace) -> int:
     with owned(out, partial(os.kill, os.getpid(), signal.SIGINT)):  # stops its jobs, too, if the lock is lost
         states = run_jobs(jobs, records, launcher)
         if any(state == "done" for name, state in states.items() if name.startswith("transfer/")):
-            show(write_tables(out / "runs", out, Options(tuple(suite.rows))))
+            options = Options(tuple(suite.rows))
+            show(write_tables(out / "runs", out, options))
+            print(write_report(out, options))
     failed = [job for job in jobs if states[job.name] != "done"]
     print(f"{args.suite}: {dict(Counter(states.values()))}; results and tables in {out}")
     for job in failed:
         print(f"  {job.name}: {states[job.name]}  {records.read(job).get('reason', '')}".rstrip())
     return 1 if failed else 0
+
+
+def write_report(out: Path, options: Options) -> str:
+    """Write `report.html` of all results in ``out``. Return what to say of it: a suite does not fail because of its report."""
+    from benchmarks.report.page import page
+    from benchmarks.report.section import read_contents
+
+    try:
+        write_text(out / REPORT, page(read_contents([out], options)))
+    except UserError as error:
+        return f"no report: {error}"
+    return f"report with charts and pictures, to open in a browser: {out / REPORT}"
