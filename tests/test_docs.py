@@ -23,6 +23,7 @@ PAGES = [
 FOLDERS = "pixbench|pretrain|transfer|benchmarks|configs|scripts|tests|docs|examples"
 
 
+@pytest.mark.e2e
 def test_generated_tables_are_up_to_date() -> None:
     script = [sys.executable, str(ROOT / "scripts" / "generate_docs.py"), "--check"]
     done = subprocess.run(script, capture_output=True, text=True, timeout=120)

@@ -123,6 +123,7 @@ DEFAULT = {"memory, pretraining", "evaluation, detection"}
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=() if case in DEFAULT else pytest.mark.e2e) for case in CASES]
 )
+@pytest.mark.e2e
 def test_the_reason_is_printed_and_recorded_at_once(case: str, mini_root: Path, tmp_path: Path) -> None:
     words, reason = CASES[case]
     script, out = tmp_path / "process.py", tmp_path / "run"

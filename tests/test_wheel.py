@@ -51,6 +51,7 @@ def run(installed: Path, folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.e2e
 def test_configs_formats_and_published_numbers_are_in_the_wheel(installed: Path, crowded: Path) -> None:
     assert "pixpro_100ep.yaml" in run(installed, crowded, "methods", "pixpro")
     assert "voc_c4" in run(installed, crowded, "protocols")

@@ -28,7 +28,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         parser.add_argument("name", help="name of the backbone, with or without zoo:")
     action("verify", "compare all files with their recorded digests, and read each backbone", _verify)
     add = action("add", "put the backbone of a finished pre-training run into the zoo", _add)
-    add.add_argument("run", type=Path, metavar="RUN", help="folder of the pre-training run")
+    add.add_argument("pretraining", type=Path, metavar="RUN", help="folder of the pre-training run")
     add.add_argument("--name", required=True, help="its name in the zoo")
 
 
@@ -75,5 +75,5 @@ def _verify(_args: argparse.Namespace) -> int:
 def _add(args: argparse.Namespace) -> None:
     from benchmarks.zoo.entry import add
 
-    entry = add(args.run, args.name)
+    entry = add(args.pretraining, args.name)
     print(f"zoo:{entry.name} ({entry.weights.stat().st_size / 1e6:.1f} MB)")

@@ -157,6 +157,7 @@ sys.exit(run_command(command, name="pixbench", continues=True))
 
 
 @pytest.mark.parametrize("seconds", [2, pytest.param(33, marks=pytest.mark.e2e)])
+@pytest.mark.e2e
 def test_torchrun_does_not_kill_a_job_that_saves(seconds: int, tmp_path: Path) -> None:
     """torchrun, asked to stop, kills its workers after 30 seconds; so they are asked, and wait for the one that saves."""
     script = tmp_path / "job.py"

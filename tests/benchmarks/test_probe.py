@@ -255,6 +255,7 @@ def test_two_processes_stop_together(shapes: Path, checkpoint: Path, tmp_path: P
     assert two_processes(command).returncode == 0
 
 
+@pytest.mark.e2e
 def test_two_processes_find_what_one_finds(shapes: Path, checkpoint: Path, tmp_path: Path) -> None:
     done = two_processes(words(shapes, tmp_path / "two", checkpoint, *SHAPES))
     assert done.returncode == 0, done.stderr

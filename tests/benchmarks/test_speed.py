@@ -118,6 +118,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.e2e
 def test_nothing_is_written_unless_a_file_is_named(
     small: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

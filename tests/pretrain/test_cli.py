@@ -227,6 +227,7 @@ def test_two_machines(image_tree: Callable[..., Path], tmp_path: Path) -> None:
     assert steps(out) == list(range(1, 7))
 
 
+@pytest.mark.e2e
 def test_a_run_that_another_process_has_is_left_alone(image_tree: Callable[..., Path], tmp_path: Path) -> None:
     words = arguments(image_tree(2, 12), tmp_path / "run", "--epochs", "100")
     process = start(*words)

@@ -88,6 +88,7 @@ def assert_same_weights(straight: Path, out: Path) -> None:
 
 
 @pytest.mark.parametrize("killed", ["0", pytest.param("1", marks=pytest.mark.e2e)])
+@pytest.mark.e2e
 def test_a_run_whose_process_is_killed_goes_on_by_itself(killed: str, straight: Path, tmp_path: Path) -> None:
     """The process of rank 0 holds the folder of the run."""
     out = tmp_path / "run"

@@ -73,6 +73,7 @@ def test_the_terminal_closes(image_tree: Callable[..., Path], tmp_path: Path) ->
     assert not (out / "result.json").exists()
 
 
+@pytest.mark.e2e
 def test_the_reader_of_the_output_stops(image_tree: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = subprocess.Popen(words(image_tree(2, 16), out, "--epochs=3"), cwd=REPO, stdout=subprocess.PIPE)

@@ -24,6 +24,7 @@ def traces(config: RunConfig) -> list[str]:
     return sorted(path.name for path in Path(config.out, "profile").glob("*"))
 
 
+@pytest.mark.e2e
 def test_a_profile(tiny: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its writing counts in no speed: the clock jumps a day ahead while the trace is written."""
     day, late, clock, write = 86_400, [0], time.monotonic, profiling.Profiler._write

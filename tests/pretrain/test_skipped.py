@@ -160,6 +160,7 @@ def test_one_image_of_few_may_be_broken(config: Callable[..., RunConfig]) -> Non
 SOME = ("--epochs", "2", "--data.max_skipped", "0.2", "--data.cache", "false", "--accumulate", "2")
 
 
+@pytest.mark.e2e
 def test_two_processes(image_tree: Tree, tmp_path: Path) -> None:
     """Broken images that either process meets are counted once, by both."""
     root = image_tree(2, 12)

@@ -22,6 +22,7 @@ SHORT = {"train_cfg.max_iters": 2, "train_cfg.val_interval": 2, "auto_scale_lr.b
 
 
 @pytest.mark.parametrize("kind", ["DCN", pytest.param("DCNv2", marks=pytest.mark.e2e)])
+@pytest.mark.e2e
 def test_converted_weights_arrive_and_only_offsets_are_initialised(mini_root: Path, tmp_path: Path, kind: str) -> None:
     from mmengine.hooks import Hook
 

@@ -173,6 +173,7 @@ def test_a_short_run_trains_a_teacher_that_is_the_student_in_its_first_epoch(min
     assert teacher_is_student(state)
 
 
+@pytest.mark.e2e
 def test_a_run_that_goes_on_ends_as_an_uninterrupted_one(
     mini_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +275,7 @@ def of_process(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     return cells.expand(1, D, 2, 2), where
 
 
+@pytest.mark.e2e
 def test_two_processes_keep_the_negatives_of_both(tmp_path: Path) -> None:
     """Step by step, those of the first process before those of the second; the latest stay, as in the authors' code."""
     torch.multiprocessing.spawn(gathered, (tmp_path,), nprocs=2)
