@@ -169,6 +169,6 @@ def test_the_command(
     assert "3 of 3" in capsys.readouterr().out
     assert main(["zoo", "get", "again", "--out", str(tmp_path / "copy")]) == 0
     assert (tmp_path / "copy" / "again" / ZOO_FILE).read_bytes() == (root / "again" / ZOO_FILE).read_bytes()
-    assert main(["zoo", "get", "again", "--out", str(tmp_path / "copy")]) == 1
+    assert main(["zoo", "get", "again", "--out", str(tmp_path / "copy")]) == 2
     (root / "again" / "config.yaml").write_text("{}\n")
     assert main(["zoo", "verify"]) == 1
