@@ -33,9 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="pixbench", description=__doc__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(
-        continues=lambda args: False
-    )  # whether it goes on after an interruption; commands that do say so
+    # whether a command goes on after an interruption; those that do say so
+    parser.set_defaults(continues=lambda args: False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (
         doctor,

@@ -21,7 +21,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
         return added
 
     action("list", "list all backbones", _list)
-    show = action("show", "show what is known of a backbone: settings, data, curve, results", _show)
+    show = action("show", "show what is known of a backbone: command, images, curve, digest", _show)
     get = action("get", "copy a backbone, its settings and its result into a folder", _get)
     get.add_argument("--out", type=Path, required=True, help="folder that gets a folder of that name")
     for parser in (show, get):
@@ -37,8 +37,16 @@ def _list(_args: argparse.Namespace) -> None:
 
     from benchmarks.zoo.card import HEADS, row
     from benchmarks.zoo.entry import entries
+    from pixbench.paths import ZOO
 
-    print(tabulate([row(entry) for entry in entries()], HEADS, tablefmt="simple", disable_numparse=True))
+    rows, damaged = [], []
+    for entry in entries():
+        try:
+            rows.append(row(entry))
+        except UserError as error:
+            damaged.append(f"left out: {error}")
+    print(tabulate(rows, HEADS, tablefmt="simple", disable_numparse=True) if rows else f"no backbone in {ZOO}")
+    print("\n".join(damaged), end="\n" * bool(damaged))
 
 
 def _show(args: argparse.Namespace) -> None:

@@ -192,9 +192,8 @@ def _other_settings(first: dict[str, Any], run: dict[str, Any]) -> Iterator[str]
     also hold what follows from the machine, such as the part of a batch for each process.
     """
     overrides = first.get("overrides") or {}, run.get("overrides") or {}
-    alike = (
-        overrides[0].keys() == overrides[1].keys()
-    )  # then nothing is asked of a config, whose hundreds of keys take time
+    # if both have set the same, nothing is asked of a config, whose hundreds of keys take time
+    alike = overrides[0].keys() == overrides[1].keys()
     before, now = (_settings(result, with_config=not alike) for result in (first, run))
     set_by_user = {**overrides[0], **overrides[1]}
     options = "freeze", "accumulate"

@@ -1,4 +1,4 @@
-"""The card of a backbone of the zoo: how it was made, and what was measured with it."""
+"""The card of a backbone of the zoo: how it was made, and how it learnt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.zoo.entry import Entry
-from pixbench.file_versions import ZOO_FILE
+from pixbench.files import sha256
 
 HEADS = ("name", "method", "seed", "images seen", "backbone", "MB")
 
@@ -30,13 +30,8 @@ def row(entry: Entry) -> tuple[str, ...]:
     return (entry.name, result["method"], str(result["seed"]), f"{images_seen(result):,}", network, f"{size:.1f}")
 
 
-def card(entry: Entry, results: Mapping[str, Any] | None = None) -> str:
-    """Return the card as Markdown.
-
-    Args:
-        entry: the backbone.
-        results: protocol -> metrics, measured with it; None to leave them out.
-    """
+def card(entry: Entry) -> str:
+    """Return the card as Markdown."""
     result = entry.result
     facts = dict(zip(HEADS, row(entry), strict=True))
     facts |= {
@@ -45,13 +40,11 @@ def card(entry: Entry, results: Mapping[str, Any] | None = None) -> str:
         "images": f"fingerprint {result['images'][:12]}",
         "commit": (result["code"].get("commit") or "unknown")[:12],
         "time": f"{result['wall_time_s'] / 3600:.2f} hours on {result['host'].get('cpu', 'an unknown machine')}",
-        "SHA-256": entry.sums()[ZOO_FILE],
+        "SHA-256": sha256(entry.weights),
     }
     lines = [f"# zoo:{entry.name}", "", tabulate(facts.items(), ("", ""), tablefmt="github", disable_numparse=True)]
-    lines += ["", "Kernels and matrices are in half precision, and were measured so.", "", "## Curve", ""]
+    lines += ["", "Kernels and matrices are in half precision.", "", "## Curve", ""]
     lines += [tabulate(curve(result), "keys", tablefmt="github", floatfmt=".3f")]
-    for protocol, metrics in (results or {}).items():
-        lines += ["", f"## {protocol}", "", tabulate([metrics], "keys", tablefmt="github", floatfmt=".1f")]
     return "\n".join(lines) + "\n"
 
 

@@ -2,13 +2,15 @@
 
 - `backbone.safetensors`: the backbone, and pyramid and head if it has them; as MMSegmentation or Detectron2 names them.
 - `config.yaml`, `result.json`: those of the run, without the paths of its machine. Tables find settings and curve there.
-- `SHA256SUMS`: their digests, as `sha256sum -c` reads them.
+- `views.npz`, if the run has kept it: what its result says it has stored.
+- `SHA256SUMS`: the digests of all these, as `sha256sum -c` reads them.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import yaml
 from benchmarks.zoo.portable import portable
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, ZOO_FILE
-from pixbench.files import sha256, write_text
+from pixbench.files import make_folder, sha256, write_text
 from pixbench.paths import ZOO
 from pixbench.results import read_result, rewrite_result
 from transfer.weights.backbone import Backbone
@@ -48,8 +50,8 @@ class Entry:
 
     @property
     def result(self) -> dict[str, Any]:
-        """The result of its pre-training run; raise `UnusableResult` if it is damaged."""
-        return read_result(self.folder / RESULT_FILE)
+        """The result of its pre-training run; raise `UserError` if it is damaged, or is another kind of result."""
+        return finished(self.folder)
 
     def sums(self) -> dict[str, str]:
         """Return file -> SHA-256, as recorded; a file that cannot be read has none."""
@@ -64,7 +66,7 @@ class Entry:
         from transfer.weights.read_file import load
 
         sums, found = self.sums(), []
-        for name in FILES:
+        for name in dict.fromkeys((*FILES, *sums)):
             path = self.folder / name
             if not path.is_file():
                 found.append(f"{path} is missing")
@@ -106,24 +108,36 @@ def add(run: Path, name: str, zoo: Path = ZOO) -> Entry:
         raise UserError(f"{name!r} cannot be a name in the zoo; use small letters, digits and _ . -")
     if (zoo / name).exists():
         raise UserError(f"{zoo / name} exists already; choose another name, or delete that folder first")
-    result = read_result(run / RESULT_FILE)
-    if result["kind"] != "pretrain" or result["status"] != "ok":
-        raise UserError(f"{run} is no finished pre-training run; its {RESULT_FILE} says {result['status']}")
-    result = portable(result, f"zoo/{name}")
+    result = portable(finished(run), f"zoo/{name}")
     backbone = load(run / CHECKPOINT_FILE)
     about = {"config_sha256": result["config_sha256"], "out": result["config"]["out"]}
     backbone = replace(backbone, pretraining={**(backbone.pretraining or {}), **about})
     framework = "detectron2_fpn" if backbone.extras else "mmseg"
     half = rounded(express(backbone, framework))
-    part = zoo / f"{name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    write(half, part / ZOO_FILE, framework)
-    write_text(part / CONFIG, yaml.safe_dump(result["config"], sort_keys=False))
-    rewrite_result(part / RESULT_FILE, result)
-    write_text(part / SUMS, "".join(f"{sha256(part / file)}  {file}\n" for file in FILES))
-    part.rename(zoo / name)
+    stored = [*(result.get("stored") or {})]
+    make_folder(zoo)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=zoo) as folder:
+        part = Path(folder) / name  # one level deeper than backbones, so it is none as long as it is not complete
+        part.mkdir()
+        write(half, part / ZOO_FILE, framework)
+        write_text(part / CONFIG, yaml.safe_dump(result["config"], sort_keys=False))
+        rewrite_result(part / RESULT_FILE, result)
+        for file in stored:
+            shutil.copyfile(run / file, part / file)
+        write_text(part / SUMS, "".join(f"{sha256(part / file)}  {file}\n" for file in (*FILES, *stored)))
+        part.rename(zoo / name)
     return Entry(zoo / name)
+
+
+def finished(run: Path) -> dict[str, Any]:
+    """Return the result of the pre-training run in the folder ``run``; raise `UserError` if it has not ended well."""
+    result = read_result(run / RESULT_FILE)
+    if (result["kind"], result["status"]) != ("pretrain", "ok"):
+        raise UserError(
+            f"{run} is no finished pre-training run: its {RESULT_FILE} is of the kind {result['kind']}, with the status "
+            f"{result['status']}; name the folder of a finished one"
+        )
+    return result
 
 
 def rounded(backbone: Backbone) -> Backbone:

@@ -1,4 +1,4 @@
-"""The same result without the paths of the machine that made it: anybody can read it, and repeat its command."""
+"""The same result without the folders of the machine that made it: anybody can read it, and repeat its command."""
 
 from __future__ import annotations
 
@@ -10,28 +10,41 @@ from pixbench.paths import CONFIGS
 from pixbench.results import config_hash
 
 IMAGES, RUN = "IMAGES", "RUN"
-"""What stands in commands for the folder of the images and for the output folder."""
+"""What stands for the folder of the images and for the output folder."""
 
 
 def portable(result: Mapping[str, Any], out: str) -> dict[str, Any]:
-    """Return the result of a pre-training run with neutral paths in its command and its settings.
+    """Return the result of a pre-training run in which no text is an absolute path.
+
+    The folder of the images and the output folder get a name, config files of this program their place in it; of any other path
+    only its last part is left.
 
     Args:
         result: the result as the run wrote it.
         out: what its settings name as its output folder afterwards.
     """
-    config = dict(result["config"])
-    known = {str(config["data"]["root"]): IMAGES, str(config["out"]): RUN}
-    config |= {"out": out, "data": {**config["data"], "root": IMAGES}}
-    command = ["pixbench", *(_neutral(word, known) for word in result["command"][1:])]
+    known = {str(result["config"]["data"]["root"]): IMAGES, str(result["config"]["out"]): RUN}
+    found: dict[str, Any] = _neutral(dict(result), known)
+    found["config"]["out"] = out
+    command = ["pixbench", *found["command"][1:]]
     if command[1:2] != ["pretrain"]:  # python -m pretrain
         command.insert(1, "pretrain")
-    return {**result, "config": config, "config_sha256": config_hash(config), "command": command}
+    return {**found, "config_sha256": config_hash(found["config"]), "command": command}
 
 
-def _neutral(word: str, known: Mapping[str, str]) -> str:
-    key, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    if value in known:
-        return key + equals + known[value]
-    path = Path(value)
-    return key + equals + (str(path.relative_to(CONFIGS.parent)) if path.is_relative_to(CONFIGS.parent) else value)
+def _neutral(value: Any, known: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _neutral(part, known) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_neutral(part, known) for part in value]
+    if not isinstance(value, str):
+        return value
+    key, equals, text = value.partition("=") if value.startswith("--") else ("", "", value)
+    path = Path(text)
+    if text in known:
+        text = known[text]
+    elif path.is_relative_to(CONFIGS.parent):
+        text = str(path.relative_to(CONFIGS.parent))
+    elif path.is_absolute():
+        text = path.name
+    return key + equals + text

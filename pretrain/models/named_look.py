@@ -116,7 +116,11 @@ def maps_of(net: Any, x: Tensor, indices: Sequence[int] | None) -> list[Tensor]:
         found: list[Tensor] = net.forward_intermediates(x, indices=chosen, norm=plain, intermediates_only=True)
         return found
     given = net(x)
-    if not isinstance(given, list | tuple) or not all(isinstance(x, Tensor) and x.dim() == 4 for x in given):
+    if (
+        not isinstance(given, list | tuple)
+        or not given
+        or not all(isinstance(x, Tensor) and x.dim() == 4 for x in given)
+    ):
         raise UserError(
             f"backbone {type(net).__name__} must return a list of maps (B, C, h, w), see docs/methods/backbones.md"
         )
@@ -137,6 +141,11 @@ def maps_of_empty(spec: NamedSpec, net: nn.Module, height: int, width: int) -> l
             f"another size (data.image_size in pre-training), or tell the network the size, in most networks of timm with "
             f"backbone.options.img_size"
         ) from error
+    if wrong := {str(x.dtype).removeprefix("torch.") for x in found} - {"float32"}:
+        raise UserError(
+            f"backbone {spec.name} gives maps of {', '.join(sorted(wrong))}; they must be of float32, as its images are: the "
+            "setting precision chooses another type for the computation"
+        )
     if spec.family != "timm":
         seen = [
             (x.shape[1], stride) for x, stride in zip(found, _strides(spec, net, height, width, found), strict=True)
@@ -158,8 +167,8 @@ def _strides(spec: NamedSpec, net: Any, height: int, width: int, found: Sequence
     stride is the one that the network declares.
     """
     declared = [stage["reduction"] for stage in getattr(net, "feature_info", ())] or [*getattr(net, "strides", ())]
-    declared += [0] * len(found)
-    return [_stride(spec, height, width, x, stride) for x, stride in zip(found, declared, strict=False)]
+    known = declared[: len(found)] + [0] * (len(found) - len(declared))
+    return [_stride(spec, height, width, x, stride) for x, stride in zip(found, known, strict=True)]
 
 
 def _stride(spec: NamedSpec, height: int, width: int, x: Tensor, declared: int) -> int:

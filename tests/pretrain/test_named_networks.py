@@ -156,6 +156,20 @@ def reads_weights():
     network.scale = network.one.weight.std().item()
     return network
 
+class Half(Net):
+    def forward(self, x):
+        return [x.half() for x in super().forward(x)]
+
+def half():
+    return Half(4, (4, 8), True)
+
+class Empty(Net):
+    def forward(self, x):
+        return []
+
+def empty():
+    return Empty(4, (4, 8), True)
+
 def detached():
     network = net()
     network.one.requires_grad_(False)
@@ -188,6 +202,8 @@ def test_a_network_of_ones_own(own: str) -> None:
         ("net", {"strides": [4, 16]}, r"declares channels \[4, 8\] and strides \[4, 16\].*correct these attributes"),
         ("net", {"strides": [4, 8, 16]}, r"declares channels \[4, 8\] and strides \[4, 8, 16\]"),
         ("net", {"maps": False}, "must return a list of maps"),
+        ("empty", {}, "must return a list of maps"),
+        ("half", {}, "gives maps of float16; they must be of float32"),
         ("other", {}, "is not found"),
     ],
 )

@@ -88,7 +88,7 @@ def with_objects(
         keypoints: (n, J, 3), x and y in shares of the sides; what is not above 0 in the last number is not drawn.
     """
     shown = enlarged(picture)
-    for mask, colour in zip(masks if masks is not None else (), colours, strict=False):
+    for mask, colour in () if masks is None else zip(masks, colours, strict=True):
         cover = Image.fromarray(mask.astype(np.uint8) * round(255 * OVER_OBJECT)).resize(shown.size)
         shown.paste(Image.new("RGB", shown.size, colour), (0, 0), cover)
     pen, font, scale = ImageDraw.Draw(shown), ImageFont.load_default(LETTERS), np.array(shown.size * 2)

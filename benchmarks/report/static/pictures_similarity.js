@@ -7,7 +7,7 @@
   const SIDES = ["left", "right"].slice(0, Object.keys(data.titles).length); // one row has nothing beside it
   const STOPS = [[68, 1, 84], [65, 68, 135], [42, 120, 142], [34, 168, 132], [122, 209, 81], [253, 231, 37]]; // viridis
   const pictures = data.groups.flatMap((group, g) =>
-    group.pictures.map((picture, i) => ({ ...picture, group: group.title, image: root.querySelector(`[data-picture="${g}-${i}"]`) })));
+    group.pictures.map((picture, i) => ({ ...picture, image: root.querySelector(`[data-picture="${g}-${i}"]`) })));
 
   let picture;
   let place = { x: 0.5, y: 0.5 }; // of the chosen cell, in shares of the sides: maps may have different numbers of cells
@@ -141,11 +141,12 @@
   const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Home: [-999, 0], End: [999, 0], PageUp: [0, -999], PageDown: [0, 999] };
   const option = (value, text) => Object.assign(document.createElement("option"), { value, textContent: text });
 
-  data.groups.forEach((group, g) => {
+  let number = 0; // in `pictures`; names are no good for that, as pictures of mini worlds may share one
+  for (const group of data.groups) {
     const list = Object.assign(document.createElement("optgroup"), { label: group.title });
-    group.pictures.forEach((one) => list.append(option(pictures.findIndex((other) => other.name === one.name && other.group === group.title), one.name)));
+    list.append(...group.pictures.map((one) => option(number++, one.name)));
     part("picture").append(list);
-  });
+  }
   for (const side of SIDES) for (const [label, title] of Object.entries(data.titles)) part(side).append(option(label, title));
   SIDES.forEach((side, i) => (part(side).value = data.start[i]));
 

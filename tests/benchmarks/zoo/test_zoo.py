@@ -10,11 +10,15 @@ import pytest
 import torch
 
 from benchmarks.commands.main import main
+from benchmarks.results.verify import verify
 from benchmarks.zoo import card
+from benchmarks.zoo import entry as entry_module
 from benchmarks.zoo.entry import SUMS, add, entries, find
+from benchmarks.zoo.portable import portable
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, ZOO_FILE
 from pixbench.paths import CONFIGS
+from pixbench.results import read_result, rewrite_result
 from pretrain.__main__ import main as pretrain
 from transfer.weights import sources
 from transfer.weights.read_file import load, read
@@ -136,14 +140,55 @@ def test_a_weight_too_large_for_half_precision_is_refused(runs: dict[str, Path],
     assert entries(tmp_path / "zoo") == []
 
 
+def test_only_finished_pretraining_is_taken(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs["pixpro"], tmp_path / "run")
+    result = read_result(run / RESULT_FILE)
+    rewrite_result(run / RESULT_FILE, {**result, "status": "failed", "reason": "stopped"})
+    with pytest.raises(UserError, match="no finished pre-training run"):
+        add(run, "failed", tmp_path / "zoo")
+
+
+def test_an_interrupted_add_leaves_no_backbone(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_args: object) -> None:
+        assert entries(tmp_path / "zoo") == []
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry_module, "rewrite_result", killed)
+    with pytest.raises(KeyboardInterrupt):
+        add(runs["pixpro"], "half", tmp_path / "zoo")
+    assert [*(tmp_path / "zoo").iterdir()] == []
+
+
+def test_what_the_result_has_stored_comes_with_it(zoo: Path) -> None:
+    entry = find("pixpro", zoo)
+    assert "views.npz" in entry.result["stored"]
+    assert all(check.fits for check in verify(entry.folder / RESULT_FILE, entry.result))
+
+
+def test_of_other_paths_the_last_part_is_left(zoo: Path) -> None:
+    result = find("pixpro", zoo).result
+    other = {**result["config"], "init_from": "/home/somebody/weights.pth"}
+    command = [
+        "/usr/bin/pixbench",
+        "--init_from=/home/somebody/weights.pth",
+        "--config",
+        "/home/somebody/own.yaml",
+        "a/b",
+    ]
+    found = portable({**result, "config": other, "command": command}, "zoo/x")
+    assert found["config"]["init_from"] == "weights.pth"
+    assert found["command"] == ["pixbench", "pretrain", "--init_from=weights.pth", "--config", "own.yaml", "a/b"]
+
+
 def test_the_card_says_how_it_was_made(zoo: Path) -> None:
     entry = find("pixpro", zoo)
-    text = card.card(entry, {"voc_c4": {"AP": 12.34}})
+    text = card.card(entry)
     for part in (
         "# zoo:pixpro",
         "pixbench pretrain --config configs/pretrain/pixpro_100ep.yaml",
         entry.sums()[ZOO_FILE],
-        "12.3",
     ):
         assert part in text
     assert card.row(entry)[:4] == ("pixpro", "pixpro", "0", "12")
@@ -156,10 +201,8 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from benchmarks.zoo import entry as module
-
     root = shutil.copytree(zoo, tmp_path / "zoo")
-    for function in (module.entries, module.find, module.add):
+    for function in (entries, find, add):
         monkeypatch.setattr(function, "__defaults__", (root,))
     assert main(["zoo", "list"]) == 0
     assert "pixpro" in capsys.readouterr().out
@@ -172,3 +215,15 @@ def test_the_command(
     assert main(["zoo", "get", "again", "--out", str(tmp_path / "copy")]) == 2
     (root / "again" / "config.yaml").write_text("{}\n")
     assert main(["zoo", "verify"]) == 1
+    (root / "again" / SUMS).unlink()
+    assert main(["zoo", "show", "again"]) == 0
+    (root / "again" / RESULT_FILE).write_text("{}")
+    capsys.readouterr()
+    assert main(["zoo", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "pixpro" in listed
+    assert "left out: " in listed
+    shutil.rmtree(root)
+    assert main(["zoo", "list"]) == 0
+    assert main(["zoo", "show", "pixpro"]) == 2
+    assert "zoo add" in capsys.readouterr().err

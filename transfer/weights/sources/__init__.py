@@ -26,8 +26,7 @@ def locate(source: str | PathLike[str]) -> Source:
 
     Args:
         source: A file, an index of shards, a folder with one checkpoint, "hf:org/name[@revision][:file]", "timm:name" or
-            "zoo:name".
-            Something that exists under this path is never taken for one of the latter.
+            "zoo:name". Something that exists under this path is never taken for one of the latter.
 
     Raises:
         UserError: There is no such file, the choice is ambiguous, or a file cannot be fetched.

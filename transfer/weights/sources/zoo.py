@@ -20,8 +20,8 @@ def folder_of(name: str, zoo: Path) -> Path:
     known = names_in(zoo)
     if not known:
         raise UserError(
-            f"there is no zoo in {zoo} (an installed wheel holds none): clone the project, and name its folder zoo/ in the "
-            "environment variable PIXBENCH_ZOO"
+            f"the zoo in {zoo} has no backbone {name!r}, nor any other: add one with `pixbench zoo add`, or name the folder of "
+            "another zoo in the environment variable PIXBENCH_ZOO (an installed wheel comes without one)"
         )
     if name not in known:
         raise UserError(f"the zoo has no backbone {name!r}{did_you_mean(name, known)}; it has {listed(known)}")

@@ -134,6 +134,25 @@ def test_another_picture(browser: Any, report: Path) -> None:
         assert names[1] in page.locator('[data-part="left-map"]').get_attribute("aria-label")
 
 
+def test_pictures_of_one_name_are_told_apart(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that were measured in mini worlds of two seeds."""
+    scene = made_samples.scene
+    for number, label in enumerate(("one", "other")):
+        monkeypatch.setattr(made_samples, "scene", lambda place, number=number: scene(place + 100 * number))
+        made_samples.write_labels(tmp_path / label, label)
+    section = similarity.section(read_contents([tmp_path], Options()))
+    assert section is not None
+    file = tmp_path / "report.html"
+    file.write_text(assembled([section]), encoding="utf-8")
+    with opened(browser, file, **DESKTOP) as page:
+        choice, kept = page.locator('[data-part="picture"]'), []
+        for place in range(2 * made_samples.PICTURES):
+            choice.select_option(index=place)
+            page.wait_for_timeout(50)
+            kept.append("not kept" in said(page).partition("other:")[0])
+    assert kept == [False] * made_samples.PICTURES + [True] * made_samples.PICTURES
+
+
 def test_touch_chooses_a_cell(browser: Any, report: Path) -> None:
     with opened(browser, report, **PHONE) as page:
         canvas = page.locator('[data-part="left-map"]')
