@@ -7,6 +7,7 @@ group, says what happened and exits at once (`pixbench.errors.run_command`). tor
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -23,6 +24,8 @@ from pixbench.errors import OtherProcessStopped, UserError, say_last_words_after
 from pixbench.interrupt import stop_signals
 from pixbench.patience import PROCESS_TIMEOUT_H
 
+_GROUPS = itertools.count()
+"""Numbers of the groups that this process joins; all processes join the same ones in the same order."""
 GLOO_PAUSE_S = 0.5
 """Seconds to wait before a gloo group is destroyed."""
 CLOSING_S = 15.0
@@ -37,8 +40,7 @@ class AgreedStop(KeyboardInterrupt):
 def process_group(device: str, hours: float = PROCESS_TIMEOUT_H, backend: str = "") -> Iterator[torch.device]:
     """Be in the group of the processes that torchrun has started; one process alone needs no group.
 
-    Inside another such block, it changes nothing: a group cannot be joined several times in a row, because the processes may
-    find the addresses of the group before.
+    Inside another such block, it changes nothing.
 
     Yields the device of this process. The group is left when the block ends, or with `AgreedStop`, because all processes do
     that together. After any other exception the process stays in the group, see the top of this file.
@@ -78,11 +80,13 @@ def process_group(device: str, hours: float = PROCESS_TIMEOUT_H, backend: str = 
 def _join(backend: str, timeout: timedelta) -> None:
     """Join the group.
 
-    On one machine, each restart of the processes gets its own part of torchrun's store. Otherwise they may read the addresses
-    of the dead processes there (https://github.com/pytorch/pytorch/issues/135712). The agents of several machines do not count
-    restarts alike; there, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives each restart a new store.
+    Each group gets its own part of torchrun's store. Otherwise a process may read there the addresses of the group before, and
+    wait for ever: of the group that it has just left, or, on one machine, of the processes before a restart
+    (https://github.com/pytorch/pytorch/issues/135712). The agents of several machines do not count restarts alike; there,
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives each restart a new store.
     """
     store, rank, size = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"group {next(_GROUPS)}", store)
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
