@@ -30,7 +30,7 @@ FRACTIONS = Limit("between 0 and 1 each", lambda values: all(0 <= value <= 1 for
 SIZE = Limit("between 1 and 1000000000", lambda value: 1 <= value <= 10**9)
 
 LIMITS = {
-    "optimizer.base_lr": POSITIVE,
+    "optimizer.base_lr": NOT_NEGATIVE,
     "optimizer.momentum": Limit("at least 0 and below 1", lambda value: 0 <= value < 1),
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.trust_coefficient": POSITIVE,

@@ -142,3 +142,18 @@ def test_a_bad_step_changes_nothing(
     run.step += 1
     assert not train_step(run, batch)["bad"]
     assert any(not torch.equal(after[name], value) for name, value in state(run).items() if "backbone.conv1" in name)
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
+def test_a_rate_of_0_moves_only_the_statistics_of_batch_norm(
+    optimizer: str, config_of: Callable[..., RunConfig]
+) -> None:
+    config = config_of("pixpro")
+    schedule = replace(config.schedule, min_lr=0.0)
+    config = replace(config, optimizer=replace(config.optimizer, name=optimizer, base_lr=0.0), schedule=schedule)
+    run = setup(config, torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in run.method.backbone.state_dict().items()}
+    train_step(run, views(8, size=32))
+    moved = {name for name, tensor in run.method.backbone.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved
+    assert all(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in moved), moved

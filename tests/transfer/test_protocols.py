@@ -30,7 +30,7 @@ EVALUATED = {  # what the evaluators give, apart from the AP and IoU of single c
     "detectron2": {
         f"{task}/AP{which}" for task in ("bbox", "segm", "keypoints") for which in ("", *"smlrcf", "50", "75")
     },
-    "mmseg": {"aAcc", "mIoU", "mAcc", "fgIoU"},
+    "mmseg": {"aAcc", "mIoU", "mAcc", "fgIoU", "boundary_mIoU"},
 }
 
 every = pytest.mark.parametrize("protocol", protocols().values(), ids=lambda protocol: protocol.name)

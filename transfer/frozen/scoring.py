@@ -47,10 +47,12 @@ class Confusion:
         labels, classes = torch.as_tensor(labels).flatten().long(), len(self.counts)
         known = labels != IGNORED
         pairs = labels[known] * classes + predicted.flatten().cpu().long()[known]
-        counts = torch.bincount(pairs, minlength=classes**2)
-        occur = counts.nonzero().flatten()
-        self.each.append((occur, counts[occur]))
-        self.counts += counts.view(classes, classes)
+        self.add_pairs(*pairs.unique(return_counts=True))
+
+    def add_pairs(self, pairs: Tensor, counts: Tensor) -> None:
+        """Count pairs (P,) of one picture that differ, label · K + prediction, with their numbers of pixels (P,)."""
+        self.each.append((pairs, counts))
+        self.counts.view(-1)[pairs] += counts
 
     def areas(self) -> tuple[np.ndarray, ...]:
         """Return the areas (I, K) of intersection, union and label of each picture, in pixels."""

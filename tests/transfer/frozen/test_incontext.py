@@ -57,7 +57,8 @@ def test_three_patches_two_classes(tmp_path: Path) -> None:
     (found,) = shares_of(memory, test, 2, 0.5)
     np.testing.assert_allclose(found, [[[(e1 + 0.25 * e2) / (e1 + e2), 0.75 * e2 / (e1 + e2)]]], rtol=0, atol=1e-12)
     metrics = measured(train, test, Settings(neighbours=2, temperature=0.5))
-    assert metrics == {"mIoU": 25.0, "aAcc": 50.0, "mIoU_paper": 25.0}  # all four pixels are predicted to be class 0
+    # all four pixels are predicted to be class 0, and all are beside the boundary
+    assert metrics == {"mIoU": 25.0, "aAcc": 50.0, "mIoU_paper": 25.0, "boundary_mIoU": 25.0}
 
 
 def bilinear(planes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

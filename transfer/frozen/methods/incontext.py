@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pixbench.errors import UserError
+from transfer.boundaries import near_boundaries
 from transfer.frozen.crops import Crops, CropSettings
 from transfer.frozen.limits import need, need_order
 from transfer.frozen.matching import matched, new_numbers
@@ -131,6 +132,7 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
     for name, step in STEPS.items():
         ways[name] = replace([*ways.values()][-1], **step)
     counts: dict[Any, Confusion] = {}
+    near = Confusion(_counted(settings)[0].classes(test.views.scenes))
     maps: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     shown = {*chosen(test.views.scenes.names)}
     facts: dict[str, Any] = {"score_at": settings.score_at}
@@ -147,7 +149,10 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
                 truth = labelling.numbers(_truth(test.views, index, size, labelling), scenes, False)
                 guess = label_map(shares, truth.shape)
                 counts[labelling, size].add(truth, guess)
-                if index in shown and (labelling, size) == _counted(settings):
+                if (labelling, size) != _counted(settings):
+                    continue
+                near.add(near_boundaries(truth), guess)
+                if index in shown:
                     maps[index] = truth, guess.cpu().numpy()
     found = {name: metrics(counts[_counted(way)], way) for name, way in ways.items()}
     steps = {name: metric["mIoU"] for name, metric in found.items()}
@@ -166,7 +171,11 @@ def evaluate(splits: dict[str, Split], settings: Settings, run: Run) -> Measured
         numbers = new_numbers(counts[_counted(settings)]).numpy()
         maps = {index: (truth, numbers[guess]) for index, (truth, guess) in maps.items()}
     keep_labels(kept, test.views.scenes, names, maps)
-    return Measured(found["these settings"] | {"mIoU_paper": paper}, facts, deviations, kept)
+    measured = found["these settings"] | {"mIoU_paper": paper}
+    if not settings.matching:
+        kept.add_areas(("boundary_mIoU",), test.views.scenes.names, names, near.areas(), file="boundaries")
+        measured["boundary_mIoU"] = near.iou().nanmean().item()
+    return Measured(measured, facts, deviations, kept)
 
 
 def _counted(way: Settings) -> tuple[Labelling, ScoreAt]:
