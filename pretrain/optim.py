@@ -23,8 +23,8 @@ class OptimizerConfig:
 
     Args:
         name: "lars" (as in PixPro and SimCLR), "sgd" (as in MoCo) or "adamw".
-        base_lr: peak learning rate for 256 images per step; it is scaled in proportion to the total batch. With 0 (and `min_lr` 0)
-            only the statistics of batch norm change: a random backbone with those of its images.
+        base_lr: peak learning rate for 256 images per step; it is scaled in proportion to the total batch. With 0, and `min_lr`
+            0, only the statistics of batch norm change: a random backbone with those of its images.
         momentum: momentum of LARS and SGD; AdamW uses PyTorch's default betas.
         weight_decay: weight decay; LARS and AdamW leave out one-dimensional parameters (BN, biases), SGD does not, as published.
         trust_coefficient: length of a LARS update relative to its weight, before the learning rate.

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.zoo.portable import portable
+from benchmarks.portable import portable_pretraining
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, ZOO_FILE
 from pixbench.files import make_folder, sha256, write_text
@@ -108,7 +108,7 @@ def add(run: Path, name: str, zoo: Path = ZOO) -> Entry:
         raise UserError(f"{name!r} cannot be a name in the zoo; use small letters, digits and _ . -")
     if (zoo / name).exists():
         raise UserError(f"{zoo / name} exists already; choose another name, or delete that folder first")
-    result = portable(finished(run), f"zoo/{name}")
+    result = portable_pretraining(finished(run), f"zoo/{name}")
     backbone = load(run / CHECKPOINT_FILE)
     about = {"config_sha256": result["config_sha256"], "out": result["config"]["out"]}
     backbone = replace(backbone, pretraining={**(backbone.pretraining or {}), **about})

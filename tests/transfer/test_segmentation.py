@@ -353,7 +353,9 @@ def test_iou_of_what_nobody_labelled_or_predicted_is_no_number(tmp_path: Path) -
     assert np.isnan([found[3]["IoU/d"], found[3]["fgIoU"]]).all()
     assert "fgIoU" not in found[None]
     assert {*found[3]} - {*found[None]} == {"fgIoU"}
-    assert found[3]["boundary_mIoU"] == pytest.approx(100 / 3)  # beside the boundary of a and b: a predicted as c, and b
+    assert found[3]["boundary_mIoU"] == pytest.approx(
+        100 / 3
+    )  # beside the boundary of a and b: a predicted as c, and b
     kept = metric.kept.arrays
     assert kept["areas"]["images"].tolist() == ["picture"]
     assert kept["areas"]["intersection"].tolist() == [[1, 1, 0, 0]]

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from benchmarks.commands.main import main
+from benchmarks.portable import portable_pretraining
 from benchmarks.results.verify import verify
 from benchmarks.zoo import card
 from benchmarks.zoo import entry as entry_module
 from benchmarks.zoo.entry import SUMS, add, entries, find
-from benchmarks.zoo.portable import portable
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, ZOO_FILE
 from pixbench.paths import CONFIGS
@@ -177,7 +177,7 @@ def test_of_other_paths_the_last_part_is_left(zoo: Path) -> None:
         "/home/somebody/own.yaml",
         "a/b",
     ]
-    found = portable({**result, "config": other, "command": command}, "zoo/x")
+    found = portable_pretraining({**result, "config": other, "command": command}, "zoo/x")
     assert found["config"]["init_from"] == "weights.pth"
     assert found["command"] == ["pixbench", "pretrain", "--init_from=weights.pth", "--config", "own.yaml", "a/b"]
 
