@@ -1,4 +1,4 @@
-"""What makes training on a CPU faster: memory that is kept, the order of weights, and arithmetic that the processor has."""
+"""What makes training on a CPU faster: memory that is kept, and arithmetic that the processor has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ctypes
 import sys
 
 import torch
-from torch import nn
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Settings of glibc's `mallopt`, see malloc.h."""
@@ -29,17 +28,6 @@ def keep_freed_memory() -> bool:
     return all(
         mallopt(name, value) for name, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, PAD))
     )
-
-
-def make_fast(model: nn.Module) -> None:
-    """Make training of ``model`` on this CPU faster: keep freed memory, and store the weights of convolutions channel by channel.
-
-    The convolutions then give maps of the same order, in which oneDNN computes without copies. Results differ in the last bits.
-    """
-    keep_freed_memory()
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def bf16_instructions() -> list[str]:

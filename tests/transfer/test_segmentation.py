@@ -266,7 +266,7 @@ def test_own_classes_are_trained_and_measured(job: TransferJob, tmp_path: Path, 
     assert scores(kept.arrays["confusion"]["counts"], False)["mIoU"] == pytest.approx(
         outcome.metrics["mIoU"], abs=0.006
     )
-    assert {*kept.per_image} == {"mIoU", "aAcc", "mAcc"}
+    assert {*kept.per_image} == {"mIoU", "aAcc", "mAcc", "boundary_mIoU"}
     assert len(kept.arrays["areas"]["images"]) == outcome.evaluation["pictures"]["test"]
     assert outcome.config["model"]["decode_head"]["num_classes"] == 3
     assert outcome.config["val_dataloader"]["dataset"]["metainfo"]["classes"] == list(OWN.names)

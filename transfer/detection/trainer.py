@@ -32,7 +32,6 @@ from pixbench.files import write_text
 from pixbench.interrupt import StopSignal, shielded
 from pixbench.process_group import AgreedStop
 from pixbench.progress import ProgressLines
-from pretrain.cpu import make_fast
 from transfer.detection import adamw, models, vitdet  # noqa: F401  the last two register models
 from transfer.detection.evaluators import evaluator
 from transfer.detection.samples import TRUTH, SampleKeeper
@@ -64,8 +63,6 @@ class Trainer(DefaultTrainer):
     def build_model(self, cfg: CfgNode) -> nn.Module:
         """Build the model, and freeze its backbone if the job asks for it."""
         model: nn.Module = super().build_model(cfg)
-        if cfg.MODEL.DEVICE == "cpu":
-            make_fast(model)
         if self._job.freeze == "backbone":
             freeze(model, FRAMEWORKS[self._job.protocol.weights_framework])
         return model

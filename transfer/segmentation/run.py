@@ -129,7 +129,6 @@ def chatter_into(folder: Path) -> Iterator[TextIO]:
 
 def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: TextIO) -> tuple[QuietRunner, Progress]:
     """Return mmengine's Runner, which loads the weights just before its first iteration, and its progress hook."""
-    from pretrain.cpu import make_fast
     from transfer.segmentation import datasets, hooks, linear_head, metrics, named_backbone, one_cycle, stage_decay  # noqa: F401  registers its own classes
     from transfer.segmentation.runner import QuietRunner
 
@@ -149,8 +148,6 @@ def build_runner(job: TransferJob, config: Config, backbone: Backbone, console: 
     if checkpoint is not None:
         config.load_from, config.resume = str(checkpoint), True
     runner = QuietRunner.from_cfg(config)
-    if next(runner.model.parameters()).device.type == "cpu":
-        make_fast(runner.model)
     with suppress(OSError):
         Path(runner.log_dir).rmdir()  # mmengine makes this folder at every start; it stays empty
     progress = hooks.Progress(job.protocol.metrics, console)
