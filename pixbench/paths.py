@@ -13,6 +13,9 @@ CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "co
 ZOO = Path(os.environ.get("PIXBENCH_ZOO") or _PACKAGE.parent / "zoo")
 """Folder of the zoo, which a wheel does not hold: one folder for each backbone (docs/zoo.md)."""
 
+STUDY = _PACKAGE.parent / "study"
+"""Folder of the results of the study (docs/study.md), which a wheel does not hold; `scripts/study.py` writes it."""
+
 RESULT_JSON_SCHEMA = _PACKAGE / "result.schema.json"
 """JSON Schema (draft 2020-12) of a result file; `scripts/generate_docs.py` writes it."""
 

@@ -1,15 +1,18 @@
-"""The card of a backbone of the zoo: how it was made, and how it learnt."""
+"""The card of a backbone of the zoo: how it was made, how it learnt, and what was measured with it."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.zoo import measured
 from benchmarks.zoo.entry import Entry
 from pixbench.files import sha256
+from pixbench.paths import STUDY
 
 HEADS = ("name", "method", "seed", "images seen", "backbone", "MB")
 
@@ -30,8 +33,8 @@ def row(entry: Entry) -> tuple[str, ...]:
     return (entry.name, result["method"], str(result["seed"]), f"{images_seen(result):,}", network, f"{size:.1f}")
 
 
-def card(entry: Entry) -> str:
-    """Return the card as Markdown."""
+def card(entry: Entry, study: Path = STUDY) -> str:
+    """Return the card as Markdown; its numbers are those of the results in ``study``."""
     result = entry.result
     facts = dict(zip(HEADS, row(entry), strict=True))
     facts |= {
@@ -45,6 +48,9 @@ def card(entry: Entry) -> str:
     lines = [f"# zoo:{entry.name}", "", tabulate(facts.items(), ("", ""), tablefmt="github", disable_numparse=True)]
     lines += ["", "Kernels and matrices are in half precision.", "", "## Curve", ""]
     lines += [tabulate(curve(result), "keys", tablefmt="github", floatfmt=".3f")]
+    if numbers := measured.measured(entry, study):
+        lines += ["", "## Measured", "", "In the study (docs/study.md), at mini scale.", ""]
+        lines += [tabulate(numbers, measured.HEADS, tablefmt="github", disable_numparse=True)]
     return "\n".join(lines) + "\n"
 
 

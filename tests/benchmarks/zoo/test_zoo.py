@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tabled
 import torch
 
 from benchmarks.commands.main import main
@@ -180,6 +181,19 @@ def test_of_other_paths_the_last_part_is_left(zoo: Path) -> None:
     found = portable_pretraining({**result, "config": other, "command": command}, "zoo/x")
     assert found["config"]["init_from"] == "weights.pth"
     assert found["command"] == ["pixbench", "pretrain", "--init_from=weights.pth", "--config", "own.yaml", "a/b"]
+
+
+def test_the_card_has_what_the_study_measured_with_its_weights(zoo: Path, tmp_path: Path) -> None:
+    entry = find("pixpro", zoo)
+    assert "Measured" not in card.card(entry, tmp_path / "none")
+    weights = {"weights": {"sha256": entry.sums()[ZOO_FILE]}}
+    tabled.seeds(tmp_path / "a", "own", [60.0, 63.0], **weights)
+    tabled.seeds(tmp_path / "b", "other", [10.0])
+    metrics = {"mIoU": 12.34, "boundary_mIoU": 5.0, "aAcc": 70.0}
+    tabled.frozen(tmp_path / "c", "own", "voc12aug_incontext", metrics, **weights)
+    lines = card.card(entry, tmp_path).partition("## Measured")[2].splitlines()
+    found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")][2:]
+    assert found == [["voc12aug_incontext", "mIoU", "12.3", "1"], ["cityscapes_fcn16s", "mIoU", "61.5", "2"]]
 
 
 def test_the_card_says_how_it_was_made(zoo: Path) -> None:
