@@ -9,6 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.zoo.entry import Entry
+from pixbench.errors import printable
 from pixbench.files import sha256
 
 HEADS = ("name", "method", "seed", "images seen", "backbone", "MB")
@@ -27,7 +28,8 @@ def row(entry: Entry) -> tuple[str, ...]:
     if network == "resnet":
         network = f"ResNet-{about['depth']}, width {about['width']:g}, stride {about['output_stride']}"
     size = entry.weights.stat().st_size / 1e6
-    return (entry.name, result["method"], str(result["seed"]), f"{images_seen(result):,}", network, f"{size:.1f}")
+    found = (entry.name, result["method"], str(result["seed"]), f"{images_seen(result):,}", network, f"{size:.1f}")
+    return tuple(map(printable, found))
 
 
 def card(entry: Entry) -> str:
@@ -45,7 +47,7 @@ def card(entry: Entry) -> str:
     lines = [f"# zoo:{entry.name}", "", tabulate(facts.items(), ("", ""), tablefmt="github", disable_numparse=True)]
     lines += ["", "Kernels and matrices are in half precision.", "", "## Curve", ""]
     lines += [tabulate(curve(result), "keys", tablefmt="github", floatfmt=".3f")]
-    return "\n".join(lines) + "\n"
+    return printable("\n".join(lines), kept="\n") + "\n"
 
 
 def curve(result: Mapping[str, Any], most: int = 10) -> list[dict[str, Any]]:
