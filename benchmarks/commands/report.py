@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.figure and args.figure.suffix not in FORMATS:
         raise UserError(f"--figure {args.figure}: the main figure is a .png or .svg file; choose one of these endings")
+    if args.figure and args.figure.absolute() == args.out.absolute():
+        raise UserError(f"--figure and --out are both {args.out}; choose a name for each")
     contents = read_contents(args.runs, options_of(args))
     for line in contents.left_out:
         say(f"left out: {line}")

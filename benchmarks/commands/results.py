@@ -74,6 +74,10 @@ def _show(args: argparse.Namespace) -> None:
     from pixbench.results import read_result
 
     path = args.result / RESULT_FILE if args.result.is_dir() else args.result
+    if not path.exists():
+        raise UserError(
+            f"there is no result {path}; `pixbench results list {args.result}` shows those of all folders below"
+        )
     print(description(path, read_result(path)))
 
 

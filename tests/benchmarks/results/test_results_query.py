@@ -132,3 +132,9 @@ def test_a_spreadsheet_computes_nothing_of_an_export(tmp_path: Path) -> None:
     with (tmp_path / "x.csv").open() as stream:
         row = next(csv.DictReader(stream))
     assert (row["label"], row["deviations"]) == ('\'=HYPERLINK("http://example.org")', "'@SUM(1)")
+
+
+def test_a_folder_of_runs_has_no_result_to_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_results.write(tmp_path / "a")
+    assert main(["results", "show", str(tmp_path)]) == 2
+    assert f"`pixbench results list {tmp_path}` shows those of all folders below" in capsys.readouterr().err
