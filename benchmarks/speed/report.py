@@ -56,7 +56,8 @@ def copied(found: list[Found], number: int, folder: Path, stored: bool) -> Path:
         for place, (path, result) in enumerate(found):
             if written == number:
                 return folder
-            run, other = folder / f"{turn}" / f"{place}", {"seed": turn % SEEDS}
+            run = folder / f"{turn}" / f"{place}"
+            other: dict[str, Any] = {"seed": turn % SEEDS}
             if result["kind"] != "pretrain":
                 other["label"] = row_of(result) + (f"_{turn // SEEDS}" if turn >= SEEDS else "")
             make_folder(run)
