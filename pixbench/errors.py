@@ -129,6 +129,11 @@ def printable(text: str, kept: str = "") -> str:
     return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
+def say(line: str) -> None:
+    """Print a line that may hold names from files, on stdout."""
+    print(printable(line))
+
+
 def an(title: str) -> str:
     """Return ``title`` with its article; names that begin with MM are spelt."""
     return f"{'an' if title.startswith(('MM', *'aeiouAEIO')) else 'a'} {title}"

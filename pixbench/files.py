@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -34,8 +35,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path next to ``path``. Rename it to ``path`` if the block succeeds, delete it if not.
 
     The temporary name keeps the suffix because some writers choose the file type by it.
+
+    Raises:
+        IsADirectoryError: There is a folder where the file is to be written.
     """
     path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        raise IsADirectoryError(errno.EISDIR, "there is a folder, so name another file", str(path))
     make_folder(path.parent)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:

@@ -128,5 +128,5 @@ def read_progress(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         found = json.loads((Path(folder) / PROGRESS).read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}

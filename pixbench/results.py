@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -101,6 +102,8 @@ def read_result(path: Path, older: bool = False) -> dict[str, Any]:
         UnusableResult: The file cannot be read, is no result, has another schema, or was changed after it was written.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
+            raise UnusableResult(path, "damaged", "cannot be read (it is no file)", "remove it")
         content = path.read_bytes()
     except OSError as error:
         raise UnusableResult(
@@ -199,9 +202,9 @@ def read_arrays(path: Path, result: Mapping[str, Any], name: str) -> dict[str, n
             f"{file} is not the file that was written with {path.name} (another digest); run that job again"
         )
     try:
-        with np.load(file, allow_pickle=False) as content:
+        with zipfile.ZipFile(file), np.load(file, allow_pickle=False) as content:
             return {key: content[key] for key in content.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds at a file that somebody has made up
         raise UserError(f"{file} cannot be read ({error}); run that job again") from error
 
 

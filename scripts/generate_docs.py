@@ -27,6 +27,7 @@ from benchmarks.results import schema
 from benchmarks.speed import frozen as frozen_page
 from benchmarks.speed import page as speed_page
 from benchmarks.speed import probe_memory
+from benchmarks.speed import report as report_page
 from benchmarks.speed import search as search_page
 from benchmarks.tables import examples
 from pixbench.files import write_text
@@ -101,6 +102,12 @@ def frozen() -> str:
     return frozen_page.page(json.loads((DOCS / "frozen.json").read_text(encoding="utf-8")))
 
 
+def report() -> str:
+    """Return the time of reports as `python -m benchmarks.speed.report` stored it; there is nothing to show before."""
+    file = DOCS / "report.json"
+    return report_page.page(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else "*Not measured yet.*"
+
+
 def gpu_day() -> str:
     """Return the figures of `docs/gpu_day.json`, steps of a report of `scripts/gpu_day.sh`."""
     stored = json.loads((DOCS / "gpu_day.json").read_text(encoding="utf-8"))
@@ -154,6 +161,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "memory": ("frozen.md", memory),
     "search": ("frozen.md", search),
     "frozen": ("frozen.md", frozen),
+    "report": ("report.md", report),
     "steps": ("protocols/voc12aug_incontext.md", steps),
     "score_at": ("protocols/voc12aug_incontext.md", score_at),
     **{f"example of {name}": ("statistics.md", partial(statistics, name)) for name in examples.EXAMPLES},

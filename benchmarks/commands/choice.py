@@ -37,7 +37,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
         "--interval",
         choices=("seeds", "images"),
         default="seeds",
-        help="of what the 95 %% intervals are; images: where results store values of each, in seconds for each cell",
+        help="of what the 95 %% intervals are; images: where results store values of each, in seconds or minutes for each cell",
     )
     parser.add_argument("--scale", choices=SCALES, help="results of this scale only")
     parser.add_argument("--kind", choices=tuple(KINDS.values()), help="fine-tuned or frozen results only")

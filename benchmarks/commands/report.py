@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.commands.choice import add_choices, chosen, options_of
-from pixbench.errors import UserError
+from pixbench.errors import UserError, say
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -35,9 +35,11 @@ def run(args: argparse.Namespace) -> None:
 
     if args.figure and args.figure.suffix not in FORMATS:
         raise UserError(f"--figure {args.figure}: the main figure is a .png or .svg file; choose one of these endings")
+    if args.figure and args.figure.absolute() == args.out.absolute():
+        raise UserError(f"--figure and --out are both {args.out}; choose a name for each")
     contents = read_contents(args.runs, options_of(args))
     for line in contents.left_out:
-        print(f"left out: {line}")
+        say(f"left out: {line}")
     if not contents.results.found:
         raise UserError(
             f"there are no results below {', '.join(map(str, args.runs))} that can be used; run something first, for example: "

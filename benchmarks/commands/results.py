@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixbench.errors import UserError
+from pixbench.errors import UserError, say
 
 if TYPE_CHECKING:
     from benchmarks.results.reading import Found, Results
@@ -74,26 +74,35 @@ def _show(args: argparse.Namespace) -> None:
     from pixbench.results import read_result
 
     path = args.result / RESULT_FILE if args.result.is_dir() else args.result
+    if not path.exists():
+        raise UserError(
+            f"there is no result {path}; `pixbench results list {args.result}` shows those of all folders below"
+        )
     print(description(path, read_result(path)))
 
 
 def _verify(args: argparse.Namespace) -> int:
     from benchmarks.results.verify import verify
 
-    results, bad, silent = _read(args.runs, args.where, heavy=True), 0, 0
+    results, bad, silent, matches = _read(args.runs, args.where, heavy=True), 0, 0, False
     for path, result in results.found:
         checks = [*verify(path, result)] if result["status"] == "ok" else []
         wrong = [check for check in checks if not check.fits]
         bad += bool(wrong)
         again = {check.what for check in checks} & set(result.get("metrics") or {})
         silent += not again
+        matches |= any("right" in about["arrays"] for about in (result.get("per_image") or {}).values())
         left = [name for name in result.get("metrics") or {} if name not in again]
         state = "DIFFERS" if wrong else "ok" if again else "nothing to compute again"
         more = f"; not computed again: {', '.join(left)}" if left and again else ""
-        print(f"{path}: {state}{' (' + ', '.join(sorted(again)) + ')' if again else ''}{more}")
+        say(f"{path}: {state}{' (' + ', '.join(sorted(again)) + ')' if again else ''}{more}")
         for check in wrong:
-            print(f"  {check.what}: {check.recorded} is recorded, but it is {check.again}")
+            say(f"  {check.what}: {check.recorded} is recorded, but it is {check.again}")
     _say_left_out(results)
+    if matches:
+        print(
+            "AP: from which detections the run found right; boxes and objects are not stored, so that is not checked again"
+        )
     edited = sum(file.problem in ("edited", "damaged") for file in results.left_out)
     print(f"{len(results.found)} results: {bad} differ, {silent} with nothing to compute again")
     return int(bool(bad or edited))
@@ -119,7 +128,7 @@ def _import(args: argparse.Namespace) -> None:
     protocol = find_protocol(args.protocol)
     path = imported(args.log, protocol, args.out, args.label, args.seed, args.scale)
     metrics = read_result(path)["metrics"]
-    print(f"{path}: {', '.join(f'{name} {protocol.written(name, value)}' for name, value in metrics.items())}")
+    say(f"{path}: {', '.join(f'{name} {protocol.written(name, value)}' for name, value in metrics.items())}")
 
 
 def _merge(args: argparse.Namespace) -> int:
@@ -127,7 +136,7 @@ def _merge(args: argparse.Namespace) -> int:
 
     done = merge(args.runs, args.into)
     for line in done.refused:
-        print(f"left out: {line}")
+        say(f"left out: {line}")
     print(f"{len(done.copied)} copied to {args.into}, {len(done.same)} were there, {len(done.refused)} left out")
     return int(bool(done.refused))
 
@@ -138,7 +147,7 @@ def _upgrade(args: argparse.Namespace) -> None:
 
     done, left = upgrade(args.runs)
     for path in done:
-        print(f"{path}: upgraded")
+        say(f"{path}: upgraded")
     _say_left_out(Results([], left), summary=False)
     print(f"{len(done)} upgraded, {len(left)} left out")
 
@@ -158,6 +167,6 @@ def _read(folders: list[Path], query: str | None, heavy: bool = False) -> Result
 
 def _say_left_out(results: Results, summary: bool = True) -> None:
     for file in results.left_out:
-        print(f"left out: {file.path} {file.reason}")
+        say(f"left out: {file.path} {file.reason}")
     if summary and results.left_out:
         print(results.summary())

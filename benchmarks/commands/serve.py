@@ -24,6 +24,9 @@ def run(args: argparse.Namespace) -> None:
     """Answer browsers of this machine until Ctrl-C."""
     from benchmarks.report.section import Contents, read_contents
     from benchmarks.report.server import Pages, server
+    from benchmarks.results.reading import check_folders
+
+    check_folders(args.runs)
 
     def contents() -> Contents:
         read = read_contents(args.runs, options_of(args))

@@ -17,9 +17,9 @@ from benchmarks.tables import (
     one_group,
     show,
     write,
-    write_agreement,
 )
 from benchmarks.tables.ablation import ablation
+from benchmarks.tables.agreement import agreement_document
 from benchmarks.tables.beside import beside
 from benchmarks.tables.collected import Task, collect
 from benchmarks.tables.cost import cost_document
@@ -55,7 +55,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     kind.add_argument(
         "--agreement",
         action="store_true",
-        help="do frozen and fine-tuned protocols rank the rows in the same order: Kendall's tau, and a picture of the ranks",
+        help="do frozen and fine-tuned protocols rank the rows in the same order: Kendall's tau",
     )
     parser.set_defaults(run=run)
 
@@ -74,24 +74,23 @@ def run(args: argparse.Namespace) -> None:
     if not args.by:
         options.check(labels)
     if args.agreement:
-        name, document = "agreement", write_agreement(one_group(beside(groups), args.scale), out)
+        name, document = "agreement", agreement_document(one_group(beside(groups), args.scale))
+    elif args.cost:
+        name, document = "cost", cost_document(groups, args.runs, options)
+    elif args.per_class:
+        task = Task(find_protocol(args.per_class).name)
+        group = one_group(groups, args.scale, lambda group: task in group.tasks())
+        name, document = f"per_class_{task.protocol}", per_class(group, task, options)
+    elif args.by:
+        Options(args.rows).check(labels)
+        groups = [ablation(group, args.by, args.rows) for group in groups]
+        name = re.sub(r"[^\w.]+", "_", f"by_{'_'.join(args.by)}")
+        document = compared(groups, left_out, Options((), args.baseline, args.metrics, args.interval, args.full))
     else:
-        if args.cost:
-            name, document = "cost", cost_document(groups, args.runs, options)
-        elif args.per_class:
-            task = Task(find_protocol(args.per_class).name)
-            group = one_group(groups, args.scale, lambda group: task in group.tasks())
-            name, document = f"per_class_{task.protocol}", per_class(group, task, options)
-        elif args.by:
-            Options(args.rows).check(labels)
-            groups = [ablation(group, args.by, args.rows) for group in groups]
-            name = re.sub(r"[^\w.]+", "_", f"by_{'_'.join(args.by)}")
-            document = compared(groups, left_out, Options((), args.baseline, args.metrics, args.interval, args.full))
-        else:
-            name, document = TABLE, compared(groups, left_out, options, args.beside)
-        write(document, out, name, args.full)
+        name, document = TABLE, compared(groups, left_out, options, args.beside)
+    write(document, out, name, args.full)
     show(document, args.full)
-    print(f"written: {out / name}.md, .csv, .tex, .html, .json{', .png' if args.agreement else ''}")
+    print(f"written: {out / name}.md, .csv, .tex, .html, .json")
     if args.into:
         text = to_markdown(document, args.full)
         insert(text.replace("\n## ", "\n### ").partition("\n\n")[2], args.into)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pixbench.errors import UserError
+from pixbench.errors import UserError, printable, say
 
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -44,7 +44,7 @@ def _list(_args: argparse.Namespace) -> None:
         try:
             rows.append(row(entry))
         except UserError as error:
-            damaged.append(f"left out: {error}")
+            damaged.append(printable(f"left out: {error}"))
     print(tabulate(rows, HEADS, tablefmt="simple", disable_numparse=True) if rows else f"no backbone in {ZOO}")
     print("\n".join(damaged), end="\n" * bool(damaged))
 
@@ -74,7 +74,8 @@ def _verify(_args: argparse.Namespace) -> int:
 
     found = [(entry, entry.problems()) for entry in entries()]
     for entry, problems in found:
-        print("\n".join(problems or [f"{entry.name}: as recorded"]))
+        for line in problems or [f"{entry.name}: as recorded"]:
+            say(line)
     wrong = sum(bool(problems) for _, problems in found)
     print(f"{len(found) - wrong} of {len(found)} backbones are as recorded")
     return int(wrong > 0)

@@ -57,6 +57,7 @@ def assembled(sections: Sequence[Section], version: str = "") -> str:
     scripts = [Markup(static(name)) for name in names]
     if charts.SCRIPT in names:
         scripts.insert(0, Markup(charts.bundle()))
+    scripted = Markup(static("scripted.js"))
     styles = dict.fromkeys(("page.css", *(part.style for part in sections if part.style)))
     return fill(
         "page.html.j2",
@@ -66,10 +67,11 @@ def assembled(sections: Sequence[Section], version: str = "") -> str:
         sections=sections,
         chart_config=charts.CONFIG,
         scripts=scripts,
+        scripted=scripted,
         styles=[Markup(static(name)) for name in styles],
         light=Markup(variables(dark=False)),
         dark=Markup(variables(dark=True)),
-        policy=POLICY.format(scripts=_digests(scripts), connect="'self'" if version else "'none'"),
+        policy=POLICY.format(scripts=_digests([scripted, *scripts]), connect="'self'" if version else "'none'"),
     )
 
 

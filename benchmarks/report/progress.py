@@ -15,6 +15,8 @@ from pixbench.curve import CURVE_FILE, read_curve
 from pixbench.file_versions import RESULT_FILE, STEP_LOG
 from pixbench.progress import PROGRESS, read_progress
 
+NOT_OURS = (OSError, TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError)
+"""What reading raises at a file of another program, at a damaged one, and at one that was removed meanwhile."""
 SILENT_S = 600.0
 """A run that has written nothing for so long may have stopped."""
 
@@ -55,25 +57,30 @@ def begun(folders: Sequence[Path]) -> Iterator[Begun]:
     for folder in folders:
         for parent, below, files in os.walk(folder):
             below.sort()
-            if PROGRESS not in files or RESULT_FILE in files:
-                continue
             run = Path(parent)
-            with suppress(OSError, TypeError, ValueError, KeyError):  # another program's file, or removed meanwhile
+            if (
+                PROGRESS not in files or RESULT_FILE in files or not (run / PROGRESS).is_file()
+            ):  # a pipe would never end
+                continue
+            with suppress(*NOT_OURS):
                 held: dict[str, Any] = read_progress(run)
                 best = {str(name): float(value) for name, value in held.get("best", {}).items()}
-                curve = read_curve(run / (STEP_LOG if STEP_LOG in files else CURVE_FILE), most=1)
+                log = run / (STEP_LOG if STEP_LOG in files else CURVE_FILE)
+                curve = read_curve(log, most=1) if log.is_file() else []
                 loss = curve[-1].get("loss") if curve else None
                 silent = now - (run / PROGRESS).stat().st_mtime
-                yield Begun(
+                found = Begun(
                     run, int(held["done"]), int(held["total"]), float(held["left_s"]), best, loss, max(0.0, silent)
                 )
+                found.cells()  # what cannot be written is no progress of ours
+                yield found
 
 
 def ended(folders: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """Yield (job, reason) of each job of the suites in ``folders`` that failed, as their records say."""
     for folder in folders:
-        for path in sorted((folder / "jobs").glob("*.json")):
-            with suppress(OSError, ValueError, KeyError, TypeError):
+        for path in filter(Path.is_file, sorted((folder / "jobs").glob("*.json"))):
+            with suppress(*NOT_OURS):
                 record = json.loads(path.read_text(encoding="utf-8"))
                 if record["status"] == "failed":
                     yield str(record["job"]), str(record["reason"])

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from benchmarks.report.page import assembled, page
 from benchmarks.report.section import Contents, Section
-from pixbench.errors import UserError
+from pixbench.errors import UserError, explain
 from pixbench.file_versions import RESULT_FILE
 from pixbench.progress import PROGRESS
 
@@ -55,8 +55,10 @@ class Pages:
     def _made(self, version: str) -> str:
         try:
             return page(self.contents(), version)
-        except UserError as error:  # such as a seed that is there twice: the next page may be right again
-            return assembled([Section("summary", "The report cannot be made", str(error), Markup())], version)
+        except (
+            Exception
+        ) as error:  # a seed that is there twice, a file that went away: the next page may be right again
+            return assembled([Section("summary", "The report cannot be made", explain(error), Markup())], version)
 
     def _version(self) -> str:
         """Return a digest of which results and how much progress there are now."""

@@ -17,16 +17,16 @@ from typing import NamedTuple
 from pixbench.files import make_folder
 from pixbench.paths import RESULT_JSON_SCHEMA
 
-VERSION = 1
+VERSION = 2
 """Another number when the tables change."""
 TIMEOUT_S = 10.0
 """Seconds to wait while another process writes to the cache."""
 TABLES = """
 CREATE TABLE IF NOT EXISTS results (
-    path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, inode INTEGER,
+    path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, inode INTEGER,
     problem TEXT, reason TEXT, content BLOB, heavy BLOB
 ) WITHOUT ROWID;
-CREATE TEMP TABLE wanted (path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, inode INTEGER) WITHOUT ROWID;
+CREATE TEMP TABLE wanted (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, inode INTEGER) WITHOUT ROWID;
 """
 
 
@@ -101,22 +101,25 @@ def _connected(path: Path | None) -> sqlite3.Connection:
 def known(connection: sqlite3.Connection, files: Iterable[File], heavy: bool) -> Iterator[Row]:
     """Yield the rows of those of ``files`` that have not changed since; ``heavy`` asks for all of their content."""
     connection.execute("DELETE FROM wanted")
-    connection.executemany("INSERT OR REPLACE INTO wanted VALUES (?, ?, ?, ?)", files)
+    named = ((os.fsencode(path), *about) for path, *about in files)  # a name need not be text, which SQLite asks for
+    connection.executemany("INSERT OR REPLACE INTO wanted VALUES (?, ?, ?, ?)", named)
     rest = "r.heavy" if heavy else "NULL"
     for row in connection.execute(
         f"SELECT r.path, r.problem, r.reason, r.content, {rest} FROM wanted w JOIN results r USING (path) "
         "WHERE r.size = w.size AND r.changed = w.changed AND r.inode = w.inode"
     ):
-        yield Row(*row)
+        yield Row(os.fsdecode(row[0]), *row[1:])
 
 
 def remember(connection: sqlite3.Connection, rows: Iterable[tuple[File, Row]], folders: Iterable[str]) -> None:
     """Store rows, and forget files below ``folders`` that were not asked for in the last `known`: they are gone."""
     with suppress(sqlite3.OperationalError), connection:  # locked, or the disk is full: it is only a cache
-        values = [(*file, row.problem, row.reason, row.content, row.heavy) for file, row in rows]
+        values = [
+            (os.fsencode(path), *about, row.problem, row.reason, row.content, row.heavy) for (path, *about), row in rows
+        ]
         connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
         for folder in folders:
-            inside = (folder + os.sep, folder + chr(ord(os.sep) + 1))
+            inside = (os.fsencode(folder + os.sep), os.fsencode(folder + chr(ord(os.sep) + 1)))
             connection.execute(
                 "DELETE FROM results WHERE path >= ? AND path < ? AND path NOT IN (SELECT path FROM wanted)", inside
             )

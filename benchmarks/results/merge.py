@@ -38,8 +38,8 @@ def merge(sources: Sequence[Path], into: Path) -> Merged:
     for source in sources:
         if not source.is_dir():
             raise UserError(f"{source} is not a folder; give folders of results")
-        if into.resolve() == source.resolve():
-            raise UserError(f"{source} cannot be merged into itself; choose another --into")
+        if into.resolve().is_relative_to(source.resolve()):  # below it, each result would count twice from now on
+            raise UserError(f"{source} cannot be merged into itself; choose an --into that is not below it")
         results = read_all(source)
         done.refused += [f"{file.path} {file.reason}" for file in results.left_out]
         there = {item.result["digest"]: item.path for item in read_all(into).found} if into.is_dir() else {}

@@ -11,7 +11,8 @@ from tabulate import tabulate
 
 from benchmarks.results.query import NAMES, value_of
 from benchmarks.results.reading import Found
-from pixbench.errors import UserError
+from benchmarks.spreadsheet import field
+from pixbench.errors import UserError, printable
 from pixbench.files import atomic_path
 from transfer.protocols import protocols
 
@@ -40,7 +41,7 @@ def row(item: Found) -> tuple[str, ...]:
         seed,
         result["status"],
     )
-    return (*texts, metrics or result.get("reason", "")[:60])
+    return tuple(printable(text) for text in (*texts, metrics or result.get("reason", "")[:60]))
 
 
 def written(result: dict[str, Any], metric: str) -> str:
@@ -60,7 +61,8 @@ def description(path: Path, result: dict[str, Any]) -> str:
     """Return what a result says, for people."""
     units = result.get("units") or {}
     lines = [
-        (name, written(result, name), units.get(name, "").replace("1", "")) for name in result.get("metrics") or {}
+        (printable(name), written(result, name), printable(units.get(name, "").replace("1", "")))
+        for name in result.get("metrics") or {}
     ]
     first = (
         "kind",
@@ -85,15 +87,15 @@ def description(path: Path, result: dict[str, Any]) -> str:
     facts += [("data", f"{name} {digest}") for name, digest in (data.get("fingerprints") or {}).items()]
     facts += [("deviation", text) for text in result.get("deviations") or ()]
     facts += [("file", f"{name}, {about['bytes']:,} bytes") for name, about in (result.get("stored") or {}).items()]
-    shown = [(name, value) for name, value in facts if value not in (None, "")]
-    parts = [f"{path}\n", tabulate(shown, tablefmt="plain", disable_numparse=True)]
+    shown = [(name, printable(str(value))) for name, value in facts if value not in (None, "")]
+    parts = [f"{printable(str(path))}\n", tabulate(shown, tablefmt="plain", disable_numparse=True)]
     if lines:
         parts += ["", tabulate(lines, ("metric", "value", "unit"), tablefmt="simple", disable_numparse=True)]
     if per_class := result.get("per_class"):
         names = [*per_class]
         classes = dict.fromkeys(label for values in per_class.values() for label in values)
-        body = [(label, *(_short(per_class[name].get(label)) for name in names)) for label in classes]
-        parts += ["", tabulate(body, ("class", *names), tablefmt="simple", disable_numparse=True)]
+        body = [(printable(label), *(_short(per_class[name].get(label)) for name in names)) for label in classes]
+        parts += ["", tabulate(body, ("class", *map(printable, names)), tablefmt="simple", disable_numparse=True)]
     return "\n".join(parts)
 
 
@@ -114,12 +116,12 @@ def tidy(found: Sequence[Found]) -> Iterator[dict[str, Any]]:
 
 
 def write_csv(found: Sequence[Found], path: Path) -> int:
-    """Write `tidy` as CSV and return the number of lines."""
+    """Write `tidy` as CSV and return the number of lines; text that a spreadsheet would compute gets an apostrophe."""
     lines = [*tidy(found)]
     with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(lines)
+        writer.writerows({name: field(value) for name, value in line.items()} for line in lines)
     return len(lines)
 
 

@@ -2,19 +2,21 @@
 
 Legend: I images, K classes, R resamples. Arrays of one run, as results store them: "images" (I,) names, and either "value"
 (I,), whose mean is the metric (NaN: the image is left out), or "intersection" and "union" (I, K) in pixels, whose sums over
-images give the mean IoU. A class without a union counts as 0 if "absent_counts" is true; otherwise it is left out.
+images give the mean IoU, or the matches of detections, whose AP is the metric. A class without a union counts as 0 if
+"absent_counts" is true; otherwise it is left out.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
 from benchmarks.statistics.intervals import LEVEL, Estimate
+from benchmarks.statistics.precision import average_precision_of
 from pixbench.errors import UserError
 
 Arrays = Mapping[str, NDArray]
@@ -34,14 +36,13 @@ def over_images(runs: Sequence[Arrays], baseline: Sequence[Arrays] = (), seed: i
         UserError: the runs were measured on different images.
     """
     names = runs[0]["images"]
-    order = [_order(arrays["images"], names) for arrays in (*runs, *baseline)]
+    metrics = [_metric(arrays, _order(arrays["images"], names)) for arrays in (*runs, *baseline)]
     weights = [1 / len(runs)] * len(runs) + [-1 / len(baseline) for _ in baseline]
 
     def metric(index: NDArray, axis: int = -1) -> NDArray:  # (..., I) numbers of images -> (...)
         draws = np.moveaxis(index, axis, -1).reshape(-1, index.shape[axis])
         counts = np.stack([np.bincount(draw, minlength=len(names)) for draw in draws]).astype(float)  # (R, I)
-        runs_and_places = zip((*runs, *baseline), order, weights, strict=True)
-        total = sum(weight * _metric(counts, arrays, place) for arrays, place, weight in runs_and_places)
+        total = sum(weight * of(counts) for of, weight in zip(metrics, weights, strict=True))
         return np.reshape(np.asarray(total), np.delete(index.shape, axis))
 
     images = np.arange(len(names))
@@ -61,16 +62,24 @@ def over_images(runs: Sequence[Arrays], baseline: Sequence[Arrays] = (), seed: i
     return Estimate(value, float(found.standard_error), len(names), low, high)
 
 
-def _metric(counts: NDArray, arrays: Arrays, order: NDArray) -> NDArray:
-    """Return the metric (R,) of images that are drawn ``counts`` (R, I) times, in percent for an IoU."""
+def _metric(arrays: Arrays, order: NDArray) -> Callable[[NDArray], NDArray]:
+    """Return the function that gives the metric (R,) of images that are drawn ``counts`` (R, I) times; of an IoU in per cent."""
+    if "right" in arrays:
+        return average_precision_of(arrays, order)
     if "value" in arrays:
-        value = np.asarray(arrays["value"], float)[order]
-        known = ~np.isnan(value)
-        mean: NDArray = counts[:, known] @ value[known] / counts[:, known].sum(1)
-        return mean
-    intersection = counts @ np.asarray(arrays["intersection"], float)[order]  # (R, K)
-    union = counts @ np.asarray(arrays["union"], float)[order]
+        return lambda counts: _mean(counts, np.asarray(arrays["value"], float)[order])
+    intersection, union = (np.asarray(arrays[name], float)[order] for name in ("intersection", "union"))
     absent = 0.0 if arrays.get("absent_counts") else np.nan
+    return lambda counts: _mean_iou(counts @ intersection, counts @ union, absent)
+
+
+def _mean(counts: NDArray, value: NDArray) -> NDArray:
+    known = ~np.isnan(value)
+    mean: NDArray = counts[:, known] @ value[known] / counts[:, known].sum(1)
+    return mean
+
+
+def _mean_iou(intersection: NDArray, union: NDArray, absent: float) -> NDArray:  # (R, K)
     iou = np.divide(intersection, union, out=np.full(union.shape, absent), where=union > 0)
     return 100 * np.nanmean(iou, axis=1)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
-Samples = Mapping[tuple[Hashable, int], float]
+Samples = Mapping[tuple[Hashable, Hashable], float]
 """(pre-training run, seed of the evaluation) -> number."""
 LEVEL = 0.95
 ENOUGH = 3

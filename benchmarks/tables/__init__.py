@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.tables.agreement import agreement_document, scatter
 from benchmarks.tables.beside import beside as side_by_side
 from benchmarks.tables.collected import Group, collect
 from benchmarks.tables.comparison import comparison
@@ -20,7 +19,7 @@ from benchmarks.tables.published_table import published_table
 from benchmarks.tables.records import records
 from benchmarks.tables.table import Document
 from pixbench.errors import UserError
-from pixbench.files import atomic_path, write_text
+from pixbench.files import write_text
 from transfer.protocols import KINDS
 
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
@@ -101,15 +100,6 @@ def one_group(groups: Sequence[Group], scale: str | None, why: Callable[[Group],
     raise UserError(
         f"results of several scales or kinds cannot share this table ({differ}); choose one with --scale or --kind"
     )
-
-
-def write_agreement(group: Group, out: Path) -> Document:
-    """Write Kendall's τ of frozen and fine-tuned protocols, and a picture, to ``out/agreement.*``; return the table."""
-    document = agreement_document(group)
-    write(document, out, "agreement")
-    with atomic_path(out / "agreement.png") as part:
-        part.write_bytes(scatter(group))
-    return document
 
 
 def insert(text: str, document: Path) -> None:

@@ -1,11 +1,10 @@
-"""Do frozen and fine-tuned protocols rank the rows in the same order? Kendall's τ, and a picture of the ranks."""
+"""Do frozen and fine-tuned protocols rank the rows in the same order? Kendall's τ."""
 
 from __future__ import annotations
 
-import io
 import math
 
-from benchmarks.statistics.agreement import agreement, ranks
+from benchmarks.statistics.agreement import agreement
 from benchmarks.statistics.intervals import over_seeds
 from benchmarks.tables.collected import Group
 from benchmarks.tables.options import Column, chosen_columns
@@ -66,41 +65,3 @@ def both(group: Group, one: Column, other: Column) -> tuple[Means, Means]:
             if not any(map(math.isnan, means)):
                 found[0][label], found[1][label] = means
     return found
-
-
-def scatter(group: Group) -> bytes:
-    """Return a PNG with the ranks of the rows under a frozen protocol against those under a fine-tuned one, for each pair.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UserError("the picture of ranks needs matplotlib: pip install matplotlib") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    tuned, frozen = (first_columns(group, kind) for kind in ("transfer", "frozen"))
-    figure, grid = pyplot.subplots(
-        len(frozen), len(tuned), figsize=(4 * len(tuned), 3.6 * len(frozen)), squeeze=False, layout="constrained"
-    )
-    for line, column in zip(grid, frozen, strict=True):
-        for axes, other in zip(line, tuned, strict=True):
-            one, two = both(group, column, other)
-            x, y = ranks([*one.values()]), ranks([*two.values()])
-            axes.plot([1, max(len(x), 1)], [1, max(len(x), 1)], color="0.8", zorder=0)
-            axes.scatter(x, y, s=18)
-            for label, place in zip(one, zip(x, y, strict=True), strict=True):
-                text = group.title(label).replace("$", r"\$")  # a label is no formula
-                axes.annotate(text, place, xytext=(4, 2), textcoords="offset points", fontsize=7)
-            axes.set(xlabel=f"rank, frozen: {column[2]}", ylabel=f"rank, fine-tuned: {other[2]}")
-            axes.margins(0.15)
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.get_major_locator().set_params(integer=True)
-            axes.invert_xaxis()
-            axes.invert_yaxis()
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
-    pyplot.close(figure)
-    return out.getvalue()

@@ -35,7 +35,7 @@ class Entry:
 
     def samples(self, metric: str) -> Samples:
         """Return (seed of pre-training, seed of the evaluation) -> number; "" for a row that is a single pre-training run."""
-        keys = [(run.get("joined", ""), run["seed"]) for run in self.runs]
+        keys = [(run.get("joined", ""), seed_of(run)) for run in self.runs]
         return dict(zip(keys, self.values(metric), strict=True))
 
     @property
@@ -158,11 +158,12 @@ def grouped(results: Results, folders: Sequence[Path]) -> tuple[list[Group], lis
             continue
         label = row_of(result)
         task = Task(result["protocol"], tuple(result.get("classes") or ()))
-        key = (label, result["protocol"] + task.own, result["scale"], result["seed"])
+        key = (label, result["protocol"] + task.own, result["scale"], seed_of(result))
         if key in seen:
+            same = "imported from the same log" if result["seed"] is None else f"with seed {key[3]}; a seed counts once"
             raise UserError(
-                f"{path} and {seen[key]} are both {label!r} of {key[1]} at {key[2]} scale with seed {key[3]}; a seed counts "
-                "once: remove one of them, or repeat the command of one with another --label"
+                f"{path} and {seen[key]} are both {label!r} of {key[1]} at {key[2]} scale {same}: remove one of them, or repeat "
+                "the command of one with another --label"
             )
         seen[key] = path
         start = (result.get("weights") or {}).get("sha256") or result.get("like")
@@ -183,6 +184,13 @@ def grouped(results: Results, folders: Sequence[Path]) -> tuple[list[Group], lis
     kinds = list(KINDS)
     order = sorted(groups, key=lambda key: (key[0] != "paper", key[0], kinds.index(key[1])))
     return [groups[key] for key in order], left_out
+
+
+def seed_of(run: dict[str, Any]) -> int | str:
+    """Return what tells a run from the others of its row: its seed; if that is not known, the digest of the log it is from."""
+    if run["seed"] is not None:
+        return int(run["seed"])
+    return str((run.get("imported") or run).get("sha256") or run["digest"])
 
 
 def _other_settings(first: dict[str, Any], run: dict[str, Any]) -> Iterator[str]:

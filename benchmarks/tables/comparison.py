@@ -64,7 +64,7 @@ def comparison(group: Group, options: Options, grouped: bool = False) -> Table:
         body.append(line)
         values.append(numbers)
     directed = [place for place, (task, metric, _) in enumerate(heads, 1) if metric not in task.about.plain]
-    notes_below = [*remarks(group, heads, against, marks)]
+    notes_below = [*remarks(group, heads, against, marks, options.interval)]
     title, warning, intro = introduction(group, heads, baseline if marks else None, grouped, options.interval)
     return Table(
         title,

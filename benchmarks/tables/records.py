@@ -11,6 +11,7 @@ from benchmarks.statistics.intervals import over_seeds
 from benchmarks.tables.collected import Group
 from benchmarks.tables.comparison import compared, known_beside
 from benchmarks.tables.options import Options
+from benchmarks.tables.over_images import over_images_of
 from transfer.protocols import KINDS
 
 
@@ -32,7 +33,8 @@ def _of_group(group: Group, options: Options) -> Iterator[dict[str, Any]]:
                 entry = group.rows[label].get(task)
                 if entry is None or (task.classes and not any(metric in run["metrics"] for run in entry.runs)):
                     continue  # it is not defined for a user's own classes
-                reason, found = entry.undefined(metric), over_seeds(entry.samples(metric))
+                reason, images = entry.undefined(metric), options.interval == "images"
+                found = over_images_of(entry, metric) if images else over_seeds(entry.samples(metric))
                 known = known_beside(group, label, task) or {}
                 verdict = against.get(label)
                 test = verdict.comparison if verdict else None
@@ -44,6 +46,7 @@ def _of_group(group: Group, options: Options) -> Iterator[dict[str, Any]]:
                     **{"deviations": [*entry.deviations], "classes": "; ".join(task.classes)},
                     **{"kind": KINDS[task.about.kind], "undefined": reason},
                     **{"n": found.n, "low": found.low, "high": found.high, "baseline": baseline if verdict else ""},
+                    "interval_over": "" if found.low is None else options.interval,
                     **{"difference": _number(test.difference if test else None), "difference_low": test and test.low},
                     **{"difference_high": test and test.high, "test": test.test if test else ""},
                     **{"p": test and test.p, "p_holm": verdict and verdict.p, "effect": test and test.effect},

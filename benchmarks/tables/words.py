@@ -9,6 +9,7 @@ from benchmarks.statistics.intervals import over_seeds
 from benchmarks.tables.collected import Group, Task
 from benchmarks.tables.notes import notes_on
 from benchmarks.tables.options import Column
+from benchmarks.tables.over_images import over_images_of
 
 HEADINGS = {"transfer": "Measured", "frozen": "Measured with frozen backbones"}
 MINI = {
@@ -49,7 +50,11 @@ def introduction(
 
 
 def remarks(
-    group: Group, heads: Sequence[Column], against: dict[tuple[Task, str], dict[str, Verdict]], marks: bool
+    group: Group,
+    heads: Sequence[Column],
+    against: dict[tuple[Task, str], dict[str, Verdict]],
+    marks: bool,
+    interval: str,
 ) -> Iterator[str]:
     """Yield what else a reader must know: about the rows, why nothing is said about differences, and what is not shown.
 
@@ -58,9 +63,11 @@ def remarks(
         heads: the columns.
         against: column -> label -> comparison with the baseline.
         marks: whether the cells have marks.
+        interval: of what the intervals are.
     """
     yield from notes_on(group)
     yield from _no_marks(group, against, marks)
+    yield from _no_interval(group, heads) if interval == "images" else ()
     yield from _not_shown(group, heads)
 
 
@@ -77,6 +84,17 @@ def _no_marks(group: Group, against: dict[tuple[Task, str], dict[str, Verdict]],
             "rows with weights are one pre-training run each: intervals and marks hold for these runs, not for their methods, "
             "which need several pre-training seeds (`--join-seeds`)"
         )
+
+
+def _no_interval(group: Group, heads: Sequence[Column]) -> Iterator[str]:
+    """Yield why cells have no interval over images, and which columns they are in."""
+    found: dict[str, dict[str, None]] = {}
+    for entries in group.rows.values():
+        for task, metric, head in heads:
+            if task in entries and (reason := over_images_of(entries[task], metric).reason):
+                found.setdefault(reason, {})[head] = None
+    for reason, names in found.items():
+        yield f"no interval over images: {reason} ({', '.join(names)})"
 
 
 def _not_shown(group: Group, heads: Sequence[Column]) -> list[str]:

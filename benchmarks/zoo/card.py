@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from benchmarks.zoo import measured
 from benchmarks.zoo.entry import Entry
+from pixbench.errors import printable
 from pixbench.files import sha256
 from pixbench.paths import STUDY
 
@@ -30,7 +31,8 @@ def row(entry: Entry) -> tuple[str, ...]:
     if network == "resnet":
         network = f"ResNet-{about['depth']}, width {about['width']:g}, stride {about['output_stride']}"
     size = entry.weights.stat().st_size / 1e6
-    return (entry.name, result["method"], str(result["seed"]), f"{images_seen(result):,}", network, f"{size:.1f}")
+    found = (entry.name, result["method"], str(result["seed"]), f"{images_seen(result):,}", network, f"{size:.1f}")
+    return tuple(map(printable, found))
 
 
 def card(entry: Entry, study: Path = STUDY) -> str:
@@ -51,7 +53,7 @@ def card(entry: Entry, study: Path = STUDY) -> str:
     if numbers := measured.measured(entry, study):
         lines += ["", "## Measured", "", "In the study (docs/study.md), at mini scale.", ""]
         lines += [tabulate(numbers, measured.HEADS, tablefmt="github", disable_numparse=True)]
-    return "\n".join(lines) + "\n"
+    return printable("\n".join(lines), kept="\n") + "\n"
 
 
 def curve(result: Mapping[str, Any], most: int = 10) -> list[dict[str, Any]]:

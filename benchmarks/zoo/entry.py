@@ -22,7 +22,7 @@ from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, ZOO_FILE
 from pixbench.files import make_folder, sha256, write_text
 from pixbench.paths import ZOO
-from pixbench.results import read_result, rewrite_result
+from pixbench.results import read_arrays, read_result, rewrite_result
 from transfer.weights.backbone import Backbone
 from transfer.weights.sources.zoo import folder_of, names_in
 
@@ -98,7 +98,8 @@ def add(run: Path, name: str, zoo: Path = ZOO) -> Entry:
     read from the file are the rounded values, in float32: so they are exactly those that its numbers were measured with.
 
     Raises:
-        UserError: the run is not finished, the name is taken or cannot name a folder, or half precision cannot hold a weight.
+        UserError: the run is not finished, the name is taken or cannot name a folder, half precision cannot hold a weight, or
+            a file of its result is damaged.
     """
     from transfer.weights.frameworks import express
     from transfer.weights.read_file import load
@@ -115,6 +116,8 @@ def add(run: Path, name: str, zoo: Path = ZOO) -> Entry:
     framework = "detectron2_fpn" if backbone.extras else "mmseg"
     half = rounded(express(backbone, framework))
     stored = [*(result.get("stored") or {})]
+    for file in stored:  # a name with folders is refused, and a damaged file is no use in the zoo
+        read_arrays(run / RESULT_FILE, result, file)
     make_folder(zoo)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=zoo) as folder:
         part = Path(folder) / name  # one level deeper than backbones, so it is none as long as it is not complete

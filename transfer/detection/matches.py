@@ -127,16 +127,30 @@ def average_precision(arrays: Arrays) -> np.ndarray:
 
 def averages(arrays: Arrays) -> dict[str, float]:
     """Return "AP", "AP50" and "AP75" in per cent, means over the classes with objects; NaN without any."""
-    found, thresholds = average_precision(arrays), arrays["thresholds"]
-    chosen = {"AP": thresholds > 0} | {f"AP{at}": np.isclose(thresholds, at / 100) for at in (50, 75)}
-    return {name: float(np.nanmean(found[rows])) if _any(found[rows]) else np.nan for name, rows in chosen.items()}
+    found = average_precision(arrays)
+    return {
+        name: float(np.nanmean(found[rows])) if _any(found[rows]) else np.nan for name, rows in _rows(arrays).items()
+    }
 
 
 def by_class(arrays: Arrays) -> dict[str, dict[str, float]]:
     """Return "AP", "AP50" and "AP75" of each class in per cent; NaN for a class without an object."""
-    found, thresholds, names = average_precision(arrays), arrays["thresholds"], arrays["classes"].tolist()
-    chosen = {"AP": thresholds > 0} | {f"AP{at}": np.isclose(thresholds, at / 100) for at in (50, 75)}
-    return {name: dict(zip(names, found[rows].mean(0).tolist(), strict=True)) for name, rows in chosen.items()}
+    found, names = average_precision(arrays), arrays["classes"].tolist()
+    return {name: dict(zip(names, found[rows].mean(0).tolist(), strict=True)) for name, rows in _rows(arrays).items()}
+
+
+def only(arrays: Arrays, metric: str) -> dict[str, np.ndarray]:
+    """Return the matches at the thresholds of ``metric``, whose last part is "AP", "AP50" or "AP75"."""
+    rows = _rows(arrays)[metric.rpartition("_")[2]]
+    return {**arrays, "thresholds": arrays["thresholds"][rows]} | {
+        name: arrays[name][:, rows] for name in ("right", "ignored")
+    }
+
+
+def _rows(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Return metric -> which thresholds (T,) it is the mean of."""
+    thresholds = arrays["thresholds"]
+    return {"AP": thresholds > 0} | {f"AP{at}": np.isclose(thresholds, at / 100) for at in (50, 75)}
 
 
 def _any(values: np.ndarray) -> bool:

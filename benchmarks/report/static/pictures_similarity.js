@@ -150,10 +150,28 @@
   for (const side of SIDES) for (const [label, title] of Object.entries(data.titles)) part(side).append(option(label, title));
   SIDES.forEach((side, i) => (part(side).value = data.start[i]));
 
-  part("picture").addEventListener("change", async () => {
+  let turns = 0;
+  const turnTo = async (start) => {
+    const turn = ++turns;
     picture = pictures[part("picture").value];
     await picture.image.decode();
-    begin();
+    if (turn === turns) start(); // else another one was chosen meanwhile
+  };
+  part("picture").addEventListener("change", () => turnTo(begin));
+  document.addEventListener("keep", ({ detail }) => {
+    const values = ["left", "right", "range"].map((name) => [name, part(name).value]);
+    detail.similarity = { picture: picture.image.src, values, place };
+  });
+  document.addEventListener("restore", ({ detail: { similarity: kept } }) => {
+    const again = kept ? pictures.findIndex((one) => one.image.src === kept.picture) : -1;
+    if (again < 0) return;
+    part("picture").value = again;
+    for (const [name, value] of kept.values)
+      if ([...part(name).options].some((one) => one.value === value)) part(name).value = value;
+    turnTo(() => {
+      place = kept.place;
+      show();
+    });
   });
   for (const name of ["left", "right", "range"]) part(name).addEventListener("change", show);
   for (const side of SIDES) {

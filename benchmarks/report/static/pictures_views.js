@@ -20,6 +20,7 @@
     const group = svg.querySelector(".pairs");
     const caption = svg.closest("figure").querySelector("figcaption");
     const number = (square, key) => Number(square.getAttribute(key));
+    let shown = false; // whether a cell was chosen
     let chosen = Math.floor(cells / 2) * (cells + 1);
 
     const end = (square) => make("rect", "end", Object.fromEntries(["x", "y", "width", "height"].map((key) => [key, square.getAttribute(key)])));
@@ -31,6 +32,7 @@
     const words = (cell) => `row ${Math.floor(cell / cells) + 1}, column ${(cell % cells) + 1}`;
 
     const show = () => {
+      shown = true;
       const partners = pairs.filter(([one]) => one === chosen).map(([, other]) => other);
       const from = squares[chosen];
       const to = partners.map((cell) => squares[cells * cells + cell]);
@@ -42,6 +44,16 @@
       );
       caption.textContent = `Cell ${words(chosen)} of view 1: ` + (partners.length ? `positive pairs with ${partners.map(words).join("; ")} of view 2` : "no positive pair");
     };
+
+    const name = svg.parentElement.ariaLabel; // it names the run and the image
+    document.addEventListener("keep", ({ detail }) => {
+      if (shown) detail[name] = chosen;
+    });
+    document.addEventListener("restore", ({ detail }) => {
+      if (!(detail[name] < cells * cells)) return;
+      chosen = detail[name];
+      show();
+    });
 
     svg.setAttribute("tabindex", "0");
     svg.setAttribute("role", "application");

@@ -6,7 +6,14 @@
   const all = (selector) => [...document.querySelectorAll(selector)];
   const filters = () => all(".filter input").map((input) => [input.closest(".filter").nextElementSibling, input]);
 
+  const focusable = () => all("a[href], button, input, select, summary, [tabindex]");
+  const key = (element) => element.dataset.part || element.tagName + name(element);
+  const alike = (wanted) => focusable().filter((element) => key(element) === wanted);
+
   const keep = () => {
+    const chosen = {}; // what other scripts want to keep
+    document.dispatchEvent(new CustomEvent("keep", { detail: chosen }));
+    const focus = document.activeElement;
     const top = all("section").filter((section) => section.getBoundingClientRect().top < innerHeight / 2).pop();
     const state = {
       section: top?.id,
@@ -14,6 +21,8 @@
       heights: all(".plot").map((plot) => [plot.parentElement.id, plot.offsetHeight]),
       open: all("details[open] > summary").map(name),
       words: filters().map(([region, input]) => [name(region), input.value]),
+      chosen,
+      focus: focus === document.body ? null : [key(focus), alike(key(focus)).indexOf(focus)],
       sorted: all("th[aria-sort]").map((head) => [name(head.closest(".scroll")), head.cellIndex, head.ariaSort]),
     };
     sessionStorage.setItem("place", JSON.stringify(state));
@@ -31,6 +40,8 @@
       const head = table && [...table.tHead.rows].pop().cells[place];
       for (let click = 0; head && click < 2 && head.ariaSort !== order; click++) head.querySelector("button").click();
     }
+    document.dispatchEvent(new CustomEvent("restore", { detail: state.chosen }));
+    if (state.focus) alike(state.focus[0])[state.focus[1]]?.focus({ preventScroll: true });
     const top = document.getElementById(state.section);
     const place = () => top && scrollBy(0, top.getBoundingClientRect().top - state.offset);
     place();

@@ -5,14 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import Any
 
+from benchmarks.spreadsheet import field
 from benchmarks.tables.table import Document
-from pixbench.errors import printable
 from pixbench.files import finite
-
-FORMULA = tuple("=+-@\t\r")
-"""With these a spreadsheet begins a formula."""
 
 
 def to_csv(document: Document, full: bool = False) -> str:
@@ -21,7 +17,7 @@ def to_csv(document: Document, full: bool = False) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*document.records[0]] if document.records else [])
     for record in document.records:
-        writer.writerow([_field(value) for value in record.values()])
+        writer.writerow([field(value) for value in record.values()])
     return out.getvalue()
 
 
@@ -29,12 +25,3 @@ def to_json(document: Document, full: bool = False) -> str:
     """Return the records with all deviations, and the runs that are left out."""
     content = {"title": document.title, "records": document.records, "left_out": [*document.left_out]}
     return json.dumps(finite(content), ensure_ascii=False, indent=1) + "\n"
-
-
-def _field(value: Any) -> Any:
-    if isinstance(value, list):
-        return len(value)
-    if isinstance(value, str):
-        text = printable(value)
-        return f"'{text}" if value.startswith(FORMULA) else text
-    return "" if value is None else value

@@ -130,6 +130,19 @@ def column(table: Any, place: int) -> list[str]:
     return [row.locator("th, td").nth(place).inner_text() for row in table.locator("tbody tr:visible").all()]
 
 
+def test_without_javascript_it_says_what_is_missing_and_has_all_numbers(browser: Any, report: Path) -> None:
+    context = browser.new_context(java_script_enabled=False, **DESKTOP)
+    try:
+        page = context.new_page()
+        page.goto(report.as_uri())
+        assert page.get_by_text("This browser runs no JavaScript").is_visible()
+        numbers = page.locator("figure details").first
+        numbers.locator("summary").click()
+        assert numbers.locator("td").first.is_visible()
+    finally:
+        context.close()
+
+
 def test_headings_sort_by_mouse_and_by_keyboard(visit: Visit) -> None:
     table = visit.page.locator("#tables table").first
     head = table.locator("thead th").nth(1)

@@ -201,13 +201,15 @@ def test_the_command_writes_page_and_figure(runs: Path, tmp_path: Path, capsys: 
         (["{runs}", "--baseline", "pixpo"], "did you mean pixpro"),
         (["{runs}", "--scale", "mini"], "no results of this --scale"),
         (["{runs}", "--figure", "main.jpg"], "a .png or .svg file"),
+        (["{runs}", "--figure", "{empty}/x.svg", "--out", "{empty}/x.svg"], "choose a name for each"),
+        (["{runs}", "--out", "{empty}"], "there is a folder, so name another file"),
     ],
 )
 def test_mistakes_end_in_a_sentence(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
     words = [word.format(empty=tmp_path, runs=runs) for word in arguments]
-    assert main(["report", *words, "-o", str(tmp_path / "report.html")]) == 2
+    assert main(["report", "-o", str(tmp_path / "report.html"), *words]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import made_results
 import pytest
 
-from benchmarks.report.section import read_contents
+from benchmarks.commands.main import main
+from benchmarks.report.section import Contents, read_contents
 from benchmarks.report.server import Pages, server
 from benchmarks.tables.options import Options
 from pixbench.errors import UserError
@@ -136,3 +137,17 @@ def test_a_port_that_is_taken_ends_in_a_sentence(running: ThreadingHTTPServer) -
         server(Pages([], lambda: read_contents([], Options())), running.server_port)
     with pytest.raises(UserError, match="choose another"):
         server(Pages([], lambda: read_contents([], Options())), 70000)
+
+
+def test_a_file_that_goes_away_meanwhile_ends_nothing(tmp_path: Path) -> None:
+    def contents() -> Contents:
+        raise FileNotFoundError(2, "No such file or directory", "gone.npz")
+
+    _, page = Pages([tmp_path], contents).newest()
+    assert "The report cannot be made" in page.decode()
+    assert "gone.npz" in page.decode()
+
+
+def test_a_folder_that_is_not_there_is_told_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(tmp_path / "nowhere"), "--port", "0"]) == 2
+    assert "does not exist" in capsys.readouterr().err

@@ -46,7 +46,14 @@ def test_a_run_that_writes_nothing_is_called_silent(tmp_path: Path) -> None:
     assert found.state.startswith("silent for 2:00:")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"done": "x"}', '{"done": 1, "total": null, "left_s": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "{}", '{"done": "x"}', '{"done": 1, "total": null, "left_s": 1}', "[" * 100_000),
+        *('{"done": 1, "total": 2, "left_s": 1e300}', '{"done": 1, "total": 2, "left_s": NaN}'),
+        *('{"done": 1e999, "total": 2, "left_s": 1}', '{"done": 1, "total": 2, "left_s": 1, "best": [1]}'),
+    ],
+)
 def test_a_file_that_is_no_progress_is_passed_over(tmp_path: Path, content: str) -> None:
     (tmp_path / "progress.json").write_text(content)
     assert [*begun([tmp_path])] == []
@@ -83,3 +90,23 @@ def test_names_cannot_write_to_the_terminal(tmp_path: Path, capsys: pytest.Captu
 def test_an_empty_folder_says_that_nothing_has_begun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", str(tmp_path)]) == 0
     assert "nothing has begun here yet" in capsys.readouterr().out
+
+
+def test_damaged_files_of_runs_and_jobs_end_nothing(tmp_path: Path) -> None:
+    good = '{"done": 1, "total": 2, "left_s": 1, "best": {}}'
+    (tmp_path / "jobs").mkdir()
+    for place, content in enumerate(("[" * 100_000, "[]", '"x"', '{"status": "failed"}')):
+        (tmp_path / "jobs" / f"{place}.json").write_text(content)
+    os.mkfifo(tmp_path / "jobs" / "pipe.json")
+    run(tmp_path / "pipe")
+    (tmp_path / "pipe" / "curve.jsonl").unlink()
+    os.mkfifo(tmp_path / "pipe" / "curve.jsonl")
+    (tmp_path / "endless").mkdir()
+    os.mkfifo(tmp_path / "endless" / "progress.json")
+    for name, curve in {"deep": "[" * 100_000, "text": '{"step": 1, "loss": "abc"}\n'}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "progress.json").write_text(good)
+        (tmp_path / name / "curve.jsonl").write_text(curve)
+    assert {found.folder.name for found in begun([tmp_path])} >= {"pipe", "text"}
+    assert [*ended([tmp_path])] == []
+    assert main(["watch", str(tmp_path)]) == 0

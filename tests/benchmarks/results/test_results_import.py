@@ -93,3 +93,19 @@ def test_a_log_without_the_metrics_is_refused(content: bytes, protocol: str, mes
     with pytest.raises(UserError, match=message):
         imported(tmp_path / "log", find_protocol(protocol), tmp_path / "run", "theirs")
     assert not (tmp_path / "run").exists()
+
+
+def test_logs_without_a_seed_are_runs_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They have no number in common, so none may take the place of another, and none is paired with another."""
+    for run, ap in enumerate((50.0, 52.0, 54.0, 99.0)):
+        log = tmp_path / f"{run}.json"
+        log.write_text(json.dumps({"iteration": 1, "bbox/AP": ap, "bbox/AP50": 1.0, "bbox/AP75": 1.0}))
+        imported(log, VOC, tmp_path / "runs" / str(run), "theirs" if run < 3 else "random")
+    write_tables(tmp_path / "runs", tmp_path)
+    record = next(
+        row for row in json.loads((tmp_path / "table.json").read_text())["records"] if row["label"] == "theirs"
+    )
+    assert (record["mean"], record["std"], record["n"]) == (52.0, 2.0, 3)
+    imported(tmp_path / "0.json", VOC, tmp_path / "runs" / "again", "theirs")
+    assert main(["table", str(tmp_path / "runs")]) == 2
+    assert "scale imported from the same log: remove one of them" in capsys.readouterr().err

@@ -54,6 +54,9 @@ def test_what_cannot_be_used_is_named_and_stays_where_it_is(tmp_path: Path) -> N
     assert done.copied == []
     assert len(done.refused) == 2
     assert not (tmp_path / "all" / "damaged" / "result.json").exists()
+    for into in (tmp_path, tmp_path / "below"):
+        with pytest.raises(UserError, match="into itself"):
+            merge([tmp_path], into)
     with pytest.raises(UserError, match="into itself"):
         merge([tmp_path / "one"], tmp_path / "one")
 

@@ -124,3 +124,17 @@ def test_parquet_and_csv_hold_a_line_for_each_metric(found: list[Found], tmp_pat
     assert [{name: cell(value) for name, value in row.items()} for row in table.to_pylist()] == rows
     assert str(table.schema.field("value").type) == "double"
     assert main(["results", "export", str(tmp_path)]) == 2
+
+
+def test_a_spreadsheet_computes_nothing_of_an_export(tmp_path: Path) -> None:
+    made_results.write(tmp_path, label='=HYPERLINK("http://example.org")', deviations=["@SUM(1)"])
+    assert main(["results", "export", str(tmp_path), "--csv", str(tmp_path / "x.csv")]) == 0
+    with (tmp_path / "x.csv").open() as stream:
+        row = next(csv.DictReader(stream))
+    assert (row["label"], row["deviations"]) == ('\'=HYPERLINK("http://example.org")', "'@SUM(1)")
+
+
+def test_a_folder_of_runs_has_no_result_to_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_results.write(tmp_path / "a")
+    assert main(["results", "show", str(tmp_path)]) == 2
+    assert f"`pixbench results list {tmp_path}` shows those of all folders below" in capsys.readouterr().err

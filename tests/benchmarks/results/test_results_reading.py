@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def test_rows_of_files_that_are_gone_are_forgotten(tmp_path: Path, cache: Path) 
     made_results.write(runs / "c")
     read_all(runs)
     with sqlite3.connect(cache) as connection:
-        held = sorted(Path(path).parent.name for (path,) in connection.execute("SELECT path FROM results"))
+        held = sorted(Path(os.fsdecode(path)).parent.name for (path,) in connection.execute("SELECT path FROM results"))
     assert held == ["b", "c", "runs2"]
 
 
@@ -133,3 +134,51 @@ def test_a_query_of_json_lines_is_the_content_of_the_files(
     content = json.loads(line)
     assert content.pop("path") == str(path)
     assert content.items() <= read_result(path).items()
+
+
+def test_names_that_are_no_text_and_files_that_never_end(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder's name need not be UTF-8; reading a pipe would wait for ever, a device would fill the memory."""
+    from benchmarks.commands.main import main
+
+    made_results.write(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")), label="named")
+    for name in ("pipe", "device"):
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "pipe" / "result.json")
+    (tmp_path / "device" / "result.json").symlink_to("/dev/zero")
+    for _ in range(2):  # from the files, and from the cache
+        results = read_all(tmp_path)
+        assert [item.result["label"] for item in results.found] == ["named"]
+        assert [file.reason for file in results.left_out] == ["cannot be read (it is no file)"] * 2
+    for words in (["results", "list"], ["table"], ["report", "-o", str(tmp_path / "r.html")], ["watch"]):
+        assert main([*words, str(tmp_path)]) == 0
+    assert main(["results", "export", str(tmp_path), "--csv", str(tmp_path / "x.csv")]) == 0
+    assert "\\udcff" in (tmp_path / "x.csv").read_text()
+
+
+def test_no_command_lets_a_name_write_to_the_terminal(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks.commands.main import main
+
+    evil = "\x1b]0;owned\x07\x9b31m\u202e"
+    folder = tmp_path / evil
+    classes = {"AP": {evil: 1.0}}
+    path = made_results.write(
+        folder / "a", metrics={"AP": 1.0, evil: 2.0}, label=evil, per_class=classes, deviations=[evil]
+    )
+    made_results.write(folder / "b", metrics=..., status="failed", reason=evil, label="x")
+    (folder / "c").mkdir()
+    (folder / "c" / "result.json").write_text("{")
+    into = str(tmp_path / "into")
+    for words in ("list", "verify", "upgrade", "merge --into", "query label~owned", "export --csv"):
+        name, *more = words.split(" ")
+        last = [into] if name == "merge" else [str(tmp_path / "x.csv")] if name == "export" else []
+        runs = [*more, *last, str(folder)] if name != "query" else [*more, str(folder)]
+        assert main(["results", name, *(runs if name == "query" else [str(folder), *more, *last])]) in (0, 1)
+    assert main(["results", "show", str(path.parent)]) == 0
+    assert main(["report", str(folder), "-o", str(tmp_path / "r.html")]) == 0
+    said = capsys.readouterr().out
+    assert "owned" in said
+    assert all(letter.isprintable() or letter == "\n" for letter in said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from made_results import made
 
 from benchmarks.commands.main import main
 from benchmarks.results.verify import Check, verify
-from pixbench.results import read_result, write_result
+from pixbench.results import read_result, stored_file, write_result
 from transfer.detection.matches import averages
 from transfer.kept import Kept, scores
 
@@ -125,3 +126,38 @@ def test_an_undefined_metric_is_undefined_again(tmp_path: Path) -> None:
     kept.add_values(["x"], {"Jaccard": np.array([np.nan])})
     content = made("voc12aug_foreground", {"Jaccard": None}, per_image=kept.per_image)
     assert all(check.fits for check in checks(write_result(tmp_path, content, kept.arrays)))
+
+
+def test_it_says_that_matches_are_not_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored("detections", tmp_path / "a")
+    assert main(["results", "verify", str(tmp_path)]) == 0
+    assert "AP: from which detections the run found right" in capsys.readouterr().out
+    assert main(["results", "verify", str(stored("values", tmp_path / "b").parent)]) == 0
+    assert "AP:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x04K\x01.", "npy", "deflate", "huge", "password"])
+def test_an_npz_that_somebody_made_up_is_a_difference(content: bytes | str, tmp_path: Path) -> None:
+    """Its digest fits: nothing but reading it tells."""
+    file = tmp_path / "x.npz"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content == "npy":
+        with file.open("wb") as stream:
+            np.save(stream, np.ones(3))
+    else:
+        np.savez_compressed(file, value=np.arange(1000.0))
+        found = bytearray(file.read_bytes())
+        if content == "deflate":
+            found[200:300] = bytes(100)
+        elif content == "password":
+            central = found.index(b"PK\x01\x02")
+            found[6] |= 1
+            found[central + 8] |= 1
+        file.write_bytes(found)
+        if content == "huge":
+            with zipfile.ZipFile(file, "w") as archive:
+                head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,)}"
+                archive.writestr("value.npy", b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+    path = write_result(tmp_path, made(stored={"x.npz": stored_file(file)}))
+    assert [(check.what, check.fits) for check in checks(path)][1:] == [("x.npz", False)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_matches import matches
 from made_results import made
 from tabled import cells, frozen, result, seeds, written
 
@@ -20,6 +22,7 @@ from benchmarks.tables.formats.markdown import to_markdown
 from benchmarks.tables.options import Options
 from pixbench.errors import UserError
 from pixbench.results import write_result
+from transfer.detection.matches import averages
 from transfer.protocols import protocols
 
 BASE = [50.0, 51.0, 49.5, 50.5]
@@ -213,7 +216,7 @@ def test_csv_has_one_line_for_each_number(tmp_path: Path) -> None:
 
 def test_intervals_over_images_where_they_are_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw = np.random.default_rng(0)
-    for label in ("a", "b"):
+    for label in ("a", "b", "damaged"):
         union = draw.integers(50, 100, (40, 2))
         areas = {"intersection": (union * draw.random((40, 2))).astype(int), "union": union}
         arrays = {"images": np.array([f"{n}.png" for n in range(40)]), **areas}
@@ -223,6 +226,7 @@ def test_intervals_over_images_where_they_are_stored(tmp_path: Path, capsys: pyt
         content["per_image"] = {"mIoU": stored, "mAcc": stored}
         write_result(tmp_path / label, content, {"per_image": arrays})
     seeds(tmp_path, "c", [1.0])
+    (tmp_path / "damaged" / "per_image.npz").write_bytes(b"cut off")
     assert main(["table", str(tmp_path), "--interval", "images", "--metrics", "all"]) == 0
     out = capsys.readouterr().out
     assert "95 % interval over the images of the test set" in out
@@ -231,3 +235,24 @@ def test_intervals_over_images_where_they_are_stored(tmp_path: Path, capsys: pyt
     assert low < score < high
     assert "[" not in found["b"][2].replace("[a]", "")  # mAcc is no mean IoU
     assert "," not in found["c"][1]
+    assert "no interval over images: no values of single images are stored (Cityscapes mIoU" in out
+    records = {
+        (row["label"], row["metric"]): row for row in json.loads((tmp_path / "table.json").read_text())["records"]
+    }
+    assert records["b", "mIoU"]["low"] == pytest.approx(low, abs=0.06)  # the files have the same interval as the table
+    assert (records["b", "mIoU"]["interval_over"], records["c", "mIoU"]["interval_over"]) == ("images", "")
+    assert "is not the file that was written" in out  # the other rows have theirs
+
+
+@pytest.mark.parametrize("protocol", ["voc_c4", "coco_fpn_1x"])
+def test_average_precision_has_an_interval_over_images(protocol: str, tmp_path: Path) -> None:
+    arrays = matches("voc12" if protocol == "voc_c4" else "coco", np.random.default_rng(0))
+    prefix = "" if protocol == "voc_c4" else "box_"
+    scores = {f"{prefix}{name}": value for name, value in averages(arrays).items()}
+    stored = {"file": "detections.npz", "arrays": {name: name for name in arrays}}
+    content = made(protocol, scores, label="a") | {"per_image": dict.fromkeys(scores, stored)}
+    write_result(tmp_path, content, {"detections": arrays})
+    write_tables(tmp_path, tmp_path, Options(interval="images"))
+    found = {row["metric"]: row for row in json.loads((tmp_path / "table.json").read_text())["records"]}
+    for metric, score in scores.items():
+        assert found[metric]["low"] < score < found[metric]["high"]

@@ -19,7 +19,7 @@ from benchmarks.zoo.entry import SUMS, add, entries, find
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, ZOO_FILE
 from pixbench.paths import CONFIGS
-from pixbench.results import read_result, rewrite_result
+from pixbench.results import read_result, rewrite_result, stored_file
 from pretrain.__main__ import main as pretrain
 from transfer.weights import sources
 from transfer.weights.read_file import load, read
@@ -241,3 +241,15 @@ def test_the_command(
     assert main(["zoo", "list"]) == 0
     assert main(["zoo", "show", "pixpro"]) == 2
     assert "zoo add" in capsys.readouterr().err
+
+
+def test_files_that_a_result_names_are_checked_before_they_are_copied(runs: dict[str, Path], tmp_path: Path) -> None:
+    """A digest is no signature: a result of somebody else may name any path."""
+    shutil.copytree(runs["pixpro"], tmp_path / "run")
+    (tmp_path / "secret.npz").write_text("secret")
+    path = tmp_path / "run" / RESULT_FILE
+    stored = {"../secret.npz": stored_file(tmp_path / "secret.npz")}
+    rewrite_result(path, {**read_result(path), "stored": stored})
+    with pytest.raises(UserError, match=r"names no stored file \.\./secret\.npz"):
+        add(tmp_path / "run", "evil", tmp_path / "zoo")
+    assert not [*tmp_path.glob("zoo/**/*secret*")]

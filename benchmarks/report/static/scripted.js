@@ -1,0 +1,2 @@
+// Scripts run here, so nothing is missing.
+document.getElementById("scriptless").remove();
