@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--screenshots", type=Path, help="folder for the pictures that tests in a browser take of the report"
     )
+
+
+_frozen = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Leave what large packages brought with them out of garbage collections, which MMEngine asks for with every data set."""
+    global _frozen
+    if len(sys.modules) > _frozen + 500:
+        gc.collect()
+        gc.freeze()
+        _frozen = len(sys.modules)
 
 
 @pytest.fixture(scope="session", autouse=True)
