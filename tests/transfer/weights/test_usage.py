@@ -35,11 +35,11 @@ NARROW = [
 ]  # fmt: skip
 PAIRS = [
     (name, spec)
-    for name in ("torchvision", "timm")
     for spec in [*WHOLE, NARROW[0], replace(WHOLE[1], stride_in_1x1=True)]
+    for name in ("torchvision", "timm")
 ]
 PAIRS += [
-    (name, spec) for name in FRAMEWORKS for spec in NARROW if name not in ("torchvision", "timm", "detectron2_vitdet")
+    (name, spec) for spec in NARROW for name in FRAMEWORKS if name not in ("torchvision", "timm", "detectron2_vitdet")
 ]
 
 
