@@ -15,6 +15,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several workers that each take all co
     cores = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
 
+os.environ["PYTHONFAULTHANDLER"] = "1"  # for `started.output`
+
 # a shell starts background jobs without SIGINT, nohup without SIGHUP, and tests' processes would inherit it
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from started import finished
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
@@ -59,7 +59,8 @@ def floor(name: str) -> int:
 
 
 def test_no_import_leads_upwards() -> None:
-    assert [f"{name} -> {other}" for name, others in all_imports().items() for other in others if floor(other) > floor(name)] == []
+    pairs = [(name, other) for name, others in all_imports().items() for other in others]
+    assert [f"{name} -> {other}" for name, other in pairs if floor(other) > floor(name)] == []
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -78,7 +79,9 @@ def test_no_name_of_a_higher_package_is_hidden_in_a_string() -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
                 words = [word.strip("`'\",;:()") for word in node.value.split()]
                 hidden += [
-                    f"{name}: {word}" for word in words if word in modules() and "." in word and floor(word) > floor(name)
+                    f"{name}: {word}"
+                    for word in words
+                    if word in modules() and "." in word and floor(word) > floor(name)
                 ]
     assert hidden == []
 
@@ -96,7 +99,7 @@ for name in {higher.split()!r}:
 for name in {names!r}:
     importlib.import_module(name)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    done = finished([sys.executable, "-c", code], cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 

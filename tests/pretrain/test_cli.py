@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from started import finished, output
 
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint
@@ -27,7 +28,18 @@ pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[2]
 CONFIGS = REPO / "configs" / "pretrain"
 TINY = (
-    *("--backbone.depth", "18", "--backbone.width", "0.0625", "--data.image_size", "32", "--method.hidden", "16", "--method.dim", "8"),
+    *(
+        "--backbone.depth",
+        "18",
+        "--backbone.width",
+        "0.0625",
+        "--data.image_size",
+        "32",
+        "--method.hidden",
+        "16",
+        "--method.dim",
+        "8",
+    ),
     *("--batch_size", "8", "--log_every", "1", "--data.workers", "0"),
 )
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -136,7 +148,7 @@ def test_killed_interrupted_continued(
     process = start(*words)
     wait_for(lambda: len(steps(out)) >= 12, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: data workers get it as well
-    out_text, error_text = process.communicate(timeout=120)
+    out_text, error_text = output(process)
     assert process.returncode == 130, error_text
     assert re.search(r"going on after step (5|10|15) of 24", out_text)
     assert "interrupted" in error_text
@@ -167,7 +179,7 @@ def test_sigusr1_saves_and_the_run_goes_on_and_whatever_asks_to_stop_saves_too(
     assert done <= saved <= done + 2
     wait_for(lambda: steps(out)[-1] > saved + 2, process)
     os.killpg(process.pid, number)
-    _, error_text = process.communicate(timeout=120)
+    _, error_text = output(process)
     assert process.returncode == 130, error_text
     assert checkpoint.load(out / "checkpoint.pth", verify=True)["step"] == steps(out)[-1]
     assert not (out / "result.json").exists()
@@ -181,7 +193,7 @@ def test_a_dead_data_worker(image_tree: Callable[..., Path], tmp_path: Path) -> 
     wait_for(lambda: len(steps(out)) >= 2, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
-    _, error_text = process.communicate(timeout=120)
+    _, error_text = output(process)
     assert process.returncode == 2, error_text
     assert "lower the number of workers (data.workers" in error_text
 
@@ -211,7 +223,7 @@ def test_two_machines(image_tree: Callable[..., Path], tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    said = [agent.communicate(timeout=300)[0] for agent in agents]
+    said = [output(agent)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
     assert "2 × cpu" in said[0]
     assert steps(out) == list(range(1, 7))
@@ -223,11 +235,11 @@ def test_a_run_that_another_process_has_is_left_alone(image_tree: Callable[..., 
     process = start(*words)
     wait_for(lambda: len(steps(tmp_path / "run")) >= 2, process)
     second = start(*words)
-    _, error_text = second.communicate(timeout=120)
+    _, error_text = output(second)
     assert second.returncode == 2
     assert f"is in use by process {process.pid} on " in error_text
     os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=120)
+    output(process)
     assert not list((tmp_path / "run").glob(".owner*"))
 
 
@@ -244,7 +256,7 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
         "-m",
         "pretrain",
     ]
-    return subprocess.run([*command, *words], cwd=REPO, env=ENVIRONMENT, text=True, capture_output=True, timeout=150)
+    return finished([*command, *words], cwd=REPO, env=ENVIRONMENT)
 
 
 ONE_EPOCH = ("--epochs", "1", "--data.cache", "false", "--accumulate", "2")
