@@ -28,18 +28,8 @@ pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[2]
 CONFIGS = REPO / "configs" / "pretrain"
 TINY = (
-    *(
-        "--backbone.depth",
-        "18",
-        "--backbone.width",
-        "0.0625",
-        "--data.image_size",
-        "32",
-        "--method.hidden",
-        "16",
-        "--method.dim",
-        "8",
-    ),
+    *("--backbone.depth", "18", "--backbone.width", "0.0625", "--data.image_size", "32"),
+    *("--method.hidden", "16", "--method.dim", "8"),
     *("--batch_size", "8", "--log_every", "1", "--data.workers", "0"),
 )
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
