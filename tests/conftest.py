@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # several workers that each take all cores slow each other down
     cores = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
+
+os.environ["PYTHONFAULTHANDLER"] = "1"  # for `started.output`
 
 # a shell starts background jobs without SIGINT, nohup without SIGHUP, and tests' processes would inherit it
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -23,6 +27,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--screenshots", type=Path, help="folder for the pictures that tests in a browser take of the report"
     )
+
+
+gc.disable()  # while tests are collected, hardly anything becomes garbage
+_frozen = 0
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+
+
+def pytest_runtest_setup() -> None:
+    """Leave what large packages brought with them out of garbage collections, which MMEngine asks for with every data set."""
+    global _frozen
+    if len(sys.modules) > _frozen + 500:
+        gc.collect()
+        gc.freeze()
+        _frozen = len(sys.modules)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from started import finished
 
 from pretrain.method_descriptions import config_files
 from pretrain.methods import METHODS
@@ -26,7 +26,7 @@ FOLDERS = "pixbench|pretrain|transfer|benchmarks|configs|scripts|tests|docs|exam
 @pytest.mark.e2e
 def test_generated_tables_are_up_to_date() -> None:
     script = [sys.executable, str(ROOT / "scripts" / "generate_docs.py"), "--check"]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=120)
+    done = finished(script)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from started import finished
 
 from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.models.resnet import build_resnet
@@ -26,7 +26,7 @@ def run(name: str, folder: Path, *arguments: object) -> str:
     """Run the example ``name`` in ``folder`` and return what it prints."""
     command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads that wait for each other are slow on a busy machine
-    done = subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True, timeout=300)
+    done = finished(command, cwd=folder, env=alone)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import made_results
 import pytest
+from started import finished
 
 pytestmark = pytest.mark.slow
 
@@ -44,9 +45,7 @@ def crowded(tmp_path: Path) -> Path:
 
 
 def run(installed: Path, folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        [str(installed / "pixbench"), *words], cwd=folder, capture_output=True, text=True, timeout=300
-    )
+    done = finished([installed / "pixbench", *words], cwd=folder)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 
@@ -64,9 +63,7 @@ def test_configs_formats_and_published_numbers_are_in_the_wheel(installed: Path,
         "--data.root",
         "images",
     )
-    refused = subprocess.run(
-        [installed / "pixbench", "pretrain", *words, "--out", "x"], cwd=crowded, capture_output=True, text=True
-    )
+    refused = finished([installed / "pixbench", "pretrain", *words, "--out", "x"], cwd=crowded)
     assert "root images does not exist" in refused.stderr  # the configs were read
     assert "moco_v2" in run(installed, crowded, "weights", "formats")
     code = "from benchmarks.published import published; print(published()['pixpro_100ep'].title)"
@@ -103,6 +100,6 @@ def test_a_suite_is_planned_and_its_jobs_start_in_a_folder_with_packages_of_the_
         "transfer",
     ]
     for line in commands[:3]:
-        done = subprocess.run(shlex.split(line), cwd=crowded, capture_output=True, text=True, timeout=300)
+        done = finished(shlex.split(line), cwd=crowded)
         assert done.returncode == 0, done.stderr + done.stdout
     assert list((crowded / "runs" / "suite" / "weights").glob("*.pkl"))

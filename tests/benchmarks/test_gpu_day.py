@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from started import finished
 
 from benchmarks.commands import PIXBENCH
 from benchmarks.gpu_day.__main__ import STEPS, main
@@ -180,7 +181,7 @@ def test_a_report_that_cannot_be_read_is_kept(tmp_path: Path, capsys: pytest.Cap
 def test_without_gpus_it_says_how_to_try_it(tmp_path: Path) -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "VENV": sys.prefix}
     words = [DAY[0], f"--out={tmp_path / 'day'}"]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = finished(words, env=environment)
     assert done.returncode == 2
     assert "no CUDA device; --on-cpu tries" in done.stderr
     assert not (tmp_path / "day").exists()

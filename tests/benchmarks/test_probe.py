@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from started import finished
 
 from benchmarks.commands.main import main
 from benchmarks.commands.probe import settings_of
@@ -275,4 +276,4 @@ def two_processes(command: list[str]) -> subprocess.CompletedProcess[str]:
     torchrun = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     start = [sys.executable, *torchrun, "-m", "benchmarks.commands", *command]
-    return subprocess.run(start, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=300)
+    return finished(start, cwd=ROOT, env=environment)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from started import finished
 
 from pixbench.errors import UserError
 from pixbench.patience import check_timeout
@@ -41,7 +41,7 @@ def two(tmp_path: Path, body: str) -> tuple[int, str]:
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "TMPDIR": str(tmp_path),
     }
-    done = subprocess.run(torchrun, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = finished(torchrun, env=environment)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -57,7 +57,7 @@ def tiny(image_tree: Callable[..., Path], tmp_path: Path) -> Callable[..., RunCo
                 },
                 **{"workers": 0, "cache": True},
             },
-            "backbone": {"width": 0.0625, "output_stride": 16},
+            "backbone": {"depth": 18, "width": 0.0625, "output_stride": 16},
             "optimizer": {"base_lr": 0.5},
             "schedule": {"warmup_epochs": 1},
             **{"epochs": 2, "batch_size": 8, "log_every": 1, "out": str(tmp_path / out)},

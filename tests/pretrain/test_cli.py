@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from started import finished, output
 
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint
@@ -27,7 +28,8 @@ pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[2]
 CONFIGS = REPO / "configs" / "pretrain"
 TINY = (
-    *("--backbone.width", "0.0625", "--data.image_size", "32", "--method.hidden", "16", "--method.dim", "8"),
+    *("--backbone.depth", "18", "--backbone.width", "0.0625", "--data.image_size", "32"),
+    *("--method.hidden", "16", "--method.dim", "8"),
     *("--batch_size", "8", "--log_every", "1", "--data.workers", "0"),
 )
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -74,13 +76,13 @@ def test_a_run_from_the_command_line(image_tree: Callable[..., Path], tmp_path: 
 @pytest.mark.parametrize(
     ("kind", "described"),
     [
-        ("--backbone.depth 18", {"depth": 18, "width": 0.0625, "output_stride": 16}),
+        ("", {"depth": 18, "width": 0.0625, "output_stride": 16}),
         (
-            "--backbone.width 0.25 --backbone.groups 32 --backbone.width_per_group 4",
+            "--backbone.depth 50 --backbone.width 0.25 --backbone.groups 32 --backbone.width_per_group 4",
             {"depth": 50, "width": 0.25, "output_stride": 16, "groups": 32, "width_per_group": 4},
         ),
         (
-            "--backbone.depth 18 --backbone.stem 3x3 --backbone.output_stride 8",
+            "--backbone.stem 3x3 --backbone.output_stride 8",
             {"depth": 18, "width": 0.0625, "output_stride": 8, "stem": "3x3"},
         ),
     ],
@@ -122,7 +124,9 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
         main(arguments(tmp_path / "nowhere", tmp_path / "run", "--debug"))
 
 
-def test_killed_interrupted_continued(image_tree: Callable[..., Path], tmp_path: Path) -> None:
+def test_killed_interrupted_continued(
+    image_tree: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """SIGKILL loses the steps since the last checkpoint, Ctrl-C none; both go on and end with every step once."""
     root, out, often = image_tree(2, 12), tmp_path / "run", ("--checkpoint_every", "9", "--checkpoint_every_steps", "5")
     words = arguments(root, out, "--epochs", "8", *often, "--data.workers", "1")
@@ -134,40 +138,26 @@ def test_killed_interrupted_continued(image_tree: Callable[..., Path], tmp_path:
     process = start(*words)
     wait_for(lambda: len(steps(out)) >= 12, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: data workers get it as well
-    out_text, error_text = process.communicate(timeout=120)
+    out_text, error_text = output(process)
     assert process.returncode == 130, error_text
     assert re.search(r"going on after step (5|10|15) of 24", out_text)
     assert "interrupted" in error_text
     assert "Traceback" not in error_text
     done = steps(out)[-1]
 
-    process = start(*words)
-    out_text, error_text = process.communicate(timeout=120)
-    assert process.returncode == 0, error_text
-    assert f"going on after step {done} of 24" in out_text
+    assert main(words) == 0
+    assert f"going on after step {done} of 24" in capsys.readouterr().out
     assert steps(out) == list(range(1, 25))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.e2e)])
-def test_whatever_asks_to_stop_saves_first(
+def test_sigusr1_saves_and_the_run_goes_on_and_whatever_asks_to_stop_saves_too(
     image_tree: Callable[..., Path], tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A scheduler's signal reaches the data workers too, and so does a closed terminal's. What failed before is forgotten."""
+    """Slurm sends its signals to every process, data workers too, as a closed terminal does. What failed before is forgotten."""
     out = tmp_path / "run"
     out.mkdir()
     (out / "result.json").write_text('{"status": "failed"}')
-    process = start(*arguments(image_tree(2, 12), out, "--epochs", "100", "--data.workers", "2"))
-    wait_for(lambda: len(steps(out)) >= 2, process)
-    os.killpg(process.pid, number)
-    _, error_text = process.communicate(timeout=120)
-    assert process.returncode == 130, error_text
-    assert (out / "checkpoint.pth").exists()
-    assert not (out / "result.json").exists()
-
-
-def test_sigusr1_saves_and_the_run_goes_on(image_tree: Callable[..., Path], tmp_path: Path) -> None:
-    """Slurm sends it to every process, data workers too."""
-    out = tmp_path / "run"
     process = start(
         *arguments(image_tree(2, 12), out, "--epochs", "100", "--data.workers", "2", "--checkpoint_every", "99")
     )
@@ -178,9 +168,11 @@ def test_sigusr1_saves_and_the_run_goes_on(image_tree: Callable[..., Path], tmp_
     saved = checkpoint.load(out / "checkpoint.pth", verify=True)["step"]
     assert done <= saved <= done + 2
     wait_for(lambda: steps(out)[-1] > saved + 2, process)
-    process.send_signal(signal.SIGINT)
-    _, error_text = process.communicate(timeout=120)
+    os.killpg(process.pid, number)
+    _, error_text = output(process)
     assert process.returncode == 130, error_text
+    assert checkpoint.load(out / "checkpoint.pth", verify=True)["step"] == steps(out)[-1]
+    assert not (out / "result.json").exists()
     assert [path.name for path in (out / "earlier").iterdir()] == [f"checkpoint_step{saved:09}.pth"]
 
 
@@ -191,7 +183,7 @@ def test_a_dead_data_worker(image_tree: Callable[..., Path], tmp_path: Path) -> 
     wait_for(lambda: len(steps(out)) >= 2, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
-    _, error_text = process.communicate(timeout=120)
+    _, error_text = output(process)
     assert process.returncode == 2, error_text
     assert "lower the number of workers (data.workers" in error_text
 
@@ -221,7 +213,7 @@ def test_two_machines(image_tree: Callable[..., Path], tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    said = [agent.communicate(timeout=300)[0] for agent in agents]
+    said = [output(agent)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
     assert "2 × cpu" in said[0]
     assert steps(out) == list(range(1, 7))
@@ -233,11 +225,11 @@ def test_a_run_that_another_process_has_is_left_alone(image_tree: Callable[..., 
     process = start(*words)
     wait_for(lambda: len(steps(tmp_path / "run")) >= 2, process)
     second = start(*words)
-    _, error_text = second.communicate(timeout=120)
+    _, error_text = output(second)
     assert second.returncode == 2
     assert f"is in use by process {process.pid} on " in error_text
     os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=120)
+    output(process)
     assert not list((tmp_path / "run").glob(".owner*"))
 
 
@@ -254,7 +246,7 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
         "-m",
         "pretrain",
     ]
-    return subprocess.run([*command, *words], cwd=REPO, env=ENVIRONMENT, text=True, capture_output=True, timeout=150)
+    return finished([*command, *words], cwd=REPO, env=ENVIRONMENT)
 
 
 ONE_EPOCH = ("--epochs", "1", "--data.cache", "false", "--accumulate", "2")

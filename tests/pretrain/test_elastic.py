@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from started import finished, output
 
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, earlier
@@ -68,7 +69,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(path)
     process = start(folder / "images", folder / "straight")
-    said = process.communicate(timeout=120)[0]
+    said = output(process)[0]
     assert process.returncode == 0, said
     return folder / "straight"
 
@@ -97,7 +98,7 @@ def test_a_run_whose_process_is_killed_goes_on_by_itself(killed: str, straight: 
     agent = psutil.Process(process.pid)
     family = agent.children(recursive=True)  # data workers too
     next(child for child in agent.children() if rank_of(child) == killed).send_signal(signal.SIGKILL)
-    said = process.communicate(timeout=120)[0]
+    said = output(process)[0]
     assert process.returncode == 0, said
     assert re.search(r"going on after step (4|8|12|16) of 18", said), said
     assert "defect" not in said
@@ -120,13 +121,13 @@ def test_two_processes_save_at_the_same_step_and_pass_over_a_damaged_checkpoint(
     first = checkpoint.load(out / CHECKPOINT_FILE, verify=True)["step"]
     wait_for_step(first + 2, out, process)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[0]
+    said = output(process)[0]
     assert "interrupted" in said
     newest = out / CHECKPOINT_FILE
     newest.write_bytes(newest.read_bytes()[:-1000])
     assert earlier.earlier(out) == [out / "earlier" / earlier.name_of(first)]
     process = start(straight.parent / "images", out)
-    said = process.communicate(timeout=120)[0]
+    said = output(process)[0]
     assert process.returncode == 0, said
     assert f"{newest} is damaged (" in said
     assert f"going on after step {first} of 18" in said
@@ -153,7 +154,7 @@ def test_a_process_that_reads_an_older_checkpoint_stops_all(straight: Path, tmp_
     often = ("--checkpoint_every", "100", "--checkpoint_every_steps", "4")
     words += [*SMALL, *often, "--epochs", "7", "--data.root", straight.parent / "images", "--out", straight]
     environment = {**ENVIRONMENT, "STALE": str(older), "PYTHONPATH": str(REPO), "TMPDIR": str(tmp_path)}
-    done = subprocess.run(words, cwd=REPO, env=environment, text=True, capture_output=True, timeout=120, check=False)
+    done = finished(words, cwd=REPO, env=environment)
     assert done.returncode != 0
     step = checkpoint.load(older)["step"]
     sentence = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from started import finished
 
 from pixbench.file_versions import CHECKPOINT_FILE
 from pretrain import checkpoint, engine
@@ -187,7 +187,7 @@ def test_two_processes_share_the_work_and_agree(tiny: Runs, tmp_path: Path) -> N
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
     words = [str(tmp_path / name) for name in ("two.py", "config.yaml", "found")]
-    done = subprocess.run([*command, *words], cwd=REPO, text=True, capture_output=True, timeout=150)
+    done = finished([*command, *words], cwd=REPO)
     assert done.returncode == 0, done.stderr
     run = engine.setup(config, torch.device("cpu"))
     alone, readable = embed(run, [0, 3, 5, 7, 9])

@@ -10,12 +10,13 @@ import pytest
 from pixbench.file_versions import CHECKPOINT_FILE
 from pixbench.results import config_hash, read_arrays, read_result
 from pretrain import engine
+from pretrain.models.backbone_spec import BackboneSpec
 from pretrain.settings import RunConfig
 from transfer import weights
 
 
 def test_a_result_and_the_weights_name_the_same_run(tiny: Callable[..., RunConfig], tmp_path: Path) -> None:
-    config = tiny("run", epochs=1)
+    config = tiny("run", epochs=1, backbone=BackboneSpec(50, 0.0625))  # every framework has it
     engine.train(config)
     out = Path(config.out)
     result = read_result(out / "result.json")  # which checks its fields

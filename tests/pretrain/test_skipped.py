@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from started import output
 from test_cli import arguments, start, steps, torchrun, wait_for
 
 from pixbench.errors import UserError
@@ -183,7 +184,7 @@ def test_a_kill_and_too_many_in_two_processes(image_tree: Tree, tmp_path: Path) 
     process.kill()
     process.communicate()
     process = start(*words)
-    _, error = process.communicate(timeout=120)
+    _, error = output(process)
     assert process.returncode == 0, error
     listed = (tmp_path / "one" / SKIPPED_LIST).read_text().splitlines()
     content = checkpoint.load(tmp_path / "one" / CHECKPOINT_FILE)

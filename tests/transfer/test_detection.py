@@ -22,6 +22,7 @@ import torch
 import yaml
 from PIL import Image
 from quick_detection import QUARTER, QUICK, converted_backbone
+from started import output
 
 from pixbench.errors import UserError
 from pixbench.results import read_arrays
@@ -394,7 +395,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_all_its_iterations(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[0]
+    said = output(process)[0]
     assert process.returncode == 130, said
     assert "interrupted" in said
     assert "Traceback" not in said
@@ -617,7 +618,7 @@ def test_two_machines_on_loopback_train_as_one(mini_root: Path, tmp_path: Path) 
         )
         for node in (0, 1)
     ]
-    said = [node.communicate(timeout=400)[0] for node in nodes]
+    said = [output(node)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)
     stored = json.loads((out / "result.json").read_text(encoding="utf-8"))
     assert (stored["status"], stored["host"]["processes"], stored["iterations"]) == ("ok", 2, 4)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from started import output
 
 from pixbench.progress import read_progress
 
@@ -77,7 +78,7 @@ def test_killed_runs_go_on(
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     last = start()
-    said = last.communicate(timeout=400)[0]
+    said = output(last)[0]
     assert last.returncode == 0, said
     assert "going on from iteration" in said or "trained before" in said  # if it was the last checkpoint it was writing
     result = json.loads((out / "result.json").read_text())
@@ -113,11 +114,11 @@ def test_an_interrupted_run_saves_first(
         assert time.monotonic() < end
         time.sleep(0.01)
     os.killpg(process.pid, number)
-    said = process.communicate(timeout=120)[0]
+    said = output(process)[0]
     assert process.returncode == 130, said
     done = re.search(r"stopped and saved after iteration (\d+)", said)
     assert done, said
     assert not (out / "result.json").exists()
-    said = start().communicate(timeout=400)[0]
+    said = output(start())[0]
     assert f"going on from iteration {done[1]} of {ITERATIONS}" in said
     assert json.loads((out / "result.json").read_text())["status"] == "ok"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from started import finished
 from torch import Tensor
 
 from pretrain import knn
@@ -88,9 +88,7 @@ print(max(measured(of, iterations=3).values()), needed(of)["features"])
 def test_no_copy_of_the_features_is_made() -> None:
     """They are mapped from a file; what is worked on at a time is small here. A copy would add as much as they are."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", COPIES], cwd=ROOT, env=environment, text=True, capture_output=True, timeout=300
-    )
+    done = finished([sys.executable, "-c", COPIES], cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     grown, alone = map(int, done.stdout.split())
     assert grown < 0.5 * alone

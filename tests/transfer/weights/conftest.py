@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -55,8 +56,9 @@ def make_backbone() -> Callable[..., Backbone]:
 
 @pytest.fixture(scope="session")
 def backbone_of() -> Callable[[BackboneSpec | VitSpec], Backbone]:
-    """As `make_backbone`, for any spec."""
+    """As `make_backbone`, for any spec; the last few are kept."""
 
+    @lru_cache(maxsize=4)
     def make(spec: BackboneSpec | VitSpec) -> Backbone:
         if isinstance(spec, BackboneSpec):
             return Backbone(spec, dict(_trained(spec).state_dict()), str(spec))
