@@ -99,7 +99,7 @@ def process(index: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, torch.Tensor]]]:
     folder = tmp_path_factory.mktemp("ddp")
-    torch.multiprocessing.start_processes(process, (folder,), nprocs=2, start_method="fork")  # no imports again
+    torch.multiprocessing.spawn(process, (folder,), nprocs=2)
     return [torch.load(folder / f"{index}.pt") for index in range(2)]
 
 
