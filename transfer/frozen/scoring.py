@@ -47,7 +47,9 @@ class Confusion:
         labels, classes = torch.as_tensor(labels).flatten().long(), len(self.counts)
         known = labels != IGNORED
         pairs = labels[known] * classes + predicted.flatten().cpu().long()[known]
-        self.add_pairs(*pairs.unique(return_counts=True))
+        counts = torch.bincount(pairs, minlength=classes**2)  # much faster than sorting all pixels
+        occur = counts.nonzero().flatten()
+        self.add_pairs(occur, counts[occur])
 
     def add_pairs(self, pairs: Tensor, counts: Tensor) -> None:
         """Count pairs (P,) of one picture that differ, label · K + prediction, with their numbers of pixels (P,)."""
