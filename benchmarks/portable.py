@@ -48,8 +48,9 @@ def _neutral(value: Any, places: Mapping[Path, str]) -> Any:
         return value
     key, equals, text = value.partition("=") if value.startswith("--") else ("", "", value)
     path = Path(text)
-    if not path.is_absolute():
-        return value
+    if not path.is_absolute():  # only a folder that was itself given like this is meant
+        named = next((name for place, name in places.items() if str(place) == text), text)
+        return key + equals + named
     place = next((place for place in places if path.is_relative_to(place)), None)
     named = path.name if place is None else str(Path(places[place]) / path.relative_to(place))
     return key + equals + named

@@ -1,10 +1,11 @@
 """Run the study (docs/study.md) in pieces, and keep what is finished in `study/` and `zoo/`, which git tracks.
 
-    nice -n 19 python scripts/study.py                   # all parts, one after another; start it again to go on
-    python scripts/study.py search backbones --jobs 1    # some of them
-    python scripts/study.py --keep                       # only keep what is finished by now, also while another one runs
+    nice -n 19 python scripts/study.py search            # start it again to go on
+    python scripts/study.py finetuned frozen --jobs 1    # several parts, one after another
+    python scripts/study.py search --keep                # only keep what is finished by now, also while another one runs
 
-A row whose results are kept is not computed again, on any machine. Rows of backbones that the zoo does not have yet wait.
+Backbones and ablations wait for the whole search, whose outcome is written into their suites first (docs/study.md). A row
+whose results are kept is not computed again, on any machine. Rows of backbones that the zoo does not have yet wait.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ PARTS = {
     "frozen": "study_frozen.yaml",
     "ablations": "study_ablations.yaml",
 }
+SEARCHED = ("backbones", "ablations")
+"""Parts whose optimisers the search chooses."""
 
 
 def main() -> int:
     """Run the parts that the arguments name; return the largest exit code of their suites."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all, in this order)")
+    parser.add_argument("parts", nargs="+", metavar="PART", help=f"of {', '.join(PARTS)}; they follow in this order")
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="work folder (default: runs/study)")
     parser.add_argument("--jobs", type=int, default=2, help="number of jobs at a time (default: 2)")
     parser.add_argument("--keep", action="store_true", help="run nothing, only keep what is finished")
@@ -46,7 +49,7 @@ def main() -> int:
     if unknown := [part for part in args.parts if part not in PARTS]:
         raise UserError(f"there is no part {unknown[0]!r}; choose of {', '.join(PARTS)}")
     code = 0
-    for part in args.parts or PARTS:
+    for part in args.parts:
         keep(part, args.out)  # of an earlier start
         try:
             code = max(code, 0 if args.keep else run(part, args.out, args.jobs))
@@ -59,7 +62,12 @@ def main() -> int:
 
 def run(part: str, out: Path, jobs: int) -> int:
     """Run the rows of ``part`` that are not kept, by a suite of them alone."""
-    suite = yaml.safe_load((CONFIGS / "suites" / PARTS[part]).read_text(encoding="utf-8"))
+    suite = content(part)
+    if part in SEARCHED and not all(is_kept("search", label, content("search")) for label in content("search")["rows"]):
+        raise UserError(
+            f"{part} waits for the search: run `python scripts/study.py search` to its end, then write the settings that it "
+            f"chose into configs/suites/{PARTS[part]}"
+        )
     left = {label: row for label, row in suite["rows"].items() if not is_kept(part, label, suite)}
     ready = {label: row for label, row in left.items() if can_start(row)}
     print(f"{part}: {len(suite['rows']) - len(left)} of {len(suite['rows'])} rows kept, {len(left) - len(ready)} wait")
@@ -71,6 +79,12 @@ def run(part: str, out: Path, jobs: int) -> int:
     write_text(path, yaml.safe_dump({**suite, "rows": ready}, sort_keys=False))
     places = ["--data-root", str(world), "--out", str(out / part)]
     return pixbench(["suite", str(path), *places, "--jobs-at-a-time", str(jobs)])
+
+
+def content(part: str) -> dict[str, Any]:
+    """Return the suite of ``part`` as its file has it."""
+    found: dict[str, Any] = yaml.safe_load((CONFIGS / "suites" / PARTS[part]).read_text(encoding="utf-8"))
+    return found
 
 
 def can_start(row: dict[str, Any]) -> bool:

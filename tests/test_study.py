@@ -12,6 +12,7 @@ import yaml
 
 from benchmarks.results.reading import read_all
 from benchmarks.suite import read_suite
+from pixbench.errors import UserError
 from pixbench.file_versions import RESULT_FILE
 from pixbench.paths import CONFIGS
 from pixbench.results import read_result
@@ -70,6 +71,13 @@ def test_rows_of_backbones_that_the_zoo_does_not_have_wait(study: dict[str, Any]
     (tmp_path / "zoo/a").mkdir(parents=True)
     assert study["can_start"]({"weights": "zoo:a"})
     assert study["is_kept"]("backbones", "a", SUITE)
+
+
+def test_backbones_wait_for_the_search(study: dict[str, Any], tmp_path: Path) -> None:
+    for part in ("backbones", "ablations"):
+        with pytest.raises(UserError, match="waits for the search"):
+            study["run"](part, tmp_path / "out", 1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_part_is_a_suite_and_every_backbone_of_the_zoo_is_made(study: dict[str, Any]) -> None:

@@ -58,9 +58,9 @@ def begun(folders: Sequence[Path]) -> Iterator[Begun]:
         for parent, below, files in os.walk(folder):
             below.sort()
             run = Path(parent)
-            if (
-                PROGRESS not in files or RESULT_FILE in files or not (run / PROGRESS).is_file()
-            ):  # a pipe would never end
+            if PROGRESS not in files or RESULT_FILE in files:
+                continue
+            if not (run / PROGRESS).is_file():  # a pipe would never end
                 continue
             with suppress(*NOT_OURS):
                 held: dict[str, Any] = read_progress(run)

@@ -88,15 +88,20 @@ class ObjectIoU(IoUMetric):
         An IoU is NaN for what is neither in a label map nor predicted; IoUMetric's means leave it out. What belongs to single
         pictures and classes is put into ``kept``.
         """
-        self._keep(results)
-        boundary = {"boundary_mIoU": self._confusion(results, 3).iou().nanmean().item()}
+        near = self._confusion(results, 3)
+        self._keep(results, near)
         results = [areas for areas, *_ in results]
         metrics = super().compute_metrics([tuple(area[:-1] for area in areas) for areas in results])
         intersect, union = (torch.stack([areas[i] for areas in results]).sum(0) for i in (0, 1))
         iou = (100 * intersect / union).tolist()  # NaN: 0 / 0
         names = [f"IoU/{name}" for name in self.dataset_meta["classes"]]
         objects = {} if self.first_object is None else {"fgIoU": iou[-1]}
-        return {**metrics, **objects, **boundary, **dict(zip(names, iou[:-1], strict=True))}
+        return {
+            **metrics,
+            **objects,
+            "boundary_mIoU": near.iou().nanmean().item(),
+            **dict(zip(names, iou[:-1], strict=True)),
+        }
 
     def _confusion(self, results: list[Any], place: int) -> Confusion:
         """Return the confusion matrices of the pairs that stand at ``place`` in each of ``results``."""
@@ -105,14 +110,14 @@ class ObjectIoU(IoUMetric):
             confusion.add_pairs(*result[place])
         return confusion
 
-    def _keep(self, results: list[Any]) -> None:
+    def _keep(self, results: list[Any], near: Confusion) -> None:
         images, classes = [name for _, name, *_ in results], [*self.dataset_meta["classes"]]
         parts = [torch.stack([areas[i] for areas, *_ in results]).cpu().numpy() for i in (0, 1, 3)]
         self.kept = Kept()
         self.kept.add_areas(("mIoU", "aAcc", "mAcc"), images, classes, [area[:, :-1] for area in parts])
         if self.first_object is not None:
             self.kept.add_areas(("fgIoU",), images, ["objects"], [area[:, -1:] for area in parts], file="objects")
-        self.kept.add_areas(("boundary_mIoU",), images, classes, self._confusion(results, 3).areas(), file="boundaries")
+        self.kept.add_areas(("boundary_mIoU",), images, classes, near.areas(), file="boundaries")
         self.kept.add_confusion(self._confusion(results, 2).counts.numpy(), classes)
         samples = {name: sample for _, name, *_, sample in results if sample}
         colours = np.array(self.dataset_meta.get("palette") or (), np.uint8)

@@ -183,6 +183,16 @@ def test_of_other_paths_the_last_part_is_left(zoo: Path) -> None:
     assert found["command"] == ["pixbench", "pretrain", "--init_from=weights.pth", "--config", "own.yaml", "a/b"]
 
 
+@pytest.mark.parametrize("root", ["data/imagenet", "/home/somebody/data/imagenet"])
+def test_the_folder_of_the_images_has_a_name_however_it_was_given(zoo: Path, root: str) -> None:
+    result = find("pixpro", zoo).result
+    config = {**result["config"], "data": {**result["config"]["data"], "root": root}, "out": "runs/a"}
+    command = ["/usr/bin/pixbench", "pretrain", f"--data.root={root}", "--out", "runs/a", "--seed", "0"]
+    found = portable_pretraining({**result, "config": config, "command": command}, "zoo/x")
+    assert (found["config"]["data"]["root"], found["config"]["out"]) == ("IMAGES", "zoo/x")
+    assert found["command"] == ["pixbench", "pretrain", "--data.root=IMAGES", "--out", "RUN", "--seed", "0"]
+
+
 def test_the_card_has_what_the_study_measured_with_its_weights(zoo: Path, tmp_path: Path) -> None:
     entry = find("pixpro", zoo)
     assert "Measured" not in card.card(entry, tmp_path / "none")
