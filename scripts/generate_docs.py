@@ -1,4 +1,4 @@
-"""Write into the docs the tables that commands print: formats, protocols, settings of the methods; and the schema of results.
+"""Write into the docs the tables that commands print, and what the study has found; and the schema of results.
 
     python scripts/generate_docs.py [--check]
 
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from benchmarks.speed import page as speed_page
 from benchmarks.speed import probe_memory
 from benchmarks.speed import report as report_page
 from benchmarks.speed import search as search_page
+from benchmarks.study.page import FIGURE, Page
 from benchmarks.tables import examples
 from pixbench.files import write_text
 from pixbench.paths import RESULT_JSON_SCHEMA
@@ -151,6 +154,12 @@ def statistics(name: str) -> str:
     return examples.page(json.loads((DOCS / "statistics.json").read_text(encoding="utf-8")), name)
 
 
+@cache
+def study() -> Page:
+    """Return what is made from the results of the study."""
+    return Page()
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "formats": ("weights.md", listing),
     "protocols": ("protocols/README.md", protocols),
@@ -164,6 +173,14 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "report": ("report.md", report),
     "steps": ("protocols/voc12aug_incontext.md", steps),
     "score_at": ("protocols/voc12aug_incontext.md", score_at),
+    "findings": ("../README.md", lambda: study().first_screen()),
+    "study: findings": ("study.md", lambda: study().findings()),
+    "study: results": ("study.md", lambda: study().results()),
+    "study: tests": ("study.md", lambda: study().tested()),
+    "study: collapse": ("study.md", lambda: study().curves()),
+    "study: ranks": ("study.md", lambda: study().ranks()),
+    "study: ablations": ("study.md", lambda: study().ablations()),
+    "study: search": ("study.md", lambda: study().search()),
     **{f"example of {name}": ("statistics.md", partial(statistics, name)) for name in examples.EXAMPLES},
     **{
         f"facts of {protocol.name}": (f"protocols/{protocol.name}.md", partial(facts, protocol))
@@ -182,6 +199,17 @@ def updated(name: str, text: str, table: str) -> str:
     return f"{head}{begin}\n\n{table.strip()}\n\n{end}{rest.split(end)[1]}"
 
 
+def figure(write: bool) -> list[str]:
+    """Return the name of the study's main figure if its file is not what the results give today; write it if so."""
+    with tempfile.TemporaryDirectory() as folder:
+        study().write_figure(now := Path(folder) / FIGURE)
+        if not now.exists() or ((DOCS / FIGURE).is_file() and (DOCS / FIGURE).read_bytes() == now.read_bytes()):
+            return []
+        if write:
+            shutil.copyfile(now, DOCS / FIGURE)
+    return [FIGURE]
+
+
 def main() -> int:
     """Write or check all tables; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -196,6 +224,7 @@ def main() -> int:
             stale.append(page)
             if not check:
                 write_text(path, now)
+    stale += figure(write=not check)
     if not RESULT_JSON_SCHEMA.is_file() or RESULT_JSON_SCHEMA.read_text(encoding="utf-8") != schema.text():
         stale.append(RESULT_JSON_SCHEMA.name)
         if not check:

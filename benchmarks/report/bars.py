@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,16 @@ def write_main_figure(contents: Contents, path: Path) -> None:
     found = [(group, column) for group, column in _columns(contents) if group is contents.groups[0]]
     if not found:
         raise UserError(f"--figure {path}: there are no results of transfer runs to draw; run `pixbench suite` first")
+    write_bars(contents, found, _name(found[0][0]), path)
+
+
+def write_bars(contents: Contents, found: Sequence[tuple[Group, Column]], title: str, path: Path) -> None:
+    """Write a chart of bars for each column of ``found``, two in a line, to ``path``; see `benchmarks.report.charts.picture`."""
     charts = []
     for group, column in found:
-        title = {"title": column[2]}
-        charts.append({**_spec(contents, column, [*_values(contents, group, column)]), **title, "width": 300})
-    whole = {
-        "title": {"text": _name(found[0][0]), "fontSize": 15, "offset": 12},
-        "concat": charts,
-        "columns": 2,
-        "spacing": 28,
-    }
+        heading = {"title": column[2]}
+        charts.append({**_spec(contents, column, [*_values(contents, group, column)]), **heading, "width": 300})
+    whole = {"title": {"text": title, "fontSize": 15, "offset": 12}, "concat": charts, "columns": 2, "spacing": 28}
     picture(whole, path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -22,6 +23,8 @@ SCRIPT = "charts.js"
 FORMATS = (".png", ".svg")
 """Endings of pictures."""
 FONT = "system-ui, sans-serif"
+PICTURE_FONT = "Liberation Sans, Arial, sans-serif"
+"""The first comes with vl-convert, so a picture is the same on every machine."""
 CONFIG: dict[str, Any] = {
     "aria": False,  # the figure has a description, and its numbers stand in a table: a screen reader needs no list of marks
     "background": "transparent",
@@ -86,14 +89,20 @@ def bundle() -> str:
 
 def picture(spec: dict[str, Any], path: Path) -> None:
     """Write the chart ``spec`` to ``path``, whose ending is one of `FORMATS`, with light colours."""
-    whole = finite(resolved({**_printable(spec), "config": {**CONFIG, "background": "white", "font": "sans-serif"}}))
+    whole = finite(resolved({**_printable(spec), "config": {**CONFIG, "background": "white", "font": PICTURE_FONT}}))
     converter = _converter()
     if path.suffix == ".svg":
-        content = converter.vegalite_to_svg(whole, vl_version=VEGA_LITE).encode()
+        content = _numbered(converter.vegalite_to_svg(whole, vl_version=VEGA_LITE)).encode()
     else:
         content = converter.vegalite_to_png(whole, vl_version=VEGA_LITE, scale=2)
     with atomic_path(path) as part:
         part.write_bytes(content)
+
+
+def _numbered(svg: str) -> str:
+    """Return ``svg`` with its clips numbered from 0: Vega goes on counting, so a second picture would differ from a first one."""
+    numbers = {name: f"clip{place}" for place, name in enumerate(dict.fromkeys(re.findall(r"\bclip\d+\b", svg)))}
+    return re.sub(r"\bclip\d+\b", lambda found: numbers[found[0]], svg)
 
 
 def _printable(value: Any) -> Any:

@@ -15,8 +15,10 @@ import yaml
 
 from benchmarks.tables.collected import Entry, Group
 from pixbench.errors import UserError
+from pixbench.paths import CONFIGS
 from transfer.protocols import leaves
 
+PROJECT = CONFIGS.parent
 SEED = "seed"
 WITHOUT_EFFECT = re.compile(
     r"out|data\.(root|workers|cache|index)|log\..*|log_every|keep_\w+|profile|stop_after|.*_timeout"
@@ -28,9 +30,11 @@ Settings = dict[str, Any]
 def settings_of(run: Mapping[str, Any]) -> Settings | None:
     """Return the pre-training settings behind a result by their dotted keys; None if their folder is not there.
 
-    It is the folder that the result names, or that of the checkpoint that it started from or that was converted for it.
+    It is the folder that the result names, or that of the checkpoint that it started from or that was converted for it. A
+    relative path (of the zoo, of the study) is looked for in the current folder, then in the project.
     """
-    for folder in _folders(run.get("weights") or {}):
+    named = [*_folders(run.get("weights") or {})]
+    for folder in (*named, *(PROJECT / folder for folder in named)):
         with suppress(OSError, ValueError, yaml.YAMLError):
             content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             if isinstance(content, dict) and "method" in content:

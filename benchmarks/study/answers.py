@@ -1,0 +1,124 @@
+"""The hypotheses of the study (docs/study.md) and what its results say about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.statistics.comparisons import HIGHER, LOWER, NOISE, TOO_SMALL, Verdict, compare, verdicts
+from benchmarks.tables.collected import Group, Task
+
+PIXPRO, INSTANCE = "pixpro", "pixpro_instance"
+MAIN = ("random", "simclr", "moco_v2", PIXPRO, INSTANCE)
+"""Rows with several pre-training runs; only these are tested."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that a hypothesis is about."""
+
+    protocol: str
+    metric: str
+    title: str
+
+    @property
+    def task(self) -> Task:
+        """What was measured."""
+        return Task(self.protocol)
+
+
+LOCALISATION = (
+    Measure("voc_c4", "AP50", "VOC AP50"),
+    Measure("cityscapes_fcn16s", "boundary_mIoU", "Cityscapes boundary mIoU"),
+    Measure("voc12aug_incontext", "mIoU", "VOC in-context mIoU"),
+)
+IDENTITY = Measure("imagenet_probe", "linear_top1", "linear top-1")
+MEASURES = (*LOCALISATION, IDENTITY)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One comparison that a hypothesis is made of: ``row`` minus ``other``."""
+
+    row: str
+    other: str
+    measure: Measure
+    expected: str
+    """`HIGHER` or `LOWER`; "" if it is only expected not to be lower."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What was expected before the first run."""
+
+    name: str
+    text: str
+    claims: tuple[Claim, ...]
+
+
+def _claims(row: str, others: Sequence[str], measures: Sequence[Measure], expected: str) -> tuple[Claim, ...]:
+    return tuple(Claim(row, other, measure, expected) for other in others for measure in measures)
+
+
+RIVALS = ("simclr", "moco_v2")
+HYPOTHESES = (
+    Hypothesis("H1", "PixPro is better than random at localisation", _claims(PIXPRO, ["random"], LOCALISATION, HIGHER)),
+    Hypothesis("H2", "PixPro is better than SimCLR and MoCo v2 at localisation", _claims(PIXPRO, RIVALS, LOCALISATION, HIGHER)),
+    Hypothesis("H3", "PixPro is worse than SimCLR and MoCo v2 at identity", _claims(PIXPRO, RIVALS, [IDENTITY], LOWER)),
+    Hypothesis(
+        "H4",
+        "the instance branch brings PixPro's identity closer to theirs, at no loss of localisation",
+        _claims(INSTANCE, [PIXPRO], [IDENTITY], HIGHER) + _claims(INSTANCE, [PIXPRO], LOCALISATION, ""),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A claim, and what was measured."""
+
+    claim: Claim
+    verdict: Verdict
+    """Of ``claim.row`` minus ``claim.other``."""
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the claim holds; None if the two cannot be told apart at this size."""
+        if not self.claim.expected:
+            return self.verdict.mark != LOWER
+        return None if self.verdict.mark in (NOISE, TOO_SMALL) else self.verdict.mark == self.claim.expected
+
+    @property
+    def difference(self) -> str:
+        """The difference with its 95 % interval, in the unit of the measure."""
+        test = self.verdict.comparison
+        ends = "" if test.low is None or test.high is None else f" [{test.low:+.1f}, {test.high:+.1f}]"
+        return f"{test.difference:+.1f}{ends}".replace("-", "−")
+
+    @property
+    def words(self) -> str:
+        """The answer in words."""
+        if self.claim.expected:
+            return {True: "holds", False: "the opposite", None: "not distinguishable"}[self.holds]
+        return "no loss seen" if self.holds else "a loss"
+
+
+def answers(group: Group, hypothesis: Hypothesis) -> Iterator[Answer]:
+    """Yield the answers to a hypothesis; claims whose rows are not measured yet have none.
+
+    Args:
+        group: fine-tuned and frozen results; rows that differ in the seed of pre-training alone are joined.
+        hypothesis: one of `HYPOTHESES`.
+    """
+    for claim in hypothesis.claims:
+        if (found := _compared(group, claim.measure, claim.row).get(claim.other)) is not None:
+            yield Answer(claim, found)
+
+
+def _compared(group: Group, measure: Measure, row: str) -> dict[str, Verdict]:
+    """Return other main row -> ``row`` minus that, with Holm's correction over all of them."""
+    of = {label: group.rows[label].get(measure.task) for label in MAIN if label in group.rows}
+    samples = {label: entry.samples(measure.metric) for label, entry in of.items() if entry is not None}
+    if row not in samples:
+        return {}
+    return verdicts({label: compare(samples[row], found) for label, found in samples.items() if label != row})

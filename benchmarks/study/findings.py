@@ -1,0 +1,66 @@
+"""What the study has found, in three sentences for the README's first screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchmarks.published import title
+from benchmarks.statistics.comparisons import HIGHER, LOWER
+from benchmarks.study import collapse
+from benchmarks.study.answers import HYPOTHESES, IDENTITY, Answer, answers
+from benchmarks.tables.collected import Group
+
+
+def sentences(group: Group, without_ppm: float | None) -> list[str]:
+    """Return the findings, one sentence each; none for what is not measured yet.
+
+    Args:
+        group: fine-tuned and frozen results; rows that differ in the seed of pre-training alone are joined.
+        without_ppm: smallest standard deviation of the features in pre-training without the PPM, in parts of that of independent
+            features; None if it is not known.
+    """
+    h1, h2, h3, h4 = ([*answers(group, hypothesis)] for hypothesis in HYPOTHESES)
+    found = []
+    if h1:
+        found.append(f"**Localisation**: {_against(h1)}.")
+    if h2 or h3:
+        found.append(f"**Instance methods**: {_against([*h2, *h3])}.")
+    parts = [_instance(h4)] if h4 else []
+    if without_ppm is not None:
+        verb = "collapses" if without_ppm < collapse.COLLAPSED else "does not collapse"
+        parts.append(
+            f"without its propagation module PixPro {verb} (feature standard deviation down to {without_ppm:.2f})"
+        )
+    if parts:
+        found.append(f"**Parts of PixPro**: {'; '.join(parts)}.")
+    return found
+
+
+def _against(found: Iterable[Answer]) -> str:
+    """Say for each other row in what PixPro is above it, below it, or cannot be told apart."""
+    others: dict[str, list[Answer]] = {}
+    for answer in found:
+        others.setdefault(answer.claim.other, []).append(answer)
+    return "; ".join(f"against {title(other)}, PixPro is {_placed(mine)}" for other, mine in others.items())
+
+
+def _placed(found: Iterable[Answer]) -> str:
+    words = {HIGHER: "better in", LOWER: "worse in"}
+    places: dict[str, list[str]] = {}
+    for answer in found:
+        place = words.get(answer.verdict.mark, "not distinguishable in")
+        places.setdefault(place, []).append(f"{answer.claim.measure.title} ({answer.difference})")
+    return " and ".join(f"{place} {', '.join(measures)}" for place, measures in places.items())
+
+
+def _instance(found: Iterable[Answer]) -> str:
+    identity = [answer for answer in found if answer.claim.measure == IDENTITY]
+    lost = [
+        answer.claim.measure.title for answer in found if answer.claim.measure != IDENTITY and answer.holds is False
+    ]
+    gains = {True: "gains", False: "loses", None: "neither gains nor loses"}
+    parts = [
+        f"the instance branch {gains[one.holds]} distinguishably in {IDENTITY.title} ({one.difference})"
+        for one in identity
+    ]
+    return ", and ".join([*parts, f"it loses {', '.join(lost)}" if lost else "no loss of localisation is seen"])

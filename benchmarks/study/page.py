@@ -1,0 +1,125 @@
+"""The generated parts of docs/study.md and of the README's first screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tabulate import tabulate
+
+from benchmarks.report.bars import write_bars
+from benchmarks.report.section import Contents
+from benchmarks.results.reading import Results, read_all
+from benchmarks.study import collapse, findings, outcome
+from benchmarks.study.answers import HYPOTHESES, INSTANCE, MAIN, MEASURES, PIXPRO, Answer, answers
+from benchmarks.tables import compared
+from benchmarks.tables.agreement import agreement_document
+from benchmarks.tables.beside import beside
+from benchmarks.tables.collected import Group, grouped
+from benchmarks.tables.formats.markdown import grid
+from benchmarks.tables.options import Column, Options
+from benchmarks.tables.pretraining import joined
+from pixbench.paths import STUDY
+
+NOTHING = "*Not measured yet.*"
+FIGURE = "study.svg"
+CONTROL = "supervised control"
+ORDER = (*MAIN[:3], "byol", "densecl", "pixcontrast", PIXPRO, INSTANCE, "pixpro_fpn_head", CONTROL)
+ABLATIONS = ("pixpro", "gamma_0.5", "gamma_1", "layers_0", "layers_2", "threshold_0.35", "threshold_1.4", "without_ppm")
+HEADS = ("hypothesis", "difference", "measure", "value [95 %]", "p, Holm", "answer")
+"""Of the table of answers."""
+
+
+class Page:
+    """All that is made from the results of the study.
+
+    Args:
+        study: folder of the results; a part that has none yet is said to be not measured.
+    """
+
+    def __init__(self, study: Path = STUDY) -> None:
+        self.study = study
+        self.group = self._group("finetuned", "frozen")
+
+    def _group(self, *parts: str) -> Group | None:
+        """Return the results of some parts, seeds of pre-training joined; None if there are none yet."""
+        folders = [self.study / part for part in parts if (self.study / part / "runs").is_dir()]
+        found = grouped(read_all(folders, heavy=True), folders)[0] if folders else []
+        both = beside([joined(one) for one in found])
+        if not both:
+            return None
+        rows = {
+            CONTROL if label == "supervised_s0" else label.removesuffix("_s0"): row
+            for label, row in both[0].rows.items()
+        }
+        return replace(both[0], rows=rows)
+
+    def search(self) -> str:
+        """Return the numbers of the search."""
+        return outcome.table(self.study)
+
+    def results(self) -> str:
+        """Return all rows under all protocols, compared with random initialisation."""
+        return _table(self.group, ORDER)
+
+    def ablations(self) -> str:
+        """Return the ablations of PixPro under the frozen protocols."""
+        return _table(self._group("ablations"), ABLATIONS)
+
+    def ranks(self) -> str:
+        """Return the agreement between frozen and fine-tuned protocols (H6)."""
+        if self.group is None or len({task.about.kind for task in self.group.tasks()}) < 2:
+            return NOTHING
+        table = agreement_document(self.group).tables[0]
+        return f"{table.intro}\n\n{grid(table)}"
+
+    def tested(self) -> str:
+        """Return the answers to H1 to H4, claim by claim."""
+        group = self.group
+        rows = [_row(one.name, answer) for one in HYPOTHESES if group for answer in answers(group, one)]
+        return tabulate(rows, HEADS, tablefmt="github", disable_numparse=True) if rows else NOTHING
+
+    def curves(self) -> str:
+        """Return the standard deviation of the features during pre-training, with and without the PPM (H5)."""
+        return collapse.table(self.study / "ablations")
+
+    def findings(self) -> str:
+        """Return the findings in at most three sentences."""
+        smallest = collapse.smallest(self.study / "ablations")
+        found = findings.sentences(self.group, smallest) if self.group else []
+        return "\n".join(f"- {sentence}" for sentence in found) if found else NOTHING
+
+    @property
+    def columns(self) -> list[tuple[Group, Column]]:
+        """The charts of the main figure: a measure of the hypotheses each, as far as there are results."""
+        if (group := self.group) is None:
+            return []
+        known = [measure for measure in MEASURES if measure.task in group.tasks()]
+        return [(group, (measure.task, measure.metric, measure.title)) for measure in known]
+
+    def write_figure(self, path: Path) -> None:
+        """Write the main figure to ``path`` (.svg or .png), if there is one."""
+        if self.columns:
+            contents = Contents([], Results(), [self.columns[0][0]], options=Options(ORDER))
+            write_bars(contents, self.columns, "Everyday mini world, quarter-width ResNet-50", path)
+
+    def first_screen(self) -> str:
+        """Return the main figure, if there is one, and the findings, for the README."""
+        figure = (
+            f"![The rows of the study under the measures of its hypotheses](docs/{FIGURE})\n\n" if self.columns else ""
+        )
+        return figure + self.findings()
+
+
+def _table(group: Group | None, order: Sequence[str]) -> str:
+    if group is None:
+        return NOTHING
+    document = compared([group], (), Options([label for label in order if label in group.rows]), beside=True)
+    return f"{document.tables[0].intro}\n\n{grid(document.tables[0])}"
+
+
+def _row(name: str, answer: Answer) -> tuple[str, ...]:
+    claim, p = answer.claim, answer.verdict.p
+    written = "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return name, f"{claim.row} − {claim.other}", claim.measure.title, answer.difference, written, answer.words
