@@ -37,7 +37,7 @@ STRIDE = 16
 def measured(work: Path, images: int) -> dict[str, Any]:
     """Return all numbers, by data set; ``work`` is an empty folder."""
     world = work / "world"
-    generate(world, World(seed=1, images=images), workers=2)
+    generate(world, World(seed=1, images=images, name="shapes"), workers=2)
     found: dict[str, Any] = {"images": images, "seed": 1, "steps": {}, "retrieved": {}, "own": {}}
     for data in DATA:
         job = TransferJob(find_protocol(f"{data}_incontext_public"), world, work / f"{data} public", scale="mini")

@@ -60,5 +60,5 @@ def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from benchmarks.miniworld.generate import LEAST, World, generate
 
     root = tmp_path_factory.mktemp("mini") / "data"
-    generate(root, World(seed=0, images=LEAST), workers=1)
+    generate(root, World(seed=0, images=LEAST, name="shapes"), workers=1)
     return root

@@ -106,7 +106,7 @@ def test_a_finished_run_of_before_is_finished_and_stays_of_its_schema(tmp_path: 
 
 def test_a_mini_world_of_before_is_recognised(tmp_path: Path) -> None:
     shutil.copyfile(OLD / MINI_WORLD_FILE, tmp_path / MINI_WORLD_FILE)
-    assert is_there(tmp_path, World(seed=0, images=12))
+    assert is_there(tmp_path, World(seed=0, images=12, name="shapes"))
 
 
 @pytest.mark.parametrize(("name", "framework"), [("detectron2_c4.pkl", "detectron2_c4"), ("mmseg.pth", "mmseg")])

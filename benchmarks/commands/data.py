@@ -30,9 +30,9 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     mini.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder to create")
     mini.add_argument(
         "--world",
-        choices=("shapes", "everyday"),
-        default="shapes",
-        help="how the scenes are drawn: shapes with patterns, or everyday objects in places (default: shapes)",
+        choices=("everyday", "shapes"),
+        default="everyday",
+        help="how the scenes are drawn: everyday objects in places, or shapes with patterns (default: everyday)",
     )
     _add_size(mini)
     mini.set_defaults(run=run_mini)

@@ -52,7 +52,7 @@ class World:
 
     seed: int = 0
     images: int = IMAGES
-    name: str = "shapes"
+    name: str = "everyday"
     """How its scenes are drawn: a key of `MINI_WORLD_VERSIONS`."""
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ DATASETS = ("VOC2012aug", "VOC2012")
 def measured(images: int, names: list[str], work: Path) -> dict[str, Any]:
     """Return the figures of the protocols ``names`` on a mini world of ``images`` in ``work``, an empty folder."""
     world, run, out = work / "world", work / "pretrain", work / "probe"
-    _run("data", "mini", "--root", world, "--seed", 1, "--images", images)
+    _run("data", "mini", "--world", "shapes", "--root", world, "--seed", 1, "--images", images)
     configs = [f"--config={CONFIGS / 'pretrain' / name}" for name in ("pixpro_100ep.yaml", "mini.yaml")]
     few = ("--data.limit=32", "--batch_size=32", "--epochs=1", "--data.workers=0")
     _run("pretrain", *configs, *few, f"--data.root={world / 'imagenet'}", f"--out={run}")

@@ -55,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "world"
-        generate(root, World(images=IMAGES), workers=2)
+        generate(root, World(images=IMAGES, name="shapes"), workers=2)
         rates: dict[int, list[float]] = {1: [], 2: []}
         for number in range(args.rounds):
             for processes, found in rates.items():

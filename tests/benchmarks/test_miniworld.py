@@ -31,7 +31,7 @@ from pixbench.lock import CLAIMS, owned
 pytestmark = pytest.mark.slow
 
 DRAWING = Shapes()
-SMALL = World(seed=0, images=LEAST)  # what the fixture mini_root holds
+SMALL = World(seed=0, images=LEAST, name="shapes")  # what the fixture mini_root holds
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -60,7 +60,7 @@ def test_same_seed_same_bytes_whatever_the_workers(mini_root: Path, tmp_path: Pa
 
 
 def test_another_seed_gives_other_pictures(mini_root: Path, tmp_path: Path) -> None:
-    generate(tmp_path / "other", World(seed=1, images=LEAST), workers=1)
+    generate(tmp_path / "other", World(seed=1, images=LEAST, name="shapes"), workers=1)
     ours, others = digests(mini_root), digests(tmp_path / "other")
     assert ours.keys() == others.keys()
     pictures = [name for name in ours if name.endswith((".JPEG", ".jpg", "leftImg8bit.png"))]
@@ -350,14 +350,14 @@ def test_mmseg_reads_ade20k_under_its_own_class_names(mini_root: Path) -> None:
 
 def test_a_finished_world_is_left_alone(mini_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in mini_root.rglob("*")}
-    assert data_command("mini", "--root", mini_root, "--images", LEAST) == 0
+    assert data_command("mini", "--root", mini_root, "--world", "shapes", "--images", LEAST) == 0
     assert "already there" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in mini_root.rglob("*")}
 
 
 def test_another_world_or_other_files_are_refused(mini_root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="another mini world"):
-        generate(mini_root, World(seed=1, images=LEAST), workers=1)
+        generate(mini_root, World(seed=1, images=LEAST, name="shapes"), workers=1)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.jpg").touch()
     with pytest.raises(UserError, match="no mini world"):
@@ -386,7 +386,7 @@ def test_interrupted_then_started_again(mini_root: Path, tmp_path: Path, how: si
     root, part = tmp_path / "data", tmp_path / "data.part"
     program = (
         "import sys; from pathlib import Path; from benchmarks.miniworld.generate import World, generate; "
-        "generate(Path(sys.argv[1]), World(0, 3000), workers=1)"
+        "generate(Path(sys.argv[1]), World(0, 3000, 'shapes'), workers=1)"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(root)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60

@@ -41,7 +41,7 @@ LEARNS = {
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world") / "data"
-    generate(root, World(seed=0, images=640), workers=2)
+    generate(root, World(seed=0, images=640, name="shapes"), workers=2)
     return root / "imagenet"
 
 
