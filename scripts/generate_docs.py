@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
@@ -33,8 +32,11 @@ from benchmarks.speed import report as report_page
 from benchmarks.speed import search as search_page
 from benchmarks.study.page import FIGURE, Page
 from benchmarks.tables import examples
+from benchmarks.zoo import card
+from benchmarks.zoo.entry import entries
+from benchmarks.zoo.measured import measured
 from pixbench.files import write_text
-from pixbench.paths import RESULT_JSON_SCHEMA
+from pixbench.paths import RESULT_JSON_SCHEMA, STUDY
 from pretrain.method_descriptions import config_files, setting_descriptions
 from pretrain.methods import METHODS
 from transfer.protocols import Protocol
@@ -154,6 +156,12 @@ def statistics(name: str) -> str:
     return examples.page(json.loads((DOCS / "statistics.json").read_text(encoding="utf-8")), name)
 
 
+def zoo() -> str:
+    """Return the backbones of the zoo, each with a link to its card."""
+    rows = [(f"[{name}](../zoo/{name}/README.md)", *rest) for name, *rest in map(card.row, entries())]
+    return tabulate(rows, card.HEADS, tablefmt="github", disable_numparse=True) if rows else "*The zoo is empty.*"
+
+
 @cache
 def study() -> Page:
     """Return what is made from the results of the study."""
@@ -166,6 +174,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "families": ("protocols/README.md", families),
     "settings": ("methods/README.md", settings),
     "speed": ("speed.md", speed),
+    "zoo": ("zoo.md", zoo),
     "gpu_day": ("gpu_day.md", gpu_day),
     "memory": ("frozen.md", memory),
     "search": ("frozen.md", search),
@@ -199,15 +208,16 @@ def updated(name: str, text: str, table: str) -> str:
     return f"{head}{begin}\n\n{table.strip()}\n\n{end}{rest.split(end)[1]}"
 
 
-def figure(write: bool) -> list[str]:
-    """Return the name of the study's main figure if its file is not what the results give today; write it if so."""
+def whole_files() -> Iterator[tuple[Path, bytes]]:
+    """Yield the files that are generated as a whole, with their content: schema, cards of the zoo, the figure of the study."""
+    yield RESULT_JSON_SCHEMA, schema.text().encode()
+    found = measured(STUDY)
+    for entry in entries():
+        yield entry.folder / "README.md", card.card(entry, found).encode()
     with tempfile.TemporaryDirectory() as folder:
-        study().write_figure(now := Path(folder) / FIGURE)
-        if not now.exists() or ((DOCS / FIGURE).is_file() and (DOCS / FIGURE).read_bytes() == now.read_bytes()):
-            return []
-        if write:
-            shutil.copyfile(now, DOCS / FIGURE)
-    return [FIGURE]
+        study().write_figure(picture := Path(folder) / FIGURE)
+        if picture.exists():
+            yield DOCS / FIGURE, picture.read_bytes()
 
 
 def main() -> int:
@@ -224,11 +234,11 @@ def main() -> int:
             stale.append(page)
             if not check:
                 write_text(path, now)
-    stale += figure(write=not check)
-    if not RESULT_JSON_SCHEMA.is_file() or RESULT_JSON_SCHEMA.read_text(encoding="utf-8") != schema.text():
-        stale.append(RESULT_JSON_SCHEMA.name)
-        if not check:
-            write_text(RESULT_JSON_SCHEMA, schema.text())
+    for path, content in whole_files():
+        if not path.is_file() or path.read_bytes() != content:
+            stale.append(path.name if path.name != "README.md" else f"{path.parent.name}/{path.name}")
+            if not check:
+                path.write_bytes(content)
     print(f"{'out of date' if check else 'written'}: {', '.join(stale)}" if stale else "all tables are up to date")
     return int(check and bool(stale))
 

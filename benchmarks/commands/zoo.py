@@ -52,8 +52,10 @@ def _list(_args: argparse.Namespace) -> None:
 def _show(args: argparse.Namespace) -> None:
     from benchmarks.zoo.card import card
     from benchmarks.zoo.entry import find
+    from benchmarks.zoo.measured import measured
+    from pixbench.paths import STUDY
 
-    print(card(find(args.name)))
+    print(card(find(args.name), measured(STUDY)))
 
 
 def _get(args: argparse.Namespace) -> None:

@@ -146,7 +146,11 @@ def make_world(out: Path, gpus: int) -> Path:
     images = max(512, IMAGES * gpus) if gpus else LEAST
     place = Place(out / "steps" / "data", out / f"data_{images}", gpus, time.monotonic() + WORLD_S)
     try:
-        place.run("mini", [*PIXBENCH, "data", "mini", "--world=shapes", f"--root={place.data}", f"--images={images}"], place.data)
+        place.run(
+            "mini",
+            [*PIXBENCH, "data", "mini", "--world=shapes", f"--root={place.data}", f"--images={images}"],
+            place.data,
+        )
     except Failed as error:
         raise UserError(f"the data could not be generated: {error}") from error
     return place.data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
@@ -13,7 +12,6 @@ from benchmarks.zoo import measured
 from benchmarks.zoo.entry import Entry
 from pixbench.errors import printable
 from pixbench.files import sha256
-from pixbench.paths import STUDY
 
 HEADS = ("name", "method", "seed", "images seen", "backbone", "MB")
 
@@ -35,8 +33,8 @@ def row(entry: Entry) -> tuple[str, ...]:
     return tuple(map(printable, found))
 
 
-def card(entry: Entry, study: Path = STUDY) -> str:
-    """Return the card as Markdown; its numbers are those of the results in ``study``."""
+def card(entry: Entry, found: measured.Measured) -> str:
+    """Return the card as Markdown; its numbers are those of ``found``, see `benchmarks.zoo.measured`."""
     result = entry.result
     facts = dict(zip(HEADS, row(entry), strict=True))
     facts |= {
@@ -50,7 +48,7 @@ def card(entry: Entry, study: Path = STUDY) -> str:
     lines = [f"# zoo:{entry.name}", "", tabulate(facts.items(), ("", ""), tablefmt="github", disable_numparse=True)]
     lines += ["", "Kernels and matrices are in half precision.", "", "## Curve", ""]
     lines += [tabulate(curve(result), "keys", tablefmt="github", floatfmt=".3f")]
-    if numbers := measured.measured(entry, study):
+    if numbers := measured.lines(found.get(result["config_sha256"], ())):
         lines += ["", "## Measured", "", "In the study (docs/study.md), at mini scale.", ""]
         lines += [tabulate(numbers, measured.HEADS, tablefmt="github", disable_numparse=True)]
     return printable("\n".join(lines), kept="\n") + "\n"

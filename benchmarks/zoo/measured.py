@@ -1,43 +1,46 @@
-"""What the study has measured with a backbone of the zoo: its results in `study/`, found by the digest of the weights."""
+"""What the study has measured with the backbones of the zoo, from its results in `study/`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
-from benchmarks.zoo.entry import Entry
-from pixbench.file_versions import RESULT_FILE
-from pixbench.files import sha256
-from pixbench.results import read_result
+from benchmarks.results.reading import read_all
 from transfer.protocols import protocols
 
 HEADS = ("protocol", "metric", "mean", "seeds")
+Measured = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Digest of the settings of a pre-training run -> results that started from it."""
 
 
-def measured(entry: Entry, study: Path) -> list[tuple[str, str, str, int]]:
-    """Return a line under `HEADS` for each main metric of each protocol, frozen protocols first.
+def measured(study: Path) -> Measured:
+    """Return the finished results below ``study``, at any depth, by the settings of their pre-training.
 
-    Args:
-        entry: the backbone.
-        study: folder with results, at any depth; empty if it is not there.
-
-    Raises:
-        UserError: a result there is damaged.
+    The settings name the folder in the zoo, so they belong to one backbone, and every file that was converted from it has them.
+    Nothing if the folder is not there.
     """
-    digest = sha256(entry.weights)
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for path in sorted(study.rglob(RESULT_FILE)):
-        result = read_result(path)
-        if result["status"] != "ok" or (result.get("weights") or {}).get("sha256") != digest:
-            continue
+    found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for item in read_all([study], heavy=False).found if study.is_dir() else ():
+        start = (item.result.get("weights") or {}).get("pretraining") or {}
+        if item.result["status"] == "ok" and "config_sha256" in start:
+            found[start["config_sha256"]].append(item.result)
+    return found
+
+
+def lines(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, int]]:
+    """Return a line under `HEADS` for each main metric of each protocol, frozen protocols first."""
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for result in results:
         for metric, value in result["metrics"].items():
             if value is not None:
-                found[result["protocol"], metric].append(value)
+                values[result["protocol"], metric].append(value)
     known = sorted(protocols().values(), key=lambda protocol: protocol.kind != "frozen")
     return [
-        (protocol.name, metric, f"{mean(values):.1f}", len(values))
+        (protocol.name, metric, protocol.written(metric, mean(found)), len(found))
         for protocol in known
         for metric in protocol.columns
-        if (values := found[protocol.name, metric])
+        if (found := values[protocol.name, metric])
     ]

@@ -16,6 +16,7 @@ from benchmarks.results.verify import verify
 from benchmarks.zoo import card
 from benchmarks.zoo import entry as entry_module
 from benchmarks.zoo.entry import SUMS, add, entries, find
+from benchmarks.zoo.measured import measured
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, ZOO_FILE
 from pixbench.paths import CONFIGS
@@ -195,20 +196,20 @@ def test_the_folder_of_the_images_has_a_name_however_it_was_given(zoo: Path, roo
 
 def test_the_card_has_what_the_study_measured_with_its_weights(zoo: Path, tmp_path: Path) -> None:
     entry = find("pixpro", zoo)
-    assert "Measured" not in card.card(entry, tmp_path / "none")
-    weights = {"weights": {"sha256": entry.sums()[ZOO_FILE]}}
+    assert "Measured" not in card.card(entry, measured(tmp_path / "none"))
+    weights = {"weights": {"pretraining": load(entry.weights).pretraining}}  # as of each file that is converted from it
     tabled.seeds(tmp_path / "a", "own", [60.0, 63.0], **weights)
     tabled.seeds(tmp_path / "b", "other", [10.0])
     metrics = {"mIoU": 12.34, "boundary_mIoU": 5.0, "aAcc": 70.0}
     tabled.frozen(tmp_path / "c", "own", "voc12aug_incontext", metrics, **weights)
-    lines = card.card(entry, tmp_path).partition("## Measured")[2].splitlines()
+    lines = card.card(entry, measured(tmp_path)).partition("## Measured")[2].splitlines()
     found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")][2:]
     assert found == [["voc12aug_incontext", "mIoU", "12.3", "1"], ["cityscapes_fcn16s", "mIoU", "61.5", "2"]]
 
 
 def test_the_card_says_how_it_was_made(zoo: Path) -> None:
     entry = find("pixpro", zoo)
-    text = card.card(entry)
+    text = card.card(entry, {})
     for part in (
         "# zoo:pixpro",
         "pixbench pretrain --config configs/pretrain/pixpro_100ep.yaml",
