@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from benchmarks.jobs import Job
+from benchmarks.tables.options import Which
 from pixbench.errors import UserError, did_you_mean
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE
 from pixbench.paths import CONFIGS, find_config
@@ -48,18 +49,28 @@ class Suite:
     protocols: tuple[str, ...]
     scale: Literal["paper", "mini"]
     seeds: tuple[int, ...] = (0,)
+    frozen_seeds: tuple[int, ...] | None = None
+    """Seeds of frozen protocols, whose numbers hardly depend on them; None for ``seeds``."""
     mini: dict[str, Any] | None = None
     """Options of `pixbench data mini`, which generates data below the output folder if no data root is given."""
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     """protocol -> config keys of its framework, set in every row and recorded as deviations."""
     classes: dict[str, str] = field(default_factory=dict)
     """protocol -> file with a user's own classes (`pixbench transfer --classes`), relative to the current folder."""
+    metrics: Which = "table"
+    """Metrics that the table shows, as with `pixbench table --metrics`."""
+    interval: Literal["seeds", "images"] = "seeds"
+    """Of what the intervals in the table are, as with `pixbench table --interval`."""
     jobs_at_a_time: int = 1
     """Number of jobs that run at the same time on this machine; the cores are divided among them."""
     features_gb: float = CACHE_GB
     """Most that the features of frozen protocols may take, in GB; all jobs share them."""
     slurm: dict[str, Any] = field(default_factory=dict)
     """Options of sbatch for all jobs; options of one command are below its name, e.g. pretrain (docs/launching.md)."""
+
+    def seeds_of(self, protocol: Protocol) -> tuple[int, ...]:
+        """Return the seeds of the runs under ``protocol``."""
+        return self.seeds if protocol.kind != "frozen" or self.frozen_seeds is None else self.frozen_seeds
 
 
 class Loader(yaml.SafeLoader):
@@ -83,7 +94,11 @@ def read_suite(path: Path) -> Suite:
     if isinstance(content, dict) and isinstance(rows := content.get("rows"), dict):
         content["rows"] = {str(label): _row(row or {}, f"{path}, row {label}") for label, row in rows.items()}
     suite: Suite = _parsed(Suite, content, str(path))
-    for key, values in (("protocols", suite.protocols), ("seeds", suite.seeds)):
+    for key, values in (
+        ("protocols", suite.protocols),
+        ("seeds", suite.seeds),
+        ("frozen_seeds", suite.frozen_seeds or ()),
+    ):
         twice = [value for place, value in enumerate(values) if value in values[:place]]
         if twice:
             raise UserError(f"{path}: {key} has {twice[0]!r} twice; give each once")
@@ -179,7 +194,7 @@ def plan(suite: Suite, out: Path, data_root: Path | None, pixbench: tuple[str, .
                 start, after = ("--weights", str(convert.output)), (convert.name,)
             if protocol.framework == "frozen":
                 start += _words({"--cache": out / "features", "--cache-gb": suite.features_gb})
-            for seed in suite.seeds:
+            for seed in suite.seeds_of(protocol):
                 options = {"--data-root": data_root, "--scale": suite.scale, "--seed": seed, "--label": label}
                 options |= {"--freeze": row.freeze} if row.freeze != "none" else {}
                 options |= (

@@ -91,6 +91,12 @@ def test_frozen_protocols_take_the_checkpoint_itself_and_random_rows_are_like_it
     assert list(jobs).index("pretrain/pixpro") < list(jobs).index(random.name)
 
 
+def test_frozen_protocols_may_have_fewer_seeds(tmp_path: Path) -> None:
+    suite = read_suite(written(tmp_path, seeds=[0, 1], frozen_seeds=[0], **FROZEN))
+    names = [job.name for job in plan(suite, tmp_path, tmp_path / "data", PIXBENCH) if "transfer/pixpro" in job.name]
+    assert names == [f"transfer/pixpro/{run}" for run in ("imagenet_probe/seed0", "voc_c4/seed0", "voc_c4/seed1")]
+
+
 def test_without_a_row_with_weights_random_rows_are_those_of_the_scale(tmp_path: Path) -> None:
     rows = {"random": None, "known": {"init": "supervised"}}
     suite = read_suite(written(tmp_path, rows=rows, protocols=["imagenet_probe"]))
@@ -267,6 +273,8 @@ def test_data_must_be_named_or_generated(scale: Literal["paper", "mini"], senten
         ({"features_gb": 0}, "suite.yaml: features_gb is 0; it must be more than 0"),
         ({"features_gb": float("nan")}, "suite.yaml: features_gb is nan; it must be more than 0, and finite"),
         ({"seeds": [1, 2, 1]}, "suite.yaml: seeds has 1 twice"),
+        ({"frozen_seeds": [0, 0]}, "suite.yaml: frozen_seeds has 0 twice"),
+        ({"interval": "boxes"}, "suite.yaml: .*interval.*'seeds', 'images'.*boxes"),
         ({"protocols": ["voc_c4", "voc_c4"]}, "suite.yaml: protocols has 'voc_c4' twice"),
         ({"rows": {"-x": {}}}, "row -x: the label '-x' cannot name a folder"),
         ({"rows": {"ours/v2": {}}}, "row ours/v2: the label 'ours/v2' cannot name a folder"),
