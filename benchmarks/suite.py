@@ -39,6 +39,8 @@ class Row:
     init: Literal["random", "supervised"] = "random"
     freeze: Literal["none", "backbone"] = "none"
     """What is not trained: "none", or "backbone" (only the layers that the protocol adds are trained)."""
+    protocols: tuple[str, ...] | None = None
+    """Protocols of this row, if it is not measured under all of the suite."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Suite:
     """Most that the features of frozen protocols may take, in GB; all jobs share them."""
     slurm: dict[str, Any] = field(default_factory=dict)
     """Options of sbatch for all jobs; options of one command are below its name, e.g. pretrain (docs/launching.md)."""
+
+    def protocols_of(self, label: str) -> tuple[str, ...]:
+        """Return the protocols under which the row ``label`` is measured."""
+        own = self.rows[label].protocols
+        return self.protocols if own is None else own
 
     def seeds_of(self, protocol: Protocol) -> tuple[int, ...]:
         """Return the seeds of the runs under ``protocol``."""
@@ -108,7 +115,8 @@ def read_suite(path: Path) -> Suite:
         raise UserError(f"{path}: features_gb is {suite.features_gb:g}; it must be more than 0, and finite")
     for name in [*suite.protocols, *suite.overrides, *suite.classes]:
         find_protocol(str(name))
-    for key, names in (("overrides", suite.overrides), ("classes", suite.classes)):
+    rows = {f"row {label}: protocols": row.protocols or () for label, row in suite.rows.items()}
+    for key, names in {**rows, "overrides": suite.overrides, "classes": suite.classes}.items():
         if unused := [name for name in names if name not in suite.protocols]:
             raise UserError(f"{path}: {key} has {unused[0]}, which is not among the protocols of this suite")
     return suite
@@ -185,7 +193,7 @@ def plan(suite: Suite, out: Path, data_root: Path | None, pixbench: tuple[str, .
             jobs[f"pretrain/{label}"] = _pretrain_job(label, row, out, data_root, ready)
     transfers: list[Job] = []
     for label, row in suite.rows.items():
-        for name in suite.protocols:
+        for name in suite.protocols_of(label):
             protocol = find_protocol(name)
             start, after = _start(label, suite, protocol, out, ready)
             if row.pretrain and protocol.weights_framework:

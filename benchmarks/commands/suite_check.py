@@ -124,10 +124,10 @@ class SuiteCheck:
         """Return the jobs of all rows and protocols that can be planned."""
         jobs: dict[str, Job] = {}
         for label, row in self.suite.rows.items():
-            parts: list[tuple[str, ...]] = [(name,) for name in self.suite.protocols]
+            parts: list[tuple[str, ...]] = [(name,) for name in self.suite.protocols_of(label)]
             for protocols in parts or [()]:
                 with self.found.of("/".join(("transfer", label, *protocols)) if protocols else f"pretrain/{label}"):
-                    part = replace(self.suite, rows={label: row}, protocols=protocols)
+                    part = replace(self.suite, rows={label: replace(row, protocols=None)}, protocols=protocols)
                     jobs |= {job.name: job for job in plan(part, self.out, self.root, PIXBENCH)}
         return list(jobs.values())
 

@@ -97,6 +97,14 @@ def test_frozen_protocols_may_have_fewer_seeds(tmp_path: Path) -> None:
     assert names == [f"transfer/pixpro/{run}" for run in ("imagenet_probe/seed0", "voc_c4/seed0", "voc_c4/seed1")]
 
 
+def test_a_row_may_have_fewer_protocols(tmp_path: Path) -> None:
+    rows = {"random": None, "live": {"pretrain": ["pretrain/pixpro_100ep.yaml"], "protocols": ["imagenet_probe"]}}
+    suite = read_suite(written(tmp_path, rows=rows, protocols=["voc_c4", "imagenet_probe"]))
+    names = [job.name for job in plan(suite, tmp_path, tmp_path / "data", PIXBENCH)]
+    assert [name for name in names if "live" in name] == ["pretrain/live", "transfer/live/imagenet_probe/seed0"]
+    assert sum("random" in name for name in names) == 2
+
+
 def test_without_a_row_with_weights_random_rows_are_those_of_the_scale(tmp_path: Path) -> None:
     rows = {"random": None, "known": {"init": "supervised"}}
     suite = read_suite(written(tmp_path, rows=rows, protocols=["imagenet_probe"]))
@@ -273,6 +281,7 @@ def test_data_must_be_named_or_generated(scale: Literal["paper", "mini"], senten
         ({"features_gb": 0}, "suite.yaml: features_gb is 0; it must be more than 0"),
         ({"features_gb": float("nan")}, "suite.yaml: features_gb is nan; it must be more than 0, and finite"),
         ({"seeds": [1, 2, 1]}, "suite.yaml: seeds has 1 twice"),
+        ({"rows": {"a": {"protocols": ["x"]}}}, "suite.yaml: row a: protocols has x, which is not among"),
         ({"frozen_seeds": [0, 0]}, "suite.yaml: frozen_seeds has 0 twice"),
         ({"interval": "boxes"}, "suite.yaml: .*interval.*'seeds', 'images'.*boxes"),
         ({"protocols": ["voc_c4", "voc_c4"]}, "suite.yaml: protocols has 'voc_c4' twice"),
