@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.statistics.comparisons import HIGHER, LOWER, NOISE, TOO_SMALL, Verdict, compare, verdicts
+from benchmarks.statistics.intervals import ENOUGH
 from benchmarks.tables.collected import Group, Task
 
 PIXPRO, INSTANCE = "pixpro", "pixpro_instance"
@@ -104,14 +105,15 @@ class Answer:
 
 
 def answers(group: Group, hypothesis: Hypothesis) -> Iterator[Answer]:
-    """Yield the answers to a hypothesis; claims whose rows are not measured yet have none.
+    """Yield the answers to a hypothesis; claims whose rows have not enough pre-training runs yet have none.
 
     Args:
         group: fine-tuned and frozen results; rows that differ in the seed of pre-training alone are joined.
         hypothesis: one of `HYPOTHESES`.
     """
     for claim in hypothesis.claims:
-        if (found := _compared(group, claim.measure, claim.row).get(claim.other)) is not None:
+        found = _compared(group, claim.measure, claim.row).get(claim.other)
+        if found is not None and min(found.comparison.n) >= ENOUGH:
             yield Answer(claim, found)
 
 

@@ -105,11 +105,10 @@ class Page:
             write_bars(contents, self.columns, "Everyday mini world, quarter-width ResNet-50", path)
 
     def first_screen(self) -> str:
-        """Return the main figure, if there is one, and the findings, for the README."""
-        figure = (
-            f"![The rows of the study under the measures of its hypotheses](docs/{FIGURE})\n\n" if self.columns else ""
-        )
-        return figure + self.findings()
+        """Return the main figure and the findings, for the README."""
+        if (found := self.findings()) == NOTHING:
+            return NOTHING
+        return f"![The rows of the study under the measures of its hypotheses](docs/{FIGURE})\n\n{found}"
 
 
 def _table(group: Group | None, order: Sequence[str]) -> str:

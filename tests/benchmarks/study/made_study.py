@@ -22,10 +22,10 @@ def numbers(method: str, seed: int, measure: int) -> float:
     return 40 + (-better if identity else better) + seed + 0.1 * (sum(map(ord, method)) ** (seed + 1) % 7)
 
 
-def write(study: Path, methods: tuple[str, ...] = MAIN) -> None:
-    """Write the results of all measures, for three pre-training runs of each method, each with three seeds if fine-tuned."""
+def write(study: Path, methods: tuple[str, ...] = MAIN, runs: int = 3) -> None:
+    """Write the results of all measures, for some pre-training runs of each method, each with three seeds if fine-tuned."""
     for method in methods:
-        for run in range(3):
+        for run in range(runs):
             label = f"{method}_s{run}"
             folder = study / "finetuned/pretrain" / label
             folder.mkdir(parents=True)
@@ -37,9 +37,9 @@ def write(study: Path, methods: tuple[str, ...] = MAIN) -> None:
                 for seed in range(1 if frozen else 3):
                     metrics = made_results.made(measure.protocol)["metrics"]
                     metrics[measure.metric] = numbers(method, run, place) + 0.01 * seed
-                    runs = study / ("frozen" if frozen else "finetuned") / "runs" / label / measure.protocol
+                    place = study / ("frozen" if frozen else "finetuned") / "runs" / label / measure.protocol
                     made_results.write(
-                        runs / f"seed{seed}", measure.protocol, metrics, label=label, seed=seed, weights=weights
+                        place / f"seed{seed}", measure.protocol, metrics, label=label, seed=seed, weights=weights
                     )
 
 

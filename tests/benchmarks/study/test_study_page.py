@@ -73,3 +73,10 @@ def test_the_figure_is_the_same_each_time_and_has_all_measures(study: Path, tmp_
     assert text == (tmp_path / "two.svg").read_text(encoding="utf-8")
     assert all(measure.title in text for measure in MEASURES)
     assert f"docs/{page.FIGURE}" in Page(study).first_screen()
+
+
+def test_nothing_is_found_from_too_few_pre_training_runs(tmp_path: Path) -> None:
+    made_study.write(tmp_path, runs=2)
+    few = Page(tmp_path)
+    assert few.tested() == few.first_screen() == NOTHING
+    assert "PixPro" in few.results()
