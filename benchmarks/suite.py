@@ -13,7 +13,6 @@ from typing import Any, Literal
 import yaml
 
 from benchmarks.jobs import Job
-from benchmarks.tables.options import Which
 from pixbench.errors import UserError, did_you_mean
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE
 from pixbench.paths import CONFIGS, find_config
@@ -59,8 +58,6 @@ class Suite:
     """protocol -> config keys of its framework, set in every row and recorded as deviations."""
     classes: dict[str, str] = field(default_factory=dict)
     """protocol -> file with a user's own classes (`pixbench transfer --classes`), relative to the current folder."""
-    metrics: Which = "table"
-    """Metrics that the table shows, as with `pixbench table --metrics`."""
     interval: Literal["seeds", "images"] = "seeds"
     """Of what the intervals in the table are, as with `pixbench table --interval`."""
     jobs_at_a_time: int = 1

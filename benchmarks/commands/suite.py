@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
     with owned(out, partial(os.kill, os.getpid(), signal.SIGINT)):  # stops its jobs, too, if the lock is lost
         states = run_jobs(jobs, records, launcher)
         if any(state == "done" for name, state in states.items() if name.startswith("transfer/")):
-            options = Options(tuple(suite.rows), metrics=suite.metrics, interval=suite.interval)
+            options = Options(tuple(suite.rows), interval=suite.interval)
             show(write_tables(out / "runs", out, options))
             print(write_report(out, options))
     failed = [job for job in jobs if states[job.name] != "done"]
