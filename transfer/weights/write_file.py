@@ -114,9 +114,12 @@ def _safetensors(state: dict[str, Tensor], about: dict[str, Any], path: Path) ->
     from safetensors.torch import save_file
 
     about = about | {"sha256": fingerprint(state, about)}
+    path.touch()
+    mode = path.stat().st_mode  # as of any new file; safetensors makes one that only its owner can read
     try:
         save_file(state, path, {"format": "pt", WEIGHTS_KEY: json.dumps(about)})
     except SafetensorError as error:
         if number := re.search(r"os error (\d+)", str(error)):  # for example a full disk
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         raise
+    path.chmod(mode)

@@ -266,6 +266,13 @@ def test_pixels_travel_with_the_file_where_they_are_a_setting(tmp_path, make_bac
         assert load(tmp_path / f"x{suffix}").pixels == backbone.pixels
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_others_may_read_the_file_if_they_may_read_new_files(tmp_path, make_backbone, suffix):
+    (tmp_path / "new").touch()
+    save(make_backbone(), tmp_path / f"x{suffix}", "mmseg")
+    assert (tmp_path / f"x{suffix}").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
 @pytest.mark.frameworks
 def test_mmsegs_own_segmentor_takes_the_file(tmp_path, make_backbone, real_model):
     from mmengine.runner import load_checkpoint
