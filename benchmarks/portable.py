@@ -16,8 +16,8 @@ IMAGES, RUN, DATA = "IMAGES", "RUN", "DATA"
 def portable(result: Mapping[str, Any], places: Mapping[Path, str], command: str) -> dict[str, Any]:
     """Return a result in which no text is an absolute path.
 
-    Folders in ``places`` get their name there, and files of this program their place in it; of any other path only its last part
-    is left.
+    Folders in ``places`` get their name there, and config files of the program, also of another checkout of it, their place in
+    it; of any other path only its last part is left.
 
     Args:
         result: the result as a run wrote it.
@@ -52,5 +52,11 @@ def _neutral(value: Any, places: Mapping[Path, str]) -> Any:
         named = next((name for place, name in places.items() if str(place) == text), text)
         return key + equals + named
     place = next((place for place in places if path.is_relative_to(place)), None)
-    named = path.name if place is None else str(Path(places[place]) / path.relative_to(place))
+    named = _of_program(path) if place is None else str(Path(places[place]) / path.relative_to(place))
     return key + equals + named
+
+
+def _of_program(path: Path) -> str:
+    """Return the place of a config file in the program, or the last part of another path."""
+    tails = [Path(*path.parts[place:]) for place, part in enumerate(path.parts) if part == CONFIGS.name]
+    return str(next((tail for tail in tails if (CONFIGS.parent / tail).is_file()), path.name))

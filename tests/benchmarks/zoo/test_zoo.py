@@ -177,11 +177,14 @@ def test_of_other_paths_the_last_part_is_left(zoo: Path) -> None:
         "--init_from=/home/somebody/weights.pth",
         "--config",
         "/home/somebody/own.yaml",
+        "--config",
+        "/elsewhere/pixbench/configs/pretrain/mini.yaml",
         "a/b",
     ]
     found = portable_pretraining({**result, "config": other, "command": command}, "zoo/x")
     assert found["config"]["init_from"] == "weights.pth"
-    assert found["command"] == ["pixbench", "pretrain", "--init_from=weights.pth", "--config", "own.yaml", "a/b"]
+    words = ["--init_from=weights.pth", "--config", "own.yaml", "--config", "configs/pretrain/mini.yaml", "a/b"]
+    assert found["command"] == ["pixbench", "pretrain", *words]
 
 
 @pytest.mark.parametrize("root", ["data/imagenet", "/home/somebody/data/imagenet"])
