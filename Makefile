@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 OUT ?= demo
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: install demo test test-quick test-all lint format tables docs
+.PHONY: install demo demo-full test test-quick test-all lint format tables docs
 
 install:
 	@scripts/install.sh
 
 demo: install ## images to tables on a CPU, in minutes
 	@$(BIN)/pixbench suite configs/suites/demo.yaml --out $(OUT)
+
+demo-full: install ## all backbones of the zoo under all protocols: hours
+	@$(BIN)/pixbench suite configs/suites/demo_full.yaml --out $(OUT)_full
 
 test: install ## the default tests: CPU, no network
 	@$(PYTEST)
