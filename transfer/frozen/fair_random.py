@@ -23,9 +23,9 @@ from transfer.weights.tensors import fingerprint
 
 PICTURES, BATCH = 1024, 64
 """Number of training pictures at most, evenly spread over the split, and of those that are seen at a time."""
-SIZE = 224
-"""Side in pixels of the squashed pictures: that of pre-training. Each protocol has a size of its own; the statistics of one of
-them would make another network for each. Maps of this size have many cells, so that even one picture has a variance."""
+SIZES = {"paper": 224, "mini": 64}
+"""Scale -> side in pixels of the squashed pictures: that of pre-training. Each protocol has a size of its own; the statistics of
+one of them would make another network for each. Maps of this size have several cells, so that even one picture has a variance."""
 MINI = BackboneSpec(width=0.25, output_stride=16)
 """The backbone of `configs/pretrain/mini.yaml`."""
 
@@ -37,26 +37,27 @@ def fair_random(
 
     Its BN statistics are the mean and variance of training pictures, as those of a trained backbone are; newly initialised
     ones (0 and 1) would not fit the maps that they normalise, which moves linear accuracy more than short pre-training does.
-    They are those of the pictures ``train``, all training pictures of the data set, squashed to `SIZE` at the backbone's own
+    They are those of the pictures ``train``, all training pictures of the data set, squashed to `SIZES` at the backbone's own
     stride, whatever the protocol does with its pictures: so all protocols on a data set measure the same random backbone and
     share its features. The record has the digest of its weights. Rank 0 computes it for all processes, and remembers the last.
     """
-    backbone = by_first(lambda: _remembered(start, train, device))
+    size = SIZES[job.scale]
+    backbone = by_first(lambda: _remembered(start, train, device, size))
     count = min(PICTURES, len(train)) if backbone.source != start.source else 0
     return backbone, {
         "like": job.like and str(job.like),
         "calibrated_pictures": count,
-        "calibrated_size": SIZE if count else None,
+        "calibrated_size": size if count else None,
         "sha256": fingerprint(backbone.state, {}),
     }
 
 
-def _remembered(start: Backbone, train: Pictures, device: torch.device) -> Backbone:
-    about = [start.spec.as_dict(), str(start.pixels), train.fingerprint(), str(device)]
+def _remembered(start: Backbone, train: Pictures, device: torch.device, size: int) -> Backbone:
+    about = [start.spec.as_dict(), str(start.pixels), train.fingerprint(), str(device), size]
     key = fingerprint(start.state | start.last_norm, {"about": about})
     if key not in _last:
         _last.clear()
-        _last[key] = calibrated(start, train, device)
+        _last[key] = calibrated(start, train, device, size)
     return _last[key]
 
 
@@ -79,8 +80,8 @@ def uncalibrated(job: TransferJob) -> Backbone:
     return replace(start, pixels=like.pixels, last_norm=norm)
 
 
-def calibrated(backbone: Backbone, train: Pictures, device: torch.device) -> Backbone:
-    """Return ``backbone`` with the BN statistics of pictures of ``train``; without batch norm, there is nothing to do."""
+def calibrated(backbone: Backbone, train: Pictures, device: torch.device, size: int) -> Backbone:
+    """Return ``backbone`` with the BN statistics of pictures of ``train``, squashed to ``size`` pixels, if it has batch norm."""
     network = FrozenNetwork(backbone).to(device)
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
@@ -89,7 +90,7 @@ def calibrated(backbone: Backbone, train: Pictures, device: torch.device) -> Bac
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
-    count, views = min(PICTURES, len(train)), Views(train, Images(size=SIZE))
+    count, views = min(PICTURES, len(train)), Views(train, Images(size=size))
     chosen = [place * len(views) // count for place in range(count)]
     with torch.inference_mode():
         for first in range(0, count, BATCH):

@@ -27,6 +27,8 @@ from transfer.weights.vit_spec import VitSpec
 from transfer.weights.write_file import write
 
 CPU = torch.device("cpu")
+SIZE = 64
+"""Pixels of the pictures."""
 SPEC = BackboneSpec(18, 1 / 32, 16)
 
 
@@ -68,8 +70,8 @@ def test_statistics_are_those_of_a_plain_forward_over_the_same_pictures(
     photos: Scenes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_random, "BATCH", 2)  # the last picture is alone
-    backbone, views = random_backbone(SPEC, 0), Views(photos, Images(fair_random.SIZE))
-    found = calibrated(backbone, photos, CPU)
+    backbone, views = random_backbone(SPEC, 0), Views(photos, Images(SIZE))
+    found = calibrated(backbone, photos, CPU, SIZE)
     plain = build_network(SPEC)
     plain.load_state_dict(backbone.state)
     for norm in plain.modules():
@@ -87,7 +89,7 @@ def test_statistics_are_those_of_a_plain_forward_over_the_same_pictures(
 def test_one_picture_is_enough(photos: Scenes) -> None:
     """Its map must have several cells; the variance of one value is not defined."""
     alone = Scenes("x", photos.pictures[:1], ())
-    found = calibrated(random_backbone(BackboneSpec(18, 1 / 32), 0), alone, CPU)
+    found = calibrated(random_backbone(BackboneSpec(18, 1 / 32), 0), alone, CPU, SIZE)
     assert all(tensor.isfinite().all() for tensor in found.state.values())
 
 
@@ -96,22 +98,22 @@ def test_statistics_of_the_first_norm_by_hand(photos: Scenes) -> None:
     backbone, same = random_backbone(SPEC, 0), Scenes("x", photos.pictures[:1], ())
     mean, std = (torch.tensor(getattr(backbone.pixels, name)).view(3, 1, 1).double() for name in ("mean", "std"))
     maps = nn.functional.conv2d(
-        ((Views(same, Images(fair_random.SIZE))[0] - mean) / std)[None],
+        ((Views(same, Images(SIZE))[0] - mean) / std)[None],
         backbone.state["conv1.weight"].double(),
         stride=2,
         padding=3,
     )
-    found = calibrated(backbone, same, CPU)
+    found = calibrated(backbone, same, CPU, SIZE)
     for name, expected in (("mean", maps.mean((0, 2, 3))), ("var", maps.var((0, 2, 3)))):
         torch.testing.assert_close(found.state[f"bn1.running_{name}"].double(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_pictures_are_taken_evenly_from_many(photos: Scenes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_random, "PICTURES", 2)
-    found = calibrated(random_backbone(SPEC, 0), photos, CPU)
+    found = calibrated(random_backbone(SPEC, 0), photos, CPU, SIZE)
     some = Scenes("x", tuple(photos.pictures[place] for place in (0, 2)), ())
     monkeypatch.undo()
-    expected = calibrated(random_backbone(SPEC, 0), some, CPU)
+    expected = calibrated(random_backbone(SPEC, 0), some, CPU, SIZE)
     assert "BN statistics of 2 " in found.source
     assert torch.equal(found.state["bn1.running_mean"], expected.state["bn1.running_mean"])
 
@@ -150,5 +152,5 @@ def test_what_is_remembered_has_the_last_norm_that_was_asked_for(photos: Scenes)
 
 def test_a_vit_has_no_statistics(photos: Scenes) -> None:
     backbone = random_backbone(VitSpec(64, 1, 1, 16, 64), 0)
-    assert calibrated(backbone, photos, CPU) is backbone
+    assert calibrated(backbone, photos, CPU, SIZE) is backbone
     assert fair_random.fair_random(backbone, job(), photos, CPU)[1]["calibrated_size"] is None
