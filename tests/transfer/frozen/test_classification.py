@@ -76,7 +76,7 @@ def test_what_can_be_seen_is_found_and_recorded(root: Path, weights: Path, tmp_p
 def test_a_random_backbone_is_like_the_example_and_says_so(root: Path, weights: Path, tmp_path: Path) -> None:
     like = run_transfer(job(root, tmp_path / "like", like=weights))["evaluation"]
     about = like["random"]
-    assert (about["like"], about["calibrated_pictures"], about["calibrated_size"]) == (str(weights), 24, 224)
+    assert (about["like"], about["calibrated_pictures"], about["calibrated_size"]) == (str(weights), 24, 64)
     assert (like["stride"], like["spec"]["depth"], like["spec"]["width"]) == (32, 18, 1 / 8)
     assert like["backbone"] == "random initialisation, seed 0, BN statistics of 24 training pictures"
     alone = run_transfer(job(root, tmp_path / "alone"))["evaluation"]
