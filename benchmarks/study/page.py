@@ -23,6 +23,8 @@ from benchmarks.tables.pretraining import joined
 from pixbench.paths import STUDY
 
 NOTHING = "*Not measured yet.*"
+RUNNING = "*It is not complete yet; its page has what is measured so far.*"
+"""Said on the first screen until there is a finding."""
 FIGURE = "study.svg"
 CONTROL = "supervised control"
 ORDER = (*MAIN[:3], "byol", "densecl", "pixcontrast", PIXPRO, INSTANCE, "pixpro_fpn_head", CONTROL)
@@ -107,7 +109,7 @@ class Page:
     def first_screen(self) -> str:
         """Return the main figure and the findings, for the README."""
         if (found := self.findings()) == NOTHING:
-            return NOTHING
+            return RUNNING
         return f"![The rows of the study under the measures of its hypotheses](docs/{FIGURE})\n\n{found}"
 
 

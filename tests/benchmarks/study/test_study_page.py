@@ -10,7 +10,7 @@ import pytest
 from benchmarks.statistics.comparisons import HIGHER
 from benchmarks.study import page
 from benchmarks.study.answers import HYPOTHESES, MEASURES, PIXPRO, answers
-from benchmarks.study.page import NOTHING, Page
+from benchmarks.study.page import NOTHING, RUNNING, Page
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_nothing_is_said_before_there_are_results(tmp_path: Path) -> None:
     empty = Page(tmp_path)
-    parts = (empty.search, empty.results, empty.tested, empty.curves, empty.ranks, empty.ablations, empty.first_screen)
+    parts = (empty.search, empty.results, empty.tested, empty.curves, empty.ranks, empty.ablations, empty.findings)
     assert {part() for part in parts} == {NOTHING}
+    assert empty.first_screen() == RUNNING
     empty.write_figure(tmp_path / "x.svg")
     assert not [*tmp_path.iterdir()]
 
@@ -78,5 +79,6 @@ def test_the_figure_is_the_same_each_time_and_has_all_measures(study: Path, tmp_
 def test_nothing_is_found_from_too_few_pre_training_runs(tmp_path: Path) -> None:
     made_study.write(tmp_path, runs=2)
     few = Page(tmp_path)
-    assert few.tested() == few.first_screen() == NOTHING
+    assert few.tested() == few.findings() == NOTHING
+    assert few.first_screen() == RUNNING
     assert "PixPro" in few.results()
