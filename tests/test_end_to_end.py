@@ -10,6 +10,7 @@ import yaml
 
 from benchmarks.commands.main import main
 from pixbench.paths import CONFIGS
+from transfer.protocols import find_protocol
 
 pytestmark = pytest.mark.slow
 
@@ -58,10 +59,33 @@ def test_from_images_to_tables(
     assert f"{jobs} of {jobs} jobs were finished before" in capsys.readouterr().out
 
 
+PRETRAINED = ("simclr", "moco_v2", "pixpro")
+
+
+def above_random(table: Path) -> dict[tuple[str, str], list[bool]]:
+    """Return column -> for each pre-trained row of a demo, whether its interval lies above that of the random row."""
+    found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+    for record in json.loads(table.read_text())["records"]:
+        if record["metric"] in find_protocol(record["protocol"]).columns and record["low"] is not None:
+            ends = record["low"], record["high"]
+            found.setdefault((record["protocol"], record["metric"]), {})[record["label"]] = ends
+    return {
+        column: [rows[row][0] > rows["random"][1] for row in PRETRAINED]
+        for column, rows in found.items()
+        if {"random", *PRETRAINED} <= rows.keys()
+    }
+
+
 @pytest.mark.e2e
 def test_the_demo(tmp_path: Path) -> None:
-    """What `make demo` runs."""
+    """What `make demo` runs: its table shows what pre-training is worth."""
     assert main(["suite", str(CONFIGS / "suites" / "demo.yaml"), "--out", str(tmp_path)]) == 0
     table = (tmp_path / "table.md").read_text()
-    assert "Views of pre-training" in (tmp_path / "report.html").read_text()
+    report = (tmp_path / "report.html").read_text()
+    assert all(f'id="{part}"' in report for part in ("views", "similarity", "pretraining", "bars"))
     assert all(f"| {row}" in table for row in ("Random initialisation", "MoCo v2", "SimCLR", "PixPro"))
+    columns = above_random(tmp_path / "table.json")
+    assert {protocol for protocol, _ in columns} >= {"voc_c4", "coco_c4_1x", "cityscapes_fcn16s", "imagenet_probe"}
+    frozen = [rows for (protocol, _), rows in columns.items() if find_protocol(protocol).kind == "frozen"]
+    assert all(map(all, frozen)), columns
+    assert sum(rows[PRETRAINED.index("pixpro")] for rows in columns.values()) >= len(columns) / 2, columns
