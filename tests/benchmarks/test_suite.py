@@ -17,6 +17,8 @@ from pixbench.errors import UserError
 from pixbench.lock import CLAIMS, owned
 from pixbench.paths import CONFIGS
 
+TRAINED = {"pixpro": {"pretrain": ["pretrain/pixpro_100ep.yaml", "pretrain/mini.yaml"]}, "random": None}
+TUNED = ["voc_c4", "coco_fpn_1x", "coco_c4_1x", "cityscapes_fcn16s"]
 DEMO = CONFIGS / "suites" / "demo.yaml"
 
 
@@ -34,19 +36,21 @@ def test_every_shipped_suite_can_be_planned(path: Path, tmp_path: Path) -> None:
 
 
 def test_jobs_come_after_what_they_wait_for(tmp_path: Path) -> None:
-    jobs = plan(read_suite(DEMO), tmp_path, None, PIXBENCH)
+    suite = read_suite(written(tmp_path, rows=TRAINED, protocols=TUNED, mini={"seed": 0}))
+    jobs = plan(suite, tmp_path, None, PIXBENCH)
     seen: set[str] = set()
     for job in jobs:
         assert set(job.after) <= seen, job.name
         seen.add(job.name)
     assert jobs[0].name == "data"
-    assert sum(name.startswith("transfer/") for name in seen) == 16
+    assert sum(name.startswith("transfer/") for name in seen) == 8
     # both C4 protocols share one converted file
     assert sum(name.startswith("convert/pixpro/") for name in seen) == 3
 
 
 def test_given_data_are_used_and_nothing_is_generated(tmp_path: Path) -> None:
-    jobs = plan(read_suite(DEMO), tmp_path, tmp_path / "mine", PIXBENCH)
+    suite = read_suite(written(tmp_path, rows=TRAINED, protocols=TUNED, mini={"seed": 0}))
+    jobs = plan(suite, tmp_path, tmp_path / "mine", PIXBENCH)
     assert not any(job.name == "data" for job in jobs)
     assert str(tmp_path / "mine" / "imagenet") in next(job for job in jobs if job.name == "pretrain/pixpro").command
 
