@@ -24,7 +24,7 @@ FORMATS = (".png", ".svg")
 """Endings of pictures."""
 FONT = "system-ui, sans-serif"
 PICTURE_FONT = "Liberation Sans, Arial, sans-serif"
-"""The first comes with vl-convert, so a picture is the same on every machine."""
+"""The first comes with vl-convert, so a picture does not depend on the fonts of the machine."""
 CONFIG: dict[str, Any] = {
     "aria": False,  # the figure has a description, and its numbers stand in a table: a screen reader needs no list of marks
     "background": "transparent",
