@@ -34,7 +34,7 @@ NARROW = [
     BackboneSpec(50, 0.25, stem="deep"), BackboneSpec(34, 0.25, stem="deep", avg_down=True),
 ]  # fmt: skip
 PAIRS = [
-    (name, spec)
+    pytest.param(name, spec, marks=() if spec in WHOLE[:2] or spec.width < 1 else pytest.mark.e2e)
     for spec in [*WHOLE, NARROW[0], replace(WHOLE[1], stride_in_1x1=True)]
     for name in ("torchvision", "timm")
 ]
