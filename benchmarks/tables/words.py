@@ -45,7 +45,7 @@ def introduction(
     return (
         f"{heading} at {group.scale} scale",
         warning,
-        f"{small[0].upper()}{small[1:]}; it shows that the whole path runs. {about}",
+        f"{small[0].upper()}{small[1:]}; differences between rows hold at this size alone. {about}",
     )
 
 
