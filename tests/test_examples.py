@@ -70,6 +70,7 @@ def test_timm_pixel_learner(mini_root: Path, tmp_path: Path) -> None:
     assert "layer4.1.conv2.weight" in torch.load(tmp_path / "resnet18.pth", weights_only=True)
 
 
+@pytest.mark.e2e
 def test_new_method(mini_root: Path, tmp_path: Path) -> None:
     sizes = ("--epochs", 1, "--batch-size", 6, "--width", 0.0625)
     printed = run("new_method.py", tmp_path, "--images", mini_root / "imagenet", "--out", "run", *sizes)

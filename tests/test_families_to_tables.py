@@ -25,7 +25,7 @@ FAMILIES = {
     "swin": ("--backbone.name=timm:swin_tiny_patch4_window7_224", f"--backbone.options={json.dumps(SWIN)}"),
     "own": ("--backbone.name=networks_of_mine:net",),
 }
-DEFAULT = {"vit", "convnext"}
+DEFAULT = {"vit"}
 OWN = """
 from torch import nn
 

@@ -65,7 +65,7 @@ def statuses(out: Path) -> dict[str, str]:
     return {name: outcome["status"] for name, outcome in outcomes(out).items()}
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_each_step_has_its_outcome_and_only_what_has_not_passed_runs_again(tmp_path: Path) -> None:
     out = tmp_path / "day"
     steps = [
@@ -178,6 +178,7 @@ def test_a_report_that_cannot_be_read_is_kept(tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "report.json").read_text() == "{"
 
 
+@pytest.mark.e2e
 def test_without_gpus_it_says_how_to_try_it(tmp_path: Path) -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "VENV": sys.prefix}
     words = [DAY[0], f"--out={tmp_path / 'day'}"]

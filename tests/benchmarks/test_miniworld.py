@@ -241,6 +241,7 @@ def test_pycocotools_masks_are_the_scene(tmp_path_factory: pytest.TempPathFactor
     assert crowds
 
 
+@pytest.mark.e2e
 @pytest.mark.frameworks
 def test_detectron2_reads_coco_with_its_builtin_names(mini_root: Path) -> None:
     script = """
@@ -381,7 +382,7 @@ def test_foreign_files_beside_are_never_deleted(tmp_path: Path) -> None:
     assert (part / "notes.txt").exists()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.e2e), signal.SIGKILL])
 def test_interrupted_then_started_again(mini_root: Path, tmp_path: Path, how: signal.Signals) -> None:
     root, part = tmp_path / "data", tmp_path / "data.part"
     program = (

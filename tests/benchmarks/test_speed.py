@@ -186,6 +186,7 @@ def test_the_engine_beside_the_bare_step(mini_root: Path, capsys: pytest.Capture
     assert "epochs:" not in said  # no picture, no k-NN accuracy
 
 
+@pytest.mark.e2e
 def test_what_the_user_can_correct_is_one_sentence(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "benchmarks.speed.engine", "--data.root", str(tmp_path / "none"), *SMALL]
     done = subprocess.run(words, capture_output=True, text=True)

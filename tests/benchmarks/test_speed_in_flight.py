@@ -11,7 +11,7 @@ from pixbench.paths import CONFIGS
 from pretrain.config import parse
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_a_real_loader_holds_no_more_than_the_formula_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_flight, "SETTLED_S", 1.0)
     config = parse(["--config", str(CONFIGS / "pretrain" / "pixpro_100ep.yaml")])

@@ -76,7 +76,7 @@ def test_an_agreed_stop_waits_until_the_first_has_saved(tmp_path: Path) -> None:
         """
 with process_group("cpu"):
     if RANK == 0:
-        time.sleep(3)
+        time.sleep(1)
         print("saved", flush=True)
     raise AgreedStop
 """,

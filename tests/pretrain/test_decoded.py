@@ -77,7 +77,7 @@ def _fail(stream: object) -> None:
     raise ValueError("no space")
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_two_processes_share_the_memory(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)
     first, second = ((tmp_path / f"{index}.txt").read_text().split() for index in (0, 1))

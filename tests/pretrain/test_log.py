@@ -77,7 +77,7 @@ def test_every_value_is_in_the_log_on_the_board_and_on_the_screen(
         assert lines[2]["momentum"] == pytest.approx(1 - 0.01 * (np.cos(np.pi * 3 / 6) + 1) / 2)
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_slow_images_show_as_waiting(tiny: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Source.read
     monkeypatch.setattr(Source, "read", lambda source, index: (time.sleep(0.1), original(source, index))[1])

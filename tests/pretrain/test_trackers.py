@@ -69,6 +69,7 @@ def entries(content: bytes) -> Iterator[bytes]:
             entry = b""
 
 
+@pytest.mark.e2e
 @needs("wandb")
 def test_wandb_offline(tiny: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A run that is interrupted and continued is one run there, with all steps."""

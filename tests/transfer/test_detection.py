@@ -629,7 +629,10 @@ def test_two_machines_on_loopback_train_as_one(mini_root: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("name", "tensors"),
-    [("voc_c4", 265), pytest.param("coco_fpn_1x", 265, marks=pytest.mark.e2e), ("coco_vitdet", 51)],
+    [
+        ("voc_c4", 265),
+        *(pytest.param(*more, marks=pytest.mark.e2e) for more in (("coco_fpn_1x", 265), ("coco_vitdet", 51))),
+    ],
 )
 def test_a_frozen_backbone_stays_as_it_was_loaded(mini_root: Path, tmp_path: Path, name: str, tensors: int) -> None:
     from transfer.detection.run import run

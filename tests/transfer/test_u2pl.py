@@ -162,6 +162,7 @@ def teacher_is_student(state: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(state[name], state[name.removeprefix("teacher.")]) for name in names)
 
 
+@pytest.mark.e2e
 def test_a_short_run_trains_a_teacher_that_is_the_student_in_its_first_epoch(mini_root: Path, tmp_path: Path) -> None:
     """VOC has a warm-up of an epoch, so that the last step is in the teacher's first epoch."""
     job = short("voc12aug_u2pl_16th", mini_root, tmp_path / "run")

@@ -20,7 +20,13 @@ pytestmark = pytest.mark.slow
 SMALL = {"hidden": 8, "dim": 8, "queue_size": 8, "channels": 32, "classes": 3}
 
 
-@pytest.mark.parametrize("name", METHODS)
+VARIANTS = {"moco_v1", "pixpro_fpn", "cds"}
+"""Of methods that are tested by default."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.e2e if name in VARIANTS else ()) for name in METHODS]
+)
 def test_a_method_goes_from_a_step_to_a_loaded_file(name: str, tmp_path: Path, mini_root: Path) -> None:
     on_vit = METHODS[name].needs_tokens
     settings = {key: value for key, value in SMALL.items() if key in METHODS[name].Config.__dataclass_fields__}

@@ -1,8 +1,8 @@
 """Damaged files of every container: each is one `UserError`, or the weights are bit for bit what was written.
 
-Deterministic; more than 500 files in the default tests, more than 2,000 in all. The backbone has one channel in its stem, so that a file has 30 to 60 kB. Containers without checksums of their
-own (all but PyTorch's zip) carry the fingerprint that our writers leave in them; without it nobody could tell a changed
-number from the right one.
+Deterministic; more than 500 files in the default tests, more than 2,000 in all. The backbone has one channel in its stem, so
+that a file has 30 to 60 kB. Containers without checksums of their own (all but PyTorch's zip) carry the fingerprint that our
+writers leave in them; without it nobody could tell a changed number from the right one.
 """
 
 from __future__ import annotations
