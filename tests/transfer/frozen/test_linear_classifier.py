@@ -79,7 +79,7 @@ from pretrain import knn
 from transfer.frozen import linear, qscore
 
 linear.ITERATIONS, linear.PART, qscore.ROWS, knn.KNOWN, knn.ASKED = 3, 2**20, 128, 512, 128
-of = Sizes(train=6_000, val=500, channels=2048, classes=4)
+of = Sizes(train=15_000, val=500, channels=2048, classes=4)
 print(max(measured(of, iterations=3).values()), needed(of)["features"])
 """
 
