@@ -35,6 +35,7 @@ from benchmarks.tables import examples
 from benchmarks.zoo import card
 from benchmarks.zoo.entry import entries
 from benchmarks.zoo.measured import measured
+from pixbench.errors import run_command
 from pixbench.files import write_text
 from pixbench.paths import RESULT_JSON_SCHEMA, STUDY
 from pretrain.method_descriptions import config_files, setting_descriptions
@@ -244,4 +245,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main, name="generate_docs.py"))

@@ -11,8 +11,10 @@ whose results are kept is not computed again, on any machine. Rows of backbones 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from benchmarks.commands.main import main as pixbench
 from benchmarks.portable import DATA, portable, portable_pretraining
 from benchmarks.zoo.entry import add, finished
 from pixbench.errors import UserError, run_command
-from pixbench.file_versions import RESULT_FILE
+from pixbench.file_versions import RESULT_FILE, ZOO_FILE
 from pixbench.files import make_folder, write_text
 from pixbench.paths import CONFIGS, STUDY, ZOO
 from pixbench.results import read_result, rewrite_result
@@ -74,8 +76,10 @@ def run(part: str, out: Path, jobs: int) -> int:
     if not ready:
         return 0
     make_folder(out)
-    world, path = out / f"world{suite['mini']['seed']}", out / f"{part}.yaml"
-    pixbench(["data", "mini", "--root", str(world), *(f"--{key}={value}" for key, value in suite["mini"].items())])
+    world, path = world_of(suite, out), out / f"{part}.yaml"
+    options = [f"--{key}={value}" for key, value in suite["mini"].items()]
+    if code := pixbench(["data", "mini", "--root", str(world), *options]):
+        return code
     write_text(path, yaml.safe_dump({**suite, "rows": ready}, sort_keys=False))
     places = ["--data-root", str(world), "--out", str(out / part)]
     return pixbench(["suite", str(path), *places, "--jobs-at-a-time", str(jobs)])
@@ -90,31 +94,71 @@ def content(part: str) -> dict[str, Any]:
 def can_start(row: dict[str, Any]) -> bool:
     """Return whether the zoo has the backbone that a row starts from, if it starts from one of the zoo."""
     scheme, _, name = row.get("weights", "").partition(":")
-    return scheme != "zoo" or (ZOO / name).is_dir()
+    return scheme != "zoo" or (ZOO / name / ZOO_FILE).is_file()
+
+
+def world_of(suite: dict[str, Any], out: Path) -> Path:
+    """Return the folder of the world that ``suite`` is measured in."""
+    return out / f"world{suite['mini']['seed']}"
 
 
 def is_kept(part: str, label: str, suite: dict[str, Any]) -> bool:
-    """Return whether all results of a row are kept."""
+    """Return whether all results of a row are kept; raise `UserError` if one is damaged, or was made with other settings."""
     if part == "backbones":
-        return (ZOO / label).is_dir()
-    runs = [f"{label}/{name}/seed{seed}" for name in suite["protocols"] for seed in suite.get("seeds", [0])]
-    return all((STUDY / part / "runs" / run / RESULT_FILE).is_file() for run in runs)
+        if not (ZOO / label).is_dir():
+            return False
+        kept = [ZOO / label / RESULT_FILE]
+    else:
+        runs = [f"{label}/{name}/seed{seed}" for name in suite["protocols"] for seed in suite.get("seeds", [0])]
+        kept = [STUDY / part / "runs" / run / RESULT_FILE for run in runs]
+    found = [path for path in kept if path.is_file() or part == "backbones"]
+    for path in found:
+        if reason := foreign(read_result(path), suite, label):
+            raise UserError(f"{path} {reason}; delete its folder to run it again, or restore the suite")
+    return len(found) == len(kept)
+
+
+def foreign(result: dict[str, Any], suite: dict[str, Any], label: str) -> str:
+    """Return how the command of a result differs from the one that ``suite`` runs for the row ``label``; "" if it does not."""
+    words = result["command"]
+    if result["kind"] == "pretrain":
+        given = {word for word in words if word.startswith("--") and "=" in word}
+        wanted = {f"--{key}={value}" for key, value in suite["rows"].get(label, {}).get("set", {}).items()}
+    else:
+        given = {word for option, word in pairwise(words) if option == "--set"}
+        own = (suite.get("overrides") or {}).get(result["protocol"], {})
+        wanted = {f"{key}={json.dumps(value)}" for key, value in own.items()}
+    other = sorted(given ^ wanted)
+    return f"was made with other settings than the suite has now ({', '.join(other)})" if other else ""
 
 
 def keep(part: str, out: Path) -> None:
-    """Keep what is finished of ``part``: backbones in the zoo, results without folders of this machine in `study/`."""
-    done = out.resolve() / part
+    """Keep what is finished of ``part``: backbones in the zoo, results without folders of this machine in `study/`.
+
+    What an older version of the suite, or another one, has left in ``out`` is named and not kept.
+    """
+    suite, done = content(part), out.resolve() / part
+    world = world_of(suite, out).resolve()
+
+    def wrong(result: dict[str, Any], label: str, root: Path) -> str:
+        elsewhere = "" if root.resolve().is_relative_to(world) else f"has its pictures from {root} instead of {world}"
+        return foreign(result, suite, label) or elsewhere
+
     for path in results(done / "pretrain"):
-        name = path.parent.name
-        if part == "backbones":
-            if not (ZOO / name).exists():
-                print(f"zoo:{add(path.parent, name).name}")
-            continue
-        store(path, done, portable_pretraining(finished(path.parent), f"study/{part}/pretrain/{name}"))
+        name, result = path.parent.name, finished(path.parent)
+        if reason := wrong(result, name, Path(result["config"]["data"]["root"])):
+            print(f"not kept: {path} {reason}")
+        elif part != "backbones":
+            store(path, done, portable_pretraining(result, f"study/{part}/pretrain/{name}"))
+        elif not (ZOO / name).exists():
+            print(f"zoo:{add(path.parent, name).name}")
     for path in results(done / "runs"):
         result = read_result(path)
-        places = {done: f"study/{part}", Path(result["data"]["root"]): DATA}
-        store(path, done, portable(result, places, "transfer"))
+        root = Path(result["data"]["root"])
+        if reason := wrong(result, result["label"], root):
+            print(f"not kept: {path} {reason}")
+        else:
+            store(path, done, portable(result, {done: f"study/{part}", root: DATA}, "transfer"))
 
 
 def results(folder: Path) -> Iterator[Path]:

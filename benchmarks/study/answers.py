@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.statistics.comparisons import HIGHER, LOWER, NOISE, TOO_SMALL, Verdict, compare, verdicts
+from benchmarks.statistics.comparisons import HIGHER, LOWER, NOISE, Verdict, compare, verdicts
 from benchmarks.statistics.intervals import ENOUGH
 from benchmarks.tables.collected import Group, Task
 
@@ -79,22 +80,31 @@ class Answer:
     """Of ``claim.row`` minus ``claim.other``."""
 
     @property
+    def untested(self) -> str:
+        """Why there is no test, such as an undefined number; "" if there is one."""
+        return self.verdict.comparison.reason
+
+    @property
     def holds(self) -> bool | None:
-        """Whether the claim holds; None if the two cannot be told apart at this size."""
-        if not self.claim.expected:
-            return self.verdict.mark != LOWER
-        return None if self.verdict.mark in (NOISE, TOO_SMALL) else self.verdict.mark == self.claim.expected
+        """Whether the claim holds; None if the two cannot be told apart at this size, or there is no test."""
+        if self.untested or (self.claim.expected and self.verdict.mark == NOISE):
+            return None
+        return self.verdict.mark == self.claim.expected if self.claim.expected else self.verdict.mark != LOWER
 
     @property
     def difference(self) -> str:
         """The difference with its 95 % interval, in the unit of the measure."""
         test = self.verdict.comparison
+        if math.isnan(test.difference):
+            return "–"
         ends = "" if test.low is None or test.high is None else f" [{test.low:+.1f}, {test.high:+.1f}]"
         return f"{test.difference:+.1f}{ends}".replace("-", "−")
 
     @property
     def words(self) -> str:
         """The answer in words."""
+        if self.untested:
+            return f"no test: {self.untested}"
         if self.claim.expected:
             return {True: "holds", False: "the opposite", None: "not distinguishable"}[self.holds]
         return "no loss seen" if self.holds else "a loss"
@@ -109,14 +119,15 @@ def answers(group: Group, hypothesis: Hypothesis) -> Iterator[Answer]:
     """
     for claim in hypothesis.claims:
         found = _compared(group, claim.measure, claim.row).get(claim.other)
-        if found is not None and min(found.comparison.n) >= ENOUGH:
+        if found is not None:
             yield Answer(claim, found)
 
 
 def _compared(group: Group, measure: Measure, row: str) -> dict[str, Verdict]:
-    """Return other main row -> ``row`` minus that, with Holm's correction over all of them."""
+    """Return other main row -> ``row`` minus that, with Holm's correction over all of them, of the rows that have enough runs."""
     of = {label: group.rows[label].get(measure.task) for label in MAIN if label in group.rows}
     samples = {label: entry.samples(measure.metric) for label, entry in of.items() if entry is not None}
-    if row not in samples:
+    enough = {label: found for label, found in samples.items() if len({run for run, _ in found}) >= ENOUGH}
+    if row not in enough:
         return {}
-    return verdicts({label: compare(samples[row], found) for label, found in samples.items() if label != row})
+    return verdicts({label: compare(enough[row], found) for label, found in enough.items() if label != row})

@@ -16,15 +16,20 @@ COLLAPSED = 0.1
 
 
 def curve(folder: Path) -> dict[int, float]:
-    """Return step -> standard deviation of the features of C5, in parts of that of independent ones, of a pre-training run."""
-    points = read_result(folder / RESULT_FILE)["curve"]
+    """Return step -> standard deviation of the features of C5, in parts of that of independent ones, of a pre-training run.
+
+    Nothing if the run is not kept, has not ended well, or has not measured it.
+    """
+    if not folder.is_dir():
+        return {}
+    result = read_result(folder / RESULT_FILE)
+    points = result["curve"] if result["status"] == "ok" else ()
     return {point["step"]: point["feature_std"] for point in points if point.get("feature_std") is not None}
 
 
 def smallest(study: Path, label: str = "without_ppm") -> float | None:
-    """Return the smallest value of a curve; None if the run is not kept yet."""
-    folder = study / "pretrain" / label
-    return min(curve(folder).values()) if folder.is_dir() else None
+    """Return the smallest value of a curve; None if there is none yet."""
+    return min(curve(study / "pretrain" / label).values(), default=None)
 
 
 def table(study: Path, lines: int = 8) -> str:
@@ -34,11 +39,7 @@ def table(study: Path, lines: int = 8) -> str:
         study: folder of the ablations' results.
         lines: how many points, besides the smallest.
     """
-    found = {
-        title: curve(study / "pretrain" / label)
-        for label, title in ROWS.items()
-        if (study / "pretrain" / label).is_dir()
-    }
+    found = {title: points for label, title in ROWS.items() if (points := curve(study / "pretrain" / label))}
     if not found:
         return "*Not measured yet.*"
     steps = [*next(iter(found.values()))]

@@ -48,19 +48,24 @@ def _placed(found: Iterable[Answer]) -> str:
     words = {HIGHER: "better in", LOWER: "worse in"}
     places: dict[str, list[str]] = {}
     for answer in found:
-        place = words.get(answer.verdict.mark, "not distinguishable in")
+        place = "without a test in" if answer.untested else words.get(answer.verdict.mark, "not distinguishable in")
         places.setdefault(place, []).append(f"{answer.claim.measure.title} ({answer.difference})")
     return " and ".join(f"{place} {', '.join(measures)}" for place, measures in places.items())
 
 
 def _instance(found: Iterable[Answer]) -> str:
     identity = [answer for answer in found if answer.claim.measure == IDENTITY]
-    lost = [
-        answer.claim.measure.title for answer in found if answer.claim.measure != IDENTITY and answer.holds is False
-    ]
+    others = [answer for answer in found if answer.claim.measure != IDENTITY]
+    lost = [answer.claim.measure.title for answer in others if answer.holds is False]
+    untested = [answer.claim.measure.title for answer in others if answer.untested]
     gains = {True: "gains", False: "loses", None: "neither gains nor loses"}
     parts = [
-        f"the instance branch {gains[one.holds]} distinguishably in {IDENTITY.title} ({one.difference})"
+        f"the instance branch {'has no test' if one.untested else f'{gains[one.holds]} distinguishably'} in {IDENTITY.title} "
+        f"({one.difference})"
         for one in identity
     ]
-    return ", and ".join([*parts, f"it loses {', '.join(lost)}" if lost else "no loss of localisation is seen"])
+    parts += [f"it loses {', '.join(lost)}"] if lost else []
+    parts += [f"whether it loses {', '.join(untested)} is not known"] if untested else []
+    return ", and ".join(
+        [*parts, *(["no loss of localisation is seen"] if others and not lost and not untested else [])]
+    )

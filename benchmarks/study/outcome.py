@@ -30,11 +30,16 @@ def measured(study: Path = STUDY) -> dict[str, dict[str, list[float]]]:
     for label in read_suite(SUITE).rows:
         method, _, setting = label.rpartition("_")
         paths = [study / "search/runs" / label / protocol / "seed0" / RESULT_FILE for protocol in MEASURES]
-        if all(path.is_file() for path in paths):
-            values = [
-                read_result(path)["metrics"][metric] for path, metric in zip(paths, MEASURES.values(), strict=True)
-            ]
-            found.setdefault(method, {})[setting] = values
+        values = [_number(path, metric) for path, metric in zip(paths, MEASURES.values(), strict=True)]
+        if None not in values:
+            found.setdefault(method, {})[setting] = [value for value in values if value is not None]
+    return found
+
+
+def _number(path: Path, metric: str) -> float | None:
+    """Return a number of a result; None if it is not kept, has not ended well, or the number is undefined."""
+    result = read_result(path) if path.is_file() else {"status": "missing"}
+    found: float | None = result["metrics"].get(metric) if result["status"] == "ok" else None
     return found
 
 

@@ -20,6 +20,7 @@ from benchmarks.tables.collected import Group, grouped
 from benchmarks.tables.formats.markdown import grid
 from benchmarks.tables.options import Column, Options
 from benchmarks.tables.pretraining import joined
+from pixbench.errors import UserError
 from pixbench.paths import STUDY
 
 NOTHING = "*Not measured yet.*"
@@ -38,6 +39,9 @@ class Page:
 
     Args:
         study: folder of the results; a part that has none yet is said to be not measured.
+
+    Raises:
+        UserError: a result is damaged, so the page would rest on fewer of them than are kept.
     """
 
     def __init__(self, study: Path = STUDY) -> None:
@@ -47,7 +51,11 @@ class Page:
     def _group(self, *parts: str) -> Group | None:
         """Return the results of some parts, seeds of pre-training joined; None if there are none yet."""
         folders = [self.study / part for part in parts if (self.study / part / "runs").is_dir()]
-        found = grouped(read_all(folders, heavy=True), folders)[0] if folders else []
+        found, left_out = grouped(read_all(folders, heavy=True), folders) if folders else ([], [])
+        if left_out:
+            raise UserError(
+                f"results of the study cannot be used; restore them, or run them again: {'; '.join(left_out)}"
+            )
         both = beside([joined(one) for one in found])
         if not both:
             return None

@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.results.reading import read_all
+from benchmarks.results.reading import Results, read_all
+from pixbench.errors import say
 from transfer.protocols import protocols
 
 HEADS = ("protocol", "metric", "mean", "seeds")
@@ -23,7 +24,10 @@ def measured(study: Path) -> Measured:
     Nothing if the folder is not there.
     """
     found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for item in read_all([study], heavy=False).found if study.is_dir() else ():
+    results = read_all([study]) if study.is_dir() else Results()
+    for file in results.left_out:
+        say(f"left out: {file.path} {file.reason}")
+    for item in results.found:
         start = (item.result.get("weights") or {}).get("pretraining") or {}
         if item.result["status"] == "ok" and "config_sha256" in start:
             found[start["config_sha256"]].append(item.result)

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from benchmarks.study import outcome
+from pixbench.file_versions import RESULT_FILE
 from pixbench.paths import CONFIGS
+from pixbench.results import read_result, rewrite_result
 
 FROM = {"pixpro_instance": "pixpro", "pixpro_fpn_head": "pixpro"}
 """Method of a backbone -> the method whose search it takes."""
@@ -36,6 +38,15 @@ def test_the_largest_sum_is_taken_and_of_equal_ones_the_first(
 def test_nothing_is_taken_before_the_search_is_complete(tmp_path: Path) -> None:
     made_study.write_search(tmp_path, "byol", {"published": 50.0, "sqrt": 60.0})
     assert outcome.chosen(tmp_path) == {}
+
+
+@pytest.mark.parametrize("change", [{"metrics": {"linear_top1": None}}, {"status": "failed", "reason": "x"}])
+def test_what_failed_or_is_undefined_is_not_measured(change: dict[str, object], tmp_path: Path) -> None:
+    made_study.write_search(tmp_path, "byol", {"published": 50.0, "sqrt": 60.0, "adamw": 70.0})
+    path = tmp_path / "search/runs/byol_adamw/imagenet_probe/seed0" / RESULT_FILE
+    rewrite_result(path, {**read_result(path), **change})
+    assert outcome.chosen(tmp_path) == {}
+    assert "adamw" not in outcome.table(tmp_path)
 
 
 def test_backbones_and_ablations_have_the_optimisers_that_were_taken() -> None:

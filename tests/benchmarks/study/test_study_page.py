@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import made_results
 import made_study
 import pytest
 
@@ -11,6 +13,9 @@ from benchmarks.statistics.comparisons import HIGHER
 from benchmarks.study import page
 from benchmarks.study.answers import HYPOTHESES, MEASURES, PIXPRO, answers
 from benchmarks.study.page import NOTHING, RUNNING, Page
+from pixbench.errors import UserError
+from pixbench.file_versions import RESULT_FILE
+from pixbench.results import read_result, rewrite_result
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +81,55 @@ def test_the_figure_is_the_same_each_time_and_has_all_measures(study: Path, tmp_
     assert f"docs/{page.FIGURE}" in Page(study).first_screen()
 
 
-def test_nothing_is_found_from_too_few_pre_training_runs(tmp_path: Path) -> None:
-    made_study.write(tmp_path, runs=2)
+@pytest.mark.parametrize("runs", [1, 2])
+def test_nothing_is_found_from_too_few_pre_training_runs(runs: int, tmp_path: Path) -> None:
+    made_study.write(tmp_path, runs=runs)
     few = Page(tmp_path)
     assert few.tested() == few.findings() == NOTHING
     assert few.first_screen() == RUNNING
     assert "PixPro" in few.results()
+
+
+def test_a_row_with_one_pre_training_run_is_not_compared_and_not_counted(tmp_path: Path) -> None:
+    made_study.write(tmp_path, ("pixpro", "random", "simclr"))
+    few = Page(tmp_path).tested()
+    made_study.write(tmp_path, ("moco_v2",), runs=1)
+    assert "moco_v2" not in few
+    assert Page(tmp_path).tested() == few
+
+
+def test_an_undefined_number_is_no_answer(tmp_path: Path) -> None:
+    made_study.write(tmp_path)
+    change(tmp_path / "finetuned/runs/pixpro_instance_s1/voc_c4/seed2", "AP50", None)
+    found = Page(tmp_path)
+    (line,) = [line for line in found.tested().splitlines() if "| pixpro_instance − pixpro | VOC AP50" in line]
+    assert "no test: a number is undefined" in line
+    assert "nan" not in found.tested() + found.findings()
+    assert "whether it loses VOC AP50 is not known" in found.findings()
+    assert "no loss" not in found.findings()
+
+
+def test_a_damaged_result_is_named_instead_of_left_out(study: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(study, tmp_path / "study")
+    damaged = copy / "finetuned/runs/pixpro_s1/voc_c4/seed2" / RESULT_FILE
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"pixpro_s1/voc_c4/seed2.*cannot be read as a result"):
+        Page(copy)
+
+
+def test_what_was_not_measured_or_failed_is_in_no_curve(tmp_path: Path) -> None:
+    made_study.write_ablation(tmp_path, "pixpro", [0.9, 0.8])
+    folder = tmp_path / "ablations/pretrain/without_ppm"
+    made_results.write_pretraining(folder, curve=[{"step": 10, "loss": 1.0}])
+    assert "without PPM" not in Page(tmp_path).curves()
+    made_results.write_pretraining(
+        folder, curve=[{"step": 10, "loss": 1.0, "feature_std": 0.9}], status="failed", reason="x"
+    )
+    assert "without PPM" not in Page(tmp_path).curves()
+    assert Page(tmp_path).findings() == NOTHING
+
+
+def change(run: Path, metric: str, value: float | None) -> None:
+    """Give the result of ``run`` another number."""
+    result = read_result(run / RESULT_FILE)
+    rewrite_result(run / RESULT_FILE, {**result, "metrics": {**result["metrics"], metric: value}})
