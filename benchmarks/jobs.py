@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from pixbench.errors import UserError
 from pixbench.files import write_json
+from pixbench.results import read_result
+from transfer.weights.sources import locate
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Job:
     """Config files whose content affects the result."""
     gpus: int = 0
     """Number of processes per machine, each with its own GPU; 0 for a command that needs no GPU."""
+    weights: str = ""
+    """The weights that a transfer starts from, if no job before it makes them."""
 
     @property
     def command_name(self) -> str:
@@ -46,6 +51,17 @@ class Job:
             digest.update(path.read_bytes())
         return digest.hexdigest()
 
+    def starts_as_before(self) -> bool:
+        """Whether the weights are still those that were measured; what has a version of its own (hf:, timm:) always is."""
+        if not self.weights or self.weights.startswith(("hf:", "timm:")):
+            return True
+        try:
+            measured = (read_result(self.output, older=True).get("weights") or {}).get("sha256")
+            changed = tuple(file.stat().st_mtime_ns for file in locate(self.weights).files)
+        except UserError:
+            return False
+        return measured in (None, _digest(self.weights, changed))
+
     def argv(self, rendezvous: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the command line, which starts several processes through torchrun.
 
@@ -56,6 +72,12 @@ class Job:
         python, *words = self.command
         rendezvous = rendezvous or ("--standalone",)
         return (python, "-m", "torch.distributed.run", *rendezvous, f"--nproc_per_node={max(1, self.gpus)}", *words)
+
+
+@cache
+def _digest(weights: str, _changed: tuple[int, ...]) -> str:
+    """Return the digest of the weights that many jobs of a suite start from; it is computed once."""
+    return locate(weights).sha256
 
 
 class Records:
@@ -76,14 +98,14 @@ class Records:
         return record if record.get("key") == job.key else {}
 
     def done(self, job: Job) -> bool:
-        """Whether this command with these configs succeeded, after all jobs it waits for, and its output exists."""
+        """Whether this command with these configs and weights succeeded, after all jobs it waits for, and its output exists."""
         try:
             made = self._path(job.name).stat().st_mtime_ns
             if any(self._path(name).stat().st_mtime_ns > made for name in job.after):
                 return False  # a job that it waits for has run again since then
         except OSError:
             return False
-        return self.read(job).get("status") == "done" and job.output.exists()
+        return self.read(job).get("status") == "done" and job.output.exists() and job.starts_as_before()
 
     def write(self, job: Job, status: str, seconds: float, reason: str = "") -> None:
         """Record how ``job`` ended."""

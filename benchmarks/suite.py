@@ -19,7 +19,7 @@ from pixbench.paths import CONFIGS, find_config
 from transfer.datasets.classes import read_classes
 from transfer.job import CACHE_GB
 from transfer.protocols import Protocol, find_protocol, table_of
-from transfer.weights.sources import SCHEMES
+from transfer.weights.sources import SCHEMES, locate
 
 TAKEN = {"out": "choose the folder with --out of the suite", "data.root": "give --data-root"}
 """Pre-training settings that a row cannot have -> what to do instead."""
@@ -40,6 +40,16 @@ class Row:
     """What is not trained: "none", or "backbone" (only the layers that the protocol adds are trained)."""
     protocols: tuple[str, ...] | None = None
     """Protocols of this row, if it is not measured under all of the suite."""
+
+
+@dataclass(frozen=True)
+class Mini:
+    """Options of `pixbench data mini`; what is left out has that command's default."""
+
+    world: Literal["everyday", "shapes"] | None = None
+    seed: int | None = None
+    images: int | None = None
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,25 +108,38 @@ def read_suite(path: Path) -> Suite:
     if isinstance(content, dict) and isinstance(rows := content.get("rows"), dict):
         content["rows"] = {str(label): _row(row or {}, f"{path}, row {label}") for label, row in rows.items()}
     suite: Suite = _parsed(Suite, content, str(path))
-    for key, values in (
-        ("protocols", suite.protocols),
-        ("seeds", suite.seeds),
-        ("frozen_seeds", suite.frozen_seeds or ()),
-    ):
-        twice = [value for place, value in enumerate(values) if value in values[:place]]
-        if twice:
+    rows = {f"row {label}: protocols": row.protocols or () for label, row in suite.rows.items()}
+    once = {"protocols": suite.protocols, "seeds": suite.seeds, "frozen_seeds": suite.frozen_seeds or (), **rows}
+    for key, values in once.items():
+        if twice := [value for place, value in enumerate(values) if value in values[:place]]:
             raise UserError(f"{path}: {key} has {twice[0]!r} twice; give each once")
+    for key, seeds in {"seeds": suite.seeds, "frozen_seeds": suite.frozen_seeds}.items():
+        if seeds == ():
+            raise UserError(
+                f"{path}: {key} is empty, so nothing would be measured; give at least one, or leave the key out"
+            )
+    if suite.mini:
+        _check_mini(suite.mini, f"{path}: mini")
     if suite.jobs_at_a_time < 1:
         raise UserError(f"{path}: jobs_at_a_time is {suite.jobs_at_a_time}; it must be 1 or more")
     if not 0 < suite.features_gb < math.inf:
         raise UserError(f"{path}: features_gb is {suite.features_gb:g}; it must be more than 0, and finite")
     for name in [*suite.protocols, *suite.overrides, *suite.classes]:
         find_protocol(str(name))
-    rows = {f"row {label}: protocols": row.protocols or () for label, row in suite.rows.items()}
     for key, names in {**rows, "overrides": suite.overrides, "classes": suite.classes}.items():
         if unused := [name for name in names if name not in suite.protocols]:
             raise UserError(f"{path}: {key} has {unused[0]}, which is not among the protocols of this suite")
     return suite
+
+
+def _check_mini(content: dict[str, Any], where: str) -> None:
+    from benchmarks.miniworld.generate import World
+
+    mini: Mini = _parsed(Mini, content, where)
+    try:
+        World(**{key: value for key in ("seed", "images") if (value := getattr(mini, key)) is not None})
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _row(content: Any, where: str) -> Row:
@@ -186,6 +209,11 @@ def plan(suite: Suite, out: Path, data_root: Path | None, pixbench: tuple[str, .
     for label, row in suite.rows.items():
         if row.weights and not row.weights.startswith(SCHEMES) and not Path(row.weights).exists():
             raise UserError(f"row {label}: there is no file {row.weights} here ({Path.cwd()}); correct its `weights:`")
+        if row.weights.startswith("zoo:"):
+            try:
+                locate(row.weights)
+            except UserError as error:
+                raise UserError(f"row {label}: {error}") from None
         if row.pretrain:
             jobs[f"pretrain/{label}"] = _pretrain_job(label, row, out, data_root, ready)
     transfers: list[Job] = []
@@ -208,7 +236,8 @@ def plan(suite: Suite, out: Path, data_root: Path | None, pixbench: tuple[str, .
                 changes = [("--set", f"{key}={json.dumps(v)}") for key, v in suite.overrides.get(name, {}).items()]
                 words = (*start, *_words(options), *(word for change in changes for word in change))
                 files = (Path(suite.classes[name]),) if name in suite.classes else ()
-                transfers.append(_transfer_job(f"{label}/{name}/seed{seed}", words, out, after, files))
+                job = _transfer_job(f"{label}/{name}/seed{seed}", words, out, after, files)
+                transfers.append(replace(job, weights=row.weights))
     return [replace(job, command=(*pixbench, *job.command)) for job in (*jobs.values(), *transfers)]
 
 

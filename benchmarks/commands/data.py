@@ -108,7 +108,7 @@ def run_compose(args: argparse.Namespace) -> int:
     with needed():
         from benchmarks.miniworld.compose import PhotoWorld
     world = PhotoWorld(args.seed, args.images, cutouts=args.cutouts, backgrounds=args.backgrounds)
-    world.check()
+    world.check(args.root)
     return make(world, args)
 
 

@@ -158,7 +158,9 @@ def finish(drawing: Drawing, root: Path, records: dict[str, list[tuple[dict[str,
 
 def lvis_categories(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return all categories of LVIS v1, named by number; those in ``annotations`` are frequent, the others rare."""
-    images = {number: {a["image_id"] for a in annotations if a["category_id"] == number} for number in range(91)}
+    images: dict[int, set[int]] = {}
+    for entry in annotations:
+        images.setdefault(entry["category_id"], set()).add(entry["image_id"])
     return [
         {
             "id": n,

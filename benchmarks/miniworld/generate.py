@@ -177,10 +177,12 @@ def is_there(root: Path, world: World) -> bool:
     try:
         found = json.loads(stamp.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
         raise UserError(
             f"{root} contains files but no mini world (no readable {MINI_WORLD_FILE}); "
             "choose a new or empty folder with --root"
-        ) from None
+        )
     if found == json.loads(json.dumps(world.stamp())):
         return True
     keys = ("seed", "images", "version", "world", "cutouts", "backgrounds")

@@ -30,9 +30,15 @@ def opened(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as file:
-            picture = file.convert("RGBA")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+            mode, picture = file.mode, file.convert("RGBA")
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise many kinds at a broken file
         raise UserError(f"{path} cannot be read as a picture ({explain(error)}); replace or remove it") from None
+    if mode.startswith(("I", "F")):  # Pillow would clip them, to black or to white
+        raise UserError(
+            f"{path} has more than 8 bits in a pixel (Pillow's mode {mode}); convert it to 8 bits, or remove it"
+        )
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
     return picture
 
@@ -50,6 +56,22 @@ def cutout_of(path: Path) -> Image.Image:
         what = "is transparent everywhere" if box is None else "has no transparent pixels"
         raise UserError(f"{path} {what}: it is no cut-out of an object; replace or remove it")
     return picture.crop(box)
+
+
+def check_cutout(path: Path) -> None:
+    """Raise UserError if ``path`` is no cut-out, or one that cannot be put into a scene in most of its poses."""
+    picture, rng, anything = cutout_of(path), np.random.default_rng(0), ObjectClass("", "", 0, "")
+    side, poses = 128, 6
+    placed = 0
+    for _ in range(poses):
+        scene = Scene(np.zeros((side, side, 3), np.float32))
+        cutout = posed(rng, picture, 0.4 * side**2, side, side)
+        rows, columns = cutout.opacity.shape
+        placed += paste(scene, cutout, (side - columns) // 2, (side - rows) // 2, anything)
+    if placed < poses / 2:
+        raise UserError(
+            f"{path} is too thin, or in too many small pieces, to be an object in a scene; replace or remove it"
+        )
 
 
 class Photographs:

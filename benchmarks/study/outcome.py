@@ -38,8 +38,9 @@ def measured(study: Path = STUDY) -> dict[str, dict[str, list[float]]]:
 
 def _number(path: Path, metric: str) -> float | None:
     """Return a number of a result; None if it is not kept, has not ended well, or the number is undefined."""
-    result = read_result(path) if path.is_file() else {"status": "missing"}
-    found: float | None = result["metrics"].get(metric) if result["status"] == "ok" else None
+    if not path.is_file() or (result := read_result(path))["status"] != "ok":
+        return None
+    found: float | None = result["metrics"].get(metric)
     return found
 
 

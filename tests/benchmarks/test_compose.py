@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,9 @@ from PIL import Image
 
 from benchmarks.commands import data as command
 from benchmarks.miniworld import cityscapes, coco, voc
-from benchmarks.miniworld.compose import PhotoWorld, object_classes, pictures
+from benchmarks.miniworld.compose import PhotoWorld, check_names, object_classes, pictures
 from benchmarks.miniworld.generate import LEAST, Task, generate, stream
-from benchmarks.miniworld.photographs import cutout_of
+from benchmarks.miniworld.photographs import check_cutout, cutout_of
 from pixbench.errors import UserError
 from transfer.datasets.check import Needs, check_dataset, needs_of
 from transfer.datasets.classes import read_classes
@@ -23,6 +26,13 @@ from transfer.protocols import find_protocol
 pytestmark = pytest.mark.slow
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")  # Debian's tuxpaint-stamps-default
+
+
+def broken_png() -> bytes:
+    """Return a PNG whose second chunk has an impossible name, at which Pillow raises SyntaxError."""
+    found = io.BytesIO()
+    Image.new("RGBA", (30, 30)).save(found, "PNG")
+    return found.getvalue().replace(b"IDAT", b"\x00\x01\x02\x03")
 
 
 def save_cutouts(folder: Path, classes: list[str]) -> None:
@@ -142,6 +152,8 @@ def test_the_command_recognises_its_world_and_another_picture(home: Path, known:
         (Image.new("RGB", (30, 30)), "has no transparent pixels"),
         (Image.new("RGBA", (30, 30)), "is transparent everywhere"),
         (b"no picture", "cannot be read"),
+        (broken_png(), "cannot be read"),
+        (Image.fromarray(np.full((30, 30), 300, np.uint16)), r"has more than 8 bits in a pixel \(Pillow's mode I;16\)"),
     ],
 )
 def test_what_is_no_cut_out_is_refused_by_name(tmp_path: Path, content: Image.Image | bytes, said: str) -> None:
@@ -154,10 +166,81 @@ def test_what_is_no_cut_out_is_refused_by_name(tmp_path: Path, content: Image.Im
         cutout_of(path)
 
 
+@pytest.mark.parametrize(
+    ("shape", "fits"), [("line", False), ("specks", False), ("bar", True), ("disc", True), ("small", True)]
+)
+def test_what_could_not_be_placed_is_refused_before_anything_is_drawn(tmp_path: Path, shape: str, fits: bool) -> None:
+    y, x = np.mgrid[:384, :384]
+    opaque = {
+        "line": y == 190,
+        "specks": (x % 8 < 3) & (y % 8 < 3),
+        "bar": (abs(y - 190) < 20) & (abs(x - 190) < 180),
+        "disc": (x - 190) ** 2 + (y - 190) ** 2 < 180**2,
+        "small": (abs(x - 9) < 3) & (abs(y - 9) < 3),
+    }[shape]
+    Image.fromarray(np.dstack([np.full((384, 384, 3), 90), opaque * 255]).astype(np.uint8)).save(tmp_path / "thing.png")
+    if fits:
+        check_cutout(tmp_path / "thing.png")
+        return
+    with pytest.raises(UserError, match=r"thing\.png is too thin, or in too many small pieces"):
+        check_cutout(tmp_path / "thing.png")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["two\nlines"], "cannot be the name of a class"),
+        (["x\udcff"], "cannot be the name of a class"),
+        (["# a"], "cannot be the name of a class"),
+        (["a" * 250], "cannot be the name of a class"),
+        (["Cat", "cat"], "'cat' is the same as 'Cat'"),
+        (["Background"], "'Background' is the same as 'background'"),
+        (["background"], "'background' is the same as 'background'"),
+        ([f"c{number}" for number in range(255)], "has 255 class folders, .* room for 254"),
+    ],
+)
+def test_folders_that_cannot_be_classes_are_refused(names: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check_names(names, Path("cut"))
+    check_names(["teddy bear", "pottedplant", "Katze", "猫"], Path("cut"))
+
+
+@pytest.mark.parametrize("inside", ["known", "backgrounds"])
+def test_a_world_is_not_made_inside_its_pictures(home: Path, inside: str) -> None:
+    option = "--cutouts" if inside == "known" else "--backgrounds"
+    with pytest.raises(UserError, match=f"is inside {option} .*choose a folder outside"):
+        world(home, "known").check(home / inside / "made")
+
+
+def test_what_lies_beside_the_class_folders_or_leads_nowhere_is_named(home: Path, tmp_path: Path) -> None:
+    cutouts = shutil.copytree(home / "known", tmp_path / "known")
+    (cutouts / "car" / "link.png").symlink_to(tmp_path / "nothing.png")
+    photos = PhotoWorld(images=LEAST, cutouts=cutouts, backgrounds=home / "backgrounds")
+    with pytest.raises(UserError, match=r"link\.png cannot be read"):
+        photos.check(tmp_path / "world")
+    (cutouts / "loose.png").touch()
+    with pytest.raises(UserError, match=r"pictures beside its class folders \(loose\.png\)"):
+        photos.check(tmp_path / "world")
+
+
+def test_each_of_many_classes_is_counted() -> None:
+    found = coco.lvis_categories([{"category_id": 300, "image_id": image} for image in (1, 2, 2)])
+    assert (found[299]["frequency"], found[299]["image_count"]) == ("f", 2)
+    assert (found[0]["frequency"], found[0]["image_count"]) == ("r", 0)
+
+
+def test_a_background_may_have_any_name(home: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(home / "backgrounds", tmp_path / "backgrounds")
+    shutil.copy(folder / "0.jpg", f"{os.fsdecode(bytes(folder))}/{os.fsdecode(b'x' + bytes([255]))}.jpg")
+    photos = PhotoWorld(images=LEAST, cutouts=home / "known", backgrounds=folder)
+    photos.check(tmp_path / "world")
+    assert photos.stamp()["backgrounds"] != world(home, "known").stamp()["backgrounds"]
+
+
 def test_folders_without_classes_or_pictures_are_refused(home: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no class folders"):
-        PhotoWorld(cutouts=tmp_path / "empty", backgrounds=home / "backgrounds").check()
+        PhotoWorld(cutouts=tmp_path / "empty", backgrounds=home / "backgrounds").check(tmp_path)
     with pytest.raises(UserError, match="has no pictures"):
         pictures(tmp_path / "empty")
     with pytest.raises(UserError, match="cannot be listed"):

@@ -415,6 +415,14 @@ def test_an_empty_folder_is_filled(mini_root: Path, tmp_path: Path) -> None:
     assert (stamp["seed"], stamp["images"]) == (0, LEAST)
 
 
+@pytest.mark.parametrize("stamp", ["5", "null", "[]", '"seed images"', "{", ""])
+def test_a_folder_with_another_kind_of_stamp_is_no_mini_world(tmp_path: Path, stamp: str) -> None:
+    (tmp_path / MINI_WORLD_FILE).write_text(stamp)
+    with pytest.raises(UserError, match="contains files but no mini world"):
+        generate(tmp_path, SMALL, workers=1)
+    assert [path.read_text() for path in tmp_path.iterdir()] == [stamp]
+
+
 @pytest.mark.parametrize("words", [("--images", 3), ("--seed", -1), ("--workers", 0)])
 def test_impossible_wishes_are_refused(tmp_path: Path, words: tuple[object, ...]) -> None:
     with pytest.raises(UserError, match=str(words[0])):

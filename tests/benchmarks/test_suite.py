@@ -7,13 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import made_results
 import pytest
 import yaml
 
+from benchmarks import suite as suite_module
 from benchmarks.commands import PIXBENCH
 from benchmarks.commands.main import main
+from benchmarks.jobs import Records
 from benchmarks.suite import Row, Suite, plan, read_suite
 from pixbench.errors import UserError
+from pixbench.files import sha256
 from pixbench.lock import CLAIMS, owned
 from pixbench.paths import CONFIGS
 
@@ -30,7 +34,8 @@ def written(tmp_path: Path, **changes: object) -> Path:
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "suites").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_suite_can_be_planned(path: Path, tmp_path: Path) -> None:
+def test_every_shipped_suite_can_be_planned(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite_module, "locate", lambda _: None)  # the zoo gets its backbones while the study runs
     jobs = plan(read_suite(path), tmp_path, tmp_path / "data", PIXBENCH)
     assert len({job.name for job in jobs}) == len(jobs)
 
@@ -259,7 +264,23 @@ def test_weights_that_are_not_there_stop_a_suite_at_once(
     path, out = written(tmp_path, rows={"mine": {"weights": "no/such.pth"}}), tmp_path / "out"
     assert main(["suite", str(path), "--data-root", str(tmp_path), "--out", str(out), *words]) == 2
     assert "row mine: there is no file no/such.pth" in capsys.readouterr().err
+    path = written(tmp_path, rows={"mine": {"weights": "zoo:pixpro_s00"}})
+    assert main(["suite", str(path), "--data-root", str(tmp_path), "--out", str(out), *words]) == 2
+    assert "row mine: the zoo has no backbone 'pixpro_s00'; did you mean pixpro_s0?" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_result_of_other_weights_is_not_done(tmp_path: Path) -> None:
+    weights, out = tmp_path / "b.pth", tmp_path / "out"
+    weights.write_bytes(b"one")
+    suite = read_suite(written(tmp_path, rows={"mine": {"weights": str(weights)}}))
+    (job,) = plan(suite, out, tmp_path, PIXBENCH)
+    records = Records(out / "jobs")
+    made_results.write(job.output.parent, weights={"path": str(weights), "sha256": sha256(weights), "source": "x"})
+    records.write(job, "done", 1.0)
+    assert records.done(job)
+    weights.write_bytes(b"two")
+    assert not records.done(job)
 
 
 @pytest.mark.parametrize(
@@ -289,10 +310,16 @@ def test_data_must_be_named_or_generated(scale: Literal["paper", "mini"], senten
         ({"frozen_seeds": [0, 0]}, "suite.yaml: frozen_seeds has 0 twice"),
         ({"interval": "boxes"}, "suite.yaml: .*interval.*'seeds', 'images'.*boxes"),
         ({"protocols": ["voc_c4", "voc_c4"]}, "suite.yaml: protocols has 'voc_c4' twice"),
+        ({"rows": {"a": {"protocols": ["voc_c4"] * 2}}}, "suite.yaml: row a: protocols has 'voc_c4' twice"),
+        ({"seeds": []}, "suite.yaml: seeds is empty, so nothing would be measured"),
+        ({"frozen_seeds": []}, "suite.yaml: frozen_seeds is empty, so nothing would be measured"),
         ({"rows": {"-x": {}}}, "row -x: the label '-x' cannot name a folder"),
         ({"rows": {"ours/v2": {}}}, "row ours/v2: the label 'ours/v2' cannot name a folder"),
         ({"rows": {"a": {"set": {"out": "x"}}}}, "row a: out cannot be set, .* --out of the suite"),
         ({"mini": 3}, "suite.yaml: .*mini.*dict"),
+        ({"mini": {"wordl": "shapes"}}, "suite.yaml: mini: there is no setting 'wordl'; did you mean world?"),
+        ({"mini": {"world": "shape"}}, "suite.yaml: mini: .*'everyday', 'shapes'.*shape"),
+        ({"mini": {"images": 3}}, "suite.yaml: mini: --images 3 is too few"),
         ({"rowz": {}}, "suite.yaml: there is no setting 'rowz'; did you mean rows?"),
         ({"rows": None}, "suite.yaml: .*required.*rows"),
         ({"rows": ["a", "b"]}, "suite.yaml: .*rows.*dict.*'a', 'b'"),

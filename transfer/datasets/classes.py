@@ -81,7 +81,7 @@ def read_classes(path: Path) -> Classes:
     if data.lstrip().startswith((b"{", b"[")):
         names, ids = _from_json(data, path)
     else:
-        names, ids = _from_text(data, path), ()
+        names, ids = names_in(data, path), ()
     if not names:
         raise UserError(f"the list of classes {path} is empty; write one name a line")
     if twice := _twice(map(plain, names)):
@@ -92,7 +92,8 @@ def read_classes(path: Path) -> Classes:
     return Classes(names, str(path), ids, own=True)
 
 
-def _from_text(data: bytes, path: Path) -> tuple[str, ...]:
+def names_in(data: bytes, path: Path) -> tuple[str, ...]:
+    """Return the names in the text ``data`` of the file ``path``, one a line; raise `UserError` if one cannot be a name."""
     try:
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
