@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pixbench.paths import CONFIGS
 from pixbench.results import config_hash
+from transfer.weights.sources import SCHEMES
 
 IMAGES, RUN, DATA = "IMAGES", "RUN", "DATA"
 """What stands for the folder of the images, for the output folder, and for that of all data sets."""
@@ -32,9 +34,22 @@ def portable(result: Mapping[str, Any], places: Mapping[Path, str], command: str
 
 
 def portable_pretraining(result: Mapping[str, Any], out: str) -> dict[str, Any]:
-    """Return `portable` of a pre-training run whose settings name the output folder ``out`` afterwards."""
-    config = result["config"]
-    found = portable(result, {Path(config["data"]["root"]): IMAGES, Path(config["out"]): RUN}, "pretrain")
+    """Return `portable` of a pre-training run whose settings name the output folder ``out`` afterwards.
+
+    Of all files and folders that its settings or its command name, also by a relative path, only the last part is left.
+    """
+    config, words = result["config"], result["command"]
+    roots = [root[key] for root in config["data"].get("mixture") or () for key in ("root", "folder")]
+    files = [
+        after.removeprefix("--config=") for word, after in pairwise(words) if word == "--config" or "--config=" in after
+    ]
+    start = config.get("init_from") or ""
+    named = [*roots, config["data"].get("folder"), *files, *([] if start.startswith(SCHEMES) else [start])]
+    places = {Path(text): _of_program(Path(text)) for text in named if text}
+    places |= {Path(text): name for text, name in ((config["data"]["root"], IMAGES), (config["out"], RUN)) if text}
+    for root in sorted(filter(None, roots), key=len, reverse=True):  # the command has them inside a text
+        words = [word.replace(root, Path(root).name) if "mixture" in word else word for word in words]
+    found = portable({**result, "command": words}, places, "pretrain")
     found["config"]["out"] = out
     return {**found, "config_sha256": config_hash(found["config"])}
 
@@ -49,8 +64,7 @@ def _neutral(value: Any, places: Mapping[Path, str]) -> Any:
     key, equals, text = value.partition("=") if value.startswith("--") else ("", "", value)
     path = Path(text)
     if not path.is_absolute():  # only a folder that was itself given like this is meant
-        named = next((name for place, name in places.items() if str(place) == text), text)
-        return key + equals + named
+        return key + equals + (places.get(path, text) if text else "")
     place = next((place for place in places if path.is_relative_to(place)), None)
     named = _of_program(path) if place is None else str(Path(places[place]) / path.relative_to(place))
     return key + equals + named

@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).resolve().parent
 CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir())
 """Folder of the config files: `pretrain/`, `detection/`, `segmentation/`, `protocols/`, `suites/`, `data.yaml`."""
 
-ZOO = Path(os.environ.get("PIXBENCH_ZOO") or _PACKAGE.parent / "zoo")
+ZOO = Path(os.path.expanduser(os.environ.get("PIXBENCH_ZOO") or _PACKAGE.parent / "zoo"))
 """Folder of the zoo, which a wheel does not hold: one folder for each backbone (docs/zoo.md)."""
 
 STUDY = _PACKAGE.parent / "study"

@@ -33,7 +33,7 @@ from benchmarks.speed import search as search_page
 from benchmarks.study.page import FIGURE, Page
 from benchmarks.tables import examples
 from benchmarks.zoo import card
-from benchmarks.zoo.entry import entries
+from benchmarks.zoo.entry import CARD, entries
 from benchmarks.zoo.measured import measured
 from pixbench.errors import run_command
 from pixbench.files import write_text
@@ -214,7 +214,7 @@ def whole_files() -> Iterator[tuple[Path, bytes]]:
     yield RESULT_JSON_SCHEMA, schema.text().encode()
     found = measured(STUDY)
     for entry in entries():
-        yield entry.folder / "README.md", card.card(entry, found).encode()
+        yield entry.folder / CARD, card.card(entry, found).encode()
     with tempfile.TemporaryDirectory() as folder:
         study().write_figure(picture := Path(folder) / FIGURE)
         if picture.exists():
@@ -237,7 +237,7 @@ def main() -> int:
                 write_text(path, now)
     for path, content in whole_files():
         if not path.is_file() or path.read_bytes() != content:
-            stale.append(path.name if path.name != "README.md" else f"{path.parent.name}/{path.name}")
+            stale.append(path.name if path.name != CARD else f"{path.parent.name}/{path.name}")
             if not check:
                 path.write_bytes(content)
     print(f"{'out of date' if check else 'written'}: {', '.join(stale)}" if stale else "all tables are up to date")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def _list(_args: argparse.Namespace) -> None:
     for entry in entries():
         try:
             rows.append(row(entry))
-        except UserError as error:
+        except (UserError, OSError) as error:
             damaged.append(printable(f"left out: {error}"))
     print(tabulate(rows, HEADS, tablefmt="simple", disable_numparse=True) if rows else f"no backbone in {ZOO}")
     print("\n".join(damaged), end="\n" * bool(damaged))
@@ -59,15 +58,10 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _get(args: argparse.Namespace) -> None:
-    from benchmarks.zoo.entry import find
-    from pixbench.files import make_folder
+    from benchmarks.zoo.entry import copy, find
 
     entry = find(args.name)
-    place = args.out / entry.name
-    if place.exists():
-        raise UserError(f"{place} exists already; choose another --out")
-    make_folder(args.out)
-    shutil.copytree(entry.folder, place)
+    place = copy(entry, args.out)
     print(f"copied to {place}; its weights are {place / entry.weights.name}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.published import published, title
-from benchmarks.results.reading import Results, read_all
+from benchmarks.results.reading import Results, check_folders, read_all
 from benchmarks.statistics.intervals import Samples
 from pixbench.errors import UserError, listed
 from pixbench.file_versions import RESULT_FILE
@@ -119,6 +119,7 @@ def collect(runs: Path | Sequence[Path]) -> tuple[list[Group], list[str]]:
         UserError: see `grouped`; or there is no result.
     """
     folders = [runs] if isinstance(runs, Path) else [*runs]
+    check_folders(folders)
     results = read_all(folders, heavy=True)
     groups, left_out = grouped(results, folders)
     if not groups:
@@ -145,7 +146,7 @@ def grouped(results: Results, folders: Sequence[Path]) -> tuple[list[Group], lis
     starts: dict[tuple[str, ...], tuple[str | None, Path, dict[str, Any]]] = {}
 
     def short_name(path: Path) -> Path:
-        return path.parent.relative_to(folders[0]) if len(folders) == 1 else path.parent
+        return path.parent.relative_to(folders[0]) if len(folders) == 1 and folders[0].is_dir() else path.parent
 
     for path, result in results.found:
         if (kind := result.get("kind")) not in KINDS:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -18,7 +19,7 @@ from typing import Any
 import yaml
 
 from benchmarks.portable import portable_pretraining
-from pixbench.errors import UserError
+from pixbench.errors import UserError, explain
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, ZOO_FILE
 from pixbench.files import make_folder, sha256, write_text
 from pixbench.paths import ZOO
@@ -28,8 +29,11 @@ from transfer.weights.sources.zoo import folder_of, names_in
 
 CONFIG = "config.yaml"
 SUMS = "SHA256SUMS"
+CARD = "README.md"
 FILES = (ZOO_FILE, CONFIG, RESULT_FILE)
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+LINE = re.compile(r"[0-9a-f]{64}  [^/]+")
+"""A line of `SUMS`."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +58,34 @@ class Entry:
         return finished(self.folder)
 
     def sums(self) -> dict[str, str]:
-        """Return file -> SHA-256, as recorded; a file that cannot be read has none."""
+        """Return file -> SHA-256, as recorded; raise `UserError` if the list is missing, or is none."""
+        path = self.folder / SUMS
         try:
-            lines = (self.folder / SUMS).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            return {}
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{path} cannot be read ({explain(error)}), so nothing tells what its files were"
+            ) from error
+        if (strange := next((line for line in lines if not LINE.fullmatch(line)), None)) is not None:
+            raise UserError(f"{path} has the line {strange!r}, which is no digest with the name of a file")
         return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
     def problems(self) -> list[str]:
         """Return what is wrong with its files, one sentence each: their digests, the weights and the result."""
         from transfer.weights.read_file import load
 
-        sums, found = self.sums(), []
+        try:
+            sums = self.sums()
+        except UserError as error:
+            return [str(error)]
+        found = []
         for name in dict.fromkeys((*FILES, *sums)):
             path = self.folder / name
             if not path.is_file():
                 found.append(f"{path} is missing")
-            elif sums.get(name) != sha256(path):
+            elif name not in sums:
+                found.append(f"{path} has no digest in {SUMS}")
+            elif sums[name] != sha256(path):
                 found.append(f"{path} is not the file that was recorded in {SUMS}")
         if not found:
             for read in (lambda: load(self.weights), lambda: self.result):
@@ -130,6 +145,28 @@ def add(run: Path, name: str, zoo: Path = ZOO) -> Entry:
         write_text(part / SUMS, "".join(f"{sha256(part / file)}  {file}\n" for file in (*FILES, *stored)))
         part.rename(zoo / name)
     return Entry(zoo / name)
+
+
+def copy(entry: Entry, out: Path) -> Path:
+    """Copy a backbone with all that is known of it to ``out/name``, which appears complete or not at all; return that folder.
+
+    Raises:
+        UserError: that folder exists already, or the backbone is damaged.
+    """
+    place = out / entry.name
+    if os.path.lexists(place):
+        raise UserError(f"{place} exists already; choose another --out")
+    if problems := entry.problems():
+        raise UserError(f"zoo:{entry.name} is damaged: {'; '.join(problems)}")
+    make_folder(out)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as folder:
+        part = Path(folder) / entry.name
+        part.mkdir()
+        for file in (*entry.sums(), SUMS, CARD):
+            if file != CARD or (entry.folder / file).is_file():  # a zoo of one's own may have no cards
+                shutil.copyfile(entry.folder / file, part / file)
+        part.rename(place)
+    return place
 
 
 def finished(run: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from benchmarks.portable import portable_pretraining
 from benchmarks.results.verify import verify
 from benchmarks.zoo import card
 from benchmarks.zoo import entry as entry_module
-from benchmarks.zoo.entry import SUMS, add, entries, find
+from benchmarks.zoo.entry import SUMS, add, copy, entries, find
 from benchmarks.zoo.measured import measured
 from pixbench.errors import UserError
 from pixbench.file_versions import CHECKPOINT_FILE, RESULT_FILE, ZOO_FILE
@@ -109,7 +111,9 @@ def test_a_sound_zoo_has_no_problems(zoo: Path) -> None:
         ("config.yaml", "other"),
         (RESULT_FILE, "other"),
         (RESULT_FILE, "missing"),
+        (ZOO_FILE, "missing"),
         (SUMS, "missing"),
+        (SUMS, "other"),
     ],
 )
 def test_each_change_is_found(file: str, change: str, zoo: Path, tmp_path: Path) -> None:
@@ -120,7 +124,31 @@ def test_each_change_is_found(file: str, change: str, zoo: Path, tmp_path: Path)
     else:
         path.write_bytes(path.read_bytes()[:-7] if change == "shorter" else path.read_bytes() + b"\n")
     found = find("zoo:pixpro", tmp_path).problems()
-    assert any(file in problem for problem in found), found
+    assert [file in problem for problem in found] == [True], found
+    with pytest.raises(UserError, match="zoo:pixpro is damaged"):
+        copy(find("pixpro", tmp_path), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_backbone_without_its_weights_is_still_in_the_zoo(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(zoo / "pixpro", tmp_path / "pixpro")
+    (tmp_path / "pixpro" / ZOO_FILE).unlink()
+    assert [entry.name for entry in entries(tmp_path)] == ["pixpro"]
+    monkeypatch.setattr(zoo_source, "ZOO", tmp_path)
+    with pytest.raises(UserError, match=r"safetensors is missing, so zoo:pixpro has no weights"):
+        sources.locate("zoo:pixpro")
+
+
+def test_an_interrupted_copy_leaves_nothing(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        copy(find("pixpro", zoo), tmp_path / "copy")
+    assert [*(tmp_path / "copy").iterdir()] == []
 
 
 @pytest.mark.parametrize(
@@ -139,7 +167,7 @@ def test_a_weight_too_large_for_half_precision_is_refused(runs: dict[str, Path],
     torch.save(content, run / CHECKPOINT_FILE)
     with pytest.raises(UserError, match=r"layer1\.0\.conv1\.weight has values that half precision cannot hold"):
         add(run, "large", tmp_path / "zoo")
-    assert entries(tmp_path / "zoo") == []
+    assert not (tmp_path / "zoo").exists()
 
 
 def test_only_finished_pretraining_is_taken(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -185,6 +213,30 @@ def test_of_other_paths_the_last_part_is_left(zoo: Path) -> None:
     assert found["config"]["init_from"] == "weights.pth"
     words = ["--init_from=weights.pth", "--config", "own.yaml", "--config", "configs/pretrain/mini.yaml", "a/b"]
     assert found["command"] == ["pixbench", "pretrain", *words]
+
+
+def test_of_relative_paths_the_last_part_is_left_too(zoo: Path) -> None:
+    result = find("pixpro", zoo).result
+    mixture = [{"root": "mine/a", "folder": "", "weight": 2}, {"root": "/home/me/b", "folder": "mine/lists"}]
+    config = {**result["config"], "out": "mine/run", "init_from": "mine/w.pth"}
+    config["data"] = {**config["data"], "root": "", "folder": "mine/folder", "mixture": mixture}
+    words = ["--config", "mine/own.yaml", "--config=mine/more.yaml", "--config", "configs/pretrain/mini.yaml"]
+    words += [
+        "--data.mixture=[{root: mine/a, weight: 2}, {root: /home/me/b, folder: mine/lists}]",
+        "--out",
+        "mine/run/",
+    ]
+    command = ["/bin/pixbench", "pretrain", *words, "--init_from", "mine/w.pth", "--data.folder=mine/folder"]
+    found = portable_pretraining({**result, "config": config, "command": command}, "zoo/x")
+    assert "mine" not in str(found["config"]) + str(found["command"])
+    assert "/home/me" not in str(found["config"]) + str(found["command"])
+    assert found["command"][2:8] == [
+        *("--config", "own.yaml", "--config=more.yaml", "--config", "configs/pretrain/mini.yaml"),
+        "--data.mixture=[{root: a, weight: 2}, {root: b, folder: lists}]",
+    ]
+    assert found["config"]["init_from"] == "w.pth"
+    named = portable_pretraining({**result, "config": {**config, "init_from": "timm:org/net"}}, "zoo/x")
+    assert named["config"]["init_from"] == "timm:org/net"
 
 
 @pytest.mark.parametrize("root", ["data/imagenet", "/home/somebody/data/imagenet"])
@@ -252,8 +304,8 @@ def test_the_command(
     assert "pixpro" in listed
     assert "left out: " in listed
     shutil.rmtree(root)
-    assert main(["zoo", "list"]) == 0
-    assert main(["zoo", "show", "pixpro"]) == 2
+    for words in (["list"], ["verify"], ["show", "pixpro"]):
+        assert main(["zoo", *words]) == 2
     assert "zoo add" in capsys.readouterr().err
 
 
