@@ -29,10 +29,12 @@ def too_few(n: int) -> str:
     """Return why ``n`` independent numbers are too few to say anything about noise; "" if they are enough."""
     if n >= ENOUGH:
         return ""
-    reach = f"the interval would be ± {t_factor(n):.1f} standard errors instead of ± {t_factor(ENOUGH):.1f}"
-    return (
-        f"n = {n} is too small to say: {reach if n > 1 else 'one number shows no noise'}; at least {ENOUGH} are needed"
+    if n == 1:
+        return f"n = 1 is too small to say, since one number shows no noise; at least {ENOUGH} are needed"
+    reach = (
+        f"an interval of ± {t_factor(n):.1f} standard errors, where n = {ENOUGH} has one of ± {t_factor(ENOUGH):.1f}"
     )
+    return f"n = {n} is too small to say ({reach}); at least {ENOUGH} are needed"
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ CALIBRATED = re.compile(r"BN statistics of (\d+) training pictures")
 
 
 def notes_on(group: Group) -> list[str]:
-    """Return sentences on different strides and numbers of pictures, on random backbones and on other networks."""
-    notes = [note for task in group.tasks() for about in (_strides, _pictures, _few) for note in about(group, task)]
+    """Return sentences on different strides, widths and numbers of pictures, on random backbones and on other networks."""
+    notes = [
+        note for task in group.tasks() for about in (_strides, _widths, _pictures, _few) for note in about(group, task)
+    ]
     notes += [note for label in group.rows for about in (_random, _other_network) for note in about(group, label)]
     return list(dict.fromkeys(notes))
 
@@ -25,6 +27,14 @@ def _strides(group: Group, task: Task) -> Iterator[str]:
         yield (
             f"{task.protocol}{task.own}: the backbones have cells of different sizes ({listed}), which moves the numbers by "
             "itself, more than short pre-training does"
+        )
+
+
+def _widths(group: Group, task: Task) -> Iterator[str]:
+    if listed := _differing(group, task, lambda about: (about.get("spec") or {}).get("width")):
+        yield (
+            f"{task.protocol}{task.own}: the backbones have different widths ({listed}; 1: as published), so they differ in more "
+            "than pre-training: a wider one has more channels"
         )
 
 
@@ -70,9 +80,9 @@ def _training_pictures(about: dict[str, Any]) -> int | None:
     return pictures.get("train") if "test" in pictures else None
 
 
-def _differing(group: Group, task: Task, value: Callable[[dict[str, Any]], int | None], unit: str = "") -> str:
+def _differing(group: Group, task: Task, value: Callable[[dict[str, Any]], float | None], unit: str = "") -> str:
     """Return each ``value`` of the evaluations in a column with its rows; "" if there are not several. None is no value."""
-    rows: dict[int, list[str]] = {}
+    rows: dict[float, list[str]] = {}
     for label in group.rows:
         for found in dict.fromkeys(map(value, _evaluations(group, label, task))):
             if found is not None:

@@ -13,8 +13,8 @@ from benchmarks.tables.over_images import over_images_of
 
 HEADINGS = {"transfer": "Measured", "frozen": "Measured with frozen backbones"}
 MINI = {
-    "transfer": "small pictures, a narrow backbone and short schedules",
-    "frozen": "small pictures, and less memory, fewer clusters or fewer iterations than published",
+    "transfer": "not the published data, but small pictures, usually generated ones; a narrow backbone and short schedules",
+    "frozen": "not the published data, but small pictures, usually generated ones; less memory, fewer clusters or iterations",
 }
 
 
@@ -45,7 +45,7 @@ def introduction(
     return (
         f"{heading} at {group.scale} scale",
         warning,
-        f"{small[0].upper()}{small[1:]}; differences between rows hold at this size alone. {about}",
+        f"{small[0].upper()}{small[1:]}. Differences between rows hold at this size alone. {about}",
     )
 
 
@@ -75,7 +75,7 @@ def _no_marks(group: Group, against: dict[tuple[Task, str], dict[str, Verdict]],
     found = [verdict for column in against.values() for verdict in column.values()]
     reasons = dict.fromkeys(verdict.comparison.reason for verdict in found if verdict.mark == TOO_SMALL)
     if found and not marks:
-        yield f"which differences are noise is unknown: {'; '.join(reasons)}"
+        yield f"which differences are noise is unknown, because {'; '.join(reasons)}. Bold is the largest mean, no more"
     elif reasons:
         yield f"?: {'; '.join(reasons)}"
     runs = [run for entries in group.rows.values() for entry in entries.values() for run in entry.runs]

@@ -167,11 +167,14 @@ def test_frozen_results_alone_have_no_other_table(tmp_path: Path) -> None:
     assert "## Measured with frozen backbones at full scale" in text
 
 
-def test_different_strides_and_random_rows_are_noted(tmp_path: Path) -> None:
+def test_different_strides_widths_and_random_rows_are_noted(tmp_path: Path) -> None:
     calibrated = {"backbone": "random initialisation, seed 0, BN statistics of 1024 training pictures"}
-    frozen(tmp_path / "a", "pixpro", 30.0)
-    frozen(tmp_path / "b", "random", 20.0, 32, evaluation=calibrated)
+    frozen(tmp_path / "a", "pixpro", 30.0, evaluation={"spec": {"width": 0.25}})
+    frozen(tmp_path / "b", "random", 20.0, 32, evaluation={**calibrated, "spec": {"width": 1.0}})
     text = written(tmp_path)
+    assert "different widths (0.25: PixPro; 1.0: Random initialisation; 1: as published)" in text.replace(
+        "pixpro", "PixPro"
+    )
     assert (
         "- imagenet_probe: the backbones have cells of different sizes (16 pixels: pixpro; 32 pixels: "
         in text.replace("PixPro", "pixpro")

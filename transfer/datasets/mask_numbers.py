@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pixbench.errors import UserError
 from transfer.datasets.classes import Classes
@@ -125,10 +126,12 @@ def check_split(first: dict[int, str], numbering: Numbering, split: str, title: 
             f"add 1 to those of the classes; or, if they are right, take {name} out of {source}, since nothing is labelled so",
         )
     else:
-        _note_classes(labelled, first, numbering, split, report)
+        _note_classes(labelled, first, numbering, split, title, report)
 
 
-def _note_classes(labelled: list[int], first: dict[int, str], numbering: Numbering, split: str, report: Report) -> None:
+def _note_classes(
+    labelled: list[int], first: dict[int, str], numbering: Numbering, split: str, title: str, report: Report
+) -> None:
     if len(labelled) == 1 and len(numbering.classes) > 1:
         what = f"class alone in all label maps for {split}, so that there is nothing to tell apart"
         report.note(f"one class in {split}", numbering.name(labelled[0]), what)
@@ -141,5 +144,5 @@ def _note_classes(labelled: list[int], first: dict[int, str], numbering: Numberi
         effect = (
             "" if split == "train" else "; the protocol says whether the mean leaves such a class out or counts it as 0"
         )
-        what = f"classes without a pixel in {split}: {listed}{effect}"
+        what = f"class without a pixel for {split} in {Path(title).name}: {listed}{effect}"
         report.note(f"classes without a pixel in {split}", absent[0], what, len(absent))

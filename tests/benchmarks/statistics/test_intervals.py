@@ -43,7 +43,7 @@ def test_too_few_seeds_have_no_interval_and_the_reason_in_numbers() -> None:
     assert t_factor(3) == pytest.approx(4.303, abs=1e-3)
     two = over_seeds({("", 0): 1.0, ("", 1): 2.0})
     assert (two.low, two.std) == (None, pytest.approx(math.sqrt(0.5)))
-    assert "± 12.7 standard errors instead of ± 4.3; at least 3 are needed" in two.reason
+    assert "± 12.7 standard errors, where n = 3 has one of ± 4.3); at least 3 are needed" in two.reason
     assert over_seeds({("", 0): 1.0}).reason == too_few(1)
     assert over_seeds({("a", 0): 1.0, ("a", 1): 3.0, ("b", 0): 2.0, ("b", 1): 2.0}).n == 2
 

@@ -53,7 +53,7 @@ def test_cells_have_intervals_and_marks_where_n_allows(tmp_path: Path) -> None:
     assert rows["same"] == "50.2 ± 0.4 [49.7, 50.8] ≈"
     assert rows["few"] == "**60.5 ± 0.7** ?"
     assert "n = 2 to 4." in text
-    assert "?: n = 2 is too small to say: the interval would be ± 12.7 standard errors" in text
+    assert "?: n = 2 is too small to say (an interval of ± 12.7 standard errors" in text
     assert "Compared with Random initialisation: ↑ higher, ↓ lower, ≈ within noise, ? n too small to say" in text
 
 
@@ -77,7 +77,7 @@ def test_one_seed_has_no_marks_but_a_sentence(tmp_path: Path) -> None:
     for label in ("random", "a"):
         seeds(tmp_path, label, [1.0])
     text = written(tmp_path)
-    assert "- which differences are noise is unknown: n = 1 is too small to say" in text
+    assert "- which differences are noise is unknown, because n = 1 is too small to say" in text
     assert "≈" not in text
 
 
