@@ -171,6 +171,8 @@ def copy(entry: Entry, out: Path) -> Path:
 
 def finished(run: Path) -> dict[str, Any]:
     """Return the result of the pre-training run in the folder ``run``; raise `UserError` if it has not ended well."""
+    if not run.is_dir():
+        raise UserError(f"{run} is no folder; name the folder of a finished run of `pixbench pretrain`")
     result = read_result(run / RESULT_FILE)
     if (result["kind"], result["status"]) != ("pretrain", "ok"):
         raise UserError(

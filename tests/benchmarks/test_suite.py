@@ -317,7 +317,7 @@ def test_data_must_be_named_or_generated(scale: Literal["paper", "mini"], senten
         ({"rows": {"ours/v2": {}}}, "row ours/v2: the label 'ours/v2' cannot name a folder"),
         ({"rows": {"a": {"set": {"out": "x"}}}}, "row a: out cannot be set, .* --out of the suite"),
         ({"mini": 3}, "suite.yaml: .*mini.*dict"),
-        ({"mini": {"wordl": "shapes"}}, "suite.yaml: mini: there is no setting 'wordl'; did you mean world?"),
+        ({"mini": {"worlds": "shapes"}}, "suite.yaml: mini: there is no setting 'worlds'; did you mean world?"),
         ({"mini": {"world": "shape"}}, "suite.yaml: mini: .*'everyday', 'shapes'.*shape"),
         ({"mini": {"images": 3}}, "suite.yaml: mini: --images 3 is too few"),
         ({"rowz": {}}, "suite.yaml: there is no setting 'rowz'; did you mean rows?"),

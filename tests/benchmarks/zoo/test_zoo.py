@@ -176,6 +176,8 @@ def test_only_finished_pretraining_is_taken(runs: dict[str, Path], tmp_path: Pat
     rewrite_result(run / RESULT_FILE, {**result, "status": "failed", "reason": "stopped"})
     with pytest.raises(UserError, match="no finished pre-training run"):
         add(run, "failed", tmp_path / "zoo")
+    with pytest.raises(UserError, match=r"checkpoint.pth is no folder; name the folder of a finished run"):
+        add(run / CHECKPOINT_FILE, "file", tmp_path / "zoo")
 
 
 def test_an_interrupted_add_leaves_no_backbone(
