@@ -88,7 +88,5 @@ def read_contents(folders: list[Path], options: Options) -> Contents:
 
 
 def row_titles(group: Group) -> dict[str, str]:
-    """Return label -> title of each row of ``group``; the label itself where another row has the same title."""
-    titles = {label: group.title(label) for label in group.rows}
-    often = Counter(titles.values())
-    return {label: title if often[title] == 1 else label for label, title in titles.items()}
+    """Return label -> title of each row of ``group``."""
+    return {label: group.title(label) for label in group.rows}

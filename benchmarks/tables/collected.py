@@ -106,7 +106,12 @@ class Group:
         return [name for name in task.about.metrics if name in found]
 
     def title(self, label: str) -> str:
-        """Return the title of a row: that of its label, unless it names another network than that of its results."""
+        """Return the title of a row; its label if another row has the same title."""
+        own = self._title(label)
+        return label if any(other != label and self._title(other) == own for other in self.rows) else own
+
+    def _title(self, label: str) -> str:
+        """Return the title of the label of a row, unless it names another network than that of its results."""
         runs = [run for entry in self.rows[label].values() for run in entry.runs]
         fits = label not in published() or all(published()[label].titled(run) for run in runs)
         return title(label) if fits else label

@@ -58,9 +58,7 @@ def comparison(group: Group, options: Options, grouped: bool = False) -> Table:
             entry = group.rows[label].get(task, Entry())
             verdict = against[task, metric].get(label) if marks else None
             line.append(_cell(group, label, task, metric, notes, shared[task], verdict, options.interval == "images"))
-            numbers.append(
-                mean if entry.runs and not math.isnan(mean := over_seeds(entry.samples(metric)).mean) else None
-            )
+            numbers.append(_shown(task, metric, entry) if entry.runs else None)
         body.append(line)
         values.append(numbers)
     directed = [place for place, (task, metric, _) in enumerate(heads, 1) if metric not in task.about.plain]
@@ -75,6 +73,12 @@ def comparison(group: Group, options: Options, grouped: bool = False) -> Table:
         ([("Notes", notes_below)] if notes_below else []) + notes.sections(),
         notes.appendix(),
     )
+
+
+def _shown(task: Task, metric: str, entry: Entry) -> float | None:
+    """Return the mean as the cell shows it, so that equal cells are equally good; None if it is undefined."""
+    mean = over_seeds(entry.samples(metric)).mean
+    return None if math.isnan(mean) else float(task.about.written(metric, mean))
 
 
 def _cell(

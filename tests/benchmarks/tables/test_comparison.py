@@ -256,3 +256,11 @@ def test_average_precision_has_an_interval_over_images(protocol: str, tmp_path: 
     found = {row["metric"]: row for row in json.loads((tmp_path / "table.json").read_text())["records"]}
     for metric, score in scores.items():
         assert found[metric]["low"] < score < found[metric]["high"]
+
+
+def test_rows_with_the_same_title_are_told_apart_by_their_labels(tmp_path: Path) -> None:
+    seeds(tmp_path, "PixPro", [1.0])
+    seeds(tmp_path, "pixpro", [2.0])
+    seeds(tmp_path, "simclr", [3.0])
+    text = written(tmp_path)
+    assert all(f"| {title} " in text for title in ("PixPro", "pixpro", "SimCLR"))

@@ -178,6 +178,12 @@ def test_the_best_of_a_column_is_bold_and_descriptions_have_none(tmp_path: Path)
     assert re.search(r"\x1b\[1m *2\.0", out.getvalue())
 
 
+def test_cells_that_show_the_same_number_are_equally_good(tmp_path: Path) -> None:
+    for label, value in (("a", 2.04), ("b", 1.96), ("c", 1.0)):
+        frozen(tmp_path / label, label, "voc12aug_knn", {"mIoU": value})
+    assert to_markdown(write_tables(tmp_path, tmp_path)).count("**2.0**") == 2
+
+
 def test_every_format_is_written(tmp_path: Path) -> None:
     seeds(tmp_path, "a", [1.0])
     write_tables(tmp_path, tmp_path / "out")
