@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def test_generated_tables_are_up_to_date() -> None:
     script = [sys.executable, str(ROOT / "scripts" / "generate_docs.py"), "--check"]
     done = finished(script)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_study_and_zoo_are_what_their_results_give() -> None:
+    """Pages, cards and figure; the other generated tables take longer (see above)."""
+    script = runpy.run_path(str(ROOT / "scripts" / "generate_docs.py"))
+    for name in [name for name in script["TABLES"] if name.startswith("study") or name in ("findings", "zoo")]:
+        page, make = script["TABLES"][name]
+        text = (script["DOCS"] / page).read_text(encoding="utf-8")
+        assert text == script["updated"](name, text, make()), name
+    for path, content in script["whole_files"]():
+        assert path.read_bytes() == content, path
 
 
 def test_every_method_and_protocol_has_a_page() -> None:
