@@ -108,13 +108,15 @@ class Group:
     def title(self, label: str) -> str:
         """Return the title of a row; its label if another row has the same title."""
         own = self._title(label)
-        return label if any(other != label and self._title(other) == own for other in self.rows) else own
+        alike = (other for other in self.rows if other != label and own in (other, title(other)))
+        return label if any(self._title(other) == own for other in alike) else own
 
     def _title(self, label: str) -> str:
         """Return the title of the label of a row, unless it names another network than that of its results."""
-        runs = [run for entry in self.rows[label].values() for run in entry.runs]
-        fits = label not in published() or all(published()[label].titled(run) for run in runs)
-        return title(label) if fits else label
+        if label not in published():
+            return title(label)
+        runs = (run for entry in self.rows[label].values() for run in entry.runs)
+        return title(label) if all(map(published()[label].titled, runs)) else label
 
 
 def collect(runs: Path | Sequence[Path]) -> tuple[list[Group], list[str]]:

@@ -35,7 +35,8 @@ def written(tmp_path: Path, **changes: object) -> Path:
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "suites").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_suite_can_be_planned(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suite_module, "locate", lambda _: None)  # the zoo gets its backbones while the study runs
+    if path.stem in ("demo_full", "study", "study_frozen"):  # the zoo gets their backbones while the study runs
+        monkeypatch.setattr(suite_module, "locate", lambda _: None)
     jobs = plan(read_suite(path), tmp_path, tmp_path / "data", PIXBENCH)
     assert len({job.name for job in jobs}) == len(jobs)
 
