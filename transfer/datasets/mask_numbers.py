@@ -144,5 +144,5 @@ def _note_classes(
         effect = (
             "" if split == "train" else "; the protocol says whether the mean leaves such a class out or counts it as 0"
         )
-        what = f"class without a pixel for {split} in {Path(title).name}: {listed}{effect}"
+        what = f"classes without a pixel for {split} in {Path(title).name}: {listed}{effect}"
         report.note(f"classes without a pixel in {split}", absent[0], what, len(absent))

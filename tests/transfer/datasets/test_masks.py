@@ -331,7 +331,7 @@ def test_ignored_pictures_and_a_single_class_are_noted(tmp_path: Path) -> None:
     assert report.readings["label map ignored"].where == str(tmp_path / "a_labelTrainIds.png")
     assert report.notes[1].startswith("1 × class alone in all label maps for train")
     assert report.notes[1].endswith("(first: road)")
-    assert report.notes[2].startswith("2 × class without a pixel for train in label maps: grass, tree")
+    assert report.notes[2].startswith("2 × classes without a pixel for train in label maps: grass, tree")
 
 
 def test_no_pictures_at_all_is_a_problem() -> None:
