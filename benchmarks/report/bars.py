@@ -68,8 +68,9 @@ def write_bars(contents: Contents, found: Sequence[tuple[Group, Column]], title:
     for group, column in found:
         heading = {"title": column[2]}
         charts.append({**_spec(contents, column, [*_values(contents, group, column)]), **heading, "width": 300})
-    whole = {"title": {"text": title, "fontSize": 15, "offset": 12}, "concat": charts, "columns": 2, "spacing": 28}
-    picture(whole, path)
+    own = {"scale": {"color": "independent"}}  # a shared one has the colours of the first chart, which may lack rows
+    about = {"title": {"text": title, "fontSize": 15, "offset": 12}, "columns": 2, "spacing": 28}
+    picture({**about, "concat": charts, "resolve": own}, path)
 
 
 def _columns(contents: Contents) -> Iterator[tuple[Group, Column]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import made_results
 import made_study
 import pytest
 
+from benchmarks.report.palette import COLOURS
 from benchmarks.statistics.comparisons import HIGHER
 from benchmarks.study import page
-from benchmarks.study.answers import HYPOTHESES, MEASURES, PIXPRO, answers
+from benchmarks.study.answers import HYPOTHESES, MAIN, MEASURES, PIXPRO, answers
 from benchmarks.study.page import NOTHING, RUNNING, Page
 from pixbench.errors import UserError
 from pixbench.file_versions import RESULT_FILE
@@ -79,6 +82,22 @@ def test_the_figure_is_the_same_each_time_and_has_all_measures(study: Path, tmp_
     assert text == (tmp_path / "two.svg").read_text(encoding="utf-8")
     assert all(measure.title in text for measure in MEASURES)
     assert f"docs/{page.FIGURE}" in Page(study).first_screen()
+
+
+def test_a_row_has_its_own_colour_in_the_figure_where_others_are_missing(study: Path, tmp_path: Path) -> None:
+    part = tmp_path / "study"
+    shutil.copytree(study, part)
+    for label in ("pixpro_s0", "pixpro_s1", "pixpro_s2"):
+        shutil.rmtree(part / "finetuned/runs" / label / MEASURES[0].protocol)
+    drawn = []
+    for folder in (study, part):
+        Page(folder).write_figure(tmp_path / "figure.svg")
+        text = (tmp_path / "figure.svg").read_text(encoding="utf-8")
+        drawn.append(Counter(re.findall(r'fill="(#\w+)"', text)))
+    colours = [COLOURS[f"row{place + 1}"][0] for place in range(len(MAIN))]
+    assert [drawn[0][colour] for colour in colours] == [len(MEASURES)] * len(MAIN)
+    missing = {colour: drawn[0][colour] - drawn[1][colour] for colour in colours}
+    assert sorted(missing.values()) == [0, 0, 0, 0, 1], "one bar less, in the colour of its row"
 
 
 @pytest.mark.parametrize("runs", [1, 2])
