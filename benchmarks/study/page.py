@@ -29,7 +29,12 @@ RUNNING = "*It is not complete yet; its page has what is measured so far.*"
 FIGURE = "study.svg"
 CONTROL = "supervised control"
 ORDER = (*MAIN[:3], "byol", "densecl", "pixcontrast", PIXPRO, INSTANCE, "pixpro_fpn_head", CONTROL)
-ABLATIONS = ("pixpro", "gamma_0.5", "gamma_1", "layers_0", "layers_2", "threshold_0.35", "threshold_1.4", "without_ppm")
+ABLATIONS = {
+    "pixpro": "PixPro (γ = 2, l = 1, T = 0.7)",
+    **{"gamma_0.5": "γ = 0.5", "gamma_1": "γ = 1", "layers_0": "l = 0", "layers_2": "l = 2"},
+    **{"threshold_0.35": "T = 0.35", "threshold_1.4": "T = 1.4", "without_ppm": "without PPM (l = 0, γ = 10⁶)"},
+}
+"""Label -> title, in the order of the table."""
 HEADS = ("hypothesis", "difference", "measure", "value [95 %]", "p, Holm", "answer")
 """Of the table of answers."""
 
@@ -59,10 +64,8 @@ class Page:
         both = beside([joined(one) for one in found])
         if not both:
             return None
-        rows = {
-            CONTROL if label == "supervised_s0" else label.removesuffix("_s0"): row
-            for label, row in both[0].rows.items()
-        }
+        titles = {"supervised_s0": CONTROL} | (ABLATIONS if "ablations" in parts else {})
+        rows = {titles.get(label, label.removesuffix("_s0")): row for label, row in both[0].rows.items()}
         return replace(both[0], rows=rows)
 
     def search(self) -> str:
@@ -75,7 +78,7 @@ class Page:
 
     def ablations(self) -> str:
         """Return the ablations of PixPro under the frozen protocols."""
-        return _table(self._group("ablations"), ABLATIONS)
+        return _table(self._group("ablations"), [*ABLATIONS.values()])
 
     def ranks(self) -> str:
         """Return the agreement between frozen and fine-tuned protocols (H6)."""

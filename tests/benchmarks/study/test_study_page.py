@@ -16,8 +16,10 @@ from benchmarks.statistics.comparisons import HIGHER
 from benchmarks.study import page
 from benchmarks.study.answers import HYPOTHESES, MAIN, MEASURES, PIXPRO, answers
 from benchmarks.study.page import NOTHING, RUNNING, Page
+from benchmarks.suite import read_suite
 from pixbench.errors import UserError
 from pixbench.file_versions import RESULT_FILE
+from pixbench.paths import CONFIGS
 from pixbench.results import read_result, rewrite_result
 
 
@@ -98,6 +100,13 @@ def test_a_row_has_its_own_colour_in_the_figure_where_others_are_missing(study: 
     assert [drawn[0][colour] for colour in colours] == [len(MEASURES)] * len(MAIN)
     missing = {colour: drawn[0][colour] - drawn[1][colour] for colour in colours}
     assert sorted(missing.values()) == [0, 0, 0, 0, 1], "one bar less, in the colour of its row"
+
+
+def test_each_ablation_is_named_by_what_it_changes() -> None:
+    rows = read_suite(CONFIGS / "suites/study_ablations.yaml").rows
+    assert {*page.ABLATIONS} == {*rows}
+    assert "| γ = 0.5 " in Page().ablations()
+    assert not any(f"| {label} " in Page().ablations() for label in rows)
 
 
 @pytest.mark.parametrize("runs", [1, 2])
