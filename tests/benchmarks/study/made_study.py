@@ -32,11 +32,11 @@ def write(study: Path, methods: tuple[str, ...] = MAIN, runs: int = 3) -> None:
             settings = {"method": {"name": method}, "seed": run}
             (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
             weights = {"path": str(folder / "checkpoint.pth"), "sha256": "0" * 64, "source": "x"}
-            for place, measure in enumerate(MEASURES):
+            for number, measure in enumerate(MEASURES):
                 frozen = measure.protocol in FROZEN
                 for seed in range(1 if frozen else 3):
                     metrics = made_results.made(measure.protocol)["metrics"]
-                    metrics[measure.metric] = numbers(method, run, place) + 0.01 * seed
+                    metrics[measure.metric] = numbers(method, run, number) + 0.01 * seed
                     place = study / ("frozen" if frozen else "finetuned") / "runs" / label / measure.protocol
                     made_results.write(
                         place / f"seed{seed}", measure.protocol, metrics, label=label, seed=seed, weights=weights
