@@ -275,8 +275,12 @@ def _without_effect(job: TransferJob) -> Iterable[str]:
 
 
 def extra_weights(protocol: Protocol, backbone: Backbone | None) -> list[str]:
-    """Return a sentence if the run starts from more than a backbone; published rows start from a backbone only."""
-    if backbone and backbone.extras and FRAMEWORKS[protocol.weights_framework].pyramid_head:
+    """Return a sentence if the run starts from more than a backbone; published rows start from a backbone only.
+
+    A frozen protocol has no framework, and takes the backbone alone.
+    """
+    taken = protocol.weights_framework
+    if backbone and backbone.extras and taken and FRAMEWORKS[taken].pyramid_head:
         return [
             "starts from a pre-trained feature pyramid (and the layers of its head that the model has), not only from a "
             "backbone"
