@@ -256,7 +256,9 @@ def test_all_of_it_goes_into_the_detector_of_coco_fpn_1x(
     placed = to_detectron2(backbone.extras)
     assert all(after[place].equal(tensor) for place, tensor in placed.items() if not is_counter(place))
     assert extra_weights(find_protocol("coco_fpn_1x"), backbone) != []
-    assert extra_weights(find_protocol("voc12aug_incontext"), backbone) == [], "a frozen protocol takes the backbone alone"
+    assert extra_weights(find_protocol("voc12aug_incontext"), backbone) == [], (
+        "a frozen protocol takes the backbone alone"
+    )
 
 
 @pytest.mark.frameworks
