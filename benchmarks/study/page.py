@@ -31,8 +31,13 @@ CONTROL = "supervised control"
 ORDER = (*MAIN[:3], "byol", "densecl", "pixcontrast", PIXPRO, INSTANCE, "pixpro_fpn_head", CONTROL)
 ABLATIONS = {
     "pixpro": "PixPro (γ = 2, l = 1, T = 0.7)",
-    **{"gamma_0.5": "γ = 0.5", "gamma_1": "γ = 1", "layers_0": "l = 0", "layers_2": "l = 2"},
-    **{"threshold_0.35": "T = 0.35", "threshold_1.4": "T = 1.4", "without_ppm": "without PPM (l = 0, γ = 10⁶)"},
+    "gamma_0.5": "γ = 0.5",
+    "gamma_1": "γ = 1",
+    "layers_0": "l = 0",
+    "layers_2": "l = 2",
+    "threshold_0.35": "T = 0.35",
+    "threshold_1.4": "T = 1.4",
+    "without_ppm": "without PPM (l = 0, γ = 10⁶)",
 }
 """Label -> title, in the order of the table."""
 HEADS = ("hypothesis", "difference", "measure", "value [95 %]", "p, Holm", "answer")
