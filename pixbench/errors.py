@@ -77,7 +77,8 @@ def _say(error: Exception | KeyboardInterrupt) -> int:
         _print(f"\n{_name}: interrupted{advice}")
         return 130
     _print(printable(f"{_name}: error: {explain(error)}", kept="\n"))
-    return 2 if isinstance(error, UserError | OSError) or is_out_of_memory(error) else 70
+    users = isinstance(error, UserError | OSError) or is_out_of_memory(error) or _is_worker_death(error)
+    return 2 if users else 70
 
 
 def _print(text: str) -> None:
@@ -156,7 +157,8 @@ def listed(names: Iterable[str], most: int = 8) -> str:
 def worker_deaths_explained() -> Iterator[None]:
     """Turn PyTorch's error about a dead data worker into a `UserError`.
 
-    Use it around the code that takes batches: PyTorch may raise this error at any point of the main process.
+    Use it around the code that takes batches. Where PyTorch raises it outside, such as while files are closed, `run_command`
+    says the same.
     """
     try:
         yield
@@ -164,11 +166,20 @@ def worker_deaths_explained() -> Iterator[None]:
         ours = any(sign in str(error) for sign in _DEAD) if isinstance(error, RuntimeError) else True
         if not ours or isinstance(error, BrokenPipeError):  # a broken pipe is about our own output
             raise
-        raise UserError(
-            f"a data worker died ({str(error).partition(chr(10))[0].strip()}); the usual cause is that the memory or /dev/shm "
-            "is full: lower the number of workers (data.workers, DATALOADER.NUM_WORKERS or train_dataloader.num_workers), then "
-            "start the same command again"
-        ) from error
+        raise UserError(_worker_death(error)) from error
+
+
+def _worker_death(error: BaseException) -> str:
+    return (
+        f"a data worker died ({str(error).partition(chr(10))[0].strip()}); the usual cause is that the memory or /dev/shm "
+        "is full: lower the number of workers (data.workers, DATALOADER.NUM_WORKERS or train_dataloader.num_workers), then "
+        "start the same command again"
+    )
+
+
+def _is_worker_death(error: BaseException) -> bool:
+    """Return whether ``error`` is PyTorch's, whose handler of SIGCHLD raises it wherever the main thread is."""
+    return isinstance(error, RuntimeError) and str(error).startswith(_DEAD[0])
 
 
 _DEAD = ("DataLoader worker", "items of ancdata", "Invalid data received", "shared memory")
@@ -217,6 +228,8 @@ def explain(error: BaseException) -> str:
             "in transfer, use a smaller --batch or use --accumulate, or lower SOLVER.IMS_PER_BATCH or "
             "train_dataloader.batch_size"
         )
+    if _is_worker_death(error):
+        return _worker_death(error)
     return f"{type(error).__name__}: {error} (a defect in PixBench? run again with --debug to see the traceback)"
 
 

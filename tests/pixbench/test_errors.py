@@ -115,6 +115,20 @@ def test_a_worker_that_dies_at_any_moment_is_called_one(error: Exception) -> Non
         raise error
 
 
+def test_a_worker_whose_death_is_noticed_elsewhere_is_no_defect_either(capsys: pytest.CaptureFixture[str]) -> None:
+    """PyTorch's handler of SIGCHLD raises wherever the main thread is, also while another error is handled."""
+
+    def command() -> int:
+        try:
+            with worker_deaths_explained():
+                raise ConnectionResetError("reset")
+        finally:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    assert run_command(command, name="pretrain") == 2
+    assert "a data worker died (DataLoader worker (pid 7) is killed by signal: Killed.)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), BrokenPipeError("output")], ids=str)
 def test_other_errors_are_no_deaths_of_workers(error: Exception) -> None:
     with pytest.raises(type(error)), worker_deaths_explained():
