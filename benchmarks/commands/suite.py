@@ -150,14 +150,19 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.suite}: {len(jobs)} jobs, {how}, into {out}", flush=True)
     with owned(out, partial(os.kill, os.getpid(), signal.SIGINT)):  # stops its jobs, too, if the lock is lost
         states = run_jobs(jobs, records, launcher)
-        if any(state == "done" for name, state in states.items() if name.startswith("transfer/")):
-            options = Options(tuple(suite.rows), interval=suite.interval)
-            show(write_tables(out / "runs", out, options))
-            print(write_report(out, options))
-    failed = [job for job in jobs if states[job.name] != "done"]
-    print(f"{args.suite}: {dict(Counter(states.values()))}; results and tables in {out}")
-    for job in failed:
-        print(f"  {job.name}: {states[job.name]}  {records.read(job).get('reason', '')}".rstrip())
+        try:
+            measured = [
+                name.split("/")[1] for name in states if name.startswith("transfer/") and states[name] == "done"
+            ]
+            if order := [label for label in suite.rows if label in measured]:
+                options = Options(order, interval=suite.interval)
+                show(write_tables(out / "runs", out, options))
+                print(write_report(out, options))
+        finally:  # which jobs failed is said even if no table can be made
+            print(f"{args.suite}: {dict(Counter(states.values()))}; results and tables in {out}")
+            failed = [job for job in jobs if states[job.name] != "done"]
+            for job in failed:
+                print(f"  {job.name}: {states[job.name]}  {records.read(job).get('reason', '')}".rstrip())
     return 1 if failed else 0
 
 
