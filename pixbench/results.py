@@ -114,7 +114,7 @@ def read_result(path: Path, older: bool = False) -> dict[str, Any]:
 
 def parse_result(path: Path, content: bytes, older: bool = False) -> dict[str, Any]:
     """Do what `read_result` does with the ``content`` of the file at ``path``."""
-    again = "delete it and run that job again"
+    again = "restore it, or delete it and run that job again"
     try:
         result = msgspec.json.decode(content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -188,6 +188,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "study: results": ("study.md", lambda: study().results()),
     "study: tests": ("study.md", lambda: study().tested()),
     "study: collapse": ("study.md", lambda: study().curves()),
+    "study: hours": ("study.md", lambda: study().hours()),
     "study: ranks": ("study.md", lambda: study().ranks()),
     "study: ablations": ("study.md", lambda: study().ablations()),
     "study: search": ("study.md", lambda: study().search()),

@@ -25,7 +25,8 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     get.add_argument("--out", type=Path, required=True, help="folder that gets a folder of that name")
     for parser in (show, get):
         parser.add_argument("name", help="name of the backbone, with or without zoo:")
-    action("verify", "compare all files with their recorded digests, and read each backbone", _verify)
+    verify = action("verify", "compare all files with their recorded digests, and read each backbone", _verify)
+    verify.add_argument("names", nargs="*", metavar="NAME", help="backbones to check (default: all)")
     add = action("add", "put the backbone of a finished pre-training run into the zoo", _add)
     add.add_argument("pretraining", type=Path, metavar="RUN", help="folder of the pre-training run")
     add.add_argument("--name", required=True, help="its name in the zoo")
@@ -65,10 +66,11 @@ def _get(args: argparse.Namespace) -> None:
     print(f"copied to {place}; its weights are {place / entry.weights.name}")
 
 
-def _verify(_args: argparse.Namespace) -> int:
-    from benchmarks.zoo.entry import entries
+def _verify(args: argparse.Namespace) -> int:
+    from benchmarks.zoo.entry import entries, find
 
-    found = [(entry, entry.problems()) for entry in entries()]
+    chosen = [find(name) for name in args.names] or entries()
+    found = [(entry, entry.problems()) for entry in chosen]
     for entry, problems in found:
         for line in problems or [f"{entry.name}: as recorded"]:
             say(line)

@@ -69,7 +69,8 @@ def write_bars(contents: Contents, found: Sequence[tuple[Group, Column]], title:
         heading = {"title": column[2]}
         charts.append({**_spec(contents, column, [*_values(contents, group, column)]), **heading, "width": 300})
     own = {"scale": {"color": "independent"}}  # a shared one has the colours of the first chart, which may lack rows
-    about = {"title": {"text": title, "fontSize": 15, "offset": 12}, "columns": 2, "spacing": 28}
+    about = {"title": {"text": title, "fontSize": 15, "offset": 12}, "columns": 2, "spacing": 36}
+    about |= {"padding": {"left": 24, "right": 8, "top": 5, "bottom": 5}}  # a viewer may have a wider font
     picture({**about, "concat": charts, "resolve": own}, path)
 
 

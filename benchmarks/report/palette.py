@@ -27,6 +27,8 @@ COLOURS = {
     "row6": ("#5d6b7a", "#b4bec9"),
     "row7": ("#5b3a9e", "#b7a3ea"),
     "row8": ("#2a86b0", "#8fd3ee"),
+    "row9": ("#8a4b3a", "#d9a08f"),
+    "row10": ("#6f7a12", "#c8d35a"),
 }
 """Name of a CSS variable -> light, dark."""
 ROWS = sum(name.startswith("row") for name in COLOURS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
-from benchmarks.statistics.comparisons import HIGHER, LOWER, NOISE, Verdict, compare, verdicts
+from benchmarks.statistics.comparisons import HIGHER, LOWER, NOISE, Comparison, Verdict, compare, verdicts
 from benchmarks.statistics.intervals import ENOUGH
 from benchmarks.tables.collected import Group, Task
 
@@ -77,7 +78,9 @@ class Answer:
 
     claim: Claim
     verdict: Verdict
-    """Of ``claim.row`` minus ``claim.other``."""
+    """Of ``claim.row`` minus ``claim.other``; p is corrected over the comparisons of ``claim.row`` with the other main rows."""
+    strict: Verdict
+    """The same, with p corrected over all pairs of main rows."""
 
     @property
     def untested(self) -> str:
@@ -110,6 +113,13 @@ class Answer:
         return "no loss seen" if self.holds else "a loss"
 
 
+def overall(found: Sequence[Answer]) -> str:
+    """Return what the answers to a hypothesis come to: it holds if all its claims do."""
+    held = sum(answer.holds is True for answer in found)
+    word = "holds" if held == len(found) else "holds in part" if held else "is not confirmed"
+    return f"{word} ({held} of {len(found)} comparisons)"
+
+
 def answers(group: Group, hypothesis: Hypothesis) -> Iterator[Answer]:
     """Yield the answers to a hypothesis; claims whose rows have not enough pre-training runs yet have none.
 
@@ -118,16 +128,23 @@ def answers(group: Group, hypothesis: Hypothesis) -> Iterator[Answer]:
         hypothesis: one of `HYPOTHESES`.
     """
     for claim in hypothesis.claims:
-        found = _compared(group, claim.measure, claim.row).get(claim.other)
-        if found is not None:
-            yield Answer(claim, found)
+        pairs = _compared(group, claim.measure)
+        mine = verdicts({other: found for (row, other), found in pairs.items() if row == claim.row})
+        each = verdicts({(row, other): found for (row, other), found in pairs.items() if _once(row, other, claim)})
+        if claim.other in mine:
+            yield Answer(claim, mine[claim.other], each[claim.row, claim.other])
 
 
-def _compared(group: Group, measure: Measure, row: str) -> dict[str, Verdict]:
-    """Return other main row -> ``row`` minus that, with Holm's correction over all of them, of the rows that have enough runs."""
+def _once(row: str, other: str, claim: Claim) -> bool:
+    """Return whether this order stands for the pair: that of the claim, else the one that `MAIN` has."""
+    if {row, other} == {claim.row, claim.other}:
+        return row == claim.row
+    return MAIN.index(row) > MAIN.index(other)
+
+
+def _compared(group: Group, measure: Measure) -> dict[tuple[str, str], Comparison]:
+    """Return (row, other) -> row minus other, both ways, of the main rows that have enough pre-training runs."""
     of = {label: group.rows[label].get(measure.task) for label in MAIN if label in group.rows}
     samples = {label: entry.samples(measure.metric) for label, entry in of.items() if entry is not None}
     enough = {label: found for label, found in samples.items() if len({run for run, _ in found}) >= ENOUGH}
-    if row not in enough:
-        return {}
-    return verdicts({label: compare(enough[row], found) for label, found in enough.items() if label != row})
+    return {(row, other): compare(enough[row], enough[other]) for row, other in permutations(enough, 2)}

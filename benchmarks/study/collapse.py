@@ -1,4 +1,4 @@
-"""Does PixPro collapse without its pixel propagation module? The standard deviation of its features during pre-training."""
+"""Does PixPro collapse without its pixel propagation module? Its projections during pre-training, and its C5 afterwards."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from tabulate import tabulate
 from pixbench.file_versions import RESULT_FILE
 from pixbench.results import read_result
 
-ROWS = {"pixpro": "PixPro", "layers_0": "linear layer instead (l = 0)", "without_ppm": "without PPM"}
+ROWS = {"pixpro": "PixPro", "layers_0": "no transform (l = 0)", "without_ppm": "without PPM"}
 """Label of the ablation -> title."""
 COLLAPSED = 0.1
 """Below this part of the standard deviation of independent features they count as collapsed."""
+AFTERWARDS = {
+    "in-context mIoU of VOC": ("voc12aug_incontext", "mIoU"),
+    "RankMe of C5": ("voc12aug_statistics", "rankme"),
+}
+"""Title -> protocol and metric, of the backbone at the end."""
 
 
 def curve(folder: Path) -> dict[int, float]:
-    """Return step -> standard deviation of the features of C5, in parts of that of independent ones, of a pre-training run.
+    """Return step -> standard deviation of the projections, in parts of that of independent ones, of a pre-training run.
 
     Nothing if the run is not kept, has not ended well, or has not measured it.
     """
@@ -33,21 +38,30 @@ def smallest(study: Path, label: str = "without_ppm") -> float | None:
 
 
 def table(study: Path, lines: int = 8) -> str:
-    """Return about ``lines`` points of each curve and whether the features collapsed.
+    """Return about ``lines`` points of each curve, whether the projections collapsed, and what was measured at the end.
 
     Args:
         study: folder of the ablations' results.
         lines: how many points, besides the smallest.
     """
-    found = {title: points for label, title in ROWS.items() if (points := curve(study / "pretrain" / label))}
-    if not found:
+    curves = {label: points for label in ROWS if (points := curve(study / "pretrain" / label))}
+    if not curves:
         return "*Not measured yet.*"
-    steps = [*next(iter(found.values()))]
+    steps = [*next(iter(curves.values()))]
     shown = steps[:: max(1, len(steps) // lines)]
     rows = [
-        (f"step {step}", *(f"{points[step]:.2f}" if step in points else "–" for points in found.values()))
+        (f"step {step}", *(f"{points[step]:.2f}" if step in points else "–" for points in curves.values()))
         for step in shown
     ]
-    rows.append(("smallest", *(f"{min(points.values()):.2f}" for points in found.values())))
-    rows.append(("collapsed", *("yes" if min(points.values()) < COLLAPSED else "no" for points in found.values())))
-    return tabulate(rows, ("", *found), tablefmt="github", disable_numparse=True)
+    rows.append(("smallest", *(f"{min(points.values()):.2f}" for points in curves.values())))
+    rows.append(("collapsed", *("yes" if min(points.values()) < COLLAPSED else "no" for points in curves.values())))
+    for title, (protocol, metric) in AFTERWARDS.items():
+        rows.append((title, *(_measured(study / "runs" / label / protocol / "seed0", metric) for label in curves)))
+    return tabulate(rows, ("", *(ROWS[label] for label in curves)), tablefmt="github", disable_numparse=True)
+
+
+def _measured(run: Path, metric: str) -> str:
+    if not run.is_dir():
+        return "–"
+    value = read_result(run / RESULT_FILE)["metrics"].get(metric)
+    return "–" if value is None else f"{value:.1f}"

@@ -11,14 +11,15 @@ from tabulate import tabulate
 from benchmarks.report.bars import write_bars
 from benchmarks.report.section import Contents
 from benchmarks.results.reading import Results, read_all
-from benchmarks.study import collapse, findings, outcome
-from benchmarks.study.answers import HYPOTHESES, INSTANCE, MAIN, MEASURES, PIXPRO, Answer, answers
+from benchmarks.study import collapse, findings, hours, outcome
+from benchmarks.study.answers import HYPOTHESES, INSTANCE, MAIN, MEASURES, PIXPRO, Answer, answers, overall
+from benchmarks.study.findings import CONTROL
 from benchmarks.tables import compared
 from benchmarks.tables.agreement import agreement_document
 from benchmarks.tables.beside import beside
 from benchmarks.tables.collected import Group, grouped
-from benchmarks.tables.formats.markdown import grid
-from benchmarks.tables.options import Column, Options
+from benchmarks.tables.formats.markdown import grid, with_notes
+from benchmarks.tables.options import NO_BASELINE, Column, Options
 from benchmarks.tables.pretraining import joined
 from pixbench.errors import UserError
 from pixbench.paths import STUDY
@@ -27,20 +28,19 @@ NOTHING = "*Not measured yet.*"
 RUNNING = "*It is not complete yet; its page has what is measured so far.*"
 """Said on the first screen until there is a finding."""
 FIGURE = "study.svg"
-CONTROL = "supervised control"
 ORDER = (*MAIN[:3], "byol", "densecl", "pixcontrast", PIXPRO, INSTANCE, "pixpro_fpn_head", CONTROL)
 ABLATIONS = {
     "pixpro": "PixPro (γ = 2, l = 1, T = 0.7)",
     "gamma_0.5": "γ = 0.5",
     "gamma_1": "γ = 1",
-    "layers_0": "l = 0",
+    "layers_0": "l = 0 (no transform)",
     "layers_2": "l = 2",
     "threshold_0.35": "T = 0.35",
     "threshold_1.4": "T = 1.4",
     "without_ppm": "without PPM (l = 0, γ = 10⁶)",
 }
 """Label -> title, in the order of the table."""
-HEADS = ("hypothesis", "difference", "measure", "value [95 %]", "p, Holm", "answer")
+HEADS = ("hypothesis", "difference", "measure", "value [95 %]", "p, Holm", "p, all pairs", "answer")
 """Of the table of answers."""
 
 
@@ -78,7 +78,7 @@ class Page:
         return outcome.table(self.study)
 
     def results(self) -> str:
-        """Return all rows under all protocols, compared with random initialisation."""
+        """Return all rows under all protocols."""
         return _table(self.group, ORDER)
 
     def ablations(self) -> str:
@@ -89,18 +89,29 @@ class Page:
         """Return the agreement between frozen and fine-tuned protocols (H6)."""
         if self.group is None or len({task.about.kind for task in self.group.tasks()}) < 2:
             return NOTHING
-        table = agreement_document(self.group).tables[0]
-        return f"{table.intro}\n\n{grid(table)}"
+        document = agreement_document(self.group)
+        found, table = document.records, document.tables[0]
+        positive = sum(one["tau"] > 0 for one in found)
+        clear = sum(one["low"] is not None and one["low"] > 0 for one in found)
+        answer = f"τ is above 0 in {positive} of {len(found)} pairs, with its interval (without correction) in {clear}."
+        return f"{table.intro}\n\n{grid(table)}\n\n{answer}"
 
     def tested(self) -> str:
-        """Return the answers to H1 to H4, claim by claim."""
-        group = self.group
-        rows = [_row(one.name, answer) for one in HYPOTHESES if group for answer in answers(group, one)]
-        return tabulate(rows, HEADS, tablefmt="github", disable_numparse=True) if rows else NOTHING
+        """Return the answers to H1 to H4, claim by claim and as a whole."""
+        found = {one.name: [*answers(self.group, one)] if self.group else [] for one in HYPOTHESES}
+        rows = [_row(name, answer) for name, claims in found.items() for answer in claims]
+        if not rows:
+            return NOTHING
+        whole = [f"- **{name}** {overall(claims)}" for name, claims in found.items() if claims]
+        return tabulate(rows, HEADS, tablefmt="github", disable_numparse=True) + "\n\n" + "\n".join(whole)
 
     def curves(self) -> str:
-        """Return the standard deviation of the features during pre-training, with and without the PPM (H5)."""
+        """Return what shows a collapse, with and without the PPM (H5)."""
         return collapse.table(self.study / "ablations")
+
+    def hours(self) -> str:
+        """Return how many core-hours each part took."""
+        return hours.table(self.study)
 
     def findings(self) -> str:
         """Return the findings in at most three sentences."""
@@ -132,11 +143,15 @@ class Page:
 def _table(group: Group | None, order: Sequence[str]) -> str:
     if group is None:
         return NOTHING
-    document = compared([group], (), Options([label for label in order if label in group.rows]), beside=True)
-    return f"{document.tables[0].intro}\n\n{grid(document.tables[0])}"
+    options = Options([label for label in order if label in group.rows], NO_BASELINE)
+    table = compared([group], (), options, beside=True).tables[0]
+    return f"{table.intro}\n\n{with_notes(table)}".rstrip()
 
 
 def _row(name: str, answer: Answer) -> tuple[str, ...]:
-    claim, p = answer.claim, answer.verdict.p
-    written = "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
-    return name, f"{claim.row} − {claim.other}", claim.measure.title, answer.difference, written, answer.words
+    claim, p = answer.claim, [_written(found.p) for found in (answer.verdict, answer.strict)]
+    return name, f"{claim.row} − {claim.other}", claim.measure.title, answer.difference, *p, answer.words
+
+
+def _written(p: float | None) -> str:
+    return "–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"

@@ -42,7 +42,7 @@ def card(entry: Entry, found: measured.Measured) -> str:
         "settings": f"[config.yaml](config.yaml), SHA-256 {result['config_sha256'][:12]}",
         "images": f"fingerprint {result['images'][:12]}",
         "commit": (result["code"].get("commit") or "unknown")[:12],
-        "time": f"{result['wall_time_s'] / 3600:.2f} hours on {result['host'].get('cpu', 'an unknown machine')}",
+        "time": f"{result['seconds'] / 3600:.2f} hours on {result['host'].get('cpu', 'an unknown machine')}",
         "SHA-256": sha256(entry.weights),
     }
     lines = [f"# zoo:{entry.name}", "", tabulate(facts.items(), ("", ""), tablefmt="github", disable_numparse=True)]

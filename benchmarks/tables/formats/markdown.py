@@ -23,7 +23,12 @@ def markdown_table(table: Table, full: bool = False) -> str:
     intro = " ".join(
         part for part in (f"**{_line(table.warning)}**:" if table.warning else "", _line(table.intro)) if part
     )
-    text = f"## {_line(table.title)}\n\n" + (f"{intro}\n\n" if intro else "") + f"{grid(table)}\n"
+    return f"## {_line(table.title)}\n\n" + (f"{intro}\n\n" if intro else "") + with_notes(table, full)
+
+
+def with_notes(table: Table, full: bool = False) -> str:
+    """Return the table with what stands below it."""
+    text = f"{grid(table)}\n"
     for heading, lines in [*table.sections, *(table.appendix if full else [])]:
         text += f"\n{heading}:\n\n" + "".join(f"- {_line(line)}\n" for line in lines)
     return text

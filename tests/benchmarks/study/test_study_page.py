@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.report.palette import COLOURS
 from benchmarks.statistics.comparisons import HIGHER
-from benchmarks.study import page
-from benchmarks.study.answers import HYPOTHESES, MAIN, MEASURES, PIXPRO, answers
+from benchmarks.study import hours, page
+from benchmarks.study.answers import HYPOTHESES, MAIN, MEASURES, PIXPRO, answers, overall
 from benchmarks.study.page import NOTHING, RUNNING, Page
 from benchmarks.suite import read_suite
 from pixbench.errors import UserError
@@ -34,7 +34,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_nothing_is_said_before_there_are_results(tmp_path: Path) -> None:
     empty = Page(tmp_path)
-    parts = (empty.search, empty.results, empty.tested, empty.curves, empty.ranks, empty.ablations, empty.findings)
+    parts = (
+        *(empty.search, empty.results, empty.tested, empty.curves, empty.hours),
+        *(empty.ranks, empty.ablations, empty.findings),
+    )
     assert {part() for part in parts} == {NOTHING}
     assert empty.first_screen() == RUNNING
     empty.write_figure(tmp_path / "x.svg")
@@ -62,7 +65,50 @@ def test_the_findings_name_what_is_better_worse_and_collapsed(study: Path) -> No
     assert "against SimCLR, PixPro is better in" in instance
     assert "and worse in linear top-1 (−" in instance
     assert "no loss of localisation is seen" in parts
-    assert "without its propagation module PixPro collapses (feature standard deviation down to 0.02)" in parts
+    assert (
+        "without its propagation module PixPro's projections collapse (standard deviation down to 0.02, one run)"
+        in parts
+    )
+
+
+def test_untested_rows_above_pixpro_are_named(tmp_path: Path) -> None:
+    made_study.write(tmp_path)
+    made_study.write(tmp_path, ("pixpro_fpn_head", "byol"), runs=1)
+    for measure in MEASURES:
+        for folder in tmp_path.glob(f"*/runs/pixpro_fpn_head_s0/{measure.protocol}/seed*"):
+            change(folder, measure.metric, 90.0)
+    sentence = Page(tmp_path).findings().splitlines()[2]
+    assert sentence.endswith("above PixPro in all measures, but not tested (one run each): PixPro FPN + head.")
+
+
+def test_an_answer_that_hangs_on_the_correction_is_named(tmp_path: Path) -> None:
+    made_study.write(tmp_path)
+    for run, less in enumerate((8, 10, 12)):
+        for folder in (tmp_path / f"finetuned/runs/moco_v2_s{run}/voc_c4").glob("seed*"):
+            change(folder, "AP50", made_study.numbers(PIXPRO, run, 0) - less)
+    found = Page(tmp_path).findings()
+    assert "against MoCo v2, PixPro is better in VOC AP50 (+10.0" in found
+    assert "corrected over all pairs of these rows, VOC AP50 against MoCo v2 is not distinguishable either." in found
+
+
+def test_all_pairs_are_corrected_together(study: Path) -> None:
+    group = Page(study).group
+    assert group is not None
+    for claims in (answers(group, hypothesis) for hypothesis in HYPOTHESES):
+        for answer in claims:
+            assert answer.strict.comparison == answer.verdict.comparison
+            assert (answer.verdict.p or 0) <= (answer.strict.p or 0) <= min(1, 10 * (answer.verdict.comparison.p or 0))
+
+
+def test_a_hypothesis_holds_if_all_its_comparisons_do(study: Path) -> None:
+    lines = Page(study).tested().splitlines()[-4:]
+    assert lines[:3] == [
+        f"- **{name}** holds ({n} of {n} comparisons)" for name, n in (("H1", 3), ("H2", 6), ("H3", 2))
+    ]
+    assert lines[3] == "- **H4** holds in part (3 of 4 comparisons)"
+    group = Page(study).group
+    assert group is not None
+    assert overall([one for one in answers(group, HYPOTHESES[3]) if one.holds is None]).startswith("is not confirmed")
 
 
 def test_one_row_stands_for_the_seeds_of_its_pre_training(study: Path) -> None:
@@ -71,10 +117,27 @@ def test_one_row_stands_for_the_seeds_of_its_pre_training(study: Path) -> None:
         "Random initialisation", "SimCLR", "MoCo v2", "PixPro", "PixPro + instance",
     ]  # fmt: skip
     assert "n = 3 × 1 to 3 × 3." in Page(study).results()
+    assert "↑" not in Page(study).results(), "rows of one run and of three are not corrected together"
+    assert "\nNotes:\n\n- also measured, but not shown: " in Page(study).results()
 
 
-def test_the_curves_say_what_collapsed(study: Path) -> None:
-    assert "| collapsed | no       | yes           |" in Page(study).curves()
+def test_the_curves_say_what_collapsed(study: Path, tmp_path: Path) -> None:
+    made_study.write_ablation(copy := shutil.copytree(study, tmp_path / "study"), "layers_0", [0.5])
+    made_results.write(
+        copy / "ablations/runs/without_ppm/voc12aug_statistics/seed0", "voc12aug_statistics", {"rankme": 37.2}
+    )
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in Page(copy).curves().splitlines()]
+    assert lines[0][1:] == ["PixPro", "no transform (l = 0)", "without PPM"]
+    assert ["collapsed", "no", "no", "yes"] in lines
+    assert ["RankMe of C5", "–", "–", "37.2"] in lines
+
+
+def test_core_hours_are_those_of_all_sessions_and_threads(tmp_path: Path) -> None:
+    run = made_results.write(tmp_path / "finetuned/runs/x/voc_c4/seed0", wall_time_s=1800.0)
+    assert hours.core_hours(read_result(run)) == 1.0  # two threads
+    assert hours.core_hours({**read_result(run), "seconds": 7200.0}) == 4.0
+    lines = hours.table(tmp_path).splitlines()
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]] == [["fine-tuning", "1", "1.0"]]
 
 
 def test_the_figure_is_the_same_each_time_and_has_all_measures(study: Path, tmp_path: Path) -> None:

@@ -276,6 +276,12 @@ def test_the_card_says_how_it_was_made(zoo: Path) -> None:
     assert card.row(entry)[:4] == ("pixpro", "pixpro", "0", "12")
 
 
+def test_the_time_on_the_card_is_that_of_all_sessions(zoo: Path, tmp_path: Path) -> None:
+    entry = find("pixpro", shutil.copytree(zoo, tmp_path / "zoo"))
+    rewrite_result(entry.folder / RESULT_FILE, {**entry.result, "wall_time_s": 60.0, "seconds": 5400.0})
+    assert "1.50 hours on " in card.card(entry, {})
+
+
 def test_the_command(
     zoo: Path,
     runs: dict[str, Path],
@@ -297,6 +303,9 @@ def test_the_command(
     assert main(["zoo", "get", "again", "--out", str(tmp_path / "copy")]) == 2
     (root / "again" / "config.yaml").write_text("{}\n")
     assert main(["zoo", "verify"]) == 1
+    assert main(["zoo", "verify", "pixpro"]) == 0
+    assert main(["zoo", "verify", "pixpro", "zoo:again"]) == 1
+    assert main(["zoo", "verify", "pixpr"]) == 2
     (root / "again" / SUMS).unlink()
     assert main(["zoo", "show", "again"]) == 0
     (root / "again" / RESULT_FILE).write_text("{}")
