@@ -13,7 +13,7 @@ install:
 demo: install ## images to tables on a CPU, in minutes
 	@$(BIN)/pixbench suite configs/suites/demo.yaml --out $(OUT)
 
-demo-full: install ## all backbones of the zoo under all protocols: hours
+demo-full: install ## a backbone of each method under eight protocols: one to three hours
 	@$(BIN)/pixbench suite configs/suites/demo_full.yaml --out $(OUT)_full
 
 test: install ## the default tests: CPU, no network

@@ -191,6 +191,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "study: hours": ("study.md", lambda: study().hours()),
     "study: ranks": ("study.md", lambda: study().ranks()),
     "study: ablations": ("study.md", lambda: study().ablations()),
+    "study: longer": ("study.md", lambda: study().longer()),
     "study: search": ("study.md", lambda: study().search()),
     **{f"example of {name}": ("statistics.md", partial(statistics, name)) for name in examples.EXAMPLES},
     **{

@@ -35,6 +35,7 @@ PARTS = {
     "finetuned": "study.yaml",
     "frozen": "study_frozen.yaml",
     "ablations": "study_ablations.yaml",
+    "longer": "study_longer.yaml",
 }
 SEARCHED = ("backbones", "ablations")
 """Parts whose optimisers the search chooses."""

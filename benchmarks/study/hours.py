@@ -20,6 +20,7 @@ PARTS = {
     "ablations": ("ablations/pretrain",),
     "fine-tuning": ("finetuned/runs",),
     "frozen": ("frozen/runs", "ablations/runs"),
+    "longer fine-tuning (not planned)": ("longer/runs",),
 }
 """Part of the budget -> folders of its results; those of the rows are in the zoo."""
 

@@ -85,6 +85,10 @@ class Page:
         """Return the ablations of PixPro under the frozen protocols."""
         return _table(self._group("ablations"), [*ABLATIONS.values()])
 
+    def longer(self) -> str:
+        """Return one run each of some rows that were fine-tuned ten times as long."""
+        return _table(self._group("longer"), ORDER)
+
     def ranks(self) -> str:
         """Return the agreement between frozen and fine-tuned protocols (H6)."""
         if self.group is None or len({task.about.kind for task in self.group.tasks()}) < 2:

@@ -13,18 +13,21 @@ from pixbench.errors import say
 from transfer.protocols import protocols
 
 HEADS = ("protocol", "metric", "mean", "seeds")
+PARTS = ("finetuned", "frozen")
+"""Folders whose results are comparable, because each protocol has the same settings in all of them."""
 Measured = Mapping[str, Sequence[Mapping[str, Any]]]
 """Digest of the settings of a pre-training run -> results that started from it."""
 
 
 def measured(study: Path) -> Measured:
-    """Return the finished results below ``study``, at any depth, by the settings of their pre-training.
+    """Return the finished results of the `PARTS` of ``study`` by the settings of their pre-training.
 
     The settings name the folder in the zoo, so they belong to one backbone, and every file that was converted from it has them.
-    Nothing if the folder is not there.
+    Nothing if their folders are not there.
     """
     found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    results = read_all([study]) if study.is_dir() else Results()
+    folders = [study / part for part in PARTS if (study / part).is_dir()]
+    results = read_all(folders) if folders else Results()
     for file in results.left_out:
         say(f"left out: {file.path} {file.reason}")
     for item in results.found:

@@ -36,7 +36,7 @@ def test_nothing_is_said_before_there_are_results(tmp_path: Path) -> None:
     empty = Page(tmp_path)
     parts = (
         *(empty.search, empty.results, empty.tested, empty.curves, empty.hours),
-        *(empty.ranks, empty.ablations, empty.findings),
+        *(empty.ranks, empty.ablations, empty.longer, empty.findings),
     )
     assert {part() for part in parts} == {NOTHING}
     assert empty.first_screen() == RUNNING

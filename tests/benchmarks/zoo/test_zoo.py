@@ -255,10 +255,11 @@ def test_the_card_has_what_the_study_measured_with_its_weights(zoo: Path, tmp_pa
     entry = find("pixpro", zoo)
     assert "Measured" not in card.card(entry, measured(tmp_path / "none"))
     weights = {"weights": {"pretraining": load(entry.weights).pretraining}}  # as of each file that is converted from it
-    tabled.seeds(tmp_path / "a", "own", [60.0, 63.0], **weights)
-    tabled.seeds(tmp_path / "b", "other", [10.0])
+    tabled.seeds(tmp_path / "finetuned/a", "own", [60.0, 63.0], **weights)
+    tabled.seeds(tmp_path / "finetuned/b", "other", [10.0])
+    tabled.seeds(tmp_path / "longer/a", "own", [90.0], **weights)
     metrics = {"mIoU": 12.34, "boundary_mIoU": 5.0, "aAcc": 70.0}
-    tabled.frozen(tmp_path / "c", "own", "voc12aug_incontext", metrics, **weights)
+    tabled.frozen(tmp_path / "frozen/c", "own", "voc12aug_incontext", metrics, **weights)
     lines = card.card(entry, measured(tmp_path)).partition("## Measured")[2].splitlines()
     found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")][2:]
     assert found == [["voc12aug_incontext", "mIoU", "12.3", "1"], ["cityscapes_fcn16s", "mIoU", "61.5", "2"]]
