@@ -1,7 +1,7 @@
 """The colours of the page and of its charts, light and dark.
 
-The colours of rows are Okabe and Ito's, which colour-blind people tell apart, made darker or lighter until each has a contrast
-of at least 3 : 1 with the page. Rows also differ by the dashes of their lines, as there may be more rows than colours.
+The first colours of rows are Okabe and Ito's, which colour-blind people tell apart. All are so dark or light that they have a
+contrast of at least 3 : 1 with the page. Rows also differ by the dashes of their lines, as there may be more rows than colours.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations
 
-from benchmarks.statistics.comparisons import HIGHER, LOWER, NOISE, Comparison, Verdict, compare, verdicts
-from benchmarks.statistics.intervals import ENOUGH
+from benchmarks.statistics.comparisons import HIGHER, LOWER, NOISE, Verdict, compare, verdicts
+from benchmarks.statistics.intervals import ENOUGH, Samples
 from benchmarks.tables.collected import Group, Task
 
 PIXPRO, INSTANCE = "pixpro", "pixpro_instance"
@@ -128,23 +128,17 @@ def answers(group: Group, hypothesis: Hypothesis) -> Iterator[Answer]:
         hypothesis: one of `HYPOTHESES`.
     """
     for claim in hypothesis.claims:
-        pairs = _compared(group, claim.measure)
-        mine = verdicts({other: found for (row, other), found in pairs.items() if row == claim.row})
-        each = verdicts({(row, other): found for (row, other), found in pairs.items() if _once(row, other, claim)})
-        if claim.other in mine:
-            yield Answer(claim, mine[claim.other], each[claim.row, claim.other])
+        runs = _tested(group, claim.measure)
+        if claim.row not in runs or claim.other not in runs:
+            continue
+        labels = sorted(runs, key=lambda label: label != claim.row)  # so its pairs are its row minus another
+        pairs = {(row, other): compare(runs[row], runs[other]) for row, other in combinations(labels, 2)}
+        mine = verdicts({pair: found for pair, found in pairs.items() if claim.row in pair})
+        yield Answer(claim, mine[claim.row, claim.other], verdicts(pairs)[claim.row, claim.other])
 
 
-def _once(row: str, other: str, claim: Claim) -> bool:
-    """Return whether this order stands for the pair: that of the claim, else the one that `MAIN` has."""
-    if {row, other} == {claim.row, claim.other}:
-        return row == claim.row
-    return MAIN.index(row) > MAIN.index(other)
-
-
-def _compared(group: Group, measure: Measure) -> dict[tuple[str, str], Comparison]:
-    """Return (row, other) -> row minus other, both ways, of the main rows that have enough pre-training runs."""
+def _tested(group: Group, measure: Measure) -> dict[str, Samples]:
+    """Return label -> numbers of the main rows that have enough pre-training runs."""
     of = {label: group.rows[label].get(measure.task) for label in MAIN if label in group.rows}
     samples = {label: entry.samples(measure.metric) for label, entry in of.items() if entry is not None}
-    enough = {label: found for label, found in samples.items() if len({run for run, _ in found}) >= ENOUGH}
-    return {(row, other): compare(enough[row], enough[other]) for row, other in permutations(enough, 2)}
+    return {label: found for label, found in samples.items() if len({run for run, _ in found}) >= ENOUGH}

@@ -9,8 +9,19 @@ from tabulate import tabulate
 from pixbench.file_versions import RESULT_FILE
 from pixbench.results import read_result
 
-ROWS = {"pixpro": "PixPro", "layers_0": "no transform (l = 0)", "without_ppm": "without PPM"}
-"""Label of the ablation -> title."""
+ABLATIONS = {
+    "pixpro": "PixPro (γ = 2, l = 1, T = 0.7)",
+    "gamma_0.5": "γ = 0.5",
+    "gamma_1": "γ = 1",
+    "layers_0": "l = 0 (no transform)",
+    "layers_2": "l = 2",
+    "threshold_0.35": "T = 0.35",
+    "threshold_1.4": "T = 1.4",
+    "without_ppm": "without PPM (l = 0, γ = 10⁶)",
+}
+"""Label -> title, in the order of the table."""
+ROWS = ("pixpro", "layers_0", "without_ppm")
+"""The ablations that show it."""
 COLLAPSED = 0.1
 """Below this part of the standard deviation of independent features they count as collapsed."""
 AFTERWARDS = {
@@ -57,7 +68,7 @@ def table(study: Path, lines: int = 8) -> str:
     rows.append(("collapsed", *("yes" if min(points.values()) < COLLAPSED else "no" for points in curves.values())))
     for title, (protocol, metric) in AFTERWARDS.items():
         rows.append((title, *(_measured(study / "runs" / label / protocol / "seed0", metric) for label in curves)))
-    return tabulate(rows, ("", *(ROWS[label] for label in curves)), tablefmt="github", disable_numparse=True)
+    return tabulate(rows, ("", *(ABLATIONS[label] for label in curves)), tablefmt="github", disable_numparse=True)
 
 
 def _measured(run: Path, metric: str) -> str:

@@ -13,6 +13,7 @@ from benchmarks.report.section import Contents
 from benchmarks.results.reading import Results, read_all
 from benchmarks.study import collapse, findings, hours, outcome
 from benchmarks.study.answers import HYPOTHESES, INSTANCE, MAIN, MEASURES, PIXPRO, Answer, answers, overall
+from benchmarks.study.collapse import ABLATIONS
 from benchmarks.study.findings import CONTROL
 from benchmarks.tables import compared
 from benchmarks.tables.agreement import agreement_document
@@ -29,17 +30,6 @@ RUNNING = "*It is not complete yet; its page has what is measured so far.*"
 """Said on the first screen until there is a finding."""
 FIGURE = "study.svg"
 ORDER = (*MAIN[:3], "byol", "densecl", "pixcontrast", PIXPRO, INSTANCE, "pixpro_fpn_head", CONTROL)
-ABLATIONS = {
-    "pixpro": "PixPro (γ = 2, l = 1, T = 0.7)",
-    "gamma_0.5": "γ = 0.5",
-    "gamma_1": "γ = 1",
-    "layers_0": "l = 0 (no transform)",
-    "layers_2": "l = 2",
-    "threshold_0.35": "T = 0.35",
-    "threshold_1.4": "T = 1.4",
-    "without_ppm": "without PPM (l = 0, γ = 10⁶)",
-}
-"""Label -> title, in the order of the table."""
 HEADS = ("hypothesis", "difference", "measure", "value [95 %]", "p, Holm", "p, all pairs", "answer")
 """Of the table of answers."""
 

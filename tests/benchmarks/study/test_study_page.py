@@ -11,7 +11,7 @@ import made_results
 import made_study
 import pytest
 
-from benchmarks.report.palette import COLOURS
+from benchmarks.report.palette import COLOURS, colour
 from benchmarks.statistics.comparisons import HIGHER
 from benchmarks.study import hours, page
 from benchmarks.study.answers import HYPOTHESES, MAIN, MEASURES, PIXPRO, answers, overall
@@ -127,7 +127,7 @@ def test_the_curves_say_what_collapsed(study: Path, tmp_path: Path) -> None:
         copy / "ablations/runs/without_ppm/voc12aug_statistics/seed0", "voc12aug_statistics", {"rankme": 37.2}
     )
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in Page(copy).curves().splitlines()]
-    assert lines[0][1:] == ["PixPro", "no transform (l = 0)", "without PPM"]
+    assert lines[0][1:] == [page.ABLATIONS[label] for label in ("pixpro", "layers_0", "without_ppm")]
     assert ["collapsed", "no", "no", "yes"] in lines
     assert ["RankMe of C5", "–", "–", "37.2"] in lines
 
@@ -163,6 +163,10 @@ def test_a_row_has_its_own_colour_in_the_figure_where_others_are_missing(study: 
     assert [drawn[0][colour] for colour in colours] == [len(MEASURES)] * len(MAIN)
     missing = [drawn[0][colour] - drawn[1][colour] for colour in colours]
     assert missing == [int(label == PIXPRO) for label in MAIN], "one bar less, in the colour of its row"
+
+
+def test_each_row_of_the_figure_has_a_colour_of_its_own() -> None:
+    assert len({colour(place) for place in range(len(page.ORDER))}) == len(page.ORDER)
 
 
 def test_each_ablation_is_named_by_what_it_changes() -> None:
@@ -212,7 +216,7 @@ def test_what_was_not_measured_or_failed_is_in_no_curve(tmp_path: Path) -> None:
     made_study.write_ablation(tmp_path, "pixpro", [0.9, 0.8])
     folder = tmp_path / "ablations/pretrain/without_ppm"
     made_results.write_pretraining(folder, curve=[{"step": 10, "loss": 1.0}])
-    assert "without PPM" not in Page(tmp_path).curves()
+    assert page.ABLATIONS["without_ppm"] not in Page(tmp_path).curves()
     made_results.write_pretraining(
         folder, curve=[{"step": 10, "loss": 1.0, "feature_std": 0.9}], status="failed", reason="x"
     )
